@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures for every test: the compiled engine and the bundled model's GGUF."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.cli import ROOT, UserError
+from utils.host import BUNDLED_MODEL, ENGINE_BIN, engine_binary, gguf_path
+
+# Set by `setup_env.py --test`, which builds the engine first: there a missing engine is a failure, not a skip.
+REQUIRE_ENGINE = os.environ.get("TRIT_REQUIRE_ENGINE") == "1"
+
+
+def missing(reason: str) -> None:
+    """Skip visibly, or fail where everything is promised to be there."""
+    if REQUIRE_ENGINE:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def engine_bin() -> Path:
+    """Folder with the compiled llama-* programs."""
+    try:
+        engine_binary("llama-completion")
+    except UserError as error:
+        missing(str(error))
+    return ENGINE_BIN
+
+
+@pytest.fixture(scope="session")
+def story_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundled model as i2_s: the file that set-up made if it is up to date, else converted here once."""
+    if not (BUNDLED_MODEL / "config.json").is_file():
+        missing(f"the bundled model is not there ({BUNDLED_MODEL / 'config.json'})")
+    made = gguf_path(BUNDLED_MODEL)
+    inputs = [path for path in BUNDLED_MODEL.iterdir() if path.suffix in {".json", ".safetensors"}]
+    if made.is_file() and made.stat().st_mtime >= max(path.stat().st_mtime for path in inputs):
+        return made
+    output = tmp_path_factory.mktemp("story") / made.name
+    command = [sys.executable, "-m", "utils.convert", str(BUNDLED_MODEL), "--outtype", "i2_s"]
+    subprocess.run([*command, "--outfile", str(output)], cwd=ROOT, check=True)
+    return output

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Facts about this checkout and this machine: where the engine and the bundled model are, how many cores to use.
+
+Standard library only: ``setup_env.py`` and ``run_inference.py`` import it before any package is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from utils.cli import ROOT, UserError
+
+BUILD_DIR = ROOT / "build"
+ENGINE_BIN = BUILD_DIR / "bin"
+MODELS_DIR = ROOT / "models"
+BUNDLED_MODEL = MODELS_DIR / "trit-story-3m"
+
+DEMO_PROMPT = (
+    "Daniel went back to the the the garden. Mary travelled to the kitchen. Sandra journeyed to the kitchen. "
+    "Sandra went to the hallway. John went to the bedroom. Mary went back to the garden. Where is Mary?\\nAnswer:"
+)
+
+
+def gguf_path(model_dir: Path, quant_type: str = "i2_s") -> Path:
+    """Where set-up puts the converted model of a folder; the name is bitnet.cpp's, people's scripts rely on it."""
+    return model_dir / f"ggml-model-{quant_type}.gguf"
+
+
+def engine_binary(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
+    """Path of a compiled engine program, such as ``llama-completion``.
+
+    Raises:
+        UserError: the program is not there; names the command that builds it.
+    """
+    path = bin_dir / (f"{name}.exe" if sys.platform == "win32" else name)
+    if not path.is_file():
+        raise UserError(f"the engine is not built ({path} is missing); build it with: {python_command('setup_env.py')}")
+    return path
+
+
+def python_command(script: str) -> str:
+    """How this machine's user starts one of our scripts: ``python`` on Windows, ``python3`` elsewhere."""
+    return f"{'python' if sys.platform == 'win32' else 'python3'} {script}"
+
+
+def _allowed_cpus() -> set[int] | None:
+    """The CPUs that this process may run on, where the system tells (Linux)."""
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return None
+
+
+def _linux_physical(allowed: set[int], topology: Path = Path("/sys/devices/system/cpu")) -> int | None:
+    """Cores among the allowed CPUs: hyper-threads share one (package, core) pair; None if /sys does not tell."""
+    cores = set()
+    for cpu in allowed:
+        try:
+            files = [topology / f"cpu{cpu}" / "topology" / name for name in ("physical_package_id", "core_id")]
+            cores.add(tuple(file.read_text().strip() for file in files))
+        except OSError:
+            return None
+    return len(cores) or None
+
+
+def _darwin_physical() -> int | None:
+    """Performance cores if the Mac has two kinds (the slow kind would hold up every barrier), else all cores."""
+    for key in ("hw.perflevel0.physicalcpu", "hw.physicalcpu"):
+        result = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)
+        if result.returncode == 0 and result.stdout.strip().isdigit():
+            return int(result.stdout)
+    return None
+
+
+def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Whole CPUs that the quotas of a container or slice grant this process (cgroup v2 and v1); None without a limit.
+
+    cgroup v2 has one ``cpu.max`` (quota and period in microseconds, or ``max``) in each group down to ours; the
+    tightest holds. cgroup v1 splits it over two files.
+    """
+    try:
+        lines = self_file.read_text().splitlines()
+    except OSError:
+        return None
+    limits = []
+    for path in [line[3:] for line in lines if line.startswith("0::")]:
+        group = root / path.strip("/")
+        limits += [folder / "cpu.max" for folder in (group, *group.parents) if folder.is_relative_to(root)]
+    quotas = [file.read_text().split() for file in limits if file.is_file()]
+    v1 = [root / "cpu" / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    if all(file.is_file() for file in v1):
+        quotas.append([file.read_text().strip() for file in v1])
+    granted = [int(quota) // int(period) for quota, period in quotas if quota not in ("max", "-1")]
+    return max(1, min(granted)) if granted else None
+
+
+def usable_cpus() -> int:
+    """Logical CPUs that this process can use: what compiling should run on."""
+    allowed = _allowed_cpus()
+    count = len(allowed) if allowed else (os.cpu_count() or 1)
+    return min(count, cgroup_quota() or count)
+
+
+def physical_cores() -> int:
+    """Physical cores that this process can use: the engine's default thread count.
+
+    Two hyper-threads of a core share its multipliers, so more threads than cores make inference slower.
+    """
+    allowed = _allowed_cpus()
+    cores: int | None = None
+    if allowed and sys.platform.startswith("linux"):
+        cores = _linux_physical(allowed)
+    elif sys.platform == "darwin":
+        cores = _darwin_physical()
+    cores = cores or os.cpu_count() or 1
+    return max(1, min(cores, cgroup_quota() or cores))
