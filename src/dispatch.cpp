@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+/// Which tiers there are, what this CPU has, and which tier is used.
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "tier.h"
+
+#if defined(TRIT_X86) && defined(_MSC_VER)
+#include <intrin.h>
+#elif defined(TRIT_X86)
+#include <cpuid.h>
+#endif
+
+#define TRIT_TIER(name) extern "C" const trit_tier trit_tier_##name;
+#include "trit_tiers.inc"
+#undef TRIT_TIER
+
+namespace {
+
+using TierList = std::array<const trit_tier*,
+#define TRIT_TIER(name) +1
+#include "trit_tiers.inc"
+#undef TRIT_TIER
+                            >;
+
+const TierList& tiers_by_rank() {
+    static const TierList list = [] {
+        TierList tiers = {
+#define TRIT_TIER(name) &trit_tier_##name,
+#include "trit_tiers.inc"
+#undef TRIT_TIER
+        };
+        std::sort(tiers.begin(), tiers.end(),
+                  [](const trit_tier* a, const trit_tier* b) { return a->rank > b->rank; });
+        return tiers;
+    }();
+    return list;
+}
+
+const trit_tier* forced_tier(const char* name) {
+    const trit_tier* tier = trit_tier_by_name(name);
+    char message[256] = "";
+    if (tier == nullptr) {
+        std::fprintf(stderr, "error: TRIT_TIER=%s: there is no such tier; this build has", name);
+        for (const trit_tier* t : tiers_by_rank()) {
+            std::fprintf(stderr, " %s", t->name);
+        }
+        std::fprintf(stderr, "\n");
+    } else if (!tier->supported()) {
+        std::fprintf(stderr,
+                     "error: TRIT_TIER=%s: this CPU lacks one of %s; unset TRIT_TIER to use what it has\n",
+                     name, tier->features);
+    } else if (!trit_selftest(tier, message, sizeof(message))) {
+        std::fprintf(stderr, "error: TRIT_TIER=%s: self-test failed: %s\n", name, message);
+    } else {
+        return tier;
+    }
+    std::exit(2);
+}
+
+const trit_tier* choose_tier() {
+    const char* forced = std::getenv("TRIT_TIER");
+    if (forced != nullptr && forced[0] != '\0') {
+        return forced_tier(forced);
+    }
+    for (const trit_tier* tier : tiers_by_rank()) {
+        char message[256] = "";
+        if (!tier->supported()) {
+            continue;
+        }
+        if (trit_selftest(tier, message, sizeof(message))) {
+            return tier;
+        }
+        std::fprintf(stderr, "warning: tier %s is skipped: %s; please report this with your CPU's name\n",
+                     tier->name, message);
+    }
+    std::fprintf(stderr, "error: no tier passes its self-test, not even scalar: the build is broken\n");
+    std::exit(1);
+}
+
+#ifdef TRIT_X86
+void cpuid(unsigned leaf, unsigned subleaf, unsigned regs[4]) {
+#if defined(_MSC_VER)
+    __cpuidex(reinterpret_cast<int*>(regs), static_cast<int>(leaf), static_cast<int>(subleaf));
+#else
+    __cpuid_count(leaf, subleaf, regs[0], regs[1], regs[2], regs[3]);
+#endif
+}
+
+/// Extended control register 0: which register files the operating system saves (Intel SDM vol. 1, 13.3).
+unsigned xcr0() {
+#if defined(_MSC_VER)
+    return static_cast<unsigned>(_xgetbv(0));
+#else
+    unsigned low = 0;
+    unsigned high = 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+#endif
+}
+
+unsigned detect_x86() {
+    unsigned r[4] = {0, 0, 0, 0};
+    cpuid(0, 0, r);
+    if (r[0] < 7) {
+        return 0;
+    }
+    cpuid(1, 0, r);
+    const bool fma = (r[2] >> 12) & 1;
+    const bool osxsave = (r[2] >> 27) & 1;
+    const unsigned saved = osxsave ? xcr0() : 0;
+    const bool ymm = (saved & 0x06u) == 0x06u;
+    const bool zmm = (saved & 0xE6u) == 0xE6u;
+    cpuid(7, 0, r);
+    unsigned found = 0;
+    if (ymm) {
+        found |= (r[1] >> 5) & 1 ? TRIT_X86_AVX2 : 0u;
+        found |= fma ? TRIT_X86_FMA : 0u;
+    }
+    if (zmm) {
+        found |= (r[1] >> 16) & 1 ? TRIT_X86_AVX512F : 0u;
+        found |= (r[1] >> 17) & 1 ? TRIT_X86_AVX512DQ : 0u;
+        found |= (r[1] >> 30) & 1 ? TRIT_X86_AVX512BW : 0u;
+        found |= (r[1] >> 31) & 1 ? TRIT_X86_AVX512VL : 0u;
+        found |= (r[2] >> 11) & 1 ? TRIT_X86_AVX512VNNI : 0u;
+    }
+    return found;
+}
+#endif
+
+}  // namespace
+
+#ifdef TRIT_X86
+int trit_x86_has(unsigned features) {
+    static const unsigned found = detect_x86();
+    return (found & features) == features;
+}
+#endif
+
+int trit_tier_count(void) { return static_cast<int>(tiers_by_rank().size()); }
+
+const trit_tier* trit_tier_at(int i) {
+    return i >= 0 && i < trit_tier_count() ? tiers_by_rank()[static_cast<size_t>(i)] : nullptr;
+}
+
+const trit_tier* trit_tier_by_name(const char* name) {
+    for (const trit_tier* tier : tiers_by_rank()) {
+        if (std::strcmp(tier->name, name) == 0) {
+            return tier;
+        }
+    }
+    return nullptr;
+}
+
+const trit_tier* trit_tier_chosen(void) {
+    static const trit_tier* const tier = choose_tier();
+    return tier;
+}

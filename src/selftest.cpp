@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+/// Compares a tier with the scalar reference before the tier is used.
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+#include "trit.h"
+
+extern "C" const trit_tier trit_tier_scalar;
+
+namespace {
+
+constexpr int kRows = 5;     // one tile of rows and a rest
+constexpr int kTokens = 15;  // two tiles of tokens and a rest
+constexpr int32_t kGuard = 0x5EED5EED;
+
+/// Numbers of a linear congruential generator (Knuth's MMIX constants): the same on every machine.
+class Random {
+ public:
+    uint32_t next() {
+        state_ = state_ * 6364136223846793005ULL + 1442695040888963407ULL;
+        return static_cast<uint32_t>(state_ >> 33);
+    }
+
+ private:
+    uint64_t state_ = 42;
+};
+
+struct Problem {
+    int64_t k;
+    std::vector<uint8_t> codes;
+    std::vector<int8_t> q;
+};
+
+enum class Fill { kRandom, kHighest, kLowest };
+
+Problem make_problem(Random& random, int64_t k, Fill fill) {
+    Problem p{k, std::vector<uint8_t>(static_cast<size_t>(kRows * k / 4)),
+              std::vector<int8_t>(static_cast<size_t>(kTokens * k))};
+    for (uint8_t& byte : p.codes) {
+        uint8_t value = 0xAA;  // four times code 2, the largest valid sum
+        if (fill == Fill::kRandom) {
+            value = 0;
+            for (int field = 0; field < 4; ++field) {
+                value = static_cast<uint8_t>(value << 2 | random.next() % 3);
+            }
+        }
+        byte = value;
+    }
+    for (int8_t& value : p.q) {
+        value = fill == Fill::kRandom    ? static_cast<int8_t>(random.next() & 0xFF)
+                : fill == Fill::kHighest ? int8_t{127}
+                                         : int8_t{-128};
+    }
+    return p;
+}
+
+bool sums_equal(const trit_tier& tier, const Problem& p, int m) {
+    const size_t row_bytes = static_cast<size_t>(p.k / 4);
+    const size_t q_row_bytes = static_cast<size_t>(p.k);
+    std::vector<int32_t> expected(static_cast<size_t>(kRows * m + 1), kGuard);
+    std::vector<int32_t> actual = expected;
+    trit_tier_scalar.i2_s(p.k, p.codes.data(), row_bytes, kRows, p.q.data(), q_row_bytes, m, expected.data(),
+                          kRows);
+    tier.i2_s(p.k, p.codes.data(), row_bytes, kRows, p.q.data(), q_row_bytes, m, actual.data(), kRows);
+    return expected == actual;
+}
+
+bool quantize_equal(const trit_tier& tier, Random& random, int64_t k, float magnitude) {
+    const size_t n = static_cast<size_t>(k);
+    std::vector<float> x(n);
+    for (float& value : x) {
+        // Multiples of magnitude / 254: many of them fall exactly between two integers.
+        value = (static_cast<float>(random.next() % 509) - 254.0f) * (magnitude / 254.0f);
+    }
+    std::vector<int8_t> expected(n);
+    std::vector<int8_t> actual(n);
+    float scale[2] = {0.0f, 0.0f};
+    int32_t sum[2] = {0, 0};
+    trit_tier_scalar.quantize(k, x.data(), expected.data(), &scale[0], &sum[0]);
+    tier.quantize(k, x.data(), actual.data(), &scale[1], &sum[1]);
+    return expected == actual && sum[0] == sum[1] && std::memcmp(&scale[0], &scale[1], sizeof(float)) == 0;
+}
+
+int failed(char* message, size_t message_bytes, const char* kernel, int64_t k, int m) {
+    if (message != nullptr) {
+        std::snprintf(message, message_bytes, "%s (k = %lld, m = %d) differs from the scalar reference",
+                      kernel, static_cast<long long>(k), m);
+    }
+    return 0;
+}
+
+}  // namespace
+
+int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
+    Random random;
+    for (const int64_t k : {int64_t{128}, int64_t{2560}, int64_t{128 * 37}}) {
+        for (const Fill fill : {Fill::kRandom, Fill::kHighest, Fill::kLowest}) {
+            const Problem p = make_problem(random, k, fill);
+            for (const int m : {1, 2, 3, 4, 5, 6, kTokens}) {
+                if (!sums_equal(*tier, p, m)) {
+                    return failed(message, message_bytes, "i2_s", k, m);
+                }
+            }
+        }
+        for (const float magnitude : {0.0f, 1e-7f, 1.0f, 12345.678f, 3e38f}) {
+            if (!quantize_equal(*tier, random, k, magnitude)) {
+                return failed(message, message_bytes, "quantize", k, 1);
+            }
+        }
+    }
+    return 1;
+}

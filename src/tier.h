@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+/// What every tier file includes: the CPU's features and the macros that open a target region.
+///
+/// Tier files are compiled with baseline flags. Code between TRIT_TARGET_BEGIN and TRIT_TARGET_END may use
+/// the named features; everything in it is in an anonymous namespace, so that the linker can never use one of
+/// its functions for another file. Nothing outside src/tiers/ and this header knows instruction sets.
+#ifndef TRIT_TIER_H
+#define TRIT_TIER_H
+
+#include "trit.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define TRIT_X86 1
+#endif
+
+#define TRIT_PRAGMA(x) _Pragma(#x)
+#if defined(__clang__)
+#define TRIT_TARGET_BEGIN(features) \
+    TRIT_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define TRIT_TARGET_END TRIT_PRAGMA(clang attribute pop)
+#elif defined(__GNUC__)
+#define TRIT_TARGET_BEGIN(features) TRIT_PRAGMA(GCC push_options) TRIT_PRAGMA(GCC target(features))
+#define TRIT_TARGET_END TRIT_PRAGMA(GCC pop_options)
+#else
+#define TRIT_TARGET_BEGIN(features)
+#define TRIT_TARGET_END
+#endif
+
+#ifdef TRIT_X86
+/// CPU features as bits; only those that the operating system saves the registers of are set.
+enum trit_x86_feature : unsigned {
+    TRIT_X86_AVX2 = 1u << 0,
+    TRIT_X86_FMA = 1u << 1,
+    TRIT_X86_AVX512F = 1u << 2,
+    TRIT_X86_AVX512BW = 1u << 3,
+    TRIT_X86_AVX512VL = 1u << 4,
+    TRIT_X86_AVX512DQ = 1u << 5,
+    TRIT_X86_AVX512VNNI = 1u << 6,
+};
+
+/// 1 if this CPU has all of `features`.
+int trit_x86_has(unsigned features);
+#endif
+
+#endif  // TRIT_TIER_H
