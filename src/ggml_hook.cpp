@@ -74,7 +74,7 @@ void multiply(const trit_tier& tier, const ggml_tensor* w, const char* w_data, f
               char* dst, size_t dst_row_bytes) {
     const int64_t k = w->ne[0];
     const size_t q_row_bytes = align_up(static_cast<size_t>(k));
-    const int64_t token_block = std::clamp<int64_t>(kTokenBlockBytes / k / 6 * 6, 6, kMaxTokenBlock);
+    const int64_t token_block = std::clamp<int64_t>(kTokenBlockBytes / k / 4 * 4, 4, kMaxTokenBlock);
     alignas(kAlign) int32_t sums[kMaxTokenBlock * kRowBlock];
     for (int64_t t0 = 0; t0 < m; t0 += token_block) {
         const int64_t tokens = std::min(token_block, m - t0);

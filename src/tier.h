@@ -26,6 +26,13 @@
 #define TRIT_TARGET_END
 #endif
 
+/// In front of a loop over registers: without full unrolling the register array would live in memory.
+#if defined(__GNUC__)
+#define TRIT_UNROLL _Pragma("GCC unroll 8")
+#else
+#define TRIT_UNROLL
+#endif
+
 #ifdef TRIT_X86
 /// CPU features as bits; only those that the operating system saves the registers of are set.
 enum trit_x86_feature : unsigned {

@@ -64,6 +64,7 @@ void quantize(int64_t k, const float* x, int8_t* q, float* scale, int32_t* sum) 
     __m256i total = _mm256_setzero_si256();
     for (int64_t i = 0; i < k; i += 32) {
         __m256i v[4];
+        TRIT_UNROLL
         for (int part = 0; part < 4; ++part) {
             v[part] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8 * part), vs));
             total = _mm256_add_epi32(total, v[part]);
@@ -84,12 +85,14 @@ void row_by_tokens(int64_t blocks, const uint8_t* row, const int8_t* q, size_t q
     const __m256i field = _mm256_set1_epi8(3);
     const __m256i ones = _mm256_set1_epi16(1);
     __m256i total[M];
+    TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
         total[j] = _mm256_setzero_si256();
     }
     for (int64_t first = 0; first < blocks; first += kFlushBlocks) {
         const int64_t last = first + kFlushBlocks < blocks ? first + kFlushBlocks : blocks;
         __m256i pairs[M];
+        TRIT_UNROLL
         for (int j = 0; j < M; ++j) {
             pairs[j] = _mm256_setzero_si256();
         }
@@ -100,18 +103,22 @@ void row_by_tokens(int64_t blocks, const uint8_t* row, const int8_t* q, size_t q
                                   _mm256_and_si256(_mm256_srli_epi16(codes, 4), field),
                                   _mm256_and_si256(_mm256_srli_epi16(codes, 2), field),
                                   _mm256_and_si256(codes, field)};
+            TRIT_UNROLL
             for (int j = 0; j < M; ++j) {
                 const int8_t* x = q + static_cast<size_t>(j) * q_row_bytes + block * TRIT_I2_S_BLOCK;
+                TRIT_UNROLL
                 for (int f = 0; f < 4; ++f) {
                     const __m256i part = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + 32 * f));
                     pairs[j] = _mm256_add_epi16(pairs[j], _mm256_maddubs_epi16(u[f], part));
                 }
             }
         }
+        TRIT_UNROLL
         for (int j = 0; j < M; ++j) {
             total[j] = _mm256_add_epi32(total[j], _mm256_madd_epi16(pairs[j], ones));
         }
     }
+    TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
         c[static_cast<size_t>(j) * c_stride] = sum_lanes(total[j]);
     }

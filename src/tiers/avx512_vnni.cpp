@@ -26,7 +26,7 @@ TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vnni")
 namespace {
 
 constexpr int kRows = 4;
-constexpr int kTokens = 6;
+constexpr int kTokens = 4;
 /// How far ahead of the loads the weights are asked for, in bytes, when one token streams through them.
 constexpr int kPrefetchBytes = 2048;
 
@@ -90,28 +90,35 @@ void tile(int64_t blocks, const uint8_t* w, size_t w_row_bytes, const int8_t* q,
           int32_t* c, size_t c_stride) {
     const __m512i mask = halves(0x0C, 0x03);
     __m512i acc[M][R];
+    TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
+        TRIT_UNROLL
         for (int i = 0; i < R; ++i) {
             acc[j][i] = _mm512_setzero_si512();
         }
     }
     for (int64_t block = 0; block < blocks; ++block) {
         const uint8_t* codes = w + block * TRIT_I2_S_BLOCK_BYTES;
+        TRIT_UNROLL
         for (int g = 0; g < 2; ++g) {
             const int8_t* x = q + block * TRIT_I2_S_BLOCK + 64 * g;
             __m512i act[M];
+            TRIT_UNROLL
             for (int j = 0; j < M; ++j) {
                 act[j] = load(x + static_cast<size_t>(j) * q_row_bytes);
             }
+            TRIT_UNROLL
             for (int i = 0; i < R; ++i) {
                 const __m512i bytes = load_block(codes + static_cast<size_t>(i) * w_row_bytes);
                 const __m512i u = _mm512_and_si512(g == 0 ? _mm512_srli_epi16(bytes, 4) : bytes, mask);
+                TRIT_UNROLL
                 for (int j = 0; j < M; ++j) {
                     acc[j][i] = _mm512_dpbusd_epi32(acc[j][i], u, act[j]);
                 }
             }
         }
     }
+    TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
         int32_t* out = c + static_cast<size_t>(j) * c_stride;
         if constexpr (R == 4) {
@@ -132,12 +139,14 @@ void stream(int64_t blocks, const uint8_t* w, size_t w_row_bytes, const int8_t* 
     const __m512i second = halves(0x0C, 0x03);
     __m512i acc0[R];
     __m512i acc1[R];
+    TRIT_UNROLL
     for (int i = 0; i < R; ++i) {
         acc0[i] = acc1[i] = _mm512_setzero_si512();
     }
     for (int64_t block = 0; block < blocks; ++block) {
         const __m512i x0 = load(q + block * TRIT_I2_S_BLOCK);
         const __m512i x1 = load(q + block * TRIT_I2_S_BLOCK + 64);
+        TRIT_UNROLL
         for (int i = 0; i < R; ++i) {
             const uint8_t* codes = w + static_cast<size_t>(i) * w_row_bytes + block * TRIT_I2_S_BLOCK_BYTES;
             _mm_prefetch(reinterpret_cast<const char*>(codes) + kPrefetchBytes, _MM_HINT_T0);
@@ -147,6 +156,7 @@ void stream(int64_t blocks, const uint8_t* w, size_t w_row_bytes, const int8_t* 
         }
     }
     __m256i sums[R];
+    TRIT_UNROLL
     for (int i = 0; i < R; ++i) {
         sums[i] = fold(_mm512_add_epi32(_mm512_srai_epi32(acc0[i], 4), acc1[i]));
     }
@@ -173,12 +183,6 @@ void rows(int64_t blocks, const uint8_t* w, size_t w_row_bytes, const int8_t* q,
                 break;
             case 3:
                 tile<R, 3>(blocks, w, w_row_bytes, x, q_row_bytes, out, c_stride);
-                break;
-            case 4:
-                tile<R, 4>(blocks, w, w_row_bytes, x, q_row_bytes, out, c_stride);
-                break;
-            case 5:
-                tile<R, 5>(blocks, w, w_row_bytes, x, q_row_bytes, out, c_stride);
                 break;
             default:
                 tile<R, kTokens>(blocks, w, w_row_bytes, x, q_row_bytes, out, c_stride);
