@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: MIT
+"""Every kernel tier against the scalar reference, and the reference against int64 arithmetic written from the spec.
+
+Integers are compared for equality, never with a tolerance. The kernels are called through ctypes in libtrit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SEED = int(os.environ.get("TRIT_TEST_SEED", "20260101"))
+BLOCK = 128
+TIERS = sorted(path.stem for path in (Path(__file__).parent.parent / "src" / "tiers").glob("*.cpp"))
+# K of the published models (large, 3B's neighbours, 2B-4T, Llama3-8B, Falcon3) and the smallest ones.
+WIDTHS = [128, 256, 384, 1024, 1152, 1536, 2048, 2560, 3072, 4096, 6912, 8192, 9216, 12288, 14336]
+
+SUPPORTED_FN = ctypes.CFUNCTYPE(ctypes.c_int)
+QUANTIZE_FN = ctypes.CFUNCTYPE(
+    None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int)
+)
+I2_S_FN = ctypes.CFUNCTYPE(
+    None,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+)
+
+
+class TierStruct(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("features", ctypes.c_char_p),
+        ("rank", ctypes.c_int),
+        ("supported", SUPPORTED_FN),
+        ("quantize", QUANTIZE_FN),
+        ("i2_s", I2_S_FN),
+    )
+
+
+@dataclass
+class Tier:
+    struct: TierStruct
+
+    def i2_s(self, codes: np.ndarray, q: np.ndarray) -> np.ndarray:
+        """int32 [m, n] sums of packed codes uint8 [n, k / 4] and activations int8 [m, k]."""
+        (n, row_bytes), (m, k) = codes.shape, q.shape
+        # Two more columns than needed: the kernel must leave them alone.
+        c = np.full((m, n + 2), 0x5EED, dtype=np.int32)
+        self.struct.i2_s(k, codes.ctypes.data, row_bytes, n, q.ctypes.data, q.strides[0], m, c.ctypes.data, n + 2)
+        assert (c[:, n:] == 0x5EED).all()
+        return c[:, :n]
+
+    def quantize(self, x: np.ndarray) -> tuple[np.ndarray, np.float32, int]:
+        q = np.empty(x.size, dtype=np.int8)
+        scale, total = ctypes.c_float(), ctypes.c_int()
+        self.struct.quantize(x.size, x.ctypes.data, q.ctypes.data, ctypes.byref(scale), ctypes.byref(total))
+        return q, np.float32(scale.value), total.value
+
+
+@pytest.fixture(scope="session")
+def library(engine_bin: Path) -> ctypes.CDLL:
+    found = [path for path in engine_bin.iterdir() if path.name in ("libtrit.so", "libtrit.dylib", "trit.dll")]
+    assert found, f"{engine_bin} has no libtrit: build the target trit"
+    library = ctypes.CDLL(str(found[0]))
+    library.trit_tier_by_name.restype = ctypes.POINTER(TierStruct)
+    library.trit_tier_by_name.argtypes = [ctypes.c_char_p]
+    return library
+
+
+@pytest.fixture(scope="session")
+def scalar(library: ctypes.CDLL) -> Tier:
+    return Tier(library.trit_tier_by_name(b"scalar").contents)
+
+
+@pytest.fixture(params=TIERS)
+def tier(request: pytest.FixtureRequest, library: ctypes.CDLL) -> Iterator[Tier]:
+    pointer = library.trit_tier_by_name(request.param.encode())
+    assert pointer, f"src/tiers/{request.param}.cpp is not in the build"
+    if not pointer.contents.supported():
+        pytest.skip(f"this CPU cannot run tier {request.param} (needs {pointer.contents.features.decode()})")
+    yield Tier(pointer.contents)
+
+
+def pack(u: np.ndarray) -> np.ndarray:
+    """Codes [n, k] to i2_s bytes, written from docs/encodings.md and independent of utils.weight_encodings."""
+    blocks = u.astype(np.uint8).reshape(u.shape[0], -1, 4, 32)
+    return (blocks[:, :, 0] << 6 | blocks[:, :, 1] << 4 | blocks[:, :, 2] << 2 | blocks[:, :, 3]).reshape(len(u), -1)
+
+
+def activations(kind: str, m: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    q = np.zeros((m, k), dtype=np.int8)
+    if kind == "random":
+        q[:] = rng.integers(-128, 128, (m, k))
+    elif kind == "highest":
+        q[:] = 127
+    elif kind == "lowest":
+        q[:] = -128
+    elif kind == "alternating":
+        q[:, ::2], q[:, 1::2] = 127, -128
+    elif kind == "one_hot":
+        q[np.arange(m), rng.integers(0, k, m)] = 127
+    return q
+
+
+def weights(kind: str, n: int, k: int, rng: np.random.Generator) -> np.ndarray:
+    if kind == "random":
+        return rng.integers(0, 3, (n, k))
+    return np.full((n, k), {"minus": 0, "zero": 1, "plus": 2, "invalid": 3}[kind])
+
+
+@pytest.mark.parametrize("q_kind", ["random", "highest", "lowest", "alternating", "one_hot"])
+@pytest.mark.parametrize("u_kind", ["random", "minus", "zero", "plus", "invalid"])
+def test_sums_equal_int64_arithmetic_on_extreme_inputs(tier: Tier, q_kind: str, u_kind: str) -> None:
+    rng = np.random.default_rng(SEED)
+    for k in WIDTHS:
+        u, q = weights(u_kind, 5, k, rng), activations(q_kind, 6, k, rng)
+        np.testing.assert_array_equal(tier.i2_s(pack(u), q), q.astype(np.int64) @ u.T, err_msg=f"k={k}")
+
+
+def test_no_int16_overflow_where_other_engines_have_one(tier: Tier) -> None:
+    """microsoft/BitNet#629: 128 additions of up to 2 * 2 * 127 in int16 wrap for same-sign activations."""
+    for k in (4096, 14336):
+        u, q = np.full((1, k), 2), np.full((1, k), 127, dtype=np.int8)
+        pairs = np.full(k // 32, 2 * 2 * 127, dtype=np.int16)  # what one 16-bit lane adds up
+        assert pairs.sum(dtype=np.int16) != pairs.sum(dtype=np.int64)  # so 16 bits really are too few here
+        assert tier.i2_s(pack(u), q).item() == 254 * k
+
+
+@pytest.mark.parametrize("m", range(1, 34))
+def test_every_row_and_token_tail(tier: Tier, scalar: Tier, m: int) -> None:
+    rng = np.random.default_rng(SEED + m)
+    k = 384
+    u, q = rng.integers(0, 3, (17, k)), rng.integers(-128, 128, (m, k), dtype=np.int8)
+    codes = pack(u)
+    expected = scalar.i2_s(codes, q)
+    np.testing.assert_array_equal(expected, q.astype(np.int64) @ u.T)
+    for n in range(1, 18):
+        np.testing.assert_array_equal(tier.i2_s(codes[:n], q), expected[:, :n], err_msg=f"n={n}")
+
+
+def test_a_row_alone_equals_the_row_in_a_batch(tier: Tier) -> None:
+    rng = np.random.default_rng(SEED)
+    codes, q = pack(rng.integers(0, 3, (37, 2560))), rng.integers(-128, 128, (33, 2560), dtype=np.int8)
+    batch = tier.i2_s(codes, q)
+    for j in range(33):
+        np.testing.assert_array_equal(tier.i2_s(codes, q[j : j + 1])[0], batch[j])
+    for i in range(37):
+        np.testing.assert_array_equal(tier.i2_s(codes[i : i + 1], q)[:, 0], batch[:, i])
+
+
+@pytest.mark.parametrize("position", range(BLOCK))
+def test_each_weight_meets_its_own_activation(tier: Tier, position: int) -> None:
+    u = np.zeros((1, 256), dtype=np.uint8)
+    u[0, 128 + position] = 2
+    q = (np.arange(256) - 128).astype(np.int8).reshape(1, -1)
+    assert tier.i2_s(pack(u), q).item() == 2 * int(q[0, 128 + position])
+
+
+def test_every_byte_value_is_decoded(tier: Tier) -> None:
+    rng = np.random.default_rng(SEED)
+    q = rng.integers(-128, 128, (3, 128), dtype=np.int8)
+    for byte in range(256):
+        fields = [byte >> 6 & 3, byte >> 4 & 3, byte >> 2 & 3, byte & 3]
+        u = np.repeat(fields, 32).reshape(1, 128)
+        codes = np.full((1, 32), byte, dtype=np.uint8)
+        np.testing.assert_array_equal(tier.i2_s(codes, q), q.astype(np.int64) @ u.T, err_msg=f"byte {byte}")
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_shape(scalar: Tier, library: ctypes.CDLL, data: st.DataObject) -> None:
+    n, m = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    k = BLOCK * data.draw(st.integers(1, 40))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    codes, q = pack(rng.integers(0, 3, (n, k))), rng.integers(-128, 128, (m, k), dtype=np.int8)
+    expected = scalar.i2_s(codes, q)
+    for name in TIERS:
+        struct = library.trit_tier_by_name(name.encode()).contents
+        if struct.supported():
+            np.testing.assert_array_equal(Tier(struct).i2_s(codes, q), expected, err_msg=name)
+
+
+def at_page_end(array: np.ndarray) -> np.ndarray:
+    """A copy whose last byte is the last readable one: the next page is not mapped."""
+    page = mmap.PAGESIZE
+    size = -(-array.nbytes // page) * page
+    area = mmap.mmap(-1, size + page)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(address + size), ctypes.c_size_t(page), 0) == 0
+    copy = np.frombuffer(area, dtype=array.dtype, count=array.size, offset=size - array.nbytes).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+@pytest.mark.skipif(os.name != "posix", reason="guard pages need mprotect")
+@pytest.mark.parametrize("m", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("k", [128, 384])
+def test_nothing_is_read_past_the_end(tier: Tier, scalar: Tier, k: int, m: int) -> None:
+    rng = np.random.default_rng(SEED)
+    for n in (1, 4, 5):
+        codes = at_page_end(pack(rng.integers(0, 3, (n, k))))
+        q = at_page_end(rng.integers(-128, 128, (m, k), dtype=np.int8))
+        np.testing.assert_array_equal(tier.i2_s(codes, q), scalar.i2_s(codes, q))
+    x = at_page_end(rng.standard_normal(k).astype(np.float32))
+    np.testing.assert_array_equal(tier.quantize(x)[0], scalar.quantize(x)[0])
+
+
+def reference_quantize(x: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    """The formula of the training code, in float32 as torch computes it (np.rint rounds half to even)."""
+    scale = np.float32(127.0) / np.maximum(np.abs(x).max(), np.float32(1e-5))
+    return np.clip(np.rint(x * scale), -128, 127).astype(np.int8), scale
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 1e-30, 1e-6, 1e-5, 0.37, 1.0, 254.0, 1e10, 3e38])
+def test_quantize_is_the_training_formula(tier: Tier, magnitude: float) -> None:
+    rng = np.random.default_rng(SEED)
+    for k in (32, 128, 2560, 6912):
+        grid = rng.integers(-254, 255, k) / 254  # half of them lie between two integers
+        for x in (rng.standard_normal(k) / 5, grid, -np.abs(grid)):
+            x = (np.clip(x, -1, 1) * magnitude).astype(np.float32)
+            q, scale, total = tier.quantize(x)
+            expected, expected_scale = reference_quantize(x)
+            assert scale.tobytes() == np.float32(expected_scale).tobytes()
+            np.testing.assert_array_equal(q, expected)
+            assert total == expected.astype(np.int64).sum()
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+def test_a_broken_activation_gives_nan_and_never_a_number(tier: Tier, bad: float) -> None:
+    for place in (0, 31, 100, 127):
+        x = np.ones(128, dtype=np.float32)
+        x[place] = bad
+        q, scale, total = tier.quantize(x)
+        assert np.isnan(scale) and total == 0 and not q.any()
+
+
+def test_quantize_rounds_half_to_even(tier: Tier) -> None:
+    x = np.zeros(32, dtype=np.float32)
+    x[:7] = [127, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5]  # the scale is exactly 1
+    assert tier.quantize(x)[0][:7].tolist() == [127, 0, 2, 2, 0, -2, -2]
+
+
+def run_selftest(engine_bin: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    program = next(path for path in engine_bin.iterdir() if path.stem == "trit-selftest")
+    return subprocess.run([program], env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
+
+
+def test_forced_tier_is_the_one_that_runs(tier: Tier, engine_bin: Path) -> None:
+    name = tier.struct.name.decode()
+    result = run_selftest(engine_bin, TRIT_TIER=name)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"chosen: {name}"
+
+
+def test_unknown_forced_tier_is_one_sentence_and_exit_code_2(engine_bin: Path) -> None:
+    result = run_selftest(engine_bin, TRIT_TIER="avx9000")
+    assert result.returncode == 2
+    assert "TRIT_TIER=avx9000" in result.stderr and "scalar" in result.stderr
+
+
+def test_selftest_notices_a_wrong_kernel(library: ctypes.CDLL, scalar: Tier) -> None:
+    @I2_S_FN
+    def off_by_one(k, w, w_row_bytes, n, q, q_row_bytes, m, c, c_stride):  # type: ignore[no-untyped-def]
+        scalar.struct.i2_s(k, w, w_row_bytes, n, q, q_row_bytes, m, c, c_stride)
+        last = ctypes.cast(c, ctypes.POINTER(ctypes.c_int))
+        last[(m - 1) * c_stride + n - 1] += 1
+
+    broken = TierStruct(b"broken", b"", 1, scalar.struct.supported, scalar.struct.quantize, off_by_one)
+    message = ctypes.create_string_buffer(256)
+    library.trit_selftest.argtypes = [ctypes.POINTER(TierStruct), ctypes.c_char_p, ctypes.c_size_t]
+    assert library.trit_selftest(ctypes.byref(broken), message, 256) == 0
+    assert b"i2_s" in message.value and b"scalar reference" in message.value
