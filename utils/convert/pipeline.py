@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: MIT
+"""The conversion itself: plan every tensor, stream them through, read the file back, give it its name."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from utils.cli import TritError, UserError, atomic_output
+from utils.convert.checkpoint import Checkpoint, StoredTensor
+from utils.convert.families import find_family
+from utils.convert.families.base import Family, Kind, TensorSpec
+from utils.convert.ternary import Declared, check_shape, read_ternary
+from utils.convert.tokenizer import BpeVocabulary, load_tokenizer
+from utils.convert.verify import Expected, ternary_digest, verify
+from utils.convert.writer import PlannedTensor, StreamWriter
+from utils.gguf_types import GGMLQuantizationType
+from utils.weight_encodings import Encoding, check_fits, check_scale
+
+# What gguf-py can make of an embedding in numpy. q6_k and the other k-quants come from llama-quantize.
+EMBEDDING_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+F16_MAX = 65504.0
+# general.quantization_version of llama.cpp's present block formats.
+QUANTIZATION_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose: encoding of the ternary matrices, type of embedding and head, two more."""
+
+    encoding: Encoding
+    embedding_type: str
+    master_weights: bool = False
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion did: size of the file, how many matrices of each kind, the sentence of the check."""
+
+    file_bytes: int
+    kinds: dict[str, int]
+    verified: str
+
+
+def default_embedding_type(outtype: str) -> str:
+    """f32 in an all-f32 file, else f16."""
+    return "f32" if outtype == "f32" else "f16"
+
+
+def convert(directory: Path, outfile: Path, options: Options, progress: bool = True) -> Report:
+    """Convert a checkpoint folder to one GGUF file.
+
+    Everything that can be known from headers is checked before the first byte is written. Memory: one matrix at a time,
+    about its stored bytes plus one byte per weight plus its packed bytes; embeddings go through by a few rows.
+
+    Raises:
+        UserError: the checkpoint is missing something, is broken, or is not ternary; names the file or tensor.
+        TritError: the file cannot be written, or reads back differently.
+    """
+    checkpoint = Checkpoint.open(directory)
+    family = find_family(checkpoint.config)
+    specs = family.tensors(checkpoint.config)
+    declared = Declared.from_config(checkpoint.config, options.master_weights)
+    _check_names(checkpoint, family, specs)
+    planned = [_plan(spec, checkpoint.tensors[spec.source], options) for spec in specs]
+    vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
+    try:
+        with atomic_output(outfile) as partial:
+            writer = StreamWriter(partial, family.gguf_architecture(checkpoint.config))
+            try:
+                _write_metadata(writer, checkpoint, family, vocabulary, options)
+                for tensor in planned:
+                    writer.plan(tensor)
+                expected, kinds = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
+            finally:
+                writer.close()
+            verified = verify(partial, expected, options.encoding)
+    except OSError as error:
+        wanted = sum(tensor.nbytes for tensor in planned) / 1e6
+        hint = f"; it needs {wanted:.0f} MB" if error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT} else ""
+        raise TritError(f"{outfile}: cannot be written ({error.strerror}){hint}; choose another --outfile") from None
+    return Report(outfile.stat().st_size, kinds, verified)
+
+
+def _vocab_size(specs: list[TensorSpec]) -> int:
+    """Rows of the embedding, which is how many tokens the vocabulary has to have."""
+    return next(spec.shape[0] for spec in specs if spec.kind is Kind.EMBEDDING)
+
+
+def _check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
+    """Every tensor that the family wants is there, and every tensor that is there is wanted.
+
+    Raises:
+        UserError: names the first missing or unexpected tensors.
+    """
+    wanted = {spec.source for spec in specs}
+    scales = {f"{spec.source}_scale" for spec in specs if spec.kind is Kind.TERNARY}
+    missing = [name for name in wanted if name not in checkpoint.tensors]
+    if missing:
+        raise UserError(f"{checkpoint.directory}: {_list(missing)} missing; the checkpoint is not whole")
+    copies = family.copies(checkpoint.config)
+    unexpected = [name for name in checkpoint.tensors if name not in wanted | scales | set(copies)]
+    if unexpected:
+        raise UserError(f"{checkpoint.directory}: unexpected tensor {_list(unexpected)}; this model is of another kind")
+    for copy, original in copies.items():
+        if copy in checkpoint.tensors and not _equal(checkpoint.tensors[copy], checkpoint.tensors[original]):
+            raise UserError(f"{copy}: differs from {original}, yet config.json ties them (tie_word_embeddings)")
+
+
+def _list(names: list[str]) -> str:
+    shown = ", ".join(sorted(names)[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _equal(a: StoredTensor, b: StoredTensor) -> bool:
+    return a.shape == b.shape and all(np.array_equal(x, y) for x, y in zip(a.floats(), b.floats(), strict=True))
+
+
+def _plan(spec: TensorSpec, stored: StoredTensor, options: Options) -> PlannedTensor:
+    """The tensor's row in the file; raises UserError if its columns do not fit its type."""
+    if spec.kind is Kind.TERNARY:
+        check_fits(options.encoding, spec.target, spec.shape[-1])
+        return PlannedTensor(spec.target, spec.shape, options.encoding.ggml_type)
+    check_shape(stored, spec.shape)
+    if spec.kind is Kind.NORM:
+        return PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)
+    kind = GGMLQuantizationType[options.embedding_type.upper()]
+    block = gguf.GGML_QUANT_SIZES[kind][0]
+    if spec.shape[-1] % block:
+        raise UserError(
+            f"{spec.target}: {spec.shape[-1]} columns, {options.embedding_type} needs a multiple of {block}; "
+            "use --quant-embd f16"
+        )
+    return PlannedTensor(spec.target, spec.shape, kind)
+
+
+def _write_metadata(
+    writer: StreamWriter, checkpoint: Checkpoint, family: Family, vocabulary: BpeVocabulary, options: Options
+) -> None:
+    """General keys (name, licence, ... from the model card), hyper-parameters, tokenizer."""
+    total = sum(tensor.size for tensor in checkpoint.tensors.values())
+    card = gguf.Metadata.load(model_path=checkpoint.directory, total_params=total)
+    card.name = options.name or card.name or checkpoint.directory.resolve().name
+    card.quantized_by = "trit.cpp"
+    writer.metadata.add_type("model")
+    card.set_gguf_meta_model(writer.metadata)
+    writer.metadata.add_file_type(options.encoding.file_type)
+    writer.metadata.add_quantization_version(QUANTIZATION_VERSION)
+    family.write_hyperparameters(writer.metadata, checkpoint.config)
+    vocabulary.write(writer.metadata)
+
+
+def _write_tensors(
+    writer: StreamWriter,
+    checkpoint: Checkpoint,
+    specs: list[TensorSpec],
+    planned: list[PlannedTensor],
+    declared: Declared,
+    options: Options,
+    progress: bool,
+) -> tuple[list[Expected], dict[str, int]]:
+    """Stream every tensor into the file; returns what to expect when reading back, and how many of which kind."""
+    writer.begin()
+    expected: list[Expected] = []
+    kinds: dict[str, int] = {}
+    total = sum(tensor.nbytes for tensor in planned)
+    # disable=None: no bar where stderr is not a terminal.
+    with tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None if progress else True) as bar:
+        for spec, tensor in zip(specs, planned, strict=True):
+            stored = checkpoint.tensors[spec.source]
+            if spec.kind is Kind.TERNARY:
+                scale_tensor = checkpoint.tensors.get(f"{spec.source}_scale")
+                n, k = spec.shape
+                ternary, scale, kind = read_ternary(stored, scale_tensor, (n, k), declared)
+                check_scale(options.encoding, spec.target, scale)
+                writer.write([options.encoding.pack(ternary, scale)])
+                stored_scale = options.encoding.stored_scale(scale)
+                expected.append(Expected(tensor, ternary_digest(ternary), stored_scale))
+                kinds[kind] = kinds.get(kind, 0) + 1
+            else:
+                expected.append(Expected(tensor, writer.write(_float_pieces(stored, spec, tensor)), None))
+            bar.update(tensor.nbytes)
+    return expected, kinds
+
+
+def _float_pieces(stored: StoredTensor, spec: TensorSpec, tensor: PlannedTensor) -> Iterator[npt.NDArray[Any]]:
+    """A float tensor in its type of the file, a few rows at a time.
+
+    Raises:
+        UserError: a value is too large for f16; names the tensor.
+    """
+    columns, kind = spec.shape[-1], GGMLQuantizationType(tensor.ggml_type)
+    for values in stored.floats(columns):
+        if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
+            raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
+        yield gguf.quants.quantize(values.reshape(-1, columns), kind)

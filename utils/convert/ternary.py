@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""Any kind of stored BitLinear weight -> one ternary matrix (int8 [n, k]) and one scale.
+
+Kinds, by what is in the file and what ``quantization_config`` in config.json declares:
+
+* packed: uint8 [n/4, k], each byte holds rows i, n/4 + i, n/2 + i, 3n/4 + i at bits 1:0, 3:2, 5:4, 7:6 as value + 1,
+  and a ``weight_scale`` beside it (layout and meaning: transformers/integrations/bitnet.py, 5.23). ``linear_class``
+  "bitlinear" divides by that scale, "autobitlinear" multiplies with it.
+* ternary floats: every value is exactly -s, 0 or +s. Kept as they are, whatever is declared: quantising again would
+  change the scale. A ``weight_scale`` beside them counts as above.
+* master: full-precision weights of quantisation-aware training, ternarised by the absmean rule of "The Era of 1-bit
+  LLMs: Training Tips, Code and FAQ": s = mean|w| (at least 1e-5), t = clamp(round(w / s), -1, 1), rounding half to
+  even. Only where they are declared (``quantization_mode`` "online") or the user says so; anything else would turn an
+  ordinary model into nonsense in silence.
+
+The rule is computed in float32 on the stored values, as transformers and the trainer do (both convert to float32 first,
+also for bfloat16 checkpoints). Then transformers rounds t * s to the model's dtype; here the scale stays float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from utils.cli import UserError
+from utils.convert.checkpoint import StoredTensor
+from utils.weight_encodings import Ternary
+
+MIN_ABSMEAN = 1e-5
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the checkpoint says about its linear weights.
+
+    Attributes:
+        divides: ``weight_scale`` divides ("bitlinear"); otherwise it multiplies ("autobitlinear").
+        master: Non-ternary float weights are master weights.
+    """
+
+    divides: bool
+    master: bool
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], master: bool) -> Declared:
+        """Read ``quantization_config``; the defaults of its absent keys are transformers' own.
+
+        Raises:
+            UserError: the quantisation method, class or mode is not one of BitNet's.
+        """
+        declared = config.get("quantization_config") or {}
+        method = declared.get("quant_method", "bitnet")
+        linear_class = declared.get("linear_class", "bitlinear")
+        mode = declared.get("quantization_mode", "offline")
+        if (
+            method != "bitnet"
+            or linear_class not in {"bitlinear", "autobitlinear"}
+            or mode not in {"online", "offline"}
+        ):
+            raise UserError(
+                f"config.json: quantization_config says {method}, {linear_class}, {mode}; "
+                "expected bitnet, bitlinear or autobitlinear, online or offline"
+            )
+        return cls(divides=linear_class == "bitlinear", master=master or mode == "online")
+
+
+def read_ternary(
+    weight: StoredTensor, weight_scale: StoredTensor | None, shape: tuple[int, int], declared: Declared
+) -> tuple[Ternary, float, str]:
+    """Read one weight matrix.
+
+    Args:
+        weight: The stored tensor.
+        weight_scale: The tensor of the same module's ``weight_scale``, if there is one.
+        shape: (n, k) that the configuration asks for.
+        declared: What the checkpoint says about its weights.
+
+    Returns:
+        int8 [n, k] with values in {-1, 0, 1}; the scale to multiply with; "packed", "ternary floats" or "master".
+
+    Raises:
+        UserError: wrong shape or dtype, invalid code, neither ternary nor master; names tensor and deviation.
+    """
+    if weight.dtype == "U8":
+        ternary, kind = _read_packed(weight, shape), "packed"
+        if weight_scale is None:
+            raise UserError(f"{weight.name}: is packed, but there is no {weight.name}_scale")
+        return ternary, _apply_scale(1.0, weight_scale, declared), kind
+    check_shape(weight, shape)
+    found = _read_exact(weight)
+    if found is not None:
+        ternary, scale = found
+        return ternary, scale if weight_scale is None else _apply_scale(scale, weight_scale, declared), "ternary floats"
+    if not declared.master:
+        raise UserError(
+            f"{weight.name}: is not ternary ({_worst_deviation(weight)}), and config.json declares no BitNet master "
+            "weights (quantization_config with quantization_mode online); an ordinary model cannot be made ternary by "
+            "conversion; if these are the master weights of a BitLinear training run, pass --master-weights"
+        )
+    if weight_scale is not None:
+        raise UserError(f"{weight.name}: is declared a master weight, yet {weight_scale.name} is there as well")
+    ternary, scale = _ternarise(weight)
+    return ternary, scale, "master"
+
+
+def check_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
+    """Raise UserError, naming the tensor, if its stored shape is not the one that the configuration asks for."""
+    if tensor.shape != shape:
+        raise UserError(f"{tensor.name}: has shape {list(tensor.shape)}, config.json asks for {list(shape)}")
+
+
+def _apply_scale(scale: float, weight_scale: StoredTensor, declared: Declared) -> float:
+    """``scale`` times (or divided by) the stored ``weight_scale`` [1], as float32."""
+    values = weight_scale.whole().reshape(-1)
+    if values.size != 1 or values[0] <= 0:
+        raise UserError(f"{weight_scale.name}: expected one positive value, found {values[:4].tolist()}")
+    factor = np.float32(1) / values[0] if declared.divides else values[0]
+    return float(np.float32(scale) * factor)
+
+
+def _read_packed(weight: StoredTensor, shape: tuple[int, int]) -> Ternary:
+    n, k = shape
+    if n % 4 or weight.shape != (n // 4, k):
+        raise UserError(
+            f"{weight.name}: is packed with shape {list(weight.shape)}, config.json asks for {[n, k]} packed by 4 rows"
+        )
+    packed = weight.read(0, weight.size).reshape(n // 4, k)
+    if (packed & (packed >> 1) & 0x55).any():
+        raise UserError(f"{weight.name}: holds the 2-bit code 3, which means no weight; the checkpoint is broken")
+    ternary = np.empty(shape, dtype=np.int8)
+    for quarter in range(4):
+        rows = ternary[quarter * n // 4 : (quarter + 1) * n // 4].view(np.uint8)
+        np.right_shift(packed, 2 * quarter, out=rows)
+        rows &= 3
+    ternary -= 1
+    return ternary
+
+
+def _read_exact(weight: StoredTensor) -> tuple[Ternary, float] | None:
+    """The matrix and its scale if every stored value is exactly -s, 0 or +s, else None (mostly after one piece)."""
+    ternary = np.empty(weight.shape, dtype=np.int8)
+    flat = ternary.reshape(-1)
+    scale, done = np.float32(0), 0
+    for values in weight.floats():
+        largest = np.abs(values).max()
+        if scale == 0:
+            scale = largest
+        elif largest not in (0, scale):
+            return None
+        signs = flat[done : done + values.size]
+        signs[:] = np.sign(values)
+        if not np.array_equal(values, signs * scale):
+            return None
+        done += values.size
+    # A matrix of zeros has no scale of its own; 1 is as good as any and every encoding can hold it.
+    return ternary, float(scale) or 1.0
+
+
+def _ternarise(weight: StoredTensor) -> tuple[Ternary, float]:
+    """The absmean rule. The mean is summed in float64: it does not depend on the order of summation."""
+    total = 0.0
+    for values in weight.floats():
+        total += float(np.abs(values).sum(dtype=np.float64))
+    absmean = np.float32(max(total / weight.size, MIN_ABSMEAN))
+    inverse = np.float32(1) / absmean
+    ternary = np.empty(weight.shape, dtype=np.int8)
+    flat = ternary.reshape(-1)
+    done = 0
+    for values in weight.floats():
+        scaled = np.rint(values * inverse)
+        flat[done : done + values.size] = np.clip(scaled, -1, 1, out=scaled)
+        done += values.size
+    # Training divides by `inverse`, so the scale is 1 / inverse in float32, which may differ from absmean by one bit.
+    return ternary, float(np.float32(1) / inverse)
+
+
+def _worst_deviation(weight: StoredTensor) -> str:
+    """How far from {-s, 0, +s} the values are, for s = max|w|: the worst value and where it is."""
+    scale = max(float(np.abs(values).max()) for values in weight.floats())
+    worst, place, value, done = -1.0, 0, 0.0, 0
+    for values in weight.floats():
+        magnitudes = np.abs(values)
+        deviations = np.minimum(magnitudes, scale - magnitudes)
+        i = int(deviations.argmax())
+        if deviations[i] > worst:
+            worst, place, value = float(deviations[i]), done + i, float(values[i])
+        done += values.size
+    row, column = divmod(place, weight.shape[-1])
+    return f"worst deviation {worst / scale:.3f} of the largest weight {scale:.4g}, at [{row}, {column}] = {value:.4g}"

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Read a written GGUF file back and compare every tensor with what the checkpoint said it should hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from utils.cli import TritError
+from utils.convert.writer import PlannedTensor
+from utils.gguf_types import read_header
+from utils.weight_encodings import Encoding, Ternary
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one tensor of the file has to hold.
+
+    Attributes:
+        tensor: Its row of the tensor table.
+        digest: Of the ternary int8 matrix that came from the checkpoint (ternary tensors), else of the stored bytes.
+        scale: The scale of a ternary tensor as its encoding can hold it; None for the other tensors.
+    """
+
+    tensor: PlannedTensor
+    digest: bytes
+    scale: float | None
+
+
+def ternary_digest(ternary: Ternary) -> bytes:
+    """Digest of a ternary matrix, whatever its encoding."""
+    return hashlib.blake2b(np.ascontiguousarray(ternary).data).digest()
+
+
+def verify(path: Path, expected: Sequence[Expected], encoding: Encoding) -> str:
+    """Decode every ternary tensor of the file and compare values and scale; compare the other tensors' bytes.
+
+    Returns:
+        One line that says what was checked.
+
+    Raises:
+        TritError: anything differs; names the tensor.
+    """
+    table = read_header(path).tensors
+    if list(table) != [item.tensor.name for item in expected]:
+        raise TritError(f"{path}: the tensor table read back is not the one that was written")
+    ternary_count = weights = 0
+    for item in expected:
+        entry, tensor = table[item.tensor.name], item.tensor
+        if (entry.shape, entry.ggml_type) != (tensor.shape, tensor.ggml_type):
+            raise TritError(f"{tensor.name}: reads back as type {entry.ggml_type} {entry.shape}, expected {tensor}")
+        data = entry.read(path)
+        if item.scale is None:
+            same = hashlib.blake2b(data.data).digest() == item.digest
+        else:
+            n, k = tensor.shape
+            ternary, scale = encoding.unpack(data, n, k, tensor.name)
+            # Encodings with a scale per block store none for an all-zero matrix.
+            same = ternary_digest(ternary) == item.digest and (scale == item.scale or not ternary.any())
+            ternary_count, weights = ternary_count + 1, weights + n * k
+        if not same:
+            raise TritError(
+                f"{tensor.name}: reads back with other values than were written to {path.name}; check the disk"
+            )
+    rest = len(expected) - ternary_count
+    return (
+        f"checked by reading back: {ternary_count} ternary tensors ({weights:,} weights) decode to the checkpoint's "
+        f"values and scales, {rest} other tensors hold the bytes that were written"
+    )
