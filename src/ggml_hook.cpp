@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 
 #include "ggml-backend-impl.h"
 #include "ggml-cpu-impl.h"
@@ -175,6 +176,11 @@ class I2sTraits : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
         size = 0;
         if (op->op == GGML_OP_MUL_MAT) {
+            // Said here, where the first graph is planned: while a model loads, the tools turn their log
+            // down.
+            std::call_once(said_, [] {
+                GGML_LOG_INFO("trit: i2_s kernels of tier %s, self-test passed\n", trit_tier_chosen()->name);
+            });
             const int64_t tokens = ggml_nrows(op->src[1]);
             size = Activations::bytes(each_for_itself(tokens) ? n_threads : tokens, op->src[0]->ne[0]);
         }
@@ -195,6 +201,8 @@ class I2sTraits : public ggml::cpu::tensor_traits {
                     ggml_op_name(op->op), op->src[0]->name);
         }
     }
+
+    std::once_flag said_;
 };
 
 /// Ops that only pass a tensor on and never look at its values.
@@ -229,10 +237,7 @@ ggml_backend_buffer_type_t trit_interceptor_buffer_type(void);
 
 ggml_backend_buffer_type_t trit_interceptor_buffer_type(void) {
     static Interceptor interceptor;
-    static ggml_backend_buffer_type type = [] {
-        GGML_LOG_INFO("trit: i2_s kernels of tier %s, self-test passed\n", trit_tier_chosen()->name);
-        return ggml_backend_buffer_type{
-            {buffer_type_name, no_buffer, alignment, nullptr, nullptr, nullptr}, nullptr, &interceptor};
-    }();
+    static ggml_backend_buffer_type type = {
+        {buffer_type_name, no_buffer, alignment, nullptr, nullptr, nullptr}, nullptr, &interceptor};
     return &type;
 }
