@@ -7,11 +7,10 @@ Standard library only: ``setup_env.py`` and ``run_inference.py`` import it befor
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-from utils.cli import ROOT, UserError
+from utils.cli import ROOT, UserError, capture
 
 BUILD_DIR = ROOT / "build"
 ENGINE_BIN = BUILD_DIR / "bin"
@@ -29,13 +28,18 @@ def gguf_path(model_dir: Path, quant_type: str = "i2_s") -> Path:
     return model_dir / f"ggml-model-{quant_type}.gguf"
 
 
-def engine_binary(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
-    """Path of a compiled engine program, such as ``llama-completion``.
+def engine_program(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
+    """Where a compiled program is or will be."""
+    return bin_dir / (f"{name}.exe" if sys.platform == "win32" else name)
+
+
+def engine_binary(name: str) -> Path:
+    """A compiled engine program, such as ``llama-completion``.
 
     Raises:
         UserError: the program is not there; names the command that builds it.
     """
-    path = bin_dir / (f"{name}.exe" if sys.platform == "win32" else name)
+    path = engine_program(name)
     if not path.is_file():
         raise UserError(f"the engine is not built ({path} is missing); build it with: {python_command('setup_env.py')}")
     return path
@@ -68,9 +72,9 @@ def _linux_physical(allowed: set[int], topology: Path = Path("/sys/devices/syste
 def _darwin_physical() -> int | None:
     """Performance cores if the Mac has two kinds (the slow kind would hold up every barrier), else all cores."""
     for key in ("hw.perflevel0.physicalcpu", "hw.physicalcpu"):
-        result = subprocess.run(["sysctl", "-n", key], capture_output=True, text=True, check=False)
-        if result.returncode == 0 and result.stdout.strip().isdigit():
-            return int(result.stdout)
+        code, output = capture(["sysctl", "-n", key])
+        if code == 0 and output.strip().isdigit():
+            return int(output)
     return None
 
 

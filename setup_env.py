@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: MIT
+"""One command from nothing to an answer: ``python3 setup_env.py``; with ``--test`` the whole test suite instead.
+
+Everything is in utils/setup/, one file a step. This file is kept so plain that an old Python can read it far enough
+to say that it is too old.
+"""
+
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence instead of a syntax error
+    sys.exit("error: trit.cpp needs Python 3.10 or newer, this is " + sys.version.split()[0])
+
+from utils.cli import run_main
+from utils.setup.pipeline import main
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""What ``run_inference.py`` and ``run_inference_server.py`` share: flags, checks, reading the engine's words.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import os
+import re
+import signal
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.cli import UserError
+from utils.host import BUNDLED_MODEL, gguf_path, physical_cores, python_command
+
+# The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
+_CONTEXT_STEP = 256
+_TEMPLATE_KEY = b"tokenizer.chat_template"
+_STRING_TYPE = 8
+# Metadata comes first in a GGUF; no tokenizer's is larger than this.
+_METADATA_BYTES = 64 << 20
+_LEVEL = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) ?(.*)")
+_ABORT = re.compile(r"\.(c|cpp|h):\d+: ")
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse, but a prompt may begin with a dash, and what follows ``--`` is for the engine."""
+
+    def parse(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+        """Parse a command line; the options and what is for the engine."""
+        words = list(sys.argv[1:] if argv is None else argv)
+        engine: list[str] = []
+        joined: list[str] = []
+        position = 0
+        while position < len(words):
+            word = words[position]
+            if word == "--":
+                engine = words[position + 1 :]
+                break
+            if word in ("-p", "--prompt") and position + 1 < len(words):
+                position += 1
+                word = f"--prompt={words[position]}"
+            joined.append(word)
+            position += 1
+        return self.parse_args(joined), engine
+
+
+def add_common_flags(parser: argparse.ArgumentParser, n_predict: int) -> None:
+    """The flags of both commands, with bitnet.cpp's names."""
+    model = gguf_path(BUNDLED_MODEL)
+    parser.add_argument("-m", "--model", type=Path, default=model, help="GGUF file (default: the bundled model)")
+    parser.add_argument(
+        "-n",
+        "--n-predict",
+        type=int,
+        default=n_predict,
+        metavar="N",
+        help="most tokens to generate; -1: until the model ends or the context is full (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-t", "--threads", type=int, metavar="N", help=f"threads (default: physical cores, here {physical_cores()})"
+    )
+    parser.add_argument(
+        "-c",
+        "--ctx-size",
+        type=int,
+        default=2048,
+        metavar="N",
+        help="tokens of prompt and answer together; 0: what the model was trained for (default: %(default)s)",
+    )
+
+
+def check_common(args: argparse.Namespace) -> None:
+    """Check the common flags; fills in the threads and rounds the context up.
+
+    Raises:
+        UserError: one of them cannot be right.
+    """
+    check_model(args.model)
+    if args.n_predict == 0 or args.n_predict < -2:
+        raise UserError(f"-n {args.n_predict}: give a positive number of tokens, or -1 for no limit")
+    if args.threads is None:
+        args.threads = physical_cores()
+    elif args.threads < 1:
+        raise UserError(f"-t {args.threads}: give 1 or more threads, or leave -t away for one per physical core")
+    elif args.threads > (os.cpu_count() or 1):
+        print(f"note: -t {args.threads} is more than this machine's {os.cpu_count()} CPUs: slow", file=sys.stderr)
+    if args.ctx_size < 0:
+        raise UserError(f"-c {args.ctx_size}: give a positive number of tokens, or 0 for the model's own")
+    args.ctx_size = -(-args.ctx_size // _CONTEXT_STEP) * _CONTEXT_STEP
+
+
+def check_model(path: Path) -> None:
+    """Refuse a model file that is not there or is no GGUF.
+
+    Raises:
+        UserError: names the file and the command that makes it.
+    """
+    setup = python_command("setup_env.py")
+    if path.is_dir():
+        raise UserError(f"-m {path} is a folder; name the GGUF file in it, or make one with: {setup} -md {path}")
+    if not path.is_file():
+        command = setup if path == gguf_path(BUNDLED_MODEL) else f"{setup} -md {path.parent}"
+        raise UserError(f"the model {path} is not there; make it with: {command}")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise UserError(f"-m {path} is not a GGUF file; convert its folder with: {setup} -md {path.parent}")
+
+
+def chat_template(path: Path) -> str | None:
+    """The chat template in a GGUF file, None if it has none.
+
+    Looks for the key's bytes (length, name, value type) instead of reading all metadata, which for a vocabulary of
+    a hundred thousand words takes Python longer than the engine needs for its start.
+    """
+    needle = struct.pack("<Q", len(_TEMPLATE_KEY)) + _TEMPLATE_KEY + struct.pack("<I", _STRING_TYPE)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        place = data.find(needle, 0, _METADATA_BYTES)
+        if place < 0:
+            return None
+        start = place + len(needle)
+        (length,) = struct.unpack_from("<Q", data, start)
+        return data[start + 8 : start + 8 + length].decode("utf-8", errors="replace")
+
+
+def unescape(text: str) -> str:
+    r"""Turn ``\n \r \t \' \" \\`` into what they stand for, as the engine does for prompts."""
+    meaning = {"n": "\n", "r": "\r", "t": "\t", "'": "'", '"': '"', "\\": "\\"}
+    return re.sub(r"\\([nrt'\"\\])", lambda match: meaning[match[1]], text)
+
+
+def first_error(stderr: str) -> str | None:
+    """The engine's own first error line, the one nearest to the cause, without time and level."""
+    for line in stderr.splitlines():
+        match = _LEVEL.match(line)
+        if match and match[1] == "E":
+            return match[2].strip()
+        if line.startswith("error:"):
+            return line.removeprefix("error:").strip()
+        if _ABORT.search(line):
+            return line.strip()
+    return None
+
+
+def explain_exit(code: int, stderr: str) -> str:
+    """One sentence about an engine that ended with an error; ``code`` as subprocess gives it (negative: a signal)."""
+    cause = first_error(stderr)
+    if code < 0:
+        name = signal.Signals(-code).name
+        hints = {
+            "SIGILL": f"; it was compiled for another CPU; compile it here: {python_command('setup_env.py')} --clean",
+            "SIGKILL": "; probably for want of memory: try a smaller -c or a smaller model",
+        }
+        return f"the engine was ended by {name}{hints.get(name, '')}{f': {cause}' if cause else ''}"
+    return f"the engine ended with exit code {code}{f': {cause}' if cause else '; see what it says with --verbose'}"
+
+
+def shell_code(code: int) -> int:
+    """Exit code to pass on: a signal N is 128 + N, as in shells."""
+    return 128 - code if code < 0 else code

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: MIT
+"""Last step: the model's first answer, through the same command that users type."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from utils.cli import ROOT, TritError
+from utils.host import BUNDLED_MODEL, DEMO_PROMPT, python_command
+from utils.setup.context import Setup
+from utils.setup.model import shown
+from utils.setup.progress import StepLine
+
+NAME = "answer"
+DEED = "asking the model"
+
+_OTHER_PROMPT = "The capital of France is"
+
+
+def run(setup: Setup, line: StepLine) -> str:
+    """Ask, and keep the answer and the speeds for :func:`report`."""
+    assert setup.gguf is not None
+    prompt, count = (DEMO_PROMPT, 6) if setup.model_dir == BUNDLED_MODEL else (_OTHER_PROMPT, 24)
+    command: list[str | Path] = [setup.python, ROOT / "run_inference.py", "-m", setup.gguf, "-p", prompt]
+    lines = setup.run([*command, "-n", str(count), "-temp", "0", "--json"], "the first answer", NAME)
+    results = [text for text in lines if text.startswith("{")]
+    if not results:
+        raise TritError(f"the first answer has no result; see {setup.log(NAME)}")
+    result = json.loads(results[-1])
+    setup.report = report(setup, prompt, count, result)
+    return f"{result['generated_tokens']} tokens in {result['total_ms'] / 1000:.2f} s"
+
+
+def report(setup: Setup, prompt: str, count: int, result: dict[str, object]) -> str:
+    """What set-up ends with: prompt, answer, speed, and the next command to try."""
+    assert setup.gguf is not None
+    model = "" if setup.model_dir == BUNDLED_MODEL else f"-m {shown(setup.gguf)} "
+    speeds = [result["prompt_tokens_per_second"], result["generated_tokens_per_second"]]
+    prompt_speed, answer_speed = [f"{speed:.0f} tokens/s" if isinstance(speed, float) else "-" for speed in speeds]
+    return "\n".join(
+        [
+            "",
+            f"prompt:  {prompt}",
+            f"answer:  {str(result['text']).strip()}",
+            f"speed:   prompt {prompt_speed}, answer {answer_speed}, {result['threads']} threads",
+            "",
+            "Now try your own:",
+            f'  {python_command("run_inference.py")} {model}-p "{prompt}" -n {count} -temp 0',
+        ]
+    )

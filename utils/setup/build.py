@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Step 5: compile the engine with our kernels in it, for this machine, into ``build/bin``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import time
+from pathlib import Path
+
+from utils.cli import ROOT, CommandError
+from utils.host import ENGINE_BIN, engine_program, usable_cpus
+from utils.setup import context
+from utils.setup.context import BUILD_DIR, ENGINE_DIR, STAMPS, Compiler, Setup, digest, files_digest
+from utils.setup.progress import StepLine, clock
+
+NAME = "build"
+DEED = "compiling the engine and the kernels"
+
+PROGRAMS = ("llama-completion", "llama-cli", "llama-server", "llama-bench", "llama-quantize", "llama-perplexity")
+SELFTEST = "trit-selftest"
+_COUNT = re.compile(r"\[(\d+)/(\d+)\]")
+# A compiler takes up to this much on the engine's largest files.
+_JOB_BYTES = 1 << 30
+
+
+def run(setup: Setup, line: StepLine) -> str:
+    """Configure and compile unless sources, engine, compiler, CPU and options are those of the last good build."""
+    assert setup.compiler is not None
+    configure = configure_command(setup.python, setup.compiler)
+    wanted = digest(*configure[1:], setup.compiler.name, engine_key(), sources_key(), cpu_key())
+    stamp_file = STAMPS / "build.json"
+    programs = [engine_program(name) for name in (*PROGRAMS, SELFTEST)]
+    if context.read_stamp(stamp_file).get("key") == wanted and all(path.is_file() for path in programs):
+        return f"up to date in {ENGINE_BIN.relative_to(ROOT)}"
+    stamp_file.unlink(missing_ok=True)
+    line.update("configuring")
+    configure_key = digest(*configure, setup.compiler.name)
+    configured = STAMPS / "configure.json"
+    # What CMake found out with another compiler or other options must not linger.
+    fresh = ["--fresh"] if context.read_stamp(configured).get("key") != configure_key else []
+    try:
+        setup.run([*configure, *fresh], "configuring the build", NAME, env=setup.compiler.env)
+        context.write_stamp(configured, {"key": configure_key})
+        jobs = setup.options.jobs or default_jobs()
+        command = [configure[0], "--build", str(BUILD_DIR), "--parallel", str(jobs)]
+        seconds = _compile(setup, line, command)
+    except CommandError as error:
+        raise CommandError(f"{error}; {_hint(error.tail)}", error.tail, error.returncode) from error
+    context.write_stamp(stamp_file, {"key": wanted})
+    return f"compiled with {setup.compiler.name}, {jobs} jobs, {clock(seconds)}, into {ENGINE_BIN.relative_to(ROOT)}"
+
+
+def configure_command(python: Path, compiler: Compiler) -> list[str]:
+    """The CMake call that sets the build up; cmake and ninja are those of the environment."""
+    defines = {
+        "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_C_COMPILER": compiler.cc,
+        "CMAKE_CXX_COMPILER": compiler.cxx,
+        "CMAKE_MAKE_PROGRAM": environment_program(python, "ninja"),
+        **compiler.defines,
+    }
+    if ccache := shutil.which("ccache"):
+        defines |= {"CMAKE_C_COMPILER_LAUNCHER": ccache, "CMAKE_CXX_COMPILER_LAUNCHER": ccache}
+    options = [f"-D{key}={value}" for key, value in defines.items()]
+    return [environment_program(python, "cmake"), "-S", str(ROOT), "-B", str(BUILD_DIR), "-G", "Ninja", *options]
+
+
+def environment_program(python: Path, name: str) -> str:
+    """A program that pip put beside the environment's Python, else the one on the PATH."""
+    suffix = ".exe" if os.name == "nt" else ""
+    beside = python.parent / f"{name}{suffix}"
+    return str(beside) if beside.is_file() else (shutil.which(name) or str(beside))
+
+
+def default_jobs() -> int:
+    """All usable CPUs, or fewer where memory is short."""
+    cpus = usable_cpus()
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return max(1, min(cpus, memory_bytes // _JOB_BYTES))
+    return cpus
+
+
+def engine_key() -> str:
+    """Identity of the engine's source tree."""
+    return (ENGINE_DIR / "trit-engine.json").read_text(encoding="utf-8")
+
+
+def sources_key() -> str:
+    """Identity of our own C++ sources and CMake files."""
+    folders = [ROOT / name for name in ("src", "include", "cmake")]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return files_digest([ROOT / "CMakeLists.txt", *files])
+
+
+def cpu_key() -> str:
+    """Identity of this CPU: what is compiled for it need not run on another one."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+        return digest(*[line for line in lines if line.startswith(("flags", "Features", "model name"))][:2])
+    return f"{platform.machine()} {platform.processor()}"
+
+
+def _compile(setup: Setup, line: StepLine, command: list[str]) -> float:
+    """Run the build and show ninja's count with the time that is left; seconds taken."""
+    assert setup.compiler is not None
+    start = time.monotonic()
+
+    def show(text: str) -> None:
+        match = _COUNT.match(text)
+        if match:
+            finished, total = (int(group) for group in match.groups())
+            left_s = (time.monotonic() - start) / finished * (total - finished)
+            line.update(f"compiling {finished}/{total} ({100 * finished // total}%), about {clock(left_s)} left")
+
+    # The user's own NINJA_STATUS may lack the count.
+    env = {**setup.compiler.env, "NINJA_STATUS": "[%f/%t] "}
+    setup.run(command, "compiling the engine", NAME, env=env, on_line=show)
+    return time.monotonic() - start
+
+
+def _hint(tail: list[str]) -> str:
+    text = " ".join(tail).lower()
+    if "no space left" in text:
+        return "the disk is full: free some space and run this again"
+    if "killed" in text:
+        return "the compiler was killed, probably for want of memory: run this again with --jobs 1"
+    return "run this again after mending it, it carries on where it stopped; --compiler picks another compiler"

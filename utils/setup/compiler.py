@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""Find a compiler for the engine: clang 15, gcc 11, AppleClang 14 or MSVC 2022, or newer; or zig on request."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from utils.cli import UserError, capture
+from utils.setup.context import STAMPS, Compiler, Setup, digest, read_stamp, write_stamp
+
+MINIMUM = {"gcc": 11, "clang": 15, "AppleClang": 14}
+ZIG_REQUIREMENT = "ziglang>=0.13,<0.17"
+_PAIRS = {"gcc": ("gcc", "g++"), "clang": ("clang", "clang++")}
+_PROBE = """#include <filesystem>
+#include <optional>
+#include <thread>
+int main() { std::optional<int> code = 0; std::thread([] {}).join(); return code.value_or(1); }
+"""
+
+
+def find_compiler(setup: Setup) -> Compiler:
+    """The compiler that ``--compiler`` asks for, checked by compiling, linking and running a small C++17 program.
+
+    Raises:
+        UserError: none that is new enough and works; says which were looked at and how to install one.
+    """
+    choice = setup.options.compiler
+    key = digest(choice, os.environ.get("CC"), os.environ.get("CXX"), os.environ.get("PATH"))
+    stamp = read_stamp(STAMPS / "compiler.json")
+    if stamp.get("key") == key:
+        known = Compiler(**json.loads(stamp["compiler"]))
+        if Path(known.cxx).exists():
+            return known
+    found = _search(setup, choice)
+    write_stamp(STAMPS / "compiler.json", {"key": key, "compiler": json.dumps(dataclasses.asdict(found))})
+    return found
+
+
+def _search(setup: Setup, choice: str) -> Compiler:
+    if choice == "zig":
+        from utils.setup.zig import zig_compiler
+
+        return zig_compiler(setup)
+    if sys.platform == "win32" and choice == "auto":
+        from utils.setup.msvc import msvc_compiler
+
+        msvc = msvc_compiler()
+        if msvc:
+            return msvc
+    refused = []
+    for cc, cxx in _candidates(choice):
+        result = probe(cc, cxx)
+        if isinstance(result, Compiler):
+            return result
+        refused.append(result)
+    seen = f" ({'; '.join(refused)})" if refused else ""
+    asked = "no C++17 compiler was found" if choice == "auto" else f"--compiler {choice} cannot be used"
+    raise UserError(f"{asked}{seen}; {install_hint()}, or use --compiler zig, which pip installs")
+
+
+def _candidates(choice: str) -> list[tuple[str, str]]:
+    """Pairs of full paths to try, best first: ``CC``/``CXX``, plain names, then names with a version, newest first."""
+    if choice == "auto":
+        given = os.environ.get("CXX") or os.environ.get("CC")
+        if given:
+            return [_counterparts(given)]
+        families = ["clang", "gcc"] if sys.platform == "darwin" else ["gcc", "clang"]
+    elif choice in _PAIRS:
+        families = [choice]
+    else:
+        return [_counterparts(choice)]
+    names = [_PAIRS[family] for family in families]
+    for family in families:
+        cc, cxx = _PAIRS[family]
+        names += [(f"{cc}-{version}", f"{cxx}-{version}") for version in range(24, MINIMUM[family] - 1, -1)]
+    located = [(shutil.which(cc), shutil.which(cxx)) for cc, cxx in names]
+    return [(cc, cxx) for cc, cxx in located if cc and cxx]
+
+
+def _counterparts(given: str) -> tuple[str, str]:
+    """The C and the C++ compiler of which one is given: ``/opt/llvm/bin/clang-17`` means ``clang++-17`` too.
+
+    Raises:
+        UserError: one of the two is not there.
+    """
+    path = Path(shutil.which(given) or given)
+    name = path.name
+    for cc, cxx in (*_PAIRS.values(), ("cc", "c++")):
+        if cxx in name:
+            pair = (path.with_name(name.replace(cxx, cc)), path)
+            break
+        if cc in name:
+            pair = (path, path.with_name(name.replace(cc, cxx)))
+            break
+    else:
+        raise UserError(f"--compiler or CXX: {given} is none of gcc, g++, clang, clang++, cc, c++; name one of these")
+    for part in pair:
+        if not part.is_file():
+            raise UserError(f"--compiler or CXX: {part} is not there; name a compiler that is installed")
+    return str(pair[0]), str(pair[1])
+
+
+def probe(cc: str, cxx: str) -> Compiler | str:
+    """Check a pair of compilers; a :class:`Compiler`, or the reason why it cannot be used."""
+    code, output = capture([cxx, "-dM", "-E", "-x", "c++", "-"])
+    macros = dict(line.split(" ", 2)[1:3] for line in output.splitlines() if line.count(" ") >= 2) if code == 0 else {}
+    if "__clang_major__" in macros:
+        family = "AppleClang" if "__apple_build_version__" in macros else "clang"
+        parts = [macros[f"__clang_{part}__"] for part in ("major", "minor", "patchlevel")]
+    elif "__GNUC__" in macros:
+        family = "gcc"
+        parts = [macros[key] for key in ("__GNUC__", "__GNUC_MINOR__", "__GNUC_PATCHLEVEL__")]
+    else:
+        return f"{cxx} does not run as a compiler"
+    name = f"{family} {'.'.join(parts)}"
+    if int(parts[0]) < MINIMUM[family]:
+        return f"{name} is too old, {MINIMUM[family]} is needed"
+    complaint = compile_probe(cc, cxx)
+    return f"{name} {complaint}" if complaint else Compiler(name, cc, cxx)
+
+
+def compile_probe(cc: str, cxx: str) -> str | None:
+    """Build and run small C and C++17 programs; what went wrong, or None."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text(_PROBE)
+        program = Path(folder) / "probe.exe"
+        threads = [] if os.name == "nt" else ["-pthread"]
+        code, output = capture([cxx, "-std=c++17", *threads, source, "-o", program])
+        if code != 0:
+            return f"cannot build a C++17 program ({(output.strip().splitlines() or ['no output'])[0][:120]})"
+        if capture([program])[0] != 0:
+            return "builds programs that do not run"
+        plain = Path(folder) / "probe.c"
+        plain.write_text("#include <stdio.h>\nint main(void) { return 0; }\n")
+        if capture([cc, "-c", plain, "-o", Path(folder) / "probe.o"])[0] != 0:
+            return "cannot build a C program"
+    return None
+
+
+def install_hint() -> str:
+    """The command that installs a compiler on this system."""
+    if sys.platform == "darwin":
+        return "install Apple's with: xcode-select --install"
+    if sys.platform == "win32":
+        return "install Visual Studio 2022's Build Tools with: winget install Microsoft.VisualStudio.2022.BuildTools"
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    try:
+        system = platform.freedesktop_os_release()
+    except OSError:
+        system = {}
+    kin = f"{system.get('ID', '')} {system.get('ID_LIKE', '')}"
+    commands = {
+        "debian": "apt install g++",
+        "fedora": "dnf install gcc-c++",
+        "rhel": "dnf install gcc-c++",
+        "suse": "zypper install gcc-c++",
+        "arch": "pacman -S gcc",
+        "alpine": "apk add g++",
+    }
+    for family, command in commands.items():
+        if family in kin:
+            return f"install one with: {sudo}{command}"
+    return "install gcc 11 or newer, or clang 15 or newer, with your system's package manager"

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""The command line of ``setup_env.py``; the names and meanings of bitnet.cpp's flags are kept."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.setup.context import Options
+
+QUANT_TYPES = ("i2_s", "f16", "f32", "tq2_0")
+# bitnet.cpp's lookup-table types: its users' scripts name them.
+LOOKUP_TYPES = ("tl1", "tl2")
+_EXAMPLES = """examples:
+  python3 setup_env.py                                       everything, with the bundled model, to a first answer
+  python3 setup_env.py -md models/BitNet-b1.58-2B-4T -q i2_s   a model in a local folder
+  python3 setup_env.py -hr microsoft/BitNet-b1.58-2B-4T      a model from the Hub, into models/BitNet-b1.58-2B-4T
+  python3 setup_env.py --test -- tests/test_cli.py -x        part of the test suite
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser, also the source of README's table of flags."""
+    parser = argparse.ArgumentParser(
+        prog="setup_env.py",
+        description="Fetch, convert, compile and try everything. Run it again at any time: finished steps are skipped.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument("--hf-repo", "-hr", metavar="ORG/NAME[@REV]", help="download this model from the Hub")
+    model.add_argument(
+        "--model-dir",
+        "-md",
+        type=Path,
+        metavar="DIR",
+        help="folder of the model; with --hf-repo the folder it goes into (default: models, or the bundled model)",
+    )
+    model.add_argument(
+        "--quant-type",
+        "-q",
+        choices=QUANT_TYPES + LOOKUP_TYPES,
+        default="i2_s",
+        help="encoding of the ternary weights (default: %(default)s; tl1 and tl2 mean i2_s for now)",
+    )
+    model.add_argument(
+        "--quant-embd",
+        nargs="?",
+        const="f16",
+        metavar="TYPE",
+        help="encoding of the embeddings: f16 if no type is given (default: the converter's choice)",
+    )
+    model.add_argument("--use-pretuned", "-p", action="store_true", help="accepted; there are no tuned presets yet")
+    build = parser.add_argument_group("build")
+    build.add_argument(
+        "--compiler",
+        default="auto",
+        metavar="{auto,gcc,clang,zig,PATH}",
+        help="compiler: the best there is, one kind, zig (pip installs it), or a path (default: auto)",
+    )
+    build.add_argument("--jobs", type=_positive, metavar="N", help="parallel compilers (default: all cores)")
+    build.add_argument("--llama-cpp-dir", type=Path, metavar="DIR", help="take llama.cpp from here, not from PyPI")
+    build.add_argument(
+        "--clean",
+        action="store_true",
+        help="first delete build/, 3rdparty/llama.cpp and all notes of finished steps; "
+        "models, .venv and the downloaded source stay",
+    )
+    other = parser.add_argument_group("other")
+    other.add_argument("--log-dir", "-ld", type=Path, default=Path("logs"), metavar="DIR", help="default: logs")
+    other.add_argument("--no-run", action="store_true", help="do not ask the model anything at the end")
+    other.add_argument("--test", action="store_true", help="install what tests need and run them; after --: for pytest")
+    return parser
+
+
+def parse_options(argv: Sequence[str]) -> Options:
+    """Parse the command line; what follows ``--`` is for pytest."""
+    parser = build_parser()
+    own, pytest_args = list(argv), []
+    if "--" in own:
+        cut = own.index("--")
+        own, pytest_args = own[:cut], own[cut + 1 :]
+    args = parser.parse_args(own)
+    if pytest_args and not args.test:
+        parser.error("arguments after -- are for pytest: add --test")
+    args.log_dir = args.log_dir.resolve()
+    return Options(**vars(args), pytest_args=pytest_args)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""The steps in their order, each with its progress line and its log."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType, ModuleType
+
+from utils.cli import EXIT_OK, CommandError, TritError
+from utils.setup import answer, build, conversion, engine, model, selftest, tools
+from utils.setup.context import BUILD_DIR, CACHE_DIR, ENGINE_DIR, Options, Setup
+from utils.setup.lock import only_one
+from utils.setup.options import LOOKUP_TYPES, parse_options
+from utils.setup.progress import StepLine
+from utils.setup.suite import run_suite
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run set-up; what ``setup_env.py`` calls."""
+    options = parse_options(sys.argv[1:] if argv is None else argv)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _stop)
+    try:
+        setup = _run_steps(options)
+    except CommandError as error:
+        for line in error.tail:
+            print(f"    {line}", file=sys.stderr)
+        raise
+    except OSError as error:
+        hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
+        raise TritError(f"{error.filename or 'a file'}: {error.strerror}; {hint} and run this again") from error
+    except KeyboardInterrupt:
+        print("stopped; run the same command again and it carries on where it was", file=sys.stderr)
+        raise
+    return run_suite(setup) if options.test else EXIT_OK
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End on a signal by way of every ``finally``, so that started programs end, too."""
+    sys.exit(128 + number)
+
+
+def _run_steps(options: Options) -> Setup:
+    options = _settle(options)
+    setup = Setup(options)
+    model.check_options(setup)
+    steps: list[ModuleType] = [tools, engine, model, conversion, build, selftest]
+    if not (options.no_run or options.test):
+        steps.append(answer)
+    with only_one() as setup.keep_open:
+        if options.clean:
+            _clean()
+        for leftover in CACHE_DIR.glob("*.partial"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for number, step in enumerate(steps, 1):
+            setup.log(step.NAME).unlink(missing_ok=True)
+            with StepLine(number, len(steps), step.NAME, step.DEED) as line:
+                line.done(step.run(setup, line))
+    print(setup.report, flush=True)
+    return setup
+
+
+def _settle(options: Options) -> Options:
+    """Answer the flags that have nothing behind them yet, with a line each."""
+    if options.use_pretuned:
+        print("note: --use-pretuned has no effect: there are no presets yet, the engine picks its kernels at run time")
+    if options.quant_type in LOOKUP_TYPES:
+        print(f"note: --quant-type {options.quant_type}: i2_s is used, there are no lookup-table kernels yet")
+        return dataclasses.replace(options, quant_type="i2_s")
+    return options
+
+
+def _clean() -> None:
+    """Delete what set-up builds; models, the environment and the downloaded source stay."""
+    for folder in (BUILD_DIR, ENGINE_DIR):
+        shutil.rmtree(folder, ignore_errors=True)

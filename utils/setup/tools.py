@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""Step 1: a Python environment with our requirements in it (cmake and ninja among them), and a compiler.
+
+The environment is the active one (venv, virtualenv or conda) or else ``.venv`` in this folder. A stamp in the
+environment's own folder notes which requirement files are in; it says so before pip starts, too, because a pip that
+was killed can leave a package that pip itself then takes for whole.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+from pathlib import Path
+
+from utils.cli import ROOT, CommandError, UserError, capture
+from utils.setup.compiler import find_compiler
+from utils.setup.context import VENV, Setup, digest, read_stamp, write_stamp
+from utils.setup.progress import StepLine
+
+NAME = "tools"
+DEED = "Python packages, cmake, ninja, a compiler"
+
+
+def run(setup: Setup, line: StepLine) -> str:
+    """Make or find the environment, install what is missing, find a compiler."""
+    prefix = active_environment() or VENV
+    setup.python = environment_python(prefix)
+    installed = False
+    if not usable(setup.python):
+        if prefix != VENV:
+            raise UserError(f"the active Python environment {prefix} has no pip; add it, or deactivate the environment")
+        line.update("making .venv")
+        make_venv(setup)
+        installed = True
+    wanted = ["requirements.txt"] + (["requirements-test.txt"] if setup.options.test else [])
+    for name in wanted:
+        installed |= install(setup, line, prefix, name)
+    line.update("looking for a compiler")
+    setup.compiler = find_compiler(setup)
+    where = ".venv" if prefix == VENV else str(prefix)
+    state = "installed in" if installed else "up to date in"
+    return f"{state} {where} (Python {platform.python_version()}), {setup.compiler.name}"
+
+
+def active_environment() -> Path | None:
+    """Prefix of the virtual or conda environment that we run in; None outside of one."""
+    if sys.prefix != sys.base_prefix or os.environ.get("CONDA_PREFIX") == sys.prefix:
+        return Path(sys.prefix)
+    return None
+
+
+def environment_python(prefix: Path) -> Path:
+    """The Python program of an environment."""
+    if Path(sys.prefix) == prefix:
+        return Path(sys.executable)
+    return script_path(prefix, "python")
+
+
+def script_path(prefix: Path, name: str) -> Path:
+    """A program inside a virtual environment."""
+    return prefix / "Scripts" / f"{name}.exe" if os.name == "nt" else prefix / "bin" / name
+
+
+def usable(python: Path) -> bool:
+    """Whether an environment works: its Python starts, is of our version (an upgrade breaks a venv), and has pip."""
+    code, output = capture([python, "-c", "import pip, sys; print(*sys.version_info[:2])"])
+    return code == 0 and output.split() == [str(part) for part in sys.version_info[:2]]
+
+
+def make_venv(setup: Setup) -> None:
+    """Make ``.venv`` anew, over whatever is there.
+
+    Raises:
+        UserError: this Python cannot make environments; names the package that it lacks.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
+        raise UserError(f"this Python cannot make virtual environments; {venv_hint()}, then run this again")
+    try:
+        setup.run([sys.executable, "-m", "venv", "--clear", VENV], "making .venv", NAME)
+    except CommandError as error:
+        if "ensurepip" in " ".join(error.tail):
+            raise UserError(
+                f"this Python cannot fill virtual environments; {venv_hint()}, then run this again"
+            ) from error
+        raise
+
+
+def venv_hint() -> str:
+    """What gives this Python venv and ensurepip; Debian and its kin pack them apart."""
+    if Path("/etc/debian_version").exists():
+        sudo = "" if os.geteuid() == 0 else "sudo "
+        return f"install them with: {sudo}apt install python{sys.version_info.major}.{sys.version_info.minor}-venv"
+    return "it lacks the standard modules venv and ensurepip: install a complete Python 3.10 or newer"
+
+
+def requirement_lines(path: Path) -> list[str]:
+    """The lines of a requirement file and of those that it includes."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            lines += requirement_lines(path.parent / line[3:].strip())
+        elif line.strip() and not line.startswith("#"):
+            lines.append(line.strip())
+    return lines
+
+
+def install(setup: Setup, line: StepLine, prefix: Path, name: str) -> bool:
+    """Install a requirement file unless the stamp says that it is in; tells whether anything was done."""
+    stamp_file = prefix / "trit-setup.json"
+    stamp = read_stamp(stamp_file)
+    wanted = digest(*requirement_lines(ROOT / name))
+    if stamp.get(name) == wanted and "unfinished" not in stamp:
+        return False
+    repair = ["--force-reinstall"] if "unfinished" in stamp else []
+    write_stamp(stamp_file, {**stamp, "unfinished": name})
+    pip_install(setup, line, [*repair, "-r", str(ROOT / name)], f"installing {name}")
+    write_stamp(stamp_file, {key: value for key, value in stamp.items() if key != "unfinished"} | {name: wanted})
+    return True
+
+
+def pip_install(setup: Setup, line: StepLine, arguments: list[str], what: str) -> None:
+    """Run pip in the environment; the user's pip settings (index, proxy, certificates) hold.
+
+    Raises:
+        CommandError: pip failed.
+    """
+
+    def show(text: str) -> None:
+        if text.startswith(("Collecting", "Installing", "  Downloading")):
+            line.update(f"pip: {text.strip()}")
+
+    pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--progress-bar", "off"]
+    try:
+        setup.run([setup.python, *pip, *arguments], what, NAME, on_line=show)
+    except CommandError as error:
+        raise CommandError(f"{error}; {network_hint(error.tail)}", error.tail, error.returncode) from error
+
+
+def network_hint(tail: list[str]) -> str:
+    """What to do about a pip that failed."""
+    text = " ".join(tail).lower()
+    if "no space left" in text:
+        return "the disk is full: free some space and run this again"
+    if any(word in text for word in ("connection", "resolve", "timed out", "proxy", "ssl", "no matching distribution")):
+        return "check that the network reaches the Python package index (pip's index and proxy settings are used)"
+    return "mend what pip says above and run this again"

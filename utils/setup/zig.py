@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""``--compiler zig``: the clang inside the PyPI package ``ziglang``, for machines without a compiler.
+
+CMake wants programs without arguments, so ``zig cc`` and its kin get small wrapper scripts in the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from utils.cli import TritError, capture
+from utils.setup.compiler import ZIG_REQUIREMENT, compile_probe
+from utils.setup.context import Compiler, Setup
+
+_TOOLS = {"zig-cc": "cc", "zig-c++": "c++", "zig-ar": "ar", "zig-ranlib": "ranlib"}
+
+
+def zig_compiler(setup: Setup) -> Compiler:
+    """Install ziglang if need be, write the wrappers, check that they compile.
+
+    Raises:
+        TritError: the wrappers do not build a program.
+    """
+    locate = [str(setup.python), "-c", "import ziglang, pathlib; print(pathlib.Path(ziglang.__file__).parent)"]
+    code, output = capture(locate)
+    if code != 0:
+        pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", ZIG_REQUIREMENT]
+        setup.run([setup.python, *pip], "installing ziglang", "tools")
+        code, output = capture(locate)
+    zig = Path(output.strip()) / ("zig.exe" if os.name == "nt" else "zig")
+    version = capture([zig, "version"])[1].strip()
+    tools = {name: _wrapper(setup.python.parent / name, zig, word) for name, word in _TOOLS.items()}
+    complaint = compile_probe(tools["zig-cc"], tools["zig-c++"])
+    if complaint:
+        raise TritError(f"zig {version} {complaint}; use another --compiler")
+    defines = {"CMAKE_AR": tools["zig-ar"], "CMAKE_RANLIB": tools["zig-ranlib"]}
+    return Compiler(f"zig {version}", tools["zig-cc"], tools["zig-c++"], defines)
+
+
+def _wrapper(path: Path, zig: Path, word: str) -> str:
+    """Write a script that calls one of zig's tools."""
+    if os.name == "nt":
+        path = path.with_suffix(".cmd")
+        path.write_text(f'@"{zig}" {word} %*\r\n', newline="")
+    else:
+        path.write_text(f'#!/bin/sh\nexec "{zig}" {word} "$@"\n')
+        path.chmod(0o755)
+    return str(path)
