@@ -102,7 +102,8 @@ def make_checkpoint(
             if "norm" in name:
                 parameter.copy_(torch.rand_like(parameter) + 0.5)
             if "embed_tokens" in name or "lm_head" in name:
-                parameter.copy_(torch.randn_like(parameter) * 0.1)
+                # Exact in float16: otherwise the first activations are rounded differently before anything is computed.
+                parameter.copy_((torch.randn_like(parameter) * 0.05).bfloat16().half())
             # What the file holds is what the model computes with.
             parameter.copy_(parameter.to(dtype))
             if parameter.dim() == 2 and "proj" in name:

@@ -245,7 +245,8 @@ def check_fits(encoding: Encoding, name: str, k: int) -> None:
     if k % encoding.block == 0:
         return
     others = " or ".join(row.name for row in ENCODINGS.values() if k % row.block == 0)
-    raise UserError(f"{name}: {k} columns, {encoding.name} needs a multiple of {encoding.block}; use {others}")
+    wanted = f"{encoding.name} needs a multiple of {encoding.block}"
+    raise UserError(f"{name}: {k} columns, {wanted}; use --outtype {others}")
 
 
 def check_scale(encoding: Encoding, name: str, scale: float) -> None:

@@ -73,10 +73,6 @@ class StoredTensor:
                 raise UserError(f"{self.name}: holds NaN or infinity in {self.path.name}; the checkpoint is broken")
             yield values
 
-    def whole(self) -> Floats:
-        """All values as float32 in the tensor's shape; for small tensors."""
-        return np.concatenate(list(self.floats())).reshape(self.shape)
-
 
 def read_json(path: Path) -> dict[str, Any]:
     """Parse a JSON object.

@@ -18,7 +18,7 @@ from utils.cli import TritError, UserError, atomic_output
 from utils.convert.checkpoint import Checkpoint, StoredTensor
 from utils.convert.families import find_family
 from utils.convert.families.base import Family, Kind, TensorSpec
-from utils.convert.ternary import Declared, check_shape, read_ternary
+from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import BpeVocabulary, load_tokenizer
 from utils.convert.verify import Expected, ternary_digest, verify
 from utils.convert.writer import PlannedTensor, StreamWriter
@@ -71,7 +71,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     specs = family.tensors(checkpoint.config)
     declared = Declared.from_config(checkpoint.config, options.master_weights)
     _check_names(checkpoint, family, specs)
-    planned = [_plan(spec, checkpoint.tensors[spec.source], options) for spec in specs]
+    planned = [_plan(spec, checkpoint, options) for spec in specs]
     vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
     try:
         with atomic_output(outfile) as partial:
@@ -125,9 +125,12 @@ def _equal(a: StoredTensor, b: StoredTensor) -> bool:
     return a.shape == b.shape and all(np.array_equal(x, y) for x, y in zip(a.floats(), b.floats(), strict=True))
 
 
-def _plan(spec: TensorSpec, stored: StoredTensor, options: Options) -> PlannedTensor:
-    """The tensor's row in the file; raises UserError if its columns do not fit its type."""
+def _plan(spec: TensorSpec, checkpoint: Checkpoint, options: Options) -> PlannedTensor:
+    """The tensor's row in the file; raises UserError if its stored shape is wrong or does not fit its type."""
+    stored = checkpoint.tensors[spec.source]
     if spec.kind is Kind.TERNARY:
+        n, k = spec.shape
+        check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k))
         check_fits(options.encoding, spec.target, spec.shape[-1])
         return PlannedTensor(spec.target, spec.shape, options.encoding.ggml_type)
     check_shape(stored, spec.shape)
@@ -179,8 +182,7 @@ def _write_tensors(
             stored = checkpoint.tensors[spec.source]
             if spec.kind is Kind.TERNARY:
                 scale_tensor = checkpoint.tensors.get(f"{spec.source}_scale")
-                n, k = spec.shape
-                ternary, scale, kind = read_ternary(stored, scale_tensor, (n, k), declared)
+                ternary, scale, kind = read_ternary(stored, scale_tensor, declared)
                 check_scale(options.encoding, spec.target, scale)
                 writer.write([options.encoding.pack(ternary, scale)])
                 stored_scale = options.encoding.stored_scale(scale)

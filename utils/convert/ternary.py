@@ -29,6 +29,8 @@ from utils.convert.checkpoint import StoredTensor
 from utils.weight_encodings import Ternary
 
 MIN_ABSMEAN = 1e-5
+# The dtype that says that four ternary values are in each stored one.
+PACKED = "U8"
 
 
 @dataclass(frozen=True)
@@ -66,29 +68,49 @@ class Declared:
         return cls(divides=linear_class == "bitlinear", master=master or mode == "online")
 
 
+def check_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
+    """Raise UserError, naming the tensor, if its stored shape is not the one that the configuration asks for."""
+    if tensor.shape != shape:
+        raise UserError(f"{tensor.name}: has shape {list(tensor.shape)}, config.json asks for {list(shape)}")
+
+
+def check_stored(weight: StoredTensor, weight_scale: StoredTensor | None, shape: tuple[int, int]) -> None:
+    """What can be known of a weight matrix without reading it.
+
+    Raises:
+        UserError: wrong shape, or packed without a scale; names the tensor.
+    """
+    if weight.dtype != PACKED:
+        check_shape(weight, shape)
+        return
+    n, k = shape
+    if n % 4 or weight.shape != (n // 4, k):
+        raise UserError(
+            f"{weight.name}: is packed with shape {list(weight.shape)}, config.json asks for {[n, k]} packed by 4 rows"
+        )
+    if weight_scale is None:
+        raise UserError(f"{weight.name}: is packed, but there is no {weight.name}_scale")
+
+
 def read_ternary(
-    weight: StoredTensor, weight_scale: StoredTensor | None, shape: tuple[int, int], declared: Declared
+    weight: StoredTensor, weight_scale: StoredTensor | None, declared: Declared
 ) -> tuple[Ternary, float, str]:
-    """Read one weight matrix.
+    """Read one weight matrix that has passed :func:`check_stored`.
 
     Args:
         weight: The stored tensor.
         weight_scale: The tensor of the same module's ``weight_scale``, if there is one.
-        shape: (n, k) that the configuration asks for.
         declared: What the checkpoint says about its weights.
 
     Returns:
         int8 [n, k] with values in {-1, 0, 1}; the scale to multiply with; "packed", "ternary floats" or "master".
 
     Raises:
-        UserError: wrong shape or dtype, invalid code, neither ternary nor master; names tensor and deviation.
+        UserError: wrong dtype, invalid code, neither ternary nor master; names the tensor and the deviation.
     """
-    if weight.dtype == "U8":
-        ternary, kind = _read_packed(weight, shape), "packed"
-        if weight_scale is None:
-            raise UserError(f"{weight.name}: is packed, but there is no {weight.name}_scale")
-        return ternary, _apply_scale(1.0, weight_scale, declared), kind
-    check_shape(weight, shape)
+    if weight.dtype == PACKED:
+        assert weight_scale is not None
+        return _read_packed(weight), _apply_scale(1.0, weight_scale, declared), "packed"
     found = _read_exact(weight)
     if found is not None:
         ternary, scale = found
@@ -105,35 +127,27 @@ def read_ternary(
     return ternary, scale, "master"
 
 
-def check_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
-    """Raise UserError, naming the tensor, if its stored shape is not the one that the configuration asks for."""
-    if tensor.shape != shape:
-        raise UserError(f"{tensor.name}: has shape {list(tensor.shape)}, config.json asks for {list(shape)}")
-
-
 def _apply_scale(scale: float, weight_scale: StoredTensor, declared: Declared) -> float:
     """``scale`` times (or divided by) the stored ``weight_scale`` [1], as float32."""
-    values = weight_scale.whole().reshape(-1)
-    if values.size != 1 or values[0] <= 0:
-        raise UserError(f"{weight_scale.name}: expected one positive value, found {values[:4].tolist()}")
-    factor = np.float32(1) / values[0] if declared.divides else values[0]
+    if weight_scale.size != 1:
+        raise UserError(f"{weight_scale.name}: has shape {list(weight_scale.shape)}, expected one positive value")
+    (value,) = next(weight_scale.floats())
+    if value <= 0:
+        raise UserError(f"{weight_scale.name}: is {value:g}, expected one positive value")
+    factor = np.float32(1) / value if declared.divides else value
     return float(np.float32(scale) * factor)
 
 
-def _read_packed(weight: StoredTensor, shape: tuple[int, int]) -> Ternary:
-    n, k = shape
-    if n % 4 or weight.shape != (n // 4, k):
-        raise UserError(
-            f"{weight.name}: is packed with shape {list(weight.shape)}, config.json asks for {[n, k]} packed by 4 rows"
-        )
-    packed = weight.read(0, weight.size).reshape(n // 4, k)
+def _read_packed(weight: StoredTensor) -> Ternary:
+    quarter_rows, k = weight.shape
+    packed = weight.read(0, weight.size).reshape(quarter_rows, k)
     if (packed & (packed >> 1) & 0x55).any():
         raise UserError(f"{weight.name}: holds the 2-bit code 3, which means no weight; the checkpoint is broken")
-    ternary = np.empty(shape, dtype=np.int8)
+    ternary = np.empty((4 * quarter_rows, k), dtype=np.int8)
     for quarter in range(4):
-        rows = ternary[quarter * n // 4 : (quarter + 1) * n // 4].view(np.uint8)
-        np.right_shift(packed, 2 * quarter, out=rows)
-        rows &= 3
+        codes = ternary[quarter * quarter_rows : (quarter + 1) * quarter_rows].view(np.uint8)
+        np.right_shift(packed, 2 * quarter, out=codes)
+        codes &= 3
     ternary -= 1
     return ternary
 

@@ -1,0 +1,495 @@
+# SPDX-License-Identifier: MIT
+"""Broken, foreign and non-ternary checkpoints, and outputs that cannot be written: one clear sentence, nothing left."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import make_checkpoint
+from safetensors.torch import load_file, save_file
+
+from utils.cli import ROOT, TritError, run_main
+from utils.convert.__main__ import main
+from utils.convert.pipeline import Options, convert
+from utils.convert.verify import verify
+from utils.gguf_types import read_header
+from utils.weight_encodings import ENCODINGS
+
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A one-layer checkpoint of masters and one of packed weights."""
+    root = tmp_path_factory.mktemp("pristine")
+    kinds = ("master-bf16", "packed-autobitlinear")
+    return {kind: make_checkpoint(root / kind, kind, layers=1, hidden=128, ffn=256).directory for kind in kinds}
+
+
+@pytest.fixture
+def master(pristine: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine["master-bf16"], tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def packed(pristine: dict[str, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine["packed-autobitlinear"], tmp_path / "checkpoint"))
+
+
+def refusal(capsys: pytest.CaptureFixture[str], directory: Path, *flags: str, code: int = 2) -> str:
+    """Run the converter, which has to fail: the one line of its error, after a check that nothing is left behind."""
+    before = sorted(directory.iterdir()) if directory.is_dir() else []
+    capsys.readouterr()
+    assert run_main(main, [str(directory), *flags]) == code
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert captured.out == "" and len(lines) == 1 and lines[0].startswith("error: "), captured
+    if directory.is_dir():
+        assert sorted(directory.iterdir()) == before
+    return lines[0]
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    value = json.loads(path.read_text())
+    value.update(changes)
+    path.write_text(json.dumps(value))
+
+
+def edit_tensors(directory: Path, edit: Callable[[dict[str, torch.Tensor]], Any]) -> None:
+    tensors = load_file(directory / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, directory / "model.safetensors")
+
+
+# --- checkpoint folders
+
+
+def test_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere: not a folder" in refusal(capsys, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_missing_file(file: str, master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (master / file).unlink()
+    assert f"has no {file}" in refusal(capsys, master)
+
+
+def test_pickled_weights_are_named(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (master / "model.safetensors").rename(master / "pytorch_model.bin")
+    assert "found pytorch_model.bin" in refusal(capsys, master)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]"])
+def test_broken_json(content: bytes, master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (master / "config.json").write_bytes(content)
+    assert "config.json: " in refusal(capsys, master)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1000])
+def test_truncated_safetensors(keep: int, master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = master / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    assert "model.safetensors: not a whole safetensors file" in refusal(capsys, master)
+
+
+def test_corrupt_header(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = master / "model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[8:12] = b"\xff\xff\xff\xff"
+    path.write_bytes(raw)
+    assert "model.safetensors: not a whole safetensors file" in refusal(capsys, master)
+
+
+def test_file_that_shrinks_while_it_is_read(master: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = master / "model.safetensors"
+
+    def shrink(*arguments: Any) -> None:
+        path.write_bytes(path.read_bytes()[:-200_000])
+
+    monkeypatch.setattr("utils.convert.pipeline._write_metadata", shrink)
+    with pytest.raises(TritError, match=r"model\.safetensors: ends inside model\."):
+        convert(master, master / "m.gguf", Options(ENCODINGS["f32"], "f32"), progress=False)
+    assert not list(master.glob("*.gguf")) and not list(master.glob(".*.partial"))
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "checkpoint", layers=1, hidden=128, ffn=256, shards=3).directory
+
+
+def test_missing_shard(sharded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (sharded / "model-00002-of-00003.safetensors").unlink()
+    assert "model-00002-of-00003.safetensors is missing" in refusal(capsys, sharded)
+
+
+def test_index_that_lies(sharded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = sharded / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    edit_json(index, weight_map={**weight_map, "ghost": "model-00001-of-00003.safetensors"})
+    assert "ghost: the index says" in refusal(capsys, sharded)
+    edit_json(index, weight_map={})
+    assert "has no weight_map" in refusal(capsys, sharded)
+
+
+def test_tensor_in_two_shards(sharded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (sharded / f"model-0000{i}-of-00003.safetensors" for i in (1, 2))
+    save_file({**load_file(second), **load_file(first)}, second)
+    assert "is in both" in refusal(capsys, sharded)
+
+
+# --- foreign models
+
+
+def test_wrong_architecture(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_json(master / "config.json", architectures=["LlamaForCausalLM"])
+    line = refusal(capsys, master)
+    assert "architecture LlamaForCausalLM is not supported; supported: BitNetForCausalLM" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architectures": None}, "architecture missing"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', the engine's BitNet graphs have relu2 or silu"),
+        ({"hidden_size": "big"}, "hidden_size is 'big', expected a positive integer"),
+        ({"num_key_value_heads": 3}, "4 query heads of 32 and 3 key/value heads do not fit hidden_size 128"),
+        ({"head_dim": 64}, "4 query heads of 64"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope scaling of type yarn"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "rope scaling of type linear"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantization_config says gptq"),
+        ({"intermediate_size": 384}, "gate_proj.weight: has shape [256, 128], config.json asks for [384, 128]"),
+        ({"vocab_size": 300}, "embed_tokens.weight: has shape [384, 128], config.json asks for [300, 128]"),
+        ({"num_hidden_layers": 2}, "model.layers.1.input_layernorm.weight"),
+        ({"tie_word_embeddings": False}, "lm_head.weight missing"),
+    ],
+)
+def test_configuration_that_does_not_fit(
+    changes: dict[str, Any], message: str, master: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_json(master / "config.json", **changes)
+    assert message in refusal(capsys, master)
+
+
+def test_missing_tensor(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(master, lambda tensors: tensors.pop(Q_PROJ))
+    assert f"{Q_PROJ} missing" in refusal(capsys, master)
+
+
+def test_unexpected_tensor(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bias = Q_PROJ.replace("weight", "bias")
+    edit_tensors(master, lambda tensors: tensors.update({bias: torch.zeros(128)}))
+    assert f"unexpected tensor {bias}" in refusal(capsys, master)
+
+
+def test_head_that_is_not_the_tied_embedding(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(master, lambda tensors: tensors.update({"lm_head.weight": torch.zeros(384, 128)}))
+    assert "lm_head.weight: differs from model.embed_tokens.weight" in refusal(capsys, master)
+
+
+# --- weights
+
+
+def test_ordinary_model_is_refused(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_json(master / "config.json", quantization_config=None)
+    line = refusal(capsys, master)
+    assert f"{Q_PROJ}: is not ternary (worst deviation 0." in line and "--master-weights" in line
+
+
+def test_one_odd_value_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = make_checkpoint(tmp_path / "checkpoint", "fake-f32", layers=1, hidden=128, ffn=256).directory
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[Q_PROJ][77, 5] = tensors[Q_PROJ].abs().max() / 4
+
+    edit_tensors(directory, spoil)
+    line = refusal(capsys, directory)
+    assert f"{Q_PROJ}: is not ternary (worst deviation 0.250 of the largest weight" in line and "at [77, 5]" in line
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", [Q_PROJ, "model.embed_tokens.weight", "model.norm.weight"])
+def test_nan_and_infinity(name: str, value: float, master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(master, lambda tensors: tensors[name].view(-1)[-1].fill_(value))
+    assert f"{name}: holds NaN or infinity in model.safetensors" in refusal(capsys, master)
+
+
+def test_packed_code_3(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(packed, lambda tensors: tensors[Q_PROJ][3, 4].fill_(0b01_11_00_10))
+    assert f"{Q_PROJ}: holds the 2-bit code 3" in refusal(capsys, packed)
+
+
+def test_packed_without_scale(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(packed, lambda tensors: tensors.pop(f"{Q_PROJ}_scale"))
+    assert f"there is no {Q_PROJ}_scale" in refusal(capsys, packed)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"), [([0.0], "is 0"), ([-1.0], "is -1"), ([1.0, 1.0], "has shape [2]"), ([], "has shape [0]")]
+)
+def test_scale_that_is_none(values: list[float], found: str, packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(packed, lambda tensors: tensors.update({f"{Q_PROJ}_scale": torch.tensor(values)}))
+    assert f"{Q_PROJ}_scale: {found}, expected one positive value" in refusal(capsys, packed)
+
+
+def test_packed_shape(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(packed, lambda tensors: tensors.update({Q_PROJ: torch.zeros(31, 128, dtype=torch.uint8)}))
+    assert f"{Q_PROJ}: is packed with shape [31, 128], config.json asks for [128, 128]" in refusal(capsys, packed)
+
+
+def test_integers_where_floats_belong(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "model.norm.weight"
+    edit_tensors(packed, lambda tensors: tensors.update({name: torch.ones(128, dtype=torch.uint8)}))
+    assert f"{name}: expected floating-point values, found U8" in refusal(capsys, packed)
+    edit_tensors(packed, lambda tensors: tensors.update({name: torch.ones(128, dtype=torch.int64)}))
+    assert f"{name}: stored as I64 in model.safetensors" in refusal(capsys, packed)
+
+
+def test_master_with_a_scale(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(master, lambda tensors: tensors.update({f"{Q_PROJ}_scale": torch.ones(1)}))
+    assert f"{Q_PROJ}: is declared a master weight, yet {Q_PROJ}_scale" in refusal(capsys, master)
+
+
+def test_columns_that_do_not_fit(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, master, "--outtype", "tq2_0")
+    assert "blk.0.attn_q.weight: 128 columns, tq2_0 needs a multiple of 256; use --outtype i2_s" in line
+
+
+def test_values_too_large_for_f16(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "model.embed_tokens.weight"
+    edit_tensors(packed, lambda tensors: tensors[name].view(-1)[9].fill_(1e5))
+    assert f"{name}: holds 100000, too large for f16; use --quant-embd f32" in refusal(capsys, packed)
+    edit_tensors(packed, lambda tensors: tensors[f"{Q_PROJ}_scale"].fill_(1e6))
+    assert "blk.0.attn_q.weight: its scale" in refusal(capsys, packed, "--outtype", "f16", "--quant-embd", "f32")
+
+
+def test_embedding_types_that_are_not_made_here(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, master, "--quant-embd", "q6_k")
+    assert "llama-quantize --token-embedding-type q6_k" in line
+
+
+# --- tokenizers
+
+
+def edit_tokenizer(directory: Path, **changes: Any) -> None:
+    edit_json(directory / "tokenizer.json", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pre_tokenizer": None}, "its pre_tokenizer is not byte-level"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer is not byte-level"),
+        ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True}}, "prefix space"),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Sequence",
+                    "pretokenizers": [
+                        {"type": "Split", "pattern": {"Regex": "x+"}, "behavior": "Isolated", "invert": False},
+                        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+                    ],
+                }
+            },
+            "none that is known here (gpt-2, llama-bpe); it splits by ['x+']",
+        ),
+        ({"normalizer": {"type": "NFC"}}, "has a NFC normalizer"),
+        ({"model": {"type": "WordPiece"}}, "is a WordPiece tokenizer"),
+        ({"version": "77"}, "tokenizer.json: cannot be read"),
+    ],
+)
+def test_tokenizer_that_the_engine_cannot_run(
+    changes: dict[str, Any], message: str, master: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_tokenizer(master, **changes)
+    assert message in refusal(capsys, master)
+
+
+def test_tokenizer_without_merges(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = json.loads((master / "tokenizer.json").read_text())["model"]
+    edit_tokenizer(master, model={**model, "merges": []})
+    assert "has no merges" in refusal(capsys, master)
+
+
+def test_more_tokens_than_embeddings(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_json(master / "config.json", vocab_size=300)
+    edit_tensors(master, lambda tensors: tensors.update({"model.embed_tokens.weight": torch.zeros(300, 128)}))
+    assert "config.json says vocab_size 300" in refusal(capsys, master)
+
+
+def test_no_end_token(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (master / "tokenizer_config.json").unlink()
+    (master / "generation_config.json").unlink()
+    edit_json(master / "config.json", eos_token_id=None)
+    assert "no file names an eos_token_id" in refusal(capsys, master)
+
+
+# --- output
+
+
+def test_existing_output_is_kept_without_force(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outfile = master / "ggml-model-i2_s.gguf"
+    outfile.write_text("precious")
+    assert "ggml-model-i2_s.gguf: exists already; pass --force" in refusal(capsys, master)
+    assert outfile.read_text() == "precious"
+    assert run_main(main, [str(master), "--force"]) == 0
+    assert read_header(outfile).tensors
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="needs POSIX users: a folder that this user cannot write to")
+def test_read_only_folder(pristine: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        base.chmod(0o755)
+        checkpoint = Path(shutil.copytree(pristine["master-bf16"], base / "checkpoint"))
+        for file in checkpoint.iterdir():
+            file.chmod(0o644)
+        checkpoint.chmod(0o555)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)  # root may write anywhere
+        try:
+            line = refusal(capsys, checkpoint, code=1)
+        finally:
+            if root:
+                os.seteuid(0)
+            checkpoint.chmod(0o755)
+    assert "cannot be written (Permission denied); choose another --outfile" in line
+
+
+def test_output_path_that_is_no_path(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, master, "--outfile", str(master / "config.json" / "m.gguf"), code=1)
+    assert "m.gguf: cannot be written" in line
+
+
+CHILD = """
+import sys, time
+import utils.convert.pipeline as pipeline
+from utils.cli import run_main
+from utils.convert.__main__ import main
+
+def wait(*arguments):
+    print("written", flush=True)
+    time.sleep(60)
+
+pipeline.verify = wait
+sys.exit(run_main(main, sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_conversion(number: signal.Signals, master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stopped when all is written but not yet checked: no file under the final name, and the next run works."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(master)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "written\n"
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    if number is signal.SIGINT:
+        assert process.returncode == 130 and error.strip() == "interrupted"
+        assert not list(master.glob(".*.partial"))
+    else:
+        assert process.returncode == -signal.SIGKILL
+    assert not list(master.glob("*.gguf"))
+    assert run_main(main, [str(master)]) == 0
+    assert "decode to the checkpoint's values" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+@pytest.mark.parametrize("limit", [4_096, 60_000])
+def test_full_disk(limit: int, master: Path) -> None:
+    """A limit on file size stands for the full disk: the header alone is too long, or the tensors are."""
+    code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+    code += "import sys; from utils.cli import run_main; from utils.convert.__main__ import main\n"
+    code += "sys.exit(run_main(main, sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, str(master)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "ggml-model-i2_s.gguf: cannot be written (File too large); it needs 0 MB" in done.stderr
+    assert not list(master.glob("*.gguf")) and not list(master.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("place", ["ternary", "scale", "norm"])
+def test_damage_between_writing_and_reading_is_noticed(
+    place: str, master: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damage(path: Path, *arguments: Any) -> str:
+        table = read_header(path).tensors
+        matrix, norm = table["blk.0.ffn_up.weight"], table["blk.0.ffn_norm.weight"]
+        offset = {"ternary": matrix.offset + 99, "scale": matrix.offset + matrix.nbytes - 32, "norm": norm.offset}[
+            place
+        ]
+        with path.open("r+b") as file:
+            file.seek(offset)
+            old = file.read(1)[0]
+            file.seek(offset)
+            # A flip from one valid code to another: 0 <-> 1 in the lowest field.
+            file.write(bytes([old ^ 1 if old & 3 < 2 else old & 0xFC]))
+        return verify(path, *arguments)
+
+    monkeypatch.setattr("utils.convert.pipeline.verify", damage)
+    with pytest.raises(TritError, match=r"blk\.0\.ffn_\w+\.weight: reads back with other values"):
+        convert(master, master / "m.gguf", Options(ENCODINGS["i2_s"], "f16"), progress=False)
+    assert not list(master.glob("*.gguf")) and not list(master.glob(".*.partial"))
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from utils.convert.pipeline import Options, convert
+from utils.weight_encodings import ENCODINGS
+
+def peak():
+    # Not ru_maxrss: a child inherits its parent's.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
+
+before = peak()
+convert(Path(sys.argv[1]), Path(sys.argv[1]) / "m.gguf", Options(ENCODINGS[sys.argv[2]], "f16"), progress=False)
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("outtype", ["i2_s", "f16"])
+def test_peak_memory_is_two_of_the_largest_tensors(outtype: str, master: Path) -> None:
+    """A made-up checkpoint of 190 MB, whose largest tensor has 64 MB."""
+    vocab, hidden, ffn = 16384, 2048, 8192
+    edit_json(master / "config.json", vocab_size=vocab, hidden_size=hidden, intermediate_size=ffn)
+    generator = torch.Generator().manual_seed(0)
+    piece = torch.randn(1 << 16, generator=generator).bfloat16()
+
+    def tensor(*shape: int) -> torch.Tensor:
+        size = math.prod(shape)
+        return piece.repeat(-(-size // piece.numel()))[:size].reshape(shape).clone()
+
+    kv = hidden // 4 * json.loads((master / "config.json").read_text())["num_key_value_heads"]
+    layer = {
+        **{f"self_attn.{name}_proj": (n, hidden) for name, n in zip("qkvo", (hidden, kv, kv, hidden), strict=True)},
+        "mlp.gate_proj": (ffn, hidden),
+        "mlp.up_proj": (ffn, hidden),
+        "mlp.down_proj": (hidden, ffn),
+        **dict.fromkeys(("input_layernorm", "post_attention_layernorm", "self_attn.attn_sub_norm"), (hidden,)),
+        "mlp.ffn_sub_norm": (ffn,),
+    }
+    tensors = {f"model.layers.0.{name}.weight": tensor(*shape) for name, shape in layer.items()}
+    tensors |= {"model.embed_tokens.weight": tensor(vocab, hidden), "model.norm.weight": tensor(hidden)}
+    save_file(tensors, master / "model.safetensors")
+    command = [sys.executable, "-c", MEASURE, str(master), outtype]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    peak, largest = int(done.stdout), 2 * vocab * hidden
+    print(f"{outtype}: peak {peak / 1e6:.0f} MB above the start, largest tensor {largest / 1e6:.0f} MB")
+    assert peak < 2 * largest

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""The weight encodings: bytes on paper, round trips, agreement with gguf-py; and GGUF headers with our types."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils.cli import UserError
+from utils.gguf_types import GGMLQuantizationType, GGUFReader, GGUFWriter, read_header
+from utils.weight_encodings import ENCODINGS, check_fits, check_scale, pack_i2_s, pack_tq2_0, unpack_i2_s
+
+SCALES = st.floats(2.0**-12, 1000.0, width=32)
+
+
+@st.composite
+def matrices(draw: st.DrawFn, block: int) -> np.ndarray:
+    """Ternary matrices of a few rows and blocks, all densities of zeros, whole blocks of zeros included."""
+    n, blocks = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    zeros = draw(st.sampled_from([0.0, 0.3, 0.9, 1.0]))
+    ternary = rng.choice(
+        np.array([-1, 0, 1], np.int8), (n, block * blocks), p=[(1 - zeros) / 2, zeros, (1 - zeros) / 2]
+    )
+    if draw(st.booleans()):
+        ternary[-1, -block:] = 0
+    return ternary
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), scale=SCALES)
+def test_round_trip(name: str, data: st.DataObject, scale: float) -> None:
+    row = ENCODINGS[name]
+    ternary = data.draw(matrices(max(row.block, 8)))
+    n, k = ternary.shape
+    packed = row.pack(ternary, scale)
+    assert packed.dtype == np.uint8 and packed.shape == (row.nbytes(n, k),)
+    unpacked, unpacked_scale = row.unpack(packed, n, k, "t")
+    np.testing.assert_array_equal(unpacked, ternary)
+    assert unpacked_scale == row.stored_scale(scale) or not ternary.any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(ternary=matrices(256), scale=SCALES)
+def test_tq2_0_equals_gguf_py(ternary: np.ndarray, scale: float) -> None:
+    theirs = gguf.quants.quantize(ternary * np.float32(scale), gguf.GGMLQuantizationType.TQ2_0)
+    assert pack_tq2_0(ternary, scale).tobytes() == theirs.tobytes()
+
+
+def test_i2_s_bytes_as_documented() -> None:
+    """One row of 256: in the first block weight 0 is +1, weight 32 is -1, weight 127 is +1; the second is all -1."""
+    ternary = np.zeros((1, 256), np.int8)
+    ternary[0, [0, 32, 127]] = [1, -1, 1]
+    ternary[0, 128:] = -1
+    packed = pack_i2_s(ternary, 0.75)
+    assert packed[0] == 0b10_00_01_01
+    assert packed[31] == 0b01_01_01_10
+    assert (packed[1:31] == 0b01_01_01_01).all() and (packed[32:64] == 0).all()
+    assert packed[64:].tobytes() == struct.pack("<f", 0.75) + bytes(28)
+
+
+@settings(max_examples=60, deadline=None)
+@given(codes=st.binary(min_size=64, max_size=64))
+def test_any_bytes_without_code_3_are_a_matrix(codes: bytes) -> None:
+    """Decoding is the inverse of encoding on the side of the bytes too; bytes with code 3 are refused by name."""
+    data = np.frombuffer(codes + struct.pack("<f", 1.5) + bytes(28), np.uint8)
+    fields = np.stack([(data[:64] >> shift) & 3 for shift in (0, 2, 4, 6)])
+    if (fields == 3).any():
+        with pytest.raises(UserError, match=r"blk\.0\.x\.weight: row 0, column \d+ holds the 2-bit code 3"):
+            unpack_i2_s(data, 1, 256, "blk.0.x.weight")
+    else:
+        ternary, scale = unpack_i2_s(data, 1, 256, "blk.0.x.weight")
+        assert pack_i2_s(ternary, scale).tobytes() == data.tobytes()
+
+
+def test_large_matrix_is_packed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    ternary = np.random.default_rng(0).integers(-1, 2, (33, 512)).astype(np.int8)
+    whole = {name: row.pack(ternary, 0.5) for name, row in ENCODINGS.items()}
+    monkeypatch.setattr("utils.weight_encodings.CHUNK_WEIGHTS", 2048)
+    for name, row in ENCODINGS.items():
+        assert row.pack(ternary, 0.5).tobytes() == whole[name].tobytes()
+        np.testing.assert_array_equal(row.unpack(whole[name], 33, 512, name)[0], ternary)
+
+
+@pytest.mark.parametrize(("name", "block_bytes"), [("tq2_0", 66), ("tq1_0", 54)])
+def test_blocks_with_different_scales_are_refused(name: str, block_bytes: int) -> None:
+    packed = ENCODINGS[name].pack(np.ones((1, 512), np.int8), 0.5)
+    packed[block_bytes - 2 : block_bytes] = np.array([0.25], "<f2").view(np.uint8)
+    with pytest.raises(UserError, match=r"^w: blocks have different scales"):
+        ENCODINGS[name].unpack(packed, 1, 512, "w")
+
+
+def test_floats_that_are_not_ternary_are_refused() -> None:
+    values = np.array([[0.5, -0.5, 0.0, 0.25]], "<f2")
+    with pytest.raises(UserError, match=r"^w: not every value is -s, 0 or"):
+        ENCODINGS["f16"].unpack(values.reshape(-1).view(np.uint8), 1, 4, "w")
+
+
+def test_columns_that_do_not_fit_are_refused_with_a_way_out() -> None:
+    with pytest.raises(
+        UserError, match=r"^blk\.3\.ffn_down: 8640 columns, i2_s needs a multiple of 128; use --outtype f16"
+    ):
+        check_fits(ENCODINGS["i2_s"], "blk.3.ffn_down", 8640)
+    with pytest.raises(UserError, match="640 columns, tq2_0 needs a multiple of 256; use --outtype i2_s or f16 or f32"):
+        check_fits(ENCODINGS["tq2_0"], "w", 640)
+    check_fits(ENCODINGS["i2_s"], "w", 640)
+
+
+@pytest.mark.parametrize(("name", "scale"), [("f16", 1e-9), ("tq2_0", 1e6), ("i2_s", float("inf"))])
+def test_scales_that_do_not_fit_are_refused(name: str, scale: float) -> None:
+    with pytest.raises(UserError, match=r"^w: its scale"):
+        check_scale(ENCODINGS[name], "w", scale)
+
+
+@pytest.fixture
+def small_gguf(tmp_path: Path) -> Path:
+    """One i2_s tensor [2, 256], one f32 vector, a few keys."""
+    path = tmp_path / "small.gguf"
+    writer = GGUFWriter(path, "bitnet-b1.58")
+    writer.add_string("text", "naïve")
+    writer.add_array("words", ["a", "b"])
+    row = ENCODINGS["i2_s"]
+    packed = pack_i2_s(np.ones((2, 256), np.int8), 2.0)
+    kind = GGMLQuantizationType(row.ggml_type)
+    writer.add_tensor_info("w", (2, 256), np.dtype(np.float32), row.nbytes(2, 256), raw_dtype=kind)
+    writer.add_tensor_info("v", (4,), np.dtype(np.float32), 16, raw_dtype=GGMLQuantizationType.F32)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.write_tensor_data(packed)
+    writer.write_tensor_data(np.arange(4, dtype=np.float32))
+    writer.close()
+    return path
+
+
+def test_our_header_reader_agrees_with_gguf_py(small_gguf: Path) -> None:
+    ours, theirs = read_header(small_gguf), GGUFReader(small_gguf)
+    assert ours.metadata["text"] == "naïve" == theirs.get_field("text").contents()
+    assert ours.metadata["words"] == ["a", "b"]
+    assert ours.types["words"] == (gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING)
+    for tensor in theirs.tensors:
+        entry = ours.tensors[tensor.name]
+        assert entry.offset == tensor.data_offset and entry.ggml_type == tensor.tensor_type
+        assert entry.shape == tuple(reversed(tensor.shape.tolist()))
+        assert entry.read(small_gguf)[: tensor.n_bytes].tobytes() == tensor.data.tobytes()
+    assert theirs.tensors[0].tensor_type.name == "I2_S"
+    assert ours.tensors["w"].nbytes == 2 * 256 // 4 + 32
+
+
+@pytest.mark.parametrize("keep", [0, 3, 20, 60, 200])
+def test_truncated_header_is_refused(small_gguf: Path, keep: int) -> None:
+    small_gguf.write_bytes(small_gguf.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"small\.gguf: not a whole GGUF file"):
+        read_header(small_gguf)
+
+
+def test_truncated_data_is_refused(small_gguf: Path) -> None:
+    entry = read_header(small_gguf).tensors["v"]
+    small_gguf.write_bytes(small_gguf.read_bytes()[: entry.offset + 8])
+    with pytest.raises(UserError, match=r"ends inside v"):
+        entry.read(small_gguf)
+
+
+def test_unknown_tensor_type_and_version_are_refused(small_gguf: Path) -> None:
+    raw = bytearray(small_gguf.read_bytes())
+    place = raw.index(struct.pack("<QQI", 256, 2, 36)) + 16
+    raw[place] = 99
+    small_gguf.write_bytes(raw)
+    with pytest.raises(UserError, match="99"):
+        read_header(small_gguf)
+    raw[4] = 9
+    small_gguf.write_bytes(raw)
+    with pytest.raises(UserError, match="version 9"):
+        read_header(small_gguf)
