@@ -17,7 +17,7 @@ VENV = ROOT / ".venv"
 ENGINE_DIR = ROOT / "3rdparty" / "llama.cpp"
 CACHE_DIR = ROOT / "3rdparty" / "cache"
 BUILD_DIR = ROOT / "build"
-STAMPS = BUILD_DIR / "stamps"
+STAMPS = CACHE_DIR / "stamps"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from utils.cli import ROOT, CommandError, UserError
-from utils.host import gguf_path
+from utils.host import BUNDLED_MODEL, gguf_path
 from utils.setup.context import STAMPS, Setup, digest, files_digest, read_stamp, write_stamp
 from utils.setup.model import shown
 from utils.setup.progress import StepLine
@@ -38,10 +38,12 @@ def run(setup: Setup, line: StepLine) -> str:
     converter = files_digest(path for pattern in _CONVERTER for path in ROOT.glob(pattern))
     key = digest(options.quant_type, options.quant_embd, converter, *stats)
     stamp_file = STAMPS / f"gguf-{digest(gguf.resolve())}.json"
-    if gguf.is_file() and _is_good(gguf, inputs, read_stamp(stamp_file), key, options.quant_embd):
+    stamp = read_stamp(stamp_file)
+    if gguf.is_file() and _is_good(gguf, inputs, stamp, key, options.quant_embd):
         return f"up to date: {shown(gguf)} ({gguf.stat().st_size / 1e6:.1f} MB)"
-    stamp_file.unlink(missing_ok=True)
-    command: list[str | Path] = [setup.python, "-m", "utils.convert", folder, "--outfile", gguf]
+    if gguf.is_file() and not stamp and folder != BUNDLED_MODEL:
+        raise UserError(f"{gguf} was not made by set-up and is older than the model beside it; move it away")
+    command: list[str | Path] = [setup.python, "-m", "utils.convert", folder, "--outfile", gguf, "--force"]
     command += ["--outtype", options.quant_type, *(["--quant-embd", options.quant_embd] if options.quant_embd else [])]
     try:
         setup.run(command, "conversion", NAME, on_line=lambda text: line.update(text[-80:]))
@@ -55,7 +57,7 @@ def run(setup: Setup, line: StepLine) -> str:
 
 
 def _is_good(gguf: Path, inputs: list[Path], stamp: dict[str, str], key: str, quant_embd: str | None) -> bool:
-    """Whether a GGUF can stay; one without a stamp is the user's own: only newer inputs replace it."""
+    """Whether a GGUF can stay; of one without a stamp, which is not ours, only the time can be judged."""
     if stamp:
         return stamp.get("key") == key and stamp.get("bytes") == str(gguf.stat().st_size)
     newest = max(path.stat().st_mtime for path in inputs)

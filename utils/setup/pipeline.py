@@ -13,7 +13,7 @@ from types import FrameType, ModuleType
 
 from utils.cli import EXIT_OK, CommandError, TritError
 from utils.setup import answer, build, conversion, engine, model, selftest, tools
-from utils.setup.context import BUILD_DIR, CACHE_DIR, ENGINE_DIR, Options, Setup
+from utils.setup.context import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS, Options, Setup, write_stamp
 from utils.setup.lock import only_one
 from utils.setup.options import LOOKUP_TYPES, parse_options
 from utils.setup.progress import StepLine
@@ -81,3 +81,6 @@ def _clean() -> None:
     """Delete what set-up builds; models, the environment and the downloaded source stay."""
     for folder in (BUILD_DIR, ENGINE_DIR):
         shutil.rmtree(folder, ignore_errors=True)
+    for stamp in STAMPS.glob("*.json"):
+        # An outdated stamp, unlike none, says that its file was made here and may be made anew.
+        write_stamp(stamp, {"key": "cleaned"})
