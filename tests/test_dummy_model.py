@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""Random models in known shapes: right sizes, right bytes, and the engine loads them."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+
+from utils.cli import run_main
+from utils.generate_dummy_model import HEAD_STD, HEADS, SHAPES, SPM, VOCABULARIES, _tensors, main
+from utils.gguf_types import GGUFReader, read_header
+from utils.weight_encodings import ENCODINGS
+
+
+@pytest.fixture
+def vocabulary(tmp_path: Path) -> Path:
+    """A BPE vocabulary of 400 tokens in a GGUF file: enough for the files that no engine loads."""
+    path = tmp_path / "vocab.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([f"t{i}" for i in range(400)])
+    writer.add_token_types([1] * 400)
+    writer.add_token_merges(["t 1"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    return path
+
+
+def make(outfile: Path, *flags: str) -> Path:
+    assert run_main(main, ["--outfile", str(outfile), *flags]) == 0
+    return outfile
+
+
+# Parameters as the models' pages give them, two of them rounded there.
+PARAMETERS = {
+    "bitnet-large": 0.729e9,
+    "bitnet-3b": 3.32e9,
+    "bitnet-2b-4t": 2_412_820_480,
+    "llama3-8b": 8_030_261_248,
+    "falcon3-1b": 1_669_408_768,
+    "falcon3-3b": 3_227_655_168,
+    "falcon3-7b": 7_455_550_464,
+    "falcon3-10b": 10_305_653_760,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_counts(name: str) -> None:
+    planned = _tensors(SHAPES[name], ENCODINGS["f16"], "f16")
+    rounding = 2e-3 if isinstance(PARAMETERS[name], float) else 0
+    assert sum(int(np.prod(tensor.shape)) for tensor in planned) == pytest.approx(PARAMETERS[name], rel=rounding)
+
+
+def test_one_seed_is_one_model_in_every_encoding(tmp_path: Path, vocabulary: Path) -> None:
+    decoded = {}
+    for name, row in ENCODINGS.items():
+        flags = ["--shape", "story", "--layers", "2", "--vocab", str(vocabulary), "--outtype", name]
+        path = make(tmp_path / f"{name}.gguf", *flags, "--head", "f16" if name == "i2_s" else "q8_0")
+        table = read_header(path).tensors
+        for entry in (table["blk.0.attn_q.weight"], table["blk.1.ffn_down.weight"]):
+            ternary, scale = row.unpack(entry.read(path), *entry.shape, entry.name)
+            assert scale == pytest.approx((1.5 / entry.shape[1]) ** 0.5, rel=1e-3)
+            first = decoded.setdefault(entry.name, ternary)
+            np.testing.assert_array_equal(ternary, first)
+    shares = [np.mean(decoded["blk.0.attn_q.weight"] == value) for value in (-1, 0, 1)]
+    assert shares == pytest.approx([1 / 3] * 3, abs=0.01)
+    assert not np.array_equal(decoded["blk.0.attn_q.weight"][:, :256], decoded["blk.1.ffn_down.weight"][:, :256])
+
+
+def test_seeds_differ(tmp_path: Path, vocabulary: Path) -> None:
+    flags = ["--shape", "story", "--layers", "1", "--vocab", str(vocabulary)]
+    files = [make(tmp_path / f"{seed}.gguf", *flags, "--seed", seed).read_bytes() for seed in ("1", "2")]
+    files.append(make(tmp_path / "again.gguf", *flags, "--seed", "1").read_bytes())
+    assert files[0] == files[2] != files[1]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_head_types(head: str, tmp_path: Path, vocabulary: Path) -> None:
+    flags = ["--shape", "story", "--layers", "1", "--vocab", str(vocabulary), "--head", head]
+    tensors = {tensor.name: tensor for tensor in GGUFReader(make(tmp_path / "m.gguf", *flags)).tensors}
+    head_tensor = tensors["token_embd.weight"]
+    assert head_tensor.tensor_type.name == head.upper() and "output.weight" not in tensors
+    values = gguf.quants.dequantize(head_tensor.data, head_tensor.tensor_type)
+    assert values.shape == (512, 256)
+    assert values.mean() == pytest.approx(0, abs=0.05 * HEAD_STD) and values.std() == pytest.approx(HEAD_STD, rel=0.05)
+
+
+def test_vocabulary_is_filled_up(tmp_path: Path, vocabulary: Path) -> None:
+    metadata = read_header(
+        make(tmp_path / "m.gguf", "--shape", "story", "--layers", "1", "--vocab", str(vocabulary))
+    ).metadata
+    assert metadata["tokenizer.ggml.tokens"] == [f"t{i}" for i in range(400)] + [f"[PAD{i}]" for i in range(400, 512)]
+    assert metadata["tokenizer.ggml.token_type"] == [1] * 400 + [5] * 112
+    assert metadata["bitnet-b1.58.block_count"] == 1 and metadata["general.name"] == "random story"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--shape", "bitnet-3b"], "blk.0.ffn_down.weight: 8640 columns, i2_s needs a multiple of 128"),
+        (["--shape", "bitnet-3b", "--outtype", "tq2_0"], "blk.0.attn_q.weight: 3200 columns, tq2_0 needs"),
+        (
+            ["--shape", "bitnet-3b", "--outtype", "f16", "--head", "q6_k"],
+            "token_embd.weight: 3200 columns, q6_k needs a multiple of 256; use --head q8_0",
+        ),
+        (["--shape", "story", "--layers", "0"], "--layers 0: expected 1 or more"),
+        (["--shape", "story", "--vocab", "nowhere.gguf"], "nowhere.gguf: is missing"),
+    ],
+)
+def test_refusals(flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(main, ["--outfile", str(tmp_path / "m.gguf"), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_large_vocabulary_and_existing_file(
+    tmp_path: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outfile = make(tmp_path / "m.gguf", "--shape", "story", "--layers", "1", "--vocab", str(vocabulary))
+    flags = ["--outfile", str(outfile), "--shape", "story", "--vocab", str(vocabulary)]
+    assert run_main(main, flags) == 2
+    assert "m.gguf: exists already; pass --force" in capsys.readouterr().err
+    monkeypatch.setitem(SHAPES, "story", replace(SHAPES["story"], vocab=100))
+    assert run_main(main, [*flags, "--force"]) == 2
+    assert "has 400 tokens, this shape needs 1 to 100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shape", "flags"),
+    [
+        ("bitnet-large", ["--outtype", "i2_s", "--head", "q6_k"]),
+        ("bitnet-large", ["--outtype", "tq1_0", "--head", "q4_k"]),
+        ("bitnet-2b-4t", ["--outtype", "i2_s", "--head", "q8_0"]),
+        ("falcon3-1b", ["--outtype", "i2_s", "--head", "f16"]),
+    ],
+)
+def test_engine_runs_it(
+    shape: str, flags: list[str], engine_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One block of the shape: the engine loads it, and its numbers are sane (a perplexity, not NaN)."""
+    if shape == "falcon3-1b":  # its two matrices of 131,072 rows in f16 would be 1 GB
+        monkeypatch.setitem(SHAPES, shape, replace(SHAPES[shape], vocab=32002, vocabulary=SPM))
+    if not (VOCABULARIES / str(SHAPES[shape].vocabulary)).is_file():
+        pytest.skip(f"the engine's vocabularies are not in {VOCABULARIES}")
+    path = make(tmp_path / "m.gguf", "--shape", shape, "--layers", "1", *flags)
+    text = tmp_path / "text.txt"
+    text.write_text("The quick brown fox jumps over the lazy dog. " * 12)
+    command = [engine_bin / "llama-perplexity", "-m", path, "-f", text, "-t", "2"]
+    command += ["-c", "32", "-b", "32", "--chunks", "1"]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    perplexity = float(output.split("Final estimate: PPL = ")[1].split()[0])
+    assert 1e3 < perplexity < 1e9

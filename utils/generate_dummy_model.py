@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: MIT
+"""Write a GGUF file of random ternary weights in the exact shape of a known model, to measure speed without it.
+
+Example: python -m utils.generate_dummy_model --shape bitnet-2b-4t --outtype i2_s --head q6_k --outfile dummy.gguf
+
+The file loads and runs like the real one and says nothing sensible. One seed gives the same ternary matrices in every
+encoding, so that runs of an i2_s and a tq2_0 file can be compared. The vocabulary is a real one from the engine's tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gguf import GGML_QUANT_SIZES
+from tqdm import tqdm
+
+from utils.cli import ROOT, UserError, atomic_output, run_main
+from utils.convert.checkpoint import read_json
+from utils.convert.tokenizer import load_tokenizer
+from utils.convert.writer import PlannedTensor, StreamWriter
+from utils.gguf_types import GGMLQuantizationType, GGUFValueType, GGUFWriter, read_header
+from utils.host import BUNDLED_MODEL
+from utils.weight_encodings import ENCODINGS, Encoding, check_fits, unpack_i2_s
+
+VOCABULARIES = ROOT / "3rdparty" / "llama.cpp" / "models"
+HEADS = ("f16", "f32", "q8_0", "q6_k", "q4_k")
+# Standard deviation of embedding and head values.
+HEAD_STD = 0.05
+# Values of a float tensor that are made at once.
+CHUNK_VALUES = 1 << 22
+UNUSED_TOKEN = 5
+
+Random = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a decoder.
+
+    Attributes:
+        architecture: The engine's name; the two BitNet ones have norms inside attention and feed-forward.
+        vocabulary: File of ``VOCABULARIES``, or a checkpoint folder whose tokenizer is used.
+        tied: The head is the embedding.
+    """
+
+    architecture: str
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    vocab: int
+    tied: bool
+    rope_theta: float
+    context: int
+    norm_epsilon: float
+    vocabulary: str | Path
+
+
+SPM, BPE = "ggml-vocab-llama-spm.gguf", "ggml-vocab-llama-bpe.gguf"
+# From the config.json of 1bitLLM/bitnet_b1_58-large and -3B, microsoft/bitnet-b1.58-2B-4T,
+# HF1BitLLM/Llama3-8B-1.58-100B-tokens, tiiuae/Falcon3-{1B,3B,7B,10B}-Instruct, and our bundled model.
+SHAPES = {
+    "bitnet-large": Shape("bitnet", 24, 1536, 4096, 16, 16, 32002, True, 10000.0, 2048, 1e-5, SPM),
+    "bitnet-3b": Shape("bitnet", 26, 3200, 8640, 32, 32, 32002, True, 10000.0, 2048, 1e-5, SPM),
+    "bitnet-2b-4t": Shape("bitnet-b1.58", 30, 2560, 6912, 20, 5, 128256, True, 500000.0, 4096, 1e-5, BPE),
+    "llama3-8b": Shape("llama", 32, 4096, 14336, 32, 8, 128256, False, 500000.0, 8192, 1e-5, BPE),
+    "falcon3-1b": Shape("llama", 18, 2048, 8192, 8, 4, 131072, False, 1000042.0, 8192, 1e-6, BPE),
+    "falcon3-3b": Shape("llama", 22, 3072, 9216, 12, 4, 131072, False, 1000042.0, 32768, 1e-6, BPE),
+    "falcon3-7b": Shape("llama", 28, 3072, 23040, 12, 4, 131072, False, 1000042.0, 32768, 1e-6, BPE),
+    "falcon3-10b": Shape("llama", 40, 3072, 23040, 12, 4, 131072, False, 1000042.0, 32768, 1e-6, BPE),
+    "story": Shape("bitnet-b1.58", 4, 256, 768, 4, 4, 512, True, 10000.0, 512, 1e-5, BUNDLED_MODEL),
+}
+
+
+def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]:
+    """Every tensor of the model in the order of the file; raises UserError if the encoding does not fit a matrix."""
+    hidden, ffn, kv = shape.hidden, shape.ffn, shape.hidden // shape.heads * shape.kv_heads
+    f32, head_type = GGMLQuantizationType.F32, GGMLQuantizationType[head.upper()]
+    matrices = {
+        "attn_q": (hidden, hidden),
+        "attn_k": (kv, hidden),
+        "attn_v": (kv, hidden),
+        "attn_output": (hidden, hidden),
+        "ffn_gate": (ffn, hidden),
+        "ffn_up": (ffn, hidden),
+        "ffn_down": (hidden, ffn),
+    }
+    norms = {"attn_norm": hidden, "ffn_norm": hidden}
+    if shape.architecture != "llama":
+        norms |= {"attn_sub_norm": hidden, "ffn_sub_norm": ffn}
+    for name, (_, k) in matrices.items():
+        check_fits(encoding, f"blk.0.{name}.weight", k)
+    block = GGML_QUANT_SIZES[head_type][0]
+    if hidden % block:
+        raise UserError(f"token_embd.weight: {hidden} columns, {head} needs a multiple of {block}; use --head q8_0")
+    planned = [PlannedTensor("token_embd.weight", (shape.vocab, hidden), head_type)]
+    for i in range(shape.layers):
+        planned += [PlannedTensor(f"blk.{i}.{n}.weight", (size,), f32) for n, size in norms.items()]
+        planned += [PlannedTensor(f"blk.{i}.{n}.weight", nk, encoding.ggml_type) for n, nk in matrices.items()]
+    planned.append(PlannedTensor("output_norm.weight", (hidden,), f32))
+    if not shape.tied:
+        planned.append(PlannedTensor("output.weight", (shape.vocab, hidden), head_type))
+    return planned
+
+
+FIELDS = (0, 2, 4, 6)
+# The 81 bytes that hold four valid 2-bit codes.
+VALID_BYTES = np.array([b for b in range(256) if all((b >> shift) & 3 < 3 for shift in FIELDS)], dtype=np.uint8)
+# i2_s and tq2_0 put the four weights of a byte in opposite order: this table swaps them.
+SWAPPED = np.array([sum(((b >> shift) & 3) << (6 - shift) for shift in FIELDS) for b in range(256)], dtype=np.uint8)
+
+
+def random_matrix(rng: Random, n: int, k: int, encoding: Encoding) -> npt.NDArray[np.uint8]:
+    """Bytes of a random ternary matrix [n, k], a third of each value, scaled so that unit inputs give unit outputs.
+
+    Where k allows it, the packed bytes are drawn directly (four weights at a time), in i2_s's order; so the same
+    generator state gives the same matrix in every encoding.
+    """
+    scale = float(np.sqrt(1.5 / k))
+    if k % ENCODINGS["i2_s"].block:
+        return encoding.pack(rng.integers(-1, 2, (n, k), dtype=np.int8), scale)
+    packed = VALID_BYTES[rng.integers(0, len(VALID_BYTES), n * k // 4, dtype=np.uint8)]
+    if encoding.name == "tq2_0":
+        blocks = np.empty((n * k // 256, 66), dtype=np.uint8)
+        blocks[:, :64] = SWAPPED[packed].reshape(-1, 64)
+        blocks[:, 64:] = np.array([scale], dtype="<f2").view(np.uint8)
+        return blocks.reshape(-1)
+    tail = np.zeros(ENCODINGS["i2_s"].tail_bytes, dtype=np.uint8)
+    tail[:4] = np.array([scale], dtype="<f4").view(np.uint8)
+    i2_s = np.concatenate([packed, tail])
+    return i2_s if encoding.name == "i2_s" else encoding.pack(unpack_i2_s(i2_s, n, k)[0], scale)
+
+
+def _random_blocks(rng: Random, blocks: int, block_bytes: int) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(bytearray(rng.bytes(block_bytes * blocks)), dtype=np.uint8).reshape(blocks, block_bytes)
+
+
+def _f16_bytes(value: float) -> npt.NDArray[np.uint8]:
+    return np.array([value], dtype="<f2").view(np.uint8)
+
+
+def _q8_0(rng: Random, blocks: int) -> npt.NDArray[np.uint8]:
+    """block_q8_0 of ggml-common.h: f16 d, 32 int8 q; x = d q. Uniform q has a standard deviation of 74."""
+    out = _random_blocks(rng, blocks, 34)
+    out[:, :2] = _f16_bytes(HEAD_STD / 74)
+    return out
+
+
+def _q6_k(rng: Random, blocks: int) -> npt.NDArray[np.uint8]:
+    """block_q6_K: 192 bytes of 6-bit q, 16 int8 scales, f16 d; x = d scale (q - 32). Uniform q: deviation 18.5."""
+    out = _random_blocks(rng, blocks, 210)
+    out[:, 192:208] = 8
+    out[:, 208:] = _f16_bytes(HEAD_STD / (18.5 * 8))
+    return out
+
+
+def _q4_k(rng: Random, blocks: int) -> npt.NDArray[np.uint8]:
+    """block_q4_K: f16 d and dmin, 12 bytes of 6-bit scales and minima, 128 of 4-bit q; x = d scale q - dmin min.
+
+    With every scale and minimum 8, eight of the 12 bytes are 8 and four hold two low halves, 0x88. dmin = 7.5 d centres
+    the values; uniform q has a standard deviation of 4.6.
+    """
+    out = _random_blocks(rng, blocks, 144)
+    d = HEAD_STD / (4.6 * 8)
+    out[:, :2], out[:, 2:4] = _f16_bytes(d), _f16_bytes(7.5 * d)
+    out[:, 4:12], out[:, 12:16] = 8, 0x88
+    return out
+
+
+BLOCK_MAKERS = {"Q8_0": (_q8_0, 32), "Q6_K": (_q6_k, 256), "Q4_K": (_q4_k, 256)}
+
+
+def _head_pieces(rng: Random, tensor: PlannedTensor) -> Iterator[npt.NDArray[Any]]:
+    """Random values of an embedding or head in its type, a few million at a time."""
+    name = GGMLQuantizationType(tensor.ggml_type).name
+    values = tensor.shape[0] * tensor.shape[1]
+    for start in range(0, values, CHUNK_VALUES):
+        count = min(CHUNK_VALUES, values - start)
+        if name in BLOCK_MAKERS:
+            make, block = BLOCK_MAKERS[name]
+            yield make(rng, count // block)
+        else:
+            floats = rng.standard_normal(count, dtype=np.float32) * np.float32(HEAD_STD)
+            yield floats.astype(np.float16) if name == "F16" else floats
+
+
+def _copy_vocabulary(writer: GGUFWriter, source: Path, wanted: int) -> None:
+    """Copy the ``tokenizer.*`` keys of a GGUF file, filled up with unused tokens to ``wanted``.
+
+    Raises:
+        UserError: the file is not there, or has more tokens than wanted.
+    """
+    if not source.is_file():
+        raise UserError(f"{source}: is missing; fetch the engine's tree with setup_env.py, or name a GGUF with --vocab")
+    header = read_header(source)
+    have = len(header.metadata.get("tokenizer.ggml.tokens", []))
+    if not 0 < have <= wanted:
+        raise UserError(f"{source}: has {have} tokens, this shape needs 1 to {wanted}; name another file with --vocab")
+    fill = {
+        "tokenizer.ggml.tokens": [f"[PAD{i}]" for i in range(have, wanted)],
+        "tokenizer.ggml.token_type": [UNUSED_TOKEN] * (wanted - have),
+        "tokenizer.ggml.scores": [0.0] * (wanted - have),
+    }
+    for key, value in header.metadata.items():
+        if not key.startswith("tokenizer."):
+            continue
+        kind, element = header.types[key]
+        if kind is GGUFValueType.ARRAY:
+            value = value + fill.get(key, [])
+        if element is GGUFValueType.STRING:
+            value = [text.encode("utf-8", errors="surrogateescape") for text in value]
+        writer.add_key_value(key, value, kind, element)
+
+
+def _write_metadata(writer: GGUFWriter, name: str, shape: Shape, encoding: Encoding) -> None:
+    writer.add_type("model")
+    writer.add_name(f"random {name}")
+    writer.add_file_type(encoding.file_type)
+    writer.add_quantization_version(2)
+    writer.add_vocab_size(shape.vocab)
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.ffn)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_rope_dimension_count(shape.hidden // shape.heads)
+    writer.add_rope_freq_base(shape.rope_theta)
+    writer.add_layer_norm_rms_eps(shape.norm_epsilon)
+
+
+def generate(name: str, shape: Shape, encoding: Encoding, head: str, outfile: Path, seed: int = 0) -> int:
+    """Write the file; returns the number of ternary weights in it.
+
+    Raises:
+        UserError: a matrix does not fit the encoding, or the vocabulary is missing.
+    """
+    planned = _tensors(shape, encoding, head)
+    rng = np.random.default_rng(seed)
+    weights = 0
+    with atomic_output(outfile) as partial:
+        writer = StreamWriter(partial, shape.architecture)
+        try:
+            _write_metadata(writer.metadata, name, shape, encoding)
+            source = Path(shape.vocabulary)
+            if source.is_dir():
+                load_tokenizer(source, read_json(source / "config.json"), shape.vocab).write(writer.metadata)
+            else:
+                _copy_vocabulary(writer.metadata, VOCABULARIES / source, shape.vocab)
+            for tensor in planned:
+                writer.plan(tensor)
+            writer.begin()
+            for tensor in tqdm(planned, desc="writing", unit="tensor", disable=None):
+                if len(tensor.shape) == 1:
+                    writer.write([np.ones(tensor.shape, dtype=np.float32)])
+                elif tensor.name.startswith("blk."):
+                    n, k = tensor.shape
+                    # A generator of its own: the matrix does not depend on what was drawn for the head before.
+                    matrix_rng = np.random.default_rng([seed, weights])
+                    writer.write([random_matrix(matrix_rng, n, k, encoding)])
+                    weights += n * k
+                else:
+                    writer.write(_head_pieces(rng, tensor))
+        finally:
+            writer.close()
+    return weights
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.generate_dummy_model", description="Write a random ternary model in a known shape."
+    )
+    parser.add_argument("--shape", choices=list(SHAPES), required=True)
+    parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
+    parser.add_argument("--head", choices=HEADS, default="f16", help="embedding and head (default: f16)")
+    parser.add_argument("--outfile", type=Path, required=True)
+    parser.add_argument("--layers", type=int, help="fewer blocks than the model has")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vocab", type=Path, help="GGUF file or checkpoint folder to take the vocabulary from")
+    parser.add_argument("--force", action="store_true", help="replace an output file that exists")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, write the file, say what is in it."""
+    args = _parser().parse_args(argv)
+    shape = SHAPES[args.shape]
+    if args.layers is not None:
+        if args.layers < 1:
+            raise UserError(f"--layers {args.layers}: expected 1 or more")
+        shape = replace(shape, layers=args.layers)
+    if args.vocab is not None:
+        shape = replace(shape, vocabulary=args.vocab.resolve())
+    if args.outfile.exists() and not args.force:
+        raise UserError(f"{args.outfile}: exists already; pass --force to replace it")
+    weights = generate(args.shape, shape, ENCODINGS[args.outtype], args.head, args.outfile, args.seed)
+    size = args.outfile.stat().st_size
+    print(f"{args.outfile}: {size / 1e6:.1f} MB, {weights:,} random {args.outtype} weights, head {args.head}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
