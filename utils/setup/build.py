@@ -112,7 +112,7 @@ def _compile(setup: Setup, line: StepLine, command: list[str]) -> float:
 
     def show(text: str) -> None:
         match = _COUNT.match(text)
-        if match:
+        if match and match[1] != "0":
             finished, total = (int(group) for group in match.groups())
             left_s = (time.monotonic() - start) / finished * (total - finished)
             line.update(f"compiling {finished}/{total} ({100 * finished // total}%), about {clock(left_s)} left")
