@@ -275,8 +275,14 @@ def test_values_too_large_for_f16(packed: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_embedding_types_that_are_not_made_here(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refusal(capsys, master, "--quant-embd", "q6_k")
-    assert "llama-quantize --token-embedding-type q6_k" in line
+    with pytest.raises(SystemExit) as stop:
+        main([str(master), "--quant-embd", "q2_k"])
+    assert stop.value.code == 2 and "invalid choice: 'q2_k' (choose from" in capsys.readouterr().err
+
+
+def test_embedding_columns_that_do_not_fit(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, master, "--quant-embd", "Q6_K")
+    assert "token_embd.weight: 128 columns, q6_k needs a multiple of 256; use --quant-embd f16" in line
 
 
 # --- tokenizers

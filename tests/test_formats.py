@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.cli import UserError
+from utils.convert.embedding import quantize_rows
 from utils.gguf_types import GGMLQuantizationType, GGUFReader, GGUFWriter, read_header
 from utils.weight_encodings import ENCODINGS, check_fits, check_scale, pack_i2_s, pack_tq2_0, unpack_i2_s
 
@@ -179,3 +180,16 @@ def test_unknown_tensor_type_and_version_are_refused(small_gguf: Path) -> None:
     small_gguf.write_bytes(raw)
     with pytest.raises(UserError, match="version 9"):
         read_header(small_gguf)
+
+
+def test_q6_k_rounds_as_well_as_it_can() -> None:
+    """Error of normal values as published for the type, exact zeros, and extremes that use the whole range."""
+    rows = np.random.default_rng(0).standard_normal((8, 512)).astype(np.float32)
+    rows[0] = 0
+    rows[1, :256] = np.tile(np.arange(-32, 32, dtype=np.float32), 4)
+    packed = quantize_rows(rows, GGMLQuantizationType.Q6_K)
+    assert packed.dtype == np.uint8 and packed.shape == (16, 210)
+    back = gguf.quants.dequantize(packed, GGMLQuantizationType.Q6_K).reshape(rows.shape)
+    assert not back[0].any()
+    np.testing.assert_allclose(back[1, :256], rows[1, :256], atol=0.3)
+    assert np.sqrt(((back[2:] - rows[2:]) ** 2).mean()) < 0.02

@@ -85,10 +85,11 @@ class TensorEntry:
     offset: int
     nbytes: int
 
-    def read(self, path: Path) -> npt.NDArray[np.uint8]:
-        """The tensor's bytes from the file; raises UserError if the file ends before."""
-        data = np.fromfile(path, dtype=np.uint8, count=self.nbytes, offset=self.offset)
-        if data.size != self.nbytes:
+    def read(self, path: Path, start: int = 0, stop: int | None = None) -> npt.NDArray[np.uint8]:
+        """Bytes [start:stop] of the tensor (all by default) from the file; raises UserError if the file ends before."""
+        wanted = (self.nbytes if stop is None else min(stop, self.nbytes)) - start
+        data = np.fromfile(path, dtype=np.uint8, count=wanted, offset=self.offset + start)
+        if data.size != wanted:
             raise UserError(f"{path}: ends inside {self.name}; convert or download the file again")
         return data
 

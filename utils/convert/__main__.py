@@ -14,12 +14,12 @@ from utils.weight_encodings import ENCODINGS
 
 
 def _parser() -> argparse.ArgumentParser:
-    from utils.convert.pipeline import EMBEDDING_TYPES
+    from utils.convert.embedding import EMBEDDING_TYPES
 
     parser = argparse.ArgumentParser(
         prog="python -m utils.convert",
         description="Convert a Hugging Face checkpoint with ternary (1.58-bit) weights to GGUF.",
-        epilog="Example: python -m utils.convert models/BitNet-b1.58-2B-4T --outtype i2_s --quant-embd q8_0",
+        epilog="Example: python -m utils.convert models/BitNet-b1.58-2B-4T --outtype i2_s --quant-embd q6_k",
     )
     parser.add_argument("model", type=Path, help="folder with config.json, tokenizer.json and safetensors files")
     parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
@@ -28,8 +28,9 @@ def _parser() -> argparse.ArgumentParser:
         "--quant-embd",
         nargs="?",
         const="f16",
-        metavar="TYPE",
-        help=f"embedding and head: {', '.join(EMBEDDING_TYPES)}; default f16, in an f32 file f32; without TYPE: f16",
+        type=str.lower,
+        choices=EMBEDDING_TYPES,
+        help="type of embedding and head (default: f16, in an f32 file f32; without a value: f16)",
     )
     parser.add_argument(
         "--master-weights",
@@ -43,15 +44,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, convert, say what was done."""
-    from utils.convert.pipeline import EMBEDDING_TYPES, Options, convert, default_embedding_type
+    from utils.convert.embedding import default_embedding_type
+    from utils.convert.pipeline import Options, convert
 
     args = _parser().parse_args(argv)
     embedding_type = args.quant_embd or default_embedding_type(args.outtype)
-    if embedding_type not in EMBEDDING_TYPES:
-        raise UserError(
-            f"--quant-embd {embedding_type}: expected one of {', '.join(EMBEDDING_TYPES)}; for k-quants convert with "
-            f"f16 first, then run build/bin/llama-quantize --token-embedding-type {embedding_type}"
-        )
     outfile = args.outfile or args.model / f"ggml-model-{args.outtype}.gguf"
     if outfile.exists() and not args.force:
         raise UserError(f"{outfile}: exists already; pass --force to replace it")

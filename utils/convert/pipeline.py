@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from utils.cli import TritError, UserError, atomic_output
 from utils.convert.checkpoint import Checkpoint, StoredTensor
+from utils.convert.embedding import quantize_rows
 from utils.convert.families import find_family
 from utils.convert.families.base import Family, Kind, TensorSpec
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
@@ -25,8 +26,6 @@ from utils.convert.writer import PlannedTensor, StreamWriter
 from utils.gguf_types import GGMLQuantizationType
 from utils.weight_encodings import Encoding, check_fits, check_scale
 
-# What gguf-py can make of an embedding in numpy. q6_k and the other k-quants come from llama-quantize.
-EMBEDDING_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 F16_MAX = 65504.0
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2
@@ -49,11 +48,6 @@ class Report:
     file_bytes: int
     kinds: dict[str, int]
     verified: str
-
-
-def default_embedding_type(outtype: str) -> str:
-    """f32 in an all-f32 file, else f16."""
-    return "f32" if outtype == "f32" else "f16"
 
 
 def convert(directory: Path, outfile: Path, options: Options, progress: bool = True) -> Report:
@@ -204,4 +198,4 @@ def _float_pieces(stored: StoredTensor, spec: TensorSpec, tensor: PlannedTensor)
     for values in stored.floats(columns):
         if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
             raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
-        yield gguf.quants.quantize(values.reshape(-1, columns), kind)
+        yield quantize_rows(values.reshape(-1, columns), kind)

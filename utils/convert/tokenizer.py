@@ -99,7 +99,7 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) 
         tokens,
         types,
         special,
-        _added_by_default(tokenizer, special, stops),
+        _added_by_default(directory, tokenizer, special.special_token_ids.get("bos"), stops[0]),
         stops,
         _chat_template(directory, special),
     )
@@ -165,11 +165,14 @@ def _stop_ids(directory: Path, config: Mapping[str, Any], eos: int | None, vocab
     return ids
 
 
-def _added_by_default(tokenizer: Tokenizer, special: SpecialVocab, stops: list[int]) -> dict[str, bool]:
+def _added_by_default(directory: Path, tokenizer: Tokenizer, bos: int | None, eos: int) -> dict[str, bool]:
     """Whether tokenizing puts bos in front and eos at the end: what tokenizer_config.json says, else what it does."""
+    path = directory / "tokenizer_config.json"
+    says = read_json(path) if path.is_file() else {}
     ids = tokenizer.encode("a").ids
-    does = {"bos": ids[0] == special.special_token_ids.get("bos"), "eos": ids[-1] == stops[0]}
-    return {name: special.add_special_token.get(name, does[name]) for name in does}
+    does = {"bos": ids[0] == bos, "eos": ids[-1] == eos}
+    flags = {name: says.get(f"add_{name}_token") for name in does}
+    return {name: flag if isinstance(flag, bool) else does[name] for name, flag in flags.items()}
 
 
 def _chat_template(directory: Path, special: SpecialVocab) -> Any:
