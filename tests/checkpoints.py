@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Tiny random BitNet checkpoints of every kind, made with transformers, for the converter's tests."""
+"""Tiny random BitNet checkpoints of every kind, made with transformers, and helpers of the converter's tests."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import BitNetConfig, BitNetForCausalLM
+
+from utils.cli import run_main
+from utils.convert.__main__ import main
 
 KINDS = (
     "master-bf16",
@@ -173,3 +178,22 @@ def _write(directory: Path, config: BitNetConfig, stored: dict[str, torch.Tensor
         save_file(part, directory / file)
         weight_map |= dict.fromkeys(part, file)
     (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def refusal(capsys: pytest.CaptureFixture[str], directory: Path, *flags: str, code: int = 2) -> str:
+    """Run the converter, which has to fail: the one line of its error, after a check that nothing is left behind."""
+    before = sorted(directory.iterdir()) if directory.is_dir() else []
+    capsys.readouterr()
+    assert run_main(main, [str(directory), *flags]) == code
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert captured.out == "" and len(lines) == 1 and lines[0].startswith("error: "), captured
+    if directory.is_dir():
+        assert sorted(directory.iterdir()) == before
+    return lines[0]
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    value = json.loads(path.read_text())
+    value.update(changes)
+    path.write_text(json.dumps(value))

@@ -6,17 +6,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
-from checkpoints import KINDS, TinyModel, make_checkpoint
+from checkpoints import KINDS, TinyModel, edit_json, make_checkpoint
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers.integrations.bitnet import WeightQuant, unpack_weights
 
+from utils.cli import UserError
 from utils.convert.__main__ import main
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert
@@ -64,12 +64,6 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TinyModel
 def checkpoint(checkpoints: dict[str, TinyModel], tmp_path: Path) -> Path:
     """A copy of the master-bf16 checkpoint that a test may change."""
     return Path(shutil.copytree(checkpoints["master-bf16"].directory, tmp_path / "checkpoint"))
-
-
-def edit_json(path: Path, **changes: Any) -> None:
-    value = json.loads(path.read_text())
-    value.update(changes)
-    path.write_text(json.dumps(value))
 
 
 @pytest.mark.parametrize("outtype", ENCODINGS)
@@ -152,6 +146,28 @@ def test_already_ternary_masters_are_kept(checkpoints: dict[str, TinyModel], tmp
     entry = read_header(tmp_path / "m.gguf").tensors["blk.0.attn_q.weight"]
     _, scale = ENCODINGS["i2_s"].unpack(entry.read(tmp_path / "m.gguf"), *entry.shape, "q")
     assert scale == tiny.scales["model.layers.0.self_attn.q_proj.weight"]
+
+
+@pytest.mark.parametrize("kind", ["master-bf16", "fake-f32", "packed-bitlinear"])
+def test_pieces_do_not_matter(
+    kind: str, checkpoints: dict[str, TinyModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large tensors are read in pieces, here 1000 values at a time: the file is the same."""
+    whole, pieces = tmp_path / "whole.gguf", tmp_path / "pieces.gguf"
+    convert(checkpoints[kind].directory, whole, Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
+    monkeypatch.setattr("utils.convert.checkpoint.CHUNK_VALUES", 1000)
+    monkeypatch.setattr("utils.convert.verify.PIECE_BYTES", 1000)
+    convert(checkpoints[kind].directory, pieces, Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
+    assert whole.read_bytes() == pieces.read_bytes()
+
+
+def test_scales_that_differ_between_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"w": torch.tensor([[0.0, 0.0], [0.5, -0.5], [0.25, 0.25]])}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("utils.convert.checkpoint.CHUNK_VALUES", 2)
+    stored = Checkpoint.open(tmp_path).tensors["w"]
+    with pytest.raises(UserError, match=r"^w: is not ternary \(worst deviation 0\.500 .* at \[2, 0\] = 0\.25\)"):
+        read_ternary(stored, None, Declared(divides=False, master=False))
 
 
 def test_shards_give_the_same_file(tmp_path: Path) -> None:

@@ -137,8 +137,8 @@ class Checkpoint:
         index = directory / "model.safetensors.index.json"
         if index.is_file():
             weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict) or not weight_map:
-                raise UserError(f"{index}: has no weight_map; download the file again")
+            if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+                raise UserError(f"{index}: has no weight_map of file names; download the file again")
             files = sorted(set(weight_map.values()))
         else:
             weight_map = None

@@ -12,6 +12,7 @@ from typing import Any
 import gguf
 import numpy as np
 import numpy.typing as npt
+import yaml  # type: ignore[import-untyped]
 from tqdm import tqdm
 
 from utils.cli import TritError, UserError, atomic_output
@@ -145,7 +146,11 @@ def _write_metadata(
 ) -> None:
     """General keys (name, licence, ... from the model card), hyper-parameters, tokenizer."""
     total = sum(tensor.size for tensor in checkpoint.tensors.values())
-    card = gguf.Metadata.load(model_path=checkpoint.directory, total_params=total)
+    try:
+        card = gguf.Metadata.load(model_path=checkpoint.directory, total_params=total)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{checkpoint.directory / 'README.md'}: the YAML at its top is broken ({reason})") from None
     card.name = options.name or card.name or checkpoint.directory.resolve().name
     card.quantized_by = "trit.cpp"
     writer.metadata.add_type("model")
