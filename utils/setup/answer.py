@@ -8,6 +8,7 @@ from pathlib import Path
 
 from utils.cli import ROOT, TritError
 from utils.host import BUNDLED_MODEL, DEMO_PROMPT, python_command
+from utils.inference import chat_template
 from utils.setup.context import Setup
 from utils.setup.model import shown
 from utils.setup.progress import StepLine
@@ -16,6 +17,9 @@ NAME = "answer"
 DEED = "asking the model"
 
 _OTHER_PROMPT = "The capital of France is"
+_NEXT_STORY = (
+    "John moved to the office. Mary went to the garden. John went back to the kitchen. Where is John?\\nAnswer:"
+)
 
 
 def run(setup: Setup, line: StepLine) -> str:
@@ -28,14 +32,12 @@ def run(setup: Setup, line: StepLine) -> str:
     if not results:
         raise TritError(f"the first answer has no result; see {setup.log(NAME)}")
     result = json.loads(results[-1])
-    setup.report = report(setup, prompt, count, result)
+    setup.report = report(setup, prompt, result)
     return f"{result['generated_tokens']} tokens in {result['total_ms'] / 1000:.2f} s"
 
 
-def report(setup: Setup, prompt: str, count: int, result: dict[str, object]) -> str:
+def report(setup: Setup, prompt: str, result: dict[str, object]) -> str:
     """What set-up ends with: prompt, answer, speed, and the next command to try."""
-    assert setup.gguf is not None
-    model = "" if setup.model_dir == BUNDLED_MODEL else f"-m {shown(setup.gguf)} "
     speeds = [result["prompt_tokens_per_second"], result["generated_tokens_per_second"]]
     prompt_speed, answer_speed = [f"{speed:.0f} tokens/s" if isinstance(speed, float) else "-" for speed in speeds]
     return "\n".join(
@@ -46,6 +48,16 @@ def report(setup: Setup, prompt: str, count: int, result: dict[str, object]) -> 
             f"speed:   prompt {prompt_speed}, answer {answer_speed}, {result['threads']} threads",
             "",
             "Now try your own:",
-            f'  {python_command("run_inference.py")} {model}-p "{prompt}" -n {count} -temp 0',
+            f"  {python_command('run_inference.py')} {next_arguments(setup)}",
         ]
     )
+
+
+def next_arguments(setup: Setup) -> str:
+    """What to give ``run_inference.py`` next: another story, a chat if the model can, or another prompt."""
+    assert setup.gguf is not None
+    if setup.model_dir == BUNDLED_MODEL:
+        return f'-p "{_NEXT_STORY}" -n 6 -temp 0'
+    if chat_template(setup.gguf):
+        return f'-m {shown(setup.gguf)} -p "You are a helpful assistant" -cnv'
+    return f'-m {shown(setup.gguf)} -p "Once upon a time" -n 64'

@@ -69,6 +69,7 @@ class Setup:
         model_dir: folder of the model, found by the model step.
         gguf: the converted model, from the conversion step.
         keep_open: descriptors that started programs inherit (the lock).
+        started_logs: logs that this run has begun; the others are of earlier runs, whose steps are skipped now.
         report: what set-up prints at its end.
     """
 
@@ -78,6 +79,7 @@ class Setup:
     model_dir: Path | None = None
     gguf: Path | None = None
     keep_open: tuple[int, ...] = ()
+    started_logs: set[str] = field(default_factory=set)
     report: str = ""
 
     def log(self, name: str) -> Path:
@@ -90,12 +92,17 @@ class Setup:
         what: str,
         log: str,
         *,
-        cwd: Path = ROOT,
+        cwd: Path | None = None,
         env: Mapping[str, str | None] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> list[str]:
-        """Run a program into a step's log; see :func:`utils.cli.run`."""
-        return cli.run(command, what, self.log(log), cwd=cwd, env=env, on_line=on_line, keep_open=self.keep_open)
+        """Run a program into a step's log, in this checkout unless said otherwise; see :func:`utils.cli.run`."""
+        if log not in self.started_logs:
+            self.started_logs.add(log)
+            self.log(log).unlink(missing_ok=True)
+        return cli.run(
+            command, what, self.log(log), cwd=cwd or ROOT, env=env, on_line=on_line, keep_open=self.keep_open
+        )
 
 
 def digest(*parts: object) -> str:

@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.tail:
             print(f"    {line}", file=sys.stderr)
         raise
+    except BrokenPipeError:
+        raise
     except OSError as error:
         hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
         raise TritError(f"{error.filename or 'a file'}: {error.strerror}; {hint} and run this again") from error
@@ -60,7 +62,6 @@ def _run_steps(options: Options) -> Setup:
         for leftover in CACHE_DIR.glob("*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
         for number, step in enumerate(steps, 1):
-            setup.log(step.NAME).unlink(missing_ok=True)
             with StepLine(number, len(steps), step.NAME, step.DEED) as line:
                 line.done(step.run(setup, line))
     print(setup.report, flush=True)
