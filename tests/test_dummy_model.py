@@ -10,6 +10,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from checkpoints import make_checkpoint
 
 from utils.cli import run_main
 from utils.generate_dummy_model import HEAD_STD, HEADS, SHAPES, SPM, VOCABULARIES, _tensors, main
@@ -99,6 +100,14 @@ def test_vocabulary_is_filled_up(tmp_path: Path, vocabulary: Path) -> None:
     assert metadata["tokenizer.ggml.tokens"] == [f"t{i}" for i in range(400)] + [f"[PAD{i}]" for i in range(400, 512)]
     assert metadata["tokenizer.ggml.token_type"] == [1] * 400 + [5] * 112
     assert metadata["bitnet-b1.58.block_count"] == 1 and metadata["general.name"] == "random story"
+
+
+def test_a_checkpoint_folder_brings_its_vocabulary(tmp_path: Path) -> None:
+    directory = make_checkpoint(tmp_path / "checkpoint", layers=1).directory
+    path = make(tmp_path / "m.gguf", "--shape", "story", "--layers", "1", "--vocab", str(directory))
+    header = read_header(path)
+    assert header.metadata["tokenizer.ggml.pre"] == "gpt-2" and len(header.metadata["tokenizer.ggml.tokens"]) == 384
+    assert header.tensors["token_embd.weight"].shape == (384, 256)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from utils.cli import ROOT, UserError, atomic_output, run_main
 from utils.convert.checkpoint import read_json
+from utils.convert.families.base import positive_int
 from utils.convert.tokenizer import load_tokenizer
 from utils.convert.writer import PlannedTensor, StreamWriter
 from utils.gguf_types import GGMLQuantizationType, GGUFValueType, GGUFWriter, read_header
@@ -46,7 +47,8 @@ class Shape:
 
     Attributes:
         architecture: The engine's name; the two BitNet ones have norms inside attention and feed-forward.
-        vocabulary: File of ``VOCABULARIES``, or a checkpoint folder whose tokenizer is used.
+        vocabulary: GGUF file in ``VOCABULARIES`` or anywhere, filled up to ``vocab`` tokens; or a checkpoint folder,
+            whose tokenizer and ``vocab_size`` are used.
         tied: The head is the embedding.
     """
 
@@ -76,7 +78,7 @@ SHAPES = {
     "falcon3-3b": Shape("llama", 22, 3072, 9216, 12, 4, 131072, False, 1000042.0, 32768, 1e-6, BPE),
     "falcon3-7b": Shape("llama", 28, 3072, 23040, 12, 4, 131072, False, 1000042.0, 32768, 1e-6, BPE),
     "falcon3-10b": Shape("llama", 40, 3072, 23040, 12, 4, 131072, False, 1000042.0, 32768, 1e-6, BPE),
-    "story": Shape("bitnet-b1.58", 4, 256, 768, 4, 4, 512, True, 10000.0, 512, 1e-5, BUNDLED_MODEL),
+    "story": Shape("bitnet-b1.58", 4, 256, 768, 4, 4, 512, True, 10000.0, 1024, 1e-5, BUNDLED_MODEL),
 }
 
 
@@ -243,6 +245,10 @@ def generate(name: str, shape: Shape, encoding: Encoding, head: str, outfile: Pa
     Raises:
         UserError: a matrix does not fit the encoding, or the vocabulary is missing.
     """
+    source = VOCABULARIES / shape.vocabulary
+    config = read_json(source / "config.json") if source.is_dir() else None
+    if config is not None:
+        shape = replace(shape, vocab=positive_int(config, "vocab_size"))
     planned = _tensors(shape, encoding, head)
     rng = np.random.default_rng(seed)
     weights = 0
@@ -250,11 +256,10 @@ def generate(name: str, shape: Shape, encoding: Encoding, head: str, outfile: Pa
         writer = StreamWriter(partial, shape.architecture)
         try:
             _write_metadata(writer.metadata, name, shape, encoding)
-            source = Path(shape.vocabulary)
-            if source.is_dir():
-                load_tokenizer(source, read_json(source / "config.json"), shape.vocab).write(writer.metadata)
+            if config is not None:
+                load_tokenizer(source, config, shape.vocab).write(writer.metadata)
             else:
-                _copy_vocabulary(writer.metadata, VOCABULARIES / source, shape.vocab)
+                _copy_vocabulary(writer.metadata, source, shape.vocab)
             for tensor in planned:
                 writer.plan(tensor)
             writer.begin()
