@@ -129,6 +129,12 @@ def test_refusals(flags: list[str], message: str, tmp_path: Path, capsys: pytest
     assert not list(tmp_path.iterdir())
 
 
+def test_output_that_cannot_be_written(tmp_path: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outfile = vocabulary / "m.gguf"
+    assert run_main(main, ["--shape", "story", "--vocab", str(vocabulary), "--outfile", str(outfile)]) == 1
+    assert f"{outfile}: cannot be written (" in capsys.readouterr().err
+
+
 def test_too_large_vocabulary_and_existing_file(
     tmp_path: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

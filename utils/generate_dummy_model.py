@@ -25,7 +25,7 @@ from utils.cli import ROOT, UserError, atomic_output, run_main
 from utils.convert.checkpoint import read_json
 from utils.convert.families.base import positive_int
 from utils.convert.tokenizer import load_tokenizer
-from utils.convert.writer import PlannedTensor, StreamWriter
+from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
 from utils.gguf_types import GGMLQuantizationType, GGUFValueType, GGUFWriter, read_header
 from utils.host import BUNDLED_MODEL
 from utils.weight_encodings import ENCODINGS, Encoding, check_fits, unpack_i2_s
@@ -244,6 +244,7 @@ def generate(name: str, shape: Shape, encoding: Encoding, head: str, outfile: Pa
 
     Raises:
         UserError: a matrix does not fit the encoding, or the vocabulary is missing.
+        TritError: the file cannot be written.
     """
     source = VOCABULARIES / shape.vocabulary
     config = read_json(source / "config.json") if source.is_dir() else None
@@ -252,7 +253,7 @@ def generate(name: str, shape: Shape, encoding: Encoding, head: str, outfile: Pa
     planned = _tensors(shape, encoding, head)
     rng = np.random.default_rng(seed)
     weights = 0
-    with atomic_output(outfile) as partial:
+    with output_errors(outfile, planned), atomic_output(outfile) as partial:
         writer = StreamWriter(partial, shape.architecture)
         try:
             _write_metadata(writer.metadata, name, shape, encoding)

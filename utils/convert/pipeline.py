@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import yaml  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from utils.cli import TritError, UserError, atomic_output
+from utils.cli import UserError, atomic_output
 from utils.convert.checkpoint import Checkpoint, StoredTensor
 from utils.convert.embedding import quantize_rows
 from utils.convert.families import find_family
@@ -23,7 +22,7 @@ from utils.convert.families.base import Family, Kind, TensorSpec
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import BpeVocabulary, load_tokenizer
 from utils.convert.verify import Expected, ternary_digest, verify
-from utils.convert.writer import PlannedTensor, StreamWriter
+from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
 from utils.gguf_types import GGMLQuantizationType
 from utils.weight_encodings import Encoding, check_fits, check_scale
 
@@ -68,21 +67,16 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     _check_names(checkpoint, family, specs)
     planned = [_plan(spec, checkpoint, options) for spec in specs]
     vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
-    try:
-        with atomic_output(outfile) as partial:
-            writer = StreamWriter(partial, family.gguf_architecture(checkpoint.config))
-            try:
-                _write_metadata(writer, checkpoint, family, vocabulary, options)
-                for tensor in planned:
-                    writer.plan(tensor)
-                expected, kinds = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
-            finally:
-                writer.close()
-            verified = verify(partial, expected, options.encoding)
-    except OSError as error:
-        wanted = sum(tensor.nbytes for tensor in planned) / 1e6
-        hint = f"; it needs {wanted:.0f} MB" if error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT} else ""
-        raise TritError(f"{outfile}: cannot be written ({error.strerror}){hint}; choose another --outfile") from None
+    with output_errors(outfile, planned), atomic_output(outfile) as partial:
+        writer = StreamWriter(partial, family.gguf_architecture(checkpoint.config))
+        try:
+            _write_metadata(writer, checkpoint, family, vocabulary, options)
+            for tensor in planned:
+                writer.plan(tensor)
+            expected, kinds = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
+        finally:
+            writer.close()
+        verified = verify(partial, expected, options.encoding)
     return Report(outfile.stat().st_size, kinds, verified)
 
 

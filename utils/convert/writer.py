@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,18 @@ class PlannedTensor:
     def nbytes(self) -> int:
         """Size of its data in the file."""
         return tensor_nbytes(self.shape, self.ggml_type)
+
+
+@contextmanager
+def output_errors(outfile: Path, planned: Iterable[PlannedTensor]) -> Iterator[None]:
+    """Turn what the system says about an output file (no space, no permission) into one TritError."""
+    try:
+        yield
+    except OSError as error:
+        megabytes = sum(tensor.nbytes for tensor in planned) / 1e6
+        full = error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+        hint = f"; it needs {megabytes:.1f} MB" if full else ""
+        raise TritError(f"{outfile}: cannot be written ({error.strerror}){hint}; choose another --outfile") from None
 
 
 class StreamWriter:
