@@ -153,7 +153,7 @@ def test_too_large_vocabulary_and_existing_file(
         ("bitnet-large", ["--outtype", "i2_s", "--head", "q6_k"]),
         ("bitnet-large", ["--outtype", "tq1_0", "--head", "q4_k"]),
         ("bitnet-2b-4t", ["--outtype", "i2_s", "--head", "q8_0"]),
-        ("falcon3-1b", ["--outtype", "i2_s", "--head", "f16"]),
+        ("falcon3-1b", ["--outtype", "i2_s", "--head", "q4_k"]),
     ],
 )
 def test_engine_runs_it(
