@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Greedy completions through the compiled engine: a llama-server of our own on a free local port."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from utils.cli import TritError, UserError, telling_lines
+from utils.host import engine_binary, python_command
+
+_SLOTS = 4
+_TOKENS_PER_SLOT = 512
+_START_SECONDS = 60
+_ANSWER_SECONDS = 60
+
+
+class Server:
+    """A running llama-server; use it in a ``with`` statement, which ends it."""
+
+    def __init__(self, gguf: Path, threads: int) -> None:
+        """Check that file and engine are there; the server starts with the ``with`` statement.
+
+        Raises:
+            UserError: the GGUF file or the compiled engine is missing; names the command that makes it.
+        """
+        if not gguf.is_file():
+            raise UserError(f"{gguf}: is not there; make it with: {python_command('setup_env.py')} -md {gguf.parent}")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._url = f"http://127.0.0.1:{port}"
+        self._command = [str(engine_binary("llama-server")), "-m", str(gguf), "-ngl", "0"]
+        self._command += ["--host", "127.0.0.1", "--port", str(port)]
+        self._command += ["-t", str(threads), "-np", str(_SLOTS), "-c", str(_SLOTS * _TOKENS_PER_SLOT)]
+
+    def __enter__(self) -> Server:
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT
+        )
+        try:
+            self._wait_until_ready()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def complete(self, prompts: Sequence[str], max_new: int) -> list[str]:
+        """The greedy continuation of each prompt, to the end of text or ``max_new`` tokens.
+
+        Raises:
+            TritError: the server ended or answered with an error.
+        """
+        with ThreadPoolExecutor(_SLOTS) as pool:
+            return list(pool.map(lambda prompt: self._complete_one(prompt, max_new), prompts))
+
+    def _complete_one(self, prompt: str, max_new: int) -> str:
+        body = {"prompt": prompt, "n_predict": max_new, "temperature": 0, "cache_prompt": True}
+        request = urllib.request.Request(
+            f"{self._url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:
+                answer: dict[str, Any] = json.load(response)
+        except (OSError, ValueError) as error:
+            raise TritError(f"llama-server gave no answer ({error}); its last words: {self._last_words()}") from error
+        return str(answer["content"])
+
+    def _wait_until_ready(self) -> None:
+        end = time.monotonic() + _START_SECONDS
+        while time.monotonic() < end and self._process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self._url}/health", timeout=5):
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.05)
+        raise TritError(f"llama-server did not start; its last words: {self._last_words()}")
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        return " | ".join(telling_lines(self._log.read().splitlines(), 5))

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Score a story model: the share of held-out stories whose question it answers exactly, greedily, to the end of text.
+
+Examples:
+    python -m utils.train.score                          # the bundled checkpoint, in torch
+    python -m utils.train.score --engine llama           # its i2_s file, through the compiled engine
+    python -m utils.train.score --model models/my-story-model --stories 2000 --seed 7
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+
+from utils.cli import EXIT_OK, UserError, run_main
+from utils.host import BUNDLED_MODEL, gguf_path, physical_cores
+from utils.train.checkpoint import MAX_ANSWER_TOKENS, load_checkpoint
+from utils.train.engine import Server
+from utils.train.story import MAX_SENTENCES, Question, Story, held_out_questions
+from utils.train.tokenizer import EOS, special_id
+
+Answerer = Callable[[Sequence[str]], Iterator[str]]
+_TORCH_BATCH = 50
+
+
+def torch_answers(directory: Path, threads: int) -> Answerer:
+    """Answers of a checkpoint folder, computed by ``utils.train.model`` in float32 with int8 activations."""
+    import torch
+
+    torch.set_num_threads(threads)
+    model, tokenizer = load_checkpoint(directory)
+    eos = special_id(tokenizer, EOS)
+
+    def answer(prompts: Sequence[str]) -> Iterator[str]:
+        for start in range(0, len(prompts), _TORCH_BATCH):
+            ids = [encoding.ids for encoding in tokenizer.encode_batch(list(prompts[start : start + _TORCH_BATCH]))]
+            yield from (tokenizer.decode(tokens) for tokens in model.generate(ids, eos, MAX_ANSWER_TOKENS))
+
+    return answer
+
+
+def report(asked: Sequence[tuple[Story, Question]], answers: Sequence[str], show: int) -> float:
+    """Print the score by length and by form of the prompt, and some wrong answers; return the score in percent."""
+    right = [answer == question.answer for (_, question), answer in zip(asked, answers, strict=True)]
+    for title, keys in (
+        ("sentences", [len(story.sentences) for story, _ in asked]),
+        ("form", [question.style for _, question in asked]),
+    ):
+        total, good = Counter(keys), Counter(key for key, ok in zip(keys, right, strict=True) if ok)
+        print(f"{title}: " + ", ".join(f"{key} {good[key]}/{total[key]}" for key in total))
+    wrong = [(story.text + question.prompt, answer) for (story, question), answer in zip(asked, answers, strict=True)]
+    for prompt, answer in [pair for pair, ok in zip(wrong, right, strict=True) if not ok][:show]:
+        print(f"wrong: {prompt!r} -> {answer!r}")
+    return 100 * sum(right) / len(right)
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.train.score",
+        description=(__doc__ or "").split("\n\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--model", type=Path, default=BUNDLED_MODEL, help="checkpoint folder or GGUF file")
+    parser.add_argument("--engine", choices=("torch", "llama"), default="torch", help="what computes the answers")
+    parser.add_argument("--stories", type=int, default=1000, help="how many held-out stories")
+    parser.add_argument("--longest", type=int, default=MAX_SENTENCES, help="sentences in the longest stories")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the stories")
+    parser.add_argument("--threads", type=int, default=physical_cores(), help="threads to compute with")
+    parser.add_argument("--show", type=int, default=3, help="how many wrong answers to print")
+    arguments = parser.parse_args(argv)
+    if arguments.engine == "llama" and arguments.model.is_dir():
+        arguments.model = gguf_path(arguments.model)
+    if arguments.engine == "torch" and not arguments.model.is_dir():
+        raise UserError(f"--model {arguments.model}: is no checkpoint folder (a GGUF file needs --engine llama)")
+    if arguments.stories < 1 or arguments.longest < 1:
+        raise UserError("--stories and --longest: have to be 1 or more")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score one model."""
+    arguments = parse_arguments(argv)
+    asked = held_out_questions(Random(arguments.seed), arguments.stories, range(1, arguments.longest + 1))
+    prompts = [story.text + question.prompt for story, question in asked]
+    if arguments.engine == "torch":
+        answers = list(torch_answers(arguments.model, arguments.threads)(prompts))
+    else:
+        with Server(arguments.model, arguments.threads) as server:
+            answers = server.complete(prompts, MAX_ANSWER_TOKENS)
+    score = report(asked, answers, arguments.show)
+    print(
+        f"{score:.1f} % of {len(asked)} held-out stories answered exactly "
+        f"({arguments.engine}, {arguments.model.name}, seed {arguments.seed}, 1 to {arguments.longest} sentences)"
+    )
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
