@@ -47,3 +47,11 @@ def story_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "utils.convert", str(BUNDLED_MODEL), "--outtype", "i2_s"]
     subprocess.run([*command, "--outfile", str(output)], cwd=ROOT, check=True)
     return output
+
+
+@pytest.fixture(scope="session")
+def plain_venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with nothing but pip, for tests of set-up."""
+    path = tmp_path_factory.mktemp("venv") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(path)], check=True)
+    return path

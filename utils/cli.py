@@ -173,7 +173,8 @@ def run(
             if process.poll() is None:
                 _end_group(process)
     if code != 0:
-        raise CommandError(f"{what} failed (exit code {code}); its whole log is {log}", telling_lines(lines), code)
+        message = f"{what} failed (exit code {code}); its whole log is {log}"
+        raise CommandError(message, telling_lines(list(lines)), code)
     return list(lines)
 
 

@@ -17,9 +17,7 @@ NAME = "answer"
 DEED = "asking the model"
 
 _OTHER_PROMPT = "The capital of France is"
-_NEXT_STORY = (
-    "John moved to the office. Mary went to the garden. John went back to the kitchen. Where is John?\\nAnswer:"
-)
+_NEXT_STORY = "John moved to the office. Mary went to the garden. John moved to the kitchen. Where is John?\\nAnswer:"
 
 
 def run(setup: Setup, line: StepLine) -> str:

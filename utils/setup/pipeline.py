@@ -53,19 +53,27 @@ def _run_steps(options: Options) -> Setup:
     options = _settle(options)
     setup = Setup(options)
     model.check_options(setup)
-    steps: list[ModuleType] = [tools, engine, model, conversion, build, selftest]
-    if not (options.no_run or options.test):
-        steps.append(answer)
+    makers: list[ModuleType] = [tools, engine, model, conversion, build]
+    trials: list[ModuleType] = [selftest] if options.no_run or options.test else [selftest, answer]
+    total = len(makers) + len(trials)
     with only_one() as setup.keep_open:
         if options.clean:
             _clean()
         for leftover in CACHE_DIR.glob("*.partial"):
             shutil.rmtree(leftover, ignore_errors=True)
-        for number, step in enumerate(steps, 1):
-            with StepLine(number, len(steps), step.NAME, step.DEED) as line:
-                line.done(step.run(setup, line))
+        for number, step in enumerate(makers, 1):
+            _run_step(setup, step, number, total)
+    # The trials write nothing that another set-up could trip over.
+    setup.keep_open = ()
+    for number, step in enumerate(trials, len(makers) + 1):
+        _run_step(setup, step, number, total)
     print(setup.report, flush=True)
     return setup
+
+
+def _run_step(setup: Setup, step: ModuleType, number: int, total: int) -> None:
+    with StepLine(number, total, step.NAME, step.DEED) as line:
+        line.done(step.run(setup, line))
 
 
 def _settle(options: Options) -> Options:

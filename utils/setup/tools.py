@@ -16,11 +16,14 @@ from pathlib import Path
 
 from utils.cli import ROOT, CommandError, UserError, capture
 from utils.setup.compiler import find_compiler
-from utils.setup.context import VENV, Setup, digest, read_stamp, write_stamp
+from utils.setup.context import CACHE_DIR, VENV, Setup, digest, read_stamp, write_stamp
 from utils.setup.progress import StepLine
 
 NAME = "tools"
 DEED = "Python packages, cmake, ninja, a compiler"
+
+# There while .venv is being made: a pip that is only half unpacked can still be imported.
+_UNFINISHED = CACHE_DIR / "venv.unfinished"
 
 
 def run(setup: Setup, line: StepLine) -> str:
@@ -28,7 +31,7 @@ def run(setup: Setup, line: StepLine) -> str:
     prefix = active_environment() or VENV
     setup.python = environment_python(prefix)
     installed = False
-    if not usable(setup.python):
+    if not usable(setup.python) or (prefix == VENV and _UNFINISHED.exists()):
         if prefix != VENV:
             raise UserError(f"the active Python environment {prefix} has no pip; add it, or deactivate the environment")
         line.update("making .venv")
@@ -77,8 +80,10 @@ def make_venv(setup: Setup) -> None:
     """
     if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
         raise UserError(f"this Python cannot make virtual environments; {venv_hint()}, then run this again")
+    _UNFINISHED.touch()
     try:
         setup.run([sys.executable, "-m", "venv", "--clear", VENV], "making .venv", NAME)
+        _UNFINISHED.unlink()
     except CommandError as error:
         if "ensurepip" in " ".join(error.tail):
             raise UserError(

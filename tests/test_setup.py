@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: MIT
+"""Set-up as a whole, in a fake checkout: what it makes, what it skips, what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import utils.cli
+import utils.host
+from tests.fake_checkout import ENGINE_FILES, Checkout, make_checkout, make_sdist, write_lock
+from utils.cli import run_main
+from utils.setup import answer, build, compiler, context, conversion, engine, lock, model, pipeline, suite, tools
+from utils.setup.options import build_parser, parse_options
+
+MODULES = (
+    utils.cli,
+    utils.host,
+    answer,
+    build,
+    compiler,
+    context,
+    conversion,
+    engine,
+    lock,
+    model,
+    pipeline,
+    suite,
+    tools,
+)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, plain_venv: Path) -> Checkout:
+    return make_checkout(tmp_path, plain_venv)
+
+
+@pytest.fixture
+def inside(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    """The fake checkout, for running set-up inside this process: every place points into it."""
+    root = checkout.root
+    places = {
+        "ROOT": root,
+        "VENV": root / ".venv",
+        "ENGINE_DIR": root / "3rdparty" / "llama.cpp",
+        "CACHE_DIR": root / "3rdparty" / "cache",
+        "STAMPS": root / "3rdparty" / "cache" / "stamps",
+        "BUILD_DIR": root / "build",
+        "ENGINE_BIN": root / "build" / "bin",
+        "MODELS_DIR": root / "models",
+        "BUNDLED_MODEL": root / "models" / "trit-story-3m",
+        "LOCK_FILE": root / "3rdparty" / "llama.cpp.lock.json",
+        "PATCHES": root / "3rdparty" / "patches",
+    }
+    for module in MODULES:
+        for name in places.keys() & vars(module).keys():
+            monkeypatch.setattr(module, name, places[name])
+    monkeypatch.setattr(build, "engine_program", lambda name: root / "build" / "bin" / name)
+    monkeypatch.setattr(pipeline.selftest, "engine_program", lambda name: root / "build" / "bin" / name)
+    monkeypatch.setattr(tools, "_UNFINISHED", places["CACHE_DIR"] / "venv.unfinished")
+    monkeypatch.setattr(tools, "active_environment", lambda: None)
+    monkeypatch.setattr(tools, "find_compiler", lambda setup: context.Compiler("fake 1", "cc", "c++"))
+    for name, value in checkout.env.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(root)
+    return checkout
+
+
+def setup(*arguments: str) -> int:
+    return run_main(pipeline.main, arguments)
+
+
+def test_everything_once_and_nothing_twice(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    inside.forget_downloads()
+    assert setup() == 0
+    first = capsys.readouterr().out
+    assert "answer:  a fake answer" in first
+    assert "speed:   prompt 2500 tokens/s, answer 1000 tokens/s" in first
+    assert "run_inference.py -p" in first
+    assert (inside.engine / "src" / "engine.c").read_text() == "int patched_engine;\n"
+    assert not (inside.engine / "docs").exists()
+    assert not (inside.engine / ".git").exists()
+    assert inside.gguf.read_bytes().startswith(b"GGUFi2_s")
+    for name in ("tools", "engine", "conversion", "build", "self-test", "answer"):
+        assert (inside.root / "logs" / f"{name}.log").is_file(), name
+    assert inside.leftovers() == []
+
+    build_log = (inside.root / "logs" / "build.log").read_text()
+    times = {path: path.stat().st_mtime_ns for path in inside.root.rglob("*") if path.is_file()}
+    start = time.monotonic()
+    assert setup() == 0
+    assert time.monotonic() - start < 10
+    second = capsys.readouterr().out
+    assert second.count("up to date") == 4
+    assert (inside.root / "logs" / "build.log").read_text() == build_log
+    changed = {path.name for path, mtime in times.items() if path.stat().st_mtime_ns != mtime}
+    assert changed <= {"answer.log", "self-test.log", "setup.lock"}
+
+
+def test_what_changes_is_done_again(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    def redone() -> set[str]:
+        assert setup("--no-run") == 0
+        lines = capsys.readouterr().out.splitlines()
+        return {line.split()[1] for line in lines if line.startswith("[") and "up to date" not in line}
+
+    always = {"model", "self-test"}
+    assert redone() == {"engine", "conversion", "build"} | always
+    assert redone() == always
+    (inside.root / "src" / "ours.cpp").write_text("int ours_changed;\n")
+    assert redone() == {"build"} | always
+    (inside.root / "models" / "trit-story-3m" / "config.json").write_text('{"changed": true}')
+    assert redone() == {"conversion"} | always
+    (inside.root / "requirements.txt").write_text("# other\n\n")
+    assert redone() == always, "a comment is no requirement"
+    (inside.root / "requirements.txt").write_text("pip\n")
+    assert redone() == {"tools"} | always
+    patch = inside.root / "3rdparty" / "patches" / "0001-test.patch"
+    patch.write_text(patch.read_text().replace("patched_engine", "other_engine"))
+    kept = (inside.engine / "CMakeLists.txt").stat().st_mtime_ns
+    old = (inside.engine / "src" / "engine.c").stat().st_mtime_ns
+    assert redone() == {"engine", "build"} | always
+    assert (inside.engine / "CMakeLists.txt").stat().st_mtime_ns == kept, "an unchanged file keeps its time"
+    assert (inside.engine / "src" / "engine.c").stat().st_mtime_ns > old
+    inside.gguf.write_bytes(b"GGUF")
+    assert redone() == {"conversion"} | always, "a GGUF of another size is not what was made"
+    (inside.root / "build" / "bin" / "llama-cli").unlink()
+    assert redone() == {"build"} | always
+
+
+def test_clean_keeps_models_environment_and_download(inside: Checkout) -> None:
+    assert setup("--no-run") == 0
+    (inside.root / "build" / "junk").touch()
+    before = inside.gguf.stat().st_mtime_ns
+    assert setup("--no-run", "--clean", "--jobs", "1") == 0
+    assert not (inside.root / "build" / "junk").exists()
+    assert (inside.root / "3rdparty" / "cache" / "fake_engine-1.0.tar.gz").is_file()
+    assert inside.gguf.stat().st_mtime_ns > before
+    assert "--parallel 1" in (inside.root / "logs" / "build.log").read_text()
+    assert "downloading" not in (inside.root / "logs" / "engine.log").read_text()
+
+
+def test_offline_with_a_download_made_before(inside: Checkout) -> None:
+    assert setup("--no-run") == 0
+    for path in inside.index.iterdir():
+        path.unlink()
+    assert setup("--no-run", "--clean") == 0
+
+
+def test_no_network(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    inside.forget_downloads()
+    for path in inside.index.iterdir():
+        path.unlink()
+    assert setup() == 1
+    error = capsys.readouterr().err
+    assert "downloading fake_engine-1.0.tar.gz failed" in error
+    assert "network reaches the Python package index" in error
+    assert "put fake_engine-1.0.tar.gz into" in error
+    assert not inside.engine.exists()
+
+
+def test_wrong_hash_from_the_index(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    inside.forget_downloads()
+    write_lock(inside.root, "fake_engine-1.0.tar.gz", "0" * 64)
+    assert setup() == 1
+    assert "is not the file that 3rdparty/llama.cpp.lock.json pins" in capsys.readouterr().err
+    assert not list((inside.root / "3rdparty" / "cache").glob("*.tar.gz"))
+    assert not inside.engine.exists()
+
+
+def test_wrong_hash_in_the_cache_is_fetched_again(inside: Checkout) -> None:
+    cache = inside.root / "3rdparty" / "cache"
+    (cache / "fake_engine-1.0.tar.gz").write_bytes(b"half a downl")
+    assert setup("--no-run") == 0
+    assert (inside.engine / "src" / "engine.c").is_file()
+
+
+def test_patch_that_does_not_apply(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    patch = inside.root / "3rdparty" / "patches" / "0001-test.patch"
+    patch.write_text(patch.read_text().replace("-int engine;", "-int other;"))
+    assert setup() == 1
+    error = capsys.readouterr().err
+    assert "applying 0001-test.patch failed" in error
+    assert "patch does not apply" in error, "the tail of the log is shown"
+    assert not inside.engine.exists()
+
+
+@pytest.mark.parametrize("program", ["git", "patch"])
+def test_each_patching_program_inside_a_repository(
+    inside: Checkout, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Git skips in silence what it takes to be outside of its folder; the real checkout is a repository."""
+    subprocess.run(["git", "init", "-q", str(inside.root)], check=True)
+    which = engine.shutil.which
+    monkeypatch.setattr(engine.shutil, "which", lambda name: which(name) if name in (program, "cmake") else None)
+    assert setup("--no-run") == 0
+    assert (inside.engine / "src" / "engine.c").read_text() == "int patched_engine;\n"
+
+
+def test_no_patching_program(
+    inside: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine.shutil, "which", lambda name: None)
+    assert setup() == 2
+    assert "neither git nor patch is installed; install git" in capsys.readouterr().err
+
+
+def test_source_without_a_kept_path(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    write_lock(inside.root, *make_sdist(inside.index), keep=["CMakeLists.txt", "src", "gone"])
+    assert setup() == 2
+    assert "has no gone: it is not llama.cpp abc123" in capsys.readouterr().err
+    assert not inside.engine.exists()
+
+
+def test_own_llama_cpp(inside: Checkout, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own"
+    for name, text in ENGINE_FILES.items():
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).write_text(text)
+    assert setup("--no-run", "--llama-cpp-dir", str(own)) == 0
+    assert (inside.engine / "src" / "engine.c").read_text() == "int patched_engine;\n"
+    assert (own / "src" / "engine.c").read_text() == "int engine;\n", "the user's own copy stays as it is"
+    (own / "src" / "engine.c").write_text("int newer;\n")
+    assert setup("--no-run", "--llama-cpp-dir", str(own)) == 2
+    assert "0001-test.patch does not apply to it" in capsys.readouterr().err
+    assert (inside.engine / "src" / "engine.c").read_text() == "int patched_engine;\n", "the good tree stays"
+    assert setup("--no-run", "--llama-cpp-dir", str(tmp_path / "nowhere")) == 2
+    assert "there is no CMakeLists.txt" in capsys.readouterr().err
+
+
+def test_build_failure_shows_the_compiler_s_words(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    (inside.root / "break-build").write_text("src/x.cpp:3:5: error: 'foo' was not declared in this scope")
+    assert setup() == 1
+    error = capsys.readouterr().err
+    assert "src/x.cpp:3:5: error: 'foo' was not declared" in error
+    assert "logs/build.log" in error
+    assert "[1/3] Building" not in error
+    (inside.root / "break-build").write_text("c++: fatal error: Killed signal terminated program cc1plus")
+    assert setup() == 1
+    assert "--jobs 1" in capsys.readouterr().err
+    (inside.root / "break-build").write_text("fatal error: error writing to /x.s: No space left on device")
+    assert setup() == 1
+    assert "the disk is full" in capsys.readouterr().err
+    (inside.root / "break-build").unlink()
+    assert setup("--no-run") == 0
+
+
+def test_refused_model_is_the_user_s_error(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    (inside.root / "models" / "trit-story-3m" / "refuse").touch()
+    assert setup() == 2
+    assert "error: blk.0.attn_q.weight is not ternary; use another checkpoint" in capsys.readouterr().err
+    assert not inside.gguf.exists()
+
+
+def test_failing_self_test_stops_set_up(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    program = inside.root / "program.py"
+    program.write_text(program.read_text().replace("sys.exit(0)", "print('avx2 FAILED: k = 128'); sys.exit(1)"))
+    assert setup() == 1
+    error = capsys.readouterr().err
+    assert "avx2 FAILED: k = 128" in error
+    assert "the kernels' self-test failed" in error
+
+
+def test_local_model_with_bitnet_s_flags(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = inside.root / "models" / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    assert setup("-md", "models/mine", "-q", "tl1", "-p", "-ld", "other-logs", "--quant-embd") == 0
+    out = capsys.readouterr().out
+    assert "note: --use-pretuned has no effect" in out
+    assert "note: --quant-type tl1: i2_s is used" in out
+    assert (folder / "ggml-model-i2_s.gguf").read_bytes() == b"GGUFi2_sf16"
+    assert (inside.root / "other-logs" / "conversion.log").is_file()
+    assert "-m models/mine/ggml-model-i2_s.gguf" in out
+    assert setup("--no-run", "-md", "models/mine", "-q", "f16") == 0
+    assert (folder / "ggml-model-f16.gguf").read_bytes() == b"GGUFf16None"
+
+
+def test_folder_with_only_a_gguf(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = inside.root / "models" / "given"
+    folder.mkdir()
+    (folder / "ggml-model-i2_s.gguf").write_bytes(b"GGUF from elsewhere")
+    assert setup("--no-run", "-md", "models/given") == 0
+    assert "is given, nothing to convert" in capsys.readouterr().out
+    (folder / "ggml-model-i2_s.gguf").write_bytes(b"<html>")
+    assert setup("--no-run", "-md", "models/given") == 2
+    assert "is not a GGUF file" in capsys.readouterr().err
+
+
+def test_user_s_own_gguf_is_never_replaced(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = inside.root / "models" / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    own = folder / "ggml-model-i2_s.gguf"
+    own.write_bytes(b"GGUF made by hand")
+    os.utime(folder / "config.json", (1, 1))
+    assert setup("--no-run", "-md", "models/mine") == 0
+    os.utime(own, (0, 0))
+    assert setup("--no-run", "-md", "models/mine") == 2
+    assert "was not made by set-up" in capsys.readouterr().err
+    assert own.read_bytes() == b"GGUF made by hand"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-md", "nowhere"), "there is no such folder"),
+        (("-md", "src"), "holds neither config.json nor ggml-model-i2_s.gguf"),
+        (("-hr", "no-slash"), "expected ORG/NAME"),
+    ],
+)
+def test_wrong_model_is_refused_before_any_work(
+    inside: Checkout, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert setup(*arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "[1/" not in captured.out
+
+
+def test_flags_of_bitnet_keep_names_and_defaults() -> None:
+    defaults = vars(build_parser().parse_args([]))
+    assert defaults == {
+        "hf_repo": None,
+        "model_dir": None,
+        "quant_type": "i2_s",
+        "quant_embd": None,
+        "use_pretuned": False,
+        "compiler": "auto",
+        "jobs": None,
+        "llama_cpp_dir": None,
+        "clean": False,
+        "log_dir": Path("logs"),
+        "no_run": False,
+        "test": False,
+    }
+    short = parse_options(["-hr", "a/b@main", "-md", "m", "-q", "tq2_0", "-ld", "l", "-p", "--quant-embd", "q6_k"])
+    long = "--hf-repo a/b@main --model-dir m --quant-type tq2_0 --log-dir l --use-pretuned --quant-embd q6_k"
+    assert short == parse_options(long.split())
+    assert parse_options(["--test", "--", "-k", "cli"]).pytest_args == ["-k", "cli"]
+    for wrong in (["--jobs", "0"], ["-q", "i2s"], ["--", "-k"], ["--unknown"]):
+        with pytest.raises(SystemExit) as stop:
+            parse_options(wrong)
+        assert stop.value.code == 2
+
+
+def test_test_flag_runs_pytest_with_its_arguments(inside: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    (inside.root / "requirements-test.txt").write_text("-r requirements.txt\n")
+    calls: list[list[str]] = []
+
+    def fake_call(command: list[str | Path]) -> int:
+        calls.append([str(word) for word in command[1:]])
+        return 5 if "combine" in calls[-1] else 0
+
+    monkeypatch.setattr(suite, "call", fake_call)
+    monkeypatch.setenv("TRIT_REQUIRE_ENGINE", "0")
+    assert setup("--test", "--", "-k", "cli") == 0
+    assert calls == [["-m", "pytest", "-k", "cli"]]
+    assert os.environ["TRIT_REQUIRE_ENGINE"] == "1"
+    stamp = json.loads((inside.root / ".venv" / "trit-setup.json").read_text())
+    assert {"requirements.txt", "requirements-test.txt"} <= stamp.keys()
+    calls.clear()
+    assert setup("--test") == 5
+    assert [call[2] for call in calls] == ["erase", "run", "combine"]
