@@ -92,7 +92,8 @@ def _counterparts(given: str) -> tuple[str, str]:
     """
     path = Path(shutil.which(given) or given)
     name = path.name
-    for cc, cxx in (*_PAIRS.values(), ("cc", "c++")):
+    # In this order, for clang++ ends in g++ and gcc ends in cc.
+    for cc, cxx in (_PAIRS["clang"], _PAIRS["gcc"], ("cc", "c++")):
         if cxx in name:
             pair = (path.with_name(name.replace(cxx, cc)), path)
             break

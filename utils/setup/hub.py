@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, required=True, help="folder that the files go into")
     args = parser.parse_args(argv)
 
+    from httpx import HTTPError
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{args.repo} has no revision {args.revision}; check what follows the @") from error
     except RepositoryNotFoundError as error:
         raise UserError(f"{args.repo} is not on the Hub, or is private (then set HF_TOKEN); check its name") from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HTTPError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise TritError(
             f"the Hub did not deliver {args.repo} ({reason}); check the network and run this again"
