@@ -41,6 +41,7 @@ def story_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         missing(f"the bundled model is not there ({BUNDLED_MODEL / 'config.json'})")
     made = gguf_path(BUNDLED_MODEL)
     inputs = [path for path in BUNDLED_MODEL.iterdir() if path.suffix in {".json", ".safetensors"}]
+    inputs += [*(ROOT / "utils" / "convert").rglob("*.py"), ROOT / "utils" / "weight_encodings.py"]
     if made.is_file() and made.stat().st_mtime >= max(path.stat().st_mtime for path in inputs):
         return made
     output = tmp_path_factory.mktemp("story") / made.name

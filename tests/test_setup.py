@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 import utils.cli
 import utils.host
 from tests.fake_checkout import ENGINE_FILES, Checkout, make_checkout, make_sdist, write_lock
-from utils.cli import run_main
+from utils.cli import ROOT, run_main
 from utils.setup import answer, build, compiler, context, conversion, engine, lock, model, pipeline, suite, tools
+from utils.setup.context import Setup
 from utils.setup.options import build_parser, parse_options
 
 MODULES = (
@@ -170,6 +172,19 @@ def test_wrong_hash_from_the_index(inside: Checkout, capsys: pytest.CaptureFixtu
     assert "is not the file that 3rdparty/llama.cpp.lock.json pins" in capsys.readouterr().err
     assert not list((inside.root / "3rdparty" / "cache").glob("*.tar.gz"))
     assert not inside.engine.exists()
+
+
+def test_moved_checkout_makes_its_environment_anew(inside: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamp = inside.root / ".venv" / "trit-setup.json"
+    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "prefix": "/elsewhere/.venv"}))
+    made: list[Setup] = []
+    monkeypatch.setattr(tools, "make_venv", made.append)
+    assert setup("--no-run") == 0
+    assert len(made) == 1
+    inside.forget_downloads()
+    assert setup("--no-run", "--clean") == 0
+    assert len(made) == 1
+    assert json.loads(stamp.read_text())["prefix"] == str(inside.root / ".venv")
 
 
 def test_wrong_hash_in_the_cache_is_fetched_again(inside: Checkout) -> None:
@@ -366,3 +381,15 @@ def test_test_flag_runs_pytest_with_its_arguments(inside: Checkout, monkeypatch:
     calls.clear()
     assert setup("--test") == 5
     assert [call[2] for call in calls] == ["erase", "run", "combine"]
+
+
+def test_real_second_run_is_quick() -> None:
+    """In this checkout, if set-up has made it what it is: nothing is left to do, and saying so takes seconds."""
+    if os.environ.get("TRIT_REQUIRE_ENGINE") != "1":
+        pytest.skip("runs under setup_env.py --test, which has set this checkout up")
+    start = time.monotonic()
+    command = [sys.executable, "setup_env.py", "--no-run"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.count("up to date") == 4, result.stdout
+    assert time.monotonic() - start < 10

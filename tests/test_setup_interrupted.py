@@ -164,6 +164,10 @@ def test_leftovers_of_a_killed_engine_step_are_removed(checkout: Checkout) -> No
     (checkout.root / "3rdparty" / "cache" / "abc.partial").mkdir()
     # Killed between the two renames: the old tree is out of its place, the new one not yet in it.
     checkout.engine.with_name("llama.cpp.old.partial").mkdir()
+    stamps = checkout.root / "3rdparty" / "cache" / "stamps"
+    stamps.mkdir()
+    (stamps / ".build.json.77.partial").touch()
+    checkout.gguf.with_name(f".{checkout.gguf.name}.77.partial").touch()
     finish(checkout)
 
 

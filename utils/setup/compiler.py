@@ -134,7 +134,8 @@ def compile_probe(cc: str, cxx: str) -> str | None:
         source.write_text(_PROBE)
         program = Path(folder) / "probe.exe"
         threads = [] if os.name == "nt" else ["-pthread"]
-        code, output = capture([cxx, "-std=c++17", *threads, source, "-o", program])
+        # zig compiles its C++ library first, which takes minutes on a slow machine.
+        code, output = capture([cxx, "-std=c++17", *threads, source, "-o", program], timeout_s=900)
         if code != 0:
             return f"cannot build a C++17 program ({(output.strip().splitlines() or ['no output'])[0][:120]})"
         if capture([program])[0] != 0:

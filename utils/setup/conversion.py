@@ -43,6 +43,8 @@ def run(setup: Setup, line: StepLine) -> str:
         return f"up to date: {shown(gguf)} ({gguf.stat().st_size / 1e6:.1f} MB)"
     if gguf.is_file() and not stamp and folder != BUNDLED_MODEL:
         raise UserError(f"{gguf} was not made by set-up and is older than the model beside it; move it away")
+    for leftover in folder.glob(f".{gguf.name}.*.partial"):
+        leftover.unlink()
     command: list[str | Path] = [setup.python, "-m", "utils.convert", folder, "--outfile", gguf, "--force"]
     command += ["--outtype", options.quant_type, *(["--quant-embd", options.quant_embd] if options.quant_embd else [])]
     try:

@@ -59,8 +59,7 @@ def _run_steps(options: Options) -> Setup:
     with only_one() as setup.keep_open:
         if options.clean:
             _clean()
-        for leftover in CACHE_DIR.glob("*.partial"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftovers()
         for number, step in enumerate(makers, 1):
             _run_step(setup, step, number, total)
     # The trials write nothing that another set-up could trip over.
@@ -74,6 +73,15 @@ def _run_steps(options: Options) -> Setup:
 def _run_step(setup: Setup, step: ModuleType, number: int, total: int) -> None:
     with StepLine(number, total, step.NAME, step.DEED) as line:
         line.done(step.run(setup, line))
+
+
+def remove_leftovers() -> None:
+    """Remove what earlier runs left under temporary names when they were killed outright."""
+    for leftover in [*CACHE_DIR.glob("*.partial"), *STAMPS.glob("*.partial")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _settle(options: Options) -> Options:

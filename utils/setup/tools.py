@@ -22,6 +22,7 @@ from utils.setup.progress import StepLine
 NAME = "tools"
 DEED = "Python packages, cmake, ninja, a compiler"
 
+_STAMP = "trit-setup.json"
 # There while .venv is being made: a pip that is only half unpacked can still be imported.
 _UNFINISHED = CACHE_DIR / "venv.unfinished"
 
@@ -31,9 +32,9 @@ def run(setup: Setup, line: StepLine) -> str:
     prefix = active_environment() or VENV
     setup.python = environment_python(prefix)
     installed = False
-    if not usable(setup.python) or (prefix == VENV and _UNFINISHED.exists()):
+    if not usable(setup.python) or (prefix == VENV and (_UNFINISHED.exists() or _moved())):
         if prefix != VENV:
-            raise UserError(f"the active Python environment {prefix} has no pip; add it, or deactivate the environment")
+            raise UserError(f"the active environment {prefix} has no pip; add it with: {setup.python} -m ensurepip")
         line.update("making .venv")
         make_venv(setup)
         installed = True
@@ -70,6 +71,11 @@ def usable(python: Path) -> bool:
     """Whether an environment works: its Python starts, is of our version (an upgrade breaks a venv), and has pip."""
     code, output = capture([python, "-c", "import pip, sys; print(*sys.version_info[:2])"])
     return code == 0 and output.split() == [str(part) for part in sys.version_info[:2]]
+
+
+def _moved() -> bool:
+    """Whether ``.venv`` was made in another place: its programs still point there."""
+    return read_stamp(VENV / _STAMP).get("prefix", str(VENV)) != str(VENV)
 
 
 def make_venv(setup: Setup) -> None:
@@ -113,7 +119,7 @@ def requirement_lines(path: Path) -> list[str]:
 
 def install(setup: Setup, line: StepLine, prefix: Path, name: str) -> bool:
     """Install a requirement file unless the stamp says that it is in; tells whether anything was done."""
-    stamp_file = prefix / "trit-setup.json"
+    stamp_file = prefix / _STAMP
     stamp = read_stamp(stamp_file)
     wanted = digest(*requirement_lines(ROOT / name))
     if stamp.get(name) == wanted and "unfinished" not in stamp:
@@ -121,7 +127,8 @@ def install(setup: Setup, line: StepLine, prefix: Path, name: str) -> bool:
     repair = ["--force-reinstall"] if "unfinished" in stamp else []
     write_stamp(stamp_file, {**stamp, "unfinished": name})
     pip_install(setup, line, [*repair, "-r", str(ROOT / name)], f"installing {name}")
-    write_stamp(stamp_file, {key: value for key, value in stamp.items() if key != "unfinished"} | {name: wanted})
+    stamp.pop("unfinished", None)
+    write_stamp(stamp_file, {**stamp, name: wanted, "prefix": str(prefix)})
     return True
 
 
