@@ -152,7 +152,11 @@ def test_zig_wrappers_call_zig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert found.name == "zig 0.15.1"
     for tool, word in (("zig-cc", "cc"), ("zig-c++", "c++"), ("zig-ar", "ar"), ("zig-ranlib", "ranlib")):
         assert compiler.capture([tmp_path / tool, "-c", "a b"])[1].strip() == str([word, "-c", "a b"])
-    assert found.defines == {"CMAKE_AR": str(tmp_path / "zig-ar"), "CMAKE_RANLIB": str(tmp_path / "zig-ranlib")}
+    assert found.defines == {
+        "CMAKE_AR": str(tmp_path / "zig-ar"),
+        "CMAKE_RANLIB": str(tmp_path / "zig-ranlib"),
+        "BUILD_SHARED_LIBS": "OFF",
+    }
 
 
 def test_python_without_ensurepip_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

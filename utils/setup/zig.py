@@ -34,7 +34,8 @@ def zig_compiler(setup: Setup) -> Compiler:
     complaint = compile_probe(tools["zig-cc"], tools["zig-c++"])
     if complaint:
         raise TritError(f"zig {version} {complaint}; use another --compiler")
-    defines = {"CMAKE_AR": tools["zig-ar"], "CMAKE_RANLIB": tools["zig-ranlib"]}
+    # zig links its C++ library into everything: two libraries with a copy each free each other's objects.
+    defines = {"CMAKE_AR": tools["zig-ar"], "CMAKE_RANLIB": tools["zig-ranlib"], "BUILD_SHARED_LIBS": "OFF"}
     return Compiler(f"zig {version}", tools["zig-cc"], tools["zig-c++"], defines)
 
 
