@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from utils.cli import UserError, capture
-from utils.setup.context import STAMPS, Compiler, Setup, digest, read_stamp, write_stamp
+from utils.setup.context import STAMPS, Compiler, Setup, digest, files_digest, read_stamp, write_stamp
 
 MINIMUM = {"gcc": 11, "clang": 15, "AppleClang": 14}
 ZIG_REQUIREMENT = "ziglang>=0.13,<0.17"
@@ -32,7 +32,8 @@ def find_compiler(setup: Setup) -> Compiler:
         UserError: none that is new enough and works; says which were looked at and how to install one.
     """
     choice = setup.options.compiler
-    key = digest(choice, os.environ.get("CC"), os.environ.get("CXX"), os.environ.get("PATH"))
+    finders = [Path(__file__).with_name(f"{name}.py") for name in ("compiler", "zig", "msvc")]
+    key = digest(choice, *[os.environ.get(name) for name in ("CC", "CXX", "PATH")], files_digest(finders))
     stamp = read_stamp(STAMPS / "compiler.json")
     if stamp.get("key") == key:
         known = Compiler(**json.loads(stamp["compiler"]))
