@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -335,6 +336,12 @@ def test_wrong_model_is_refused_before_any_work(
     captured = capsys.readouterr()
     assert message in captured.err
     assert "[1/" not in captured.out
+
+
+def test_missing_bundled_model(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(inside.root / "models" / "trit-story-3m")
+    assert setup() == 1
+    assert "is missing; get it back with: git checkout -- models" in capsys.readouterr().err
 
 
 def test_flags_of_bitnet_keep_names_and_defaults() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from utils.cli import ROOT, CommandError, UserError
+from utils.cli import ROOT, CommandError, TritError, UserError
 from utils.host import BUNDLED_MODEL, MODELS_DIR, gguf_path
 from utils.setup.context import STAMPS, Setup, digest, read_stamp, write_stamp
 from utils.setup.progress import StepLine
@@ -36,9 +36,12 @@ def run(setup: Setup, line: StepLine) -> str:
         repo, name, revision = _parse_repo(options.hf_repo)
         setup.model_dir = (options.model_dir or MODELS_DIR) / name
         summary = _download(setup, line, repo, revision, setup.model_dir)
+    elif options.model_dir:
+        setup.model_dir, summary = options.model_dir, "local folder"
     else:
-        setup.model_dir = options.model_dir or BUNDLED_MODEL
-        summary = "bundled" if setup.model_dir == BUNDLED_MODEL else "local folder"
+        setup.model_dir, summary = BUNDLED_MODEL, "bundled"
+        if not BUNDLED_MODEL.is_dir():
+            raise TritError(f"the bundled model {BUNDLED_MODEL} is missing; get it back with: git checkout -- models")
     _check_folder(setup.model_dir, options.quant_type)
     return f"{summary}: {shown(setup.model_dir)}"
 
