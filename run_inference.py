@@ -88,7 +88,8 @@ def read_prompt(args: argparse.Namespace) -> list[str]:
         return ["-p", args.prompt]
     # A file comes from an editor or a program, not through a shell: its backslashes are meant.
     text = read_file(args.file)
-    return ["--no-escape", *(["-p", text] if args.file == "-" else ["-f", args.file])]
+    # A pipe has been read empty by now; a file may be longer than an argument can be.
+    return ["--no-escape", *(["-f", args.file] if Path(args.file).is_file() else ["-p", text])]
 
 
 def read_file(name: str) -> str:

@@ -215,6 +215,11 @@ def test_prompt_from_a_file(engine: FakeEngine, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(sys, "stdin", io.StringIO("piped \u20ac\n"))
     assert run(engine, "--file", "-") == 0
     assert engine.value("-p") == "piped \u20ac"
+    reader, writer = os.pipe()
+    os.write(writer, b"from a pipe\n")
+    os.close(writer)
+    assert run(engine, "-f", f"/dev/fd/{reader}") == 0
+    assert engine.value("-p") == "from a pipe"
 
 
 @pytest.mark.parametrize(
