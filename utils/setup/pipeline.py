@@ -66,7 +66,8 @@ def _run_steps(options: Options) -> Setup:
     setup.keep_open = ()
     for number, step in enumerate(trials, len(makers) + 1):
         _run_step(setup, step, number, total)
-    print(setup.report, flush=True)
+    if setup.report:
+        print(setup.report, flush=True)
     return setup
 
 
