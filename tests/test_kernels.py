@@ -276,15 +276,49 @@ def test_unknown_forced_tier_is_one_sentence_and_exit_code_2(engine_bin: Path) -
     assert "TRIT_TIER=avx9000" in result.stderr and "scalar" in result.stderr
 
 
-def test_selftest_notices_a_wrong_kernel(library: ctypes.CDLL, scalar: Tier) -> None:
-    @I2_S_FN
-    def off_by_one(k, w, w_row_bytes, n, q, q_row_bytes, m, c, c_stride):  # type: ignore[no-untyped-def]
-        scalar.struct.i2_s(k, w, w_row_bytes, n, q, q_row_bytes, m, c, c_stride)
-        last = ctypes.cast(c, ctypes.POINTER(ctypes.c_int))
-        last[(m - 1) * c_stride + n - 1] += 1
-
-    broken = TierStruct(b"broken", b"", 1, scalar.struct.supported, scalar.struct.quantize, off_by_one)
+def selftest_message(library: ctypes.CDLL, tier: TierStruct) -> str:
+    """What the self-test says against a tier; empty if it passes."""
     message = ctypes.create_string_buffer(256)
     library.trit_selftest.argtypes = [ctypes.POINTER(TierStruct), ctypes.c_char_p, ctypes.c_size_t]
-    assert library.trit_selftest(ctypes.byref(broken), message, 256) == 0
-    assert b"i2_s" in message.value and b"scalar reference" in message.value
+    passed = library.trit_selftest(ctypes.byref(tier), message, 256)
+    assert bool(passed) == (message.value == b"")
+    return message.value.decode()
+
+
+@pytest.mark.parametrize("fault", ["one token", "fifteen tokens", "wide", "highest", "lowest", "past the end"])
+def test_selftest_notices_a_wrong_product(library: ctypes.CDLL, scalar: Tier, fault: str) -> None:
+    @I2_S_FN
+    def wrong(k, w, w_row_bytes, n, q, q_row_bytes, m, c, c_stride):  # type: ignore[no-untyped-def]
+        scalar.struct.i2_s(k, w, w_row_bytes, n, q, q_row_bytes, m, c, c_stride)
+        first = ctypes.cast(q, ctypes.POINTER(ctypes.c_int8))[:32]
+        applies = {
+            "one token": m == 1,
+            "fifteen tokens": m == 15,
+            "wide": k > 4000,
+            "highest": set(first) == {127},
+            "lowest": set(first) == {-128},
+            "past the end": True,
+        }[fault]
+        index = m * n if fault == "past the end" else (m - 1) * c_stride + n - 1
+        ctypes.cast(c, ctypes.POINTER(ctypes.c_int))[index] += applies
+
+    broken = TierStruct(b"broken", b"", 1, scalar.struct.supported, scalar.struct.quantize, wrong)
+    message = selftest_message(library, broken)
+    assert "i2_s" in message and "scalar reference" in message
+    assert selftest_message(library, scalar.struct) == ""
+
+
+@pytest.mark.parametrize("fault", ["value", "scale", "sum"])
+def test_selftest_notices_a_wrong_quantisation(library: ctypes.CDLL, scalar: Tier, fault: str) -> None:
+    @QUANTIZE_FN
+    def wrong(k, x, q, scale, total):  # type: ignore[no-untyped-def]
+        scalar.struct.quantize(k, x, q, scale, total)
+        if fault == "value":
+            ctypes.cast(q, ctypes.POINTER(ctypes.c_int8))[k - 1] ^= 1
+        elif fault == "scale":
+            ctypes.cast(scale, ctypes.POINTER(ctypes.c_int))[0] += 1
+        else:
+            total[0] += 1
+
+    broken = TierStruct(b"broken", b"", 1, scalar.struct.supported, wrong, scalar.struct.i2_s)
+    assert "quantize" in selftest_message(library, broken)
