@@ -240,6 +240,11 @@ def test_own_llama_cpp(inside: Checkout, tmp_path: Path, capsys: pytest.CaptureF
     assert setup("--no-run", "--llama-cpp-dir", str(own)) == 0
     assert (inside.engine / "src" / "engine.c").read_text() == "int patched_engine;\n"
     assert (own / "src" / "engine.c").read_text() == "int engine;\n", "the user's own copy stays as it is"
+    (own / "src" / "more.c").write_text("int more;\n")
+    assert setup("--no-run") == 0
+    assert "up to date: llama.cpp abc123" in capsys.readouterr().out
+    assert setup("--no-run", "--llama-cpp-dir", str(own)) == 0
+    assert (inside.engine / "src" / "more.c").is_file()
     (own / "src" / "engine.c").write_text("int newer;\n")
     assert setup("--no-run", "--llama-cpp-dir", str(own)) == 2
     assert "0001-test.patch does not apply to it" in capsys.readouterr().err

@@ -28,19 +28,22 @@ int main() { std::optional<int> code = 0; std::thread([] {}).join(); return code
 def find_compiler(setup: Setup) -> Compiler:
     """The compiler that ``--compiler`` asks for, checked by compiling, linking and running a small C++17 program.
 
+    What was found is noted. ``auto`` keeps to it, so that a choice made once holds in later runs.
+
     Raises:
         UserError: none that is new enough and works; says which were looked at and how to install one.
     """
     choice = setup.options.compiler
     finders = [Path(__file__).with_name(f"{name}.py") for name in ("compiler", "zig", "msvc")]
-    key = digest(choice, *[os.environ.get(name) for name in ("CC", "CXX", "PATH")], files_digest(finders))
+    key = digest(*[os.environ.get(name) for name in ("CC", "CXX", "PATH")], files_digest(finders))
     stamp = read_stamp(STAMPS / "compiler.json")
-    if stamp.get("key") == key:
+    if stamp.get("key") == key and choice in ("auto", stamp["choice"]):
         known = Compiler(**json.loads(stamp["compiler"]))
         if Path(known.cxx).exists():
             return known
     found = _search(setup, choice)
-    write_stamp(STAMPS / "compiler.json", {"key": key, "compiler": json.dumps(dataclasses.asdict(found))})
+    content = {"key": key, "choice": choice, "compiler": json.dumps(dataclasses.asdict(found))}
+    write_stamp(STAMPS / "compiler.json", content)
     return found
 
 

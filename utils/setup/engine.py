@@ -81,10 +81,12 @@ def run(setup: Setup, line: StepLine) -> str:
     lock = read_lock()
     patches = sorted(PATCHES.glob("*.patch"))
     given = setup.options.llama_cpp_dir
-    origin = _folder_digest(given, lock) if given else lock.sha256
-    wanted = digest(files_digest([LOCK_FILE, *patches]), origin)
+    wanted = {"pins": files_digest([LOCK_FILE, *patches])}
+    # Without --llama-cpp-dir a tree that once came from there stays, as long as it has today's patches.
+    if given:
+        wanted["origin"] = _folder_digest(given, lock)
     label = f"llama.cpp {lock.commit}, {len(patches)} patches"
-    if read_stamp(ENGINE_DIR / _STAMP).get("key") == wanted:
+    if wanted.items() <= read_stamp(ENGINE_DIR / _STAMP).items():
         return f"up to date: {label}"
     partial = ENGINE_DIR.with_name(f"{ENGINE_DIR.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -98,7 +100,7 @@ def run(setup: Setup, line: StepLine) -> str:
     for patch in patches:
         line.update(f"applying {patch.name}")
         apply_patch(setup, patch, partial)
-    write_stamp(partial / _STAMP, {"key": wanted})
+    write_stamp(partial / _STAMP, {"origin": lock.sha256, **wanted})
     _install(partial)
     return f"{label}{f', from {given}' if given else ''}"
 

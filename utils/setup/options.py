@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--compiler",
         default="auto",
         metavar="{auto,gcc,clang,zig,PATH}",
-        help="compiler: the best there is, one kind, zig (pip installs it), or a path (default: auto)",
+        help="compiler: the best there is, one kind, zig (pip installs it), or a path; kept for later runs",
     )
     build.add_argument("--jobs", type=_positive, metavar="N", help="parallel compilers (default: all cores)")
     build.add_argument("--llama-cpp-dir", type=Path, metavar="DIR", help="take llama.cpp from here, not from PyPI")
@@ -84,7 +84,12 @@ def parse_options(argv: Sequence[str]) -> Options:
     args = parser.parse_args(own)
     if pytest_args and not args.test:
         parser.error("arguments after -- are for pytest: add --test")
-    args.log_dir = args.log_dir.resolve()
+    # The steps run in the checkout's folder, wherever the command was given.
+    for name in ("log_dir", "model_dir", "llama_cpp_dir"):
+        if getattr(args, name) is not None:
+            setattr(args, name, getattr(args, name).resolve())
+    if "/" in args.compiler or "\\" in args.compiler:
+        args.compiler = str(Path(args.compiler).resolve())
     return Options(**vars(args), pytest_args=pytest_args)
 
 

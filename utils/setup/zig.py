@@ -13,7 +13,13 @@ from utils.cli import TritError, capture
 from utils.setup.compiler import ZIG_REQUIREMENT, compile_probe
 from utils.setup.context import Compiler, Setup
 
-_TOOLS = {"zig-cc": "cc", "zig-c++": "c++", "zig-ar": "ar", "zig-ranlib": "ranlib"}
+# Left alone, zig compiles for the CPU it runs on; others compile for any, unless -march says otherwise. The last wins.
+_TOOLS = {
+    "zig-cc": "cc -mcpu=baseline",
+    "zig-c++": "c++ -mcpu=baseline",
+    "zig-ar": "ar",
+    "zig-ranlib": "ranlib",
+}
 
 
 def zig_compiler(setup: Setup) -> Compiler:
@@ -30,7 +36,7 @@ def zig_compiler(setup: Setup) -> Compiler:
         code, output = capture(locate)
     zig = Path(output.strip()) / ("zig.exe" if os.name == "nt" else "zig")
     version = capture([zig, "version"])[1].strip()
-    tools = {name: _wrapper(setup.python.parent / name, zig, word) for name, word in _TOOLS.items()}
+    tools = {name: _wrapper(setup.python.parent / name, zig, words) for name, words in _TOOLS.items()}
     complaint = compile_probe(tools["zig-cc"], tools["zig-c++"])
     if complaint:
         raise TritError(f"zig {version} {complaint}; use another --compiler")
@@ -39,12 +45,12 @@ def zig_compiler(setup: Setup) -> Compiler:
     return Compiler(f"zig {version}", tools["zig-cc"], tools["zig-c++"], defines)
 
 
-def _wrapper(path: Path, zig: Path, word: str) -> str:
+def _wrapper(path: Path, zig: Path, words: str) -> str:
     """Write a script that calls one of zig's tools."""
     if os.name == "nt":
         path = path.with_suffix(".cmd")
-        path.write_text(f'@"{zig}" {word} %*\r\n', newline="")
+        path.write_text(f'@"{zig}" {words} %*\r\n', newline="")
     else:
-        path.write_text(f'#!/bin/sh\nexec "{zig}" {word} "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec "{zig}" {words} "$@"\n')
         path.chmod(0o755)
     return str(path)
