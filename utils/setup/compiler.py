@@ -28,16 +28,18 @@ int main() { std::optional<int> code = 0; std::thread([] {}).join(); return code
 def find_compiler(setup: Setup) -> Compiler:
     """The compiler that ``--compiler`` asks for, checked by compiling, linking and running a small C++17 program.
 
-    What was found is noted. ``auto`` keeps to it, so that a choice made once holds in later runs.
+    The choice and what was found are noted: ``auto`` keeps to an earlier choice, unless CC or CXX make a new one.
 
     Raises:
         UserError: none that is new enough and works; says which were looked at and how to install one.
     """
-    choice = setup.options.compiler
-    finders = [Path(__file__).with_name(f"{name}.py") for name in ("compiler", "zig", "msvc")]
-    key = digest(*[os.environ.get(name) for name in ("CC", "CXX", "PATH")], files_digest(finders))
     stamp = read_stamp(STAMPS / "compiler.json")
-    if stamp.get("key") == key and choice in ("auto", stamp["choice"]):
+    choice = setup.options.compiler
+    if choice == "auto" and not (os.environ.get("CC") or os.environ.get("CXX")):
+        choice = stamp.get("choice", choice)
+    finders = [Path(__file__).with_name(f"{name}.py") for name in ("compiler", "zig", "msvc")]
+    key = digest(choice, *[os.environ.get(name) for name in ("CC", "CXX", "PATH")], files_digest(finders))
+    if stamp.get("key") == key:
         known = Compiler(**json.loads(stamp["compiler"]))
         if Path(known.cxx).exists():
             return known
