@@ -88,8 +88,11 @@ def read_prompt(args: argparse.Namespace) -> list[str]:
         return ["-p", args.prompt]
     # A file comes from an editor or a program, not through a shell: its backslashes are meant.
     text = read_file(args.file)
-    # A pipe has been read empty by now; a file may be longer than an argument can be.
-    return ["--no-escape", *(["-f", args.file] if Path(args.file).is_file() else ["-p", text])]
+    # What stands for an open stream (-, /dev/stdin, a pipe) has been read empty by now, and the engine could not read
+    # it again; a file goes by its name, because it may be longer than an argument can be.
+    path = Path(args.file).absolute()
+    by_name = path.is_file() and not str(path).startswith(("/dev/", "/proc/"))
+    return ["--no-escape", *(["-f", args.file] if by_name else ["-p", text])]
 
 
 def read_file(name: str) -> str:

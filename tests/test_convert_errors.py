@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from utils.cli import TritError, run_main
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
+from utils.convert.tokenizer import PRE_TOKENIZERS
 from utils.gguf_types import read_header
 from utils.weight_encodings import ENCODINGS
 
@@ -324,3 +325,57 @@ def test_no_end_token(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (master / "generation_config.json").unlink()
     edit_json(master / "config.json", eos_token_id=None)
     assert "no file names an eos_token_id" in refusal(capsys, master)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architectures": 5},
+        {"architectures": [None]},
+        {"architectures": "BitNetForCausalLM"},
+        {"quantization_config": "bitnet"},
+        {"quantization_config": {"linear_class": ["x"]}},
+        {"rope_parameters": "x"},
+        {"rope_parameters": {"rope_theta": "abc"}},
+        {"rms_norm_eps": "x"},
+        {"rms_norm_eps": None},
+        {"max_position_embeddings": -1},
+        {"max_position_embeddings": "x"},
+        {"hidden_act": ["relu2"]},
+        {"head_dim": "x"},
+        {"tie_word_embeddings": "false"},
+        {"hidden_size": 128.5},
+    ],
+    ids=str,
+)
+def test_values_of_a_wrong_kind(change: dict[str, Any], master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_json(master / "config.json", **change)
+    message = refusal(capsys, master)
+    assert "config.json" in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize("change", [{"pre_tokenizer": "x"}, {"normalizer": "x"}, {"model": "x"}], ids=str)
+def test_tokenizer_parts_of_a_wrong_kind(
+    change: dict[str, Any], master: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_tokenizer(master, **change)
+    assert "tokenizer.json" in refusal(capsys, master)
+
+
+@pytest.mark.parametrize("change", [{"behavior": "Contiguous"}, {"behavior": "Removed"}, {"invert": True}], ids=str)
+def test_known_pattern_used_in_another_way(
+    change: dict[str, Any], master: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (regex,) = [key for key, name in PRE_TOKENIZERS.items() if name == "llama-bpe"]
+    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False, **change}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    edit_tokenizer(master, pre_tokenizer={"type": "Sequence", "pretokenizers": [split, level]})
+    assert "none that is known here" in refusal(capsys, master)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_the_output_is_never_the_input(name: str, master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (master / name).read_bytes()
+    assert run_main(main, [str(master), "--outfile", str(master / name), "--force"]) == 2
+    assert "ends in .gguf" in capsys.readouterr().err
+    assert (master / name).read_bytes() == before

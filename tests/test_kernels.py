@@ -155,6 +155,35 @@ def test_every_row_and_token_tail(tier: Tier, scalar: Tier, m: int) -> None:
         np.testing.assert_array_equal(tier.i2_s(codes[:n], q), expected[:, :n], err_msg=f"n={n}")
 
 
+def test_rows_may_lie_apart(tier: Tier, scalar: Tier) -> None:
+    """Distances of rows and tokens that are not their lengths; what lies between must not be read as data."""
+    rng = np.random.default_rng(SEED)
+    n, m, k = 9, 7, 384
+    codes, q = (
+        rng.integers(0, 256, (n, k // 4 + 32), dtype=np.uint8),
+        rng.integers(-128, 128, (m, k + 64), dtype=np.int8),
+    )
+    u = rng.integers(0, 3, (n, k))
+    codes[:, : k // 4] = pack(u)
+    c = np.zeros((m, n), dtype=np.int32)
+    tier.struct.i2_s(k, codes.ctypes.data, codes.shape[1], n, q.ctypes.data, q.shape[1], m, c.ctypes.data, n)
+    np.testing.assert_array_equal(c, q[:, :k].astype(np.int64) @ u.T)
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 3), (3, 0), (0, 0), (4, 0), (0, 1)])
+def test_nothing_to_do_writes_nothing(tier: Tier, n: int, m: int) -> None:
+    codes, q, c = np.zeros((8, 32), dtype=np.uint8), np.zeros((8, 128), dtype=np.int8), np.full(64, 7, dtype=np.int32)
+    tier.struct.i2_s(128, codes.ctypes.data, 32, n, q.ctypes.data, 128, m, c.ctypes.data, 8)
+    assert (c == 7).all()
+
+
+@pytest.mark.parametrize(("code", "value"), [(3, 127), (3, -128), (2, -128)])
+def test_the_widest_matrix_of_the_contract(tier: Tier, code: int, value: int) -> None:
+    k = 1 << 20
+    codes, q = pack(np.full((1, k), code)), np.full((1, k), value, dtype=np.int8)
+    assert tier.i2_s(codes, q).item() == code * value * k
+
+
 def test_a_row_alone_equals_the_row_in_a_batch(tier: Tier) -> None:
     rng = np.random.default_rng(SEED)
     codes, q = pack(rng.integers(0, 3, (37, 2560))), rng.integers(-128, 128, (33, 2560), dtype=np.int8)
@@ -268,6 +297,18 @@ def test_forced_tier_is_the_one_that_runs(tier: Tier, engine_bin: Path) -> None:
     result = run_selftest(engine_bin, TRIT_TIER=name)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"chosen: {name}"
+
+
+def test_the_best_tier_of_this_cpu_is_chosen(library: ctypes.CDLL, engine_bin: Path) -> None:
+    structs = [library.trit_tier_by_name(name.encode()).contents for name in TIERS]
+    best = max((struct for struct in structs if struct.supported()), key=lambda struct: struct.rank)
+    for value in ("", None):
+        env = {key: text for key, text in os.environ.items() if key != "TRIT_TIER"}
+        if value is not None:
+            env["TRIT_TIER"] = value
+        program = next(path for path in engine_bin.iterdir() if path.stem == "trit-selftest")
+        done = subprocess.run([program], env=env, capture_output=True, text=True, timeout=60)
+        assert done.stdout.splitlines()[-1] == f"chosen: {best.name.decode()}"
 
 
 def test_unknown_forced_tier_is_one_sentence_and_exit_code_2(engine_bin: Path) -> None:

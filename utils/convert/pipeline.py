@@ -23,7 +23,7 @@ from utils.convert.ternary import Declared, check_shape, check_stored, read_tern
 from utils.convert.tokenizer import BpeVocabulary, load_tokenizer
 from utils.convert.verify import Expected, ternary_digest, verify
 from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
-from utils.gguf_types import GGMLQuantizationType
+from utils.gguf_types import GGMLQuantizationType, GGUFWriter
 from utils.weight_encodings import Encoding, check_fits, check_scale
 
 F16_MAX = 65504.0
@@ -61,12 +61,22 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         TritError: the file cannot be written, or reads back differently.
     """
     checkpoint = Checkpoint.open(directory)
-    family = find_family(checkpoint.config)
-    specs = family.tensors(checkpoint.config)
-    declared = Declared.from_config(checkpoint.config, options.master_weights)
-    _check_names(checkpoint, family, specs)
-    planned = [_plan(spec, checkpoint, options) for spec in specs]
-    vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
+    if outfile.suffix in {".safetensors", ".json", ".bin"}:
+        raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
+    try:
+        family = find_family(checkpoint.config)
+        specs = family.tensors(checkpoint.config)
+        declared = Declared.from_config(checkpoint.config, options.master_weights)
+        # A writer without a file: a hyper-parameter of the wrong type or size must not show only when all is written.
+        family.write_hyperparameters(GGUFWriter(None, family.gguf_architecture(checkpoint.config)), checkpoint.config)
+        _check_names(checkpoint, family, specs)
+        planned = [_plan(spec, checkpoint, options) for spec in specs]
+        vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{directory}: a value in config.json or tokenizer.json has not the type or form it must have ({error}); "
+            "compare the file with the model's original"
+        ) from error
     with output_errors(outfile, planned), atomic_output(outfile) as partial:
         writer = StreamWriter(partial, family.gguf_architecture(checkpoint.config))
         try:

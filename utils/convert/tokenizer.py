@@ -122,7 +122,13 @@ def _pre_tokenizer(path: Path, description: Mapping[str, Any]) -> str:
     parts = outer.get("pretokenizers", [outer])
     if not parts or parts[-1].get("type") != "ByteLevel" or parts[-1].get("add_prefix_space"):
         raise UserError(f"{path}: its pre_tokenizer is not byte-level without a prefix space: {outer}")
-    splits = [part.get("pattern", {}).get("Regex", str(part)) for part in parts[:-1]]
+    # The engine keeps each match as a piece, which is what "Isolated" means.
+    splits = [
+        str(part)
+        if part.get("behavior") != "Isolated" or part.get("invert")
+        else part.get("pattern", {}).get("Regex", str(part))
+        for part in parts[:-1]
+    ]
     if parts[-1].get("use_regex", True):
         splits.append(BYTE_LEVEL)
     if len(splits) != 1 or splits[0] not in PRE_TOKENIZERS:

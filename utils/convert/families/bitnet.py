@@ -62,20 +62,21 @@ class BitNet(Family):
                 for source, target, kind, shape in rows
             ]
         specs.append(TensorSpec("model.norm.weight", "output_norm.weight", Kind.NORM, (hidden,)))
-        if not config.get("tie_word_embeddings", False):
+        if not _tied(config):
             specs.append(TensorSpec("lm_head.weight", "output.weight", Kind.EMBEDDING, (vocab, hidden)))
         return specs
 
     def copies(self, config: Mapping[str, Any]) -> dict[str, str]:
         """A tied head is the embedding; some savers write it a second time."""
-        return {"lm_head.weight": "model.embed_tokens.weight"} if config.get("tie_word_embeddings", False) else {}
+        return {"lm_head.weight": "model.embed_tokens.weight"} if _tied(config) else {}
 
     def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
         """The keys that the engine's ``bitnet`` graphs read."""
         heads, kv_heads = _heads(config)
         hidden = positive_int(config, "hidden_size")
         writer.add_vocab_size(positive_int(config, "vocab_size"))
-        writer.add_context_length(int(config.get("max_position_embeddings", DEFAULT_CONTEXT)))
+        context = {"max_position_embeddings": DEFAULT_CONTEXT, **config}
+        writer.add_context_length(positive_int(context, "max_position_embeddings"))
         writer.add_embedding_length(hidden)
         writer.add_block_count(positive_int(config, "num_hidden_layers"))
         writer.add_feed_forward_length(positive_int(config, "intermediate_size"))
@@ -84,6 +85,14 @@ class BitNet(Family):
         writer.add_rope_dimension_count(hidden // heads)
         writer.add_rope_freq_base(rope_theta(config, DEFAULT_THETA))
         writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", DEFAULT_NORM_EPSILON)))
+
+
+def _tied(config: Mapping[str, Any]) -> bool:
+    """Whether the head is the embedding; raises UserError if the value is not a truth value."""
+    tied = config.get("tie_word_embeddings", False)
+    if not isinstance(tied, bool):
+        raise UserError(f"config.json: tie_word_embeddings is {tied!r}, expected true or false")
+    return tied
 
 
 def _heads(config: Mapping[str, Any]) -> tuple[int, int]:
