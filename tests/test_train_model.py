@@ -22,6 +22,15 @@ from utils.train.model import Decoder, DecoderConfig
 from utils.train.tokenizer import BOS, train_tokenizer
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """More threads wait for each other on a busy machine, and so small a model gains little from them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def eager() -> Iterator[None]:
     """transformers compiles its roundings; here they run as they are written."""

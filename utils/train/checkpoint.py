@@ -26,8 +26,7 @@ from utils.train.bitlinear import BitLinear, ternary_weight
 from utils.train.model import Decoder, DecoderConfig
 from utils.train.tokenizer import BOS, EOS, special_id
 
-# Names and places that are no single tokens make longer answers than the usual eight.
-MAX_ANSWER_TOKENS = 24
+MAX_ANSWER_TOKENS = 12
 _QUANTIZATION = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
 
 

@@ -69,7 +69,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engine", choices=("torch", "llama"), default="torch", help="what computes the answers")
     parser.add_argument("--stories", type=int, default=1000, help="how many held-out stories")
     parser.add_argument("--longest", type=int, default=MAX_SENTENCES, help="sentences in the longest stories")
-    parser.add_argument("--strange", action="store_true", help="stories with made-up names, places and verbs")
     parser.add_argument("--seed", type=int, default=1, help="seed of the stories")
     parser.add_argument("--threads", type=int, default=physical_cores(), help="threads to compute with")
     parser.add_argument("--show", type=int, default=3, help="how many wrong answers to print")
@@ -87,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Score one model."""
     arguments = parse_arguments(argv)
     lengths = range(1, arguments.longest + 1)
-    asked = held_out_questions(Random(arguments.seed), arguments.stories, lengths, strange=arguments.strange)
+    asked = held_out_questions(Random(arguments.seed), arguments.stories, lengths)
     prompts = [story.text + question.prompt for story, question in asked]
     if arguments.engine == "torch":
         answers = list(torch_answers(arguments.model, arguments.threads)(prompts))
@@ -95,9 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Server(arguments.model, arguments.threads) as server:
             answers = server.complete(prompts, MAX_ANSWER_TOKENS)
     score = report(asked, answers, arguments.show)
-    kind = "strange held-out" if arguments.strange else "held-out"
     print(
-        f"{score:.1f} % of {len(asked)} {kind} stories answered exactly "
+        f"{score:.1f} % of {len(asked)} held-out stories answered exactly "
         f"({arguments.engine}, {arguments.model.name}, seed {arguments.seed}, 1 to {arguments.longest} sentences)"
     )
     return EXIT_OK

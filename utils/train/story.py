@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from utils.train.words import BABI_MOVES, MOVES, NAMES, PLACES, made_up_word
+from utils.train.words import BABI_MOVES, MOVES, NAMES, PLACES
 
 MAX_SENTENCES = 14
 _HELD_OUT_MODULUS = 16
@@ -91,23 +91,18 @@ def is_held_out(text: str) -> bool:
     return zlib.crc32(text.encode()) % _HELD_OUT_MODULUS == 0
 
 
-def make_story(rng: Random, sentences: int, *, strange: bool = False) -> Story:
+def make_story(rng: Random, sentences: int) -> Story:
     """Invent a story.
 
     A word may be repeated, as in "to the the the garden", in half of the stories: a model has to bear such text.
-    Stories of one person are rare, since they teach to answer with the last place mentioned. In a strange story most
-    names and places and some verbs are made up.
+    Stories of one person are rare, since they teach to answer with the last place mentioned.
     """
     alone = sentences == 1 or rng.random() < 0.05
     people = rng.sample(NAMES, 1 if alone else rng.randint(2, min(_MAX_PEOPLE, sentences)))
-    choices = rng.sample(PLACES, rng.randint(2, _MAX_PLACES))
-    moves = list(MOVES[:BABI_MOVES] if rng.random() < 0.4 else MOVES)
-    if strange:
-        people = [made_up_word(rng, NAMES) if rng.random() < 0.7 else name for name in people]
-        choices = [made_up_word(rng, PLACES) if rng.random() < 0.7 else place for place in choices]
-        moves += [f"{made_up_word(rng, PLACES)}ed to" for _ in range(len(moves) // 2)]
     if rng.random() < 0.06:
         people = [name.lower() for name in people]
+    choices = rng.sample(PLACES, rng.randint(2, _MAX_PLACES))
+    moves = MOVES[:BABI_MOVES] if rng.random() < 0.4 else MOVES
     stutter = rng.choice((0.0, 0.0, 0.1, 0.4))
     may_stay = rng.random() < 0.1
     # Everybody appears: a story about two people in which only one moves would be a story of one person.
@@ -116,9 +111,8 @@ def make_story(rng: Random, sentences: int, *, strange: bool = False) -> Story:
     places: dict[str, str] = {}
     made = []
     for person in turns:
-        options = [place for place in choices if may_stay or place != places.get(person)]
-        # Two made-up places may be the same word.
-        places[person] = rng.choice(options or choices)
+        options = choices if may_stay else [place for place in choices if place != places.get(person)]
+        places[person] = rng.choice(options)
         text = _sentence(rng, person, rng.choice(moves), places[person], stutter)
         made.append(Sentence(person, places[person], text))
     return Story(tuple(made), _pick(rng, _SEPARATORS))
@@ -135,21 +129,19 @@ def ask(rng: Random, story: Story, person: str) -> Question:
     return Question(person, head, tail, f"{space}{person} is in the {story.places[person]}.", style[1])
 
 
-def training_stories(rng: Random, sentences: int, *, strange: bool = False) -> Iterator[Story]:
+def training_stories(rng: Random, sentences: int) -> Iterator[Story]:
     """Endless stories of one length, none of them held out."""
     while True:
-        story = make_story(rng, sentences, strange=strange)
+        story = make_story(rng, sentences)
         if not is_held_out(story.text):
             yield story
 
 
-def held_out_questions(
-    rng: Random, count: int, lengths: range, *, strange: bool = False
-) -> list[tuple[Story, Question]]:
+def held_out_questions(rng: Random, count: int, lengths: range) -> list[tuple[Story, Question]]:
     """``count`` different held-out stories, as many of each length, each with one question."""
     found: dict[str, tuple[Story, Question]] = {}
     while len(found) < count:
-        story = make_story(rng, lengths[len(found) % len(lengths)], strange=strange)
+        story = make_story(rng, lengths[len(found) % len(lengths)])
         if is_held_out(story.text):
             found.setdefault(story.text, (story, ask(rng, story, rng.choice(list(story.places)))))
     return list(found.values())

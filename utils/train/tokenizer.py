@@ -10,7 +10,7 @@ from utils.train.words import MOVES, NAMES, PLACES
 
 BOS = "<|bos|>"
 EOS = "<|eos|>"
-_VOCABULARY_LIMIT = 4096
+_VOCABULARY_LIMIT = 2048
 # Each is one word for GPT-2's split; the last two are the halves of a typed backslash-n between "?" and "Answer".
 _FRAME = (
     "Where", " Where", "where", " where", " now", "Question", " Question", "Q", " Q", "Answer", " Answer", "answer",

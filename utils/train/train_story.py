@@ -20,13 +20,12 @@ from pathlib import Path
 from random import Random
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.fx.experimental import _config as fx_config
 from torch.nn import functional
 
 from utils.cli import EXIT_OK, UserError, run_main
-from utils.train.batches import IGNORED, Batch, make_batch
+from utils.train.batches import IGNORED, Batch, BatchMaker
 from utils.train.checkpoint import load_checkpoint, save_checkpoint
 from utils.train.model import Decoder, DecoderConfig
 from utils.train.story import MAX_SENTENCES
@@ -35,15 +34,12 @@ from utils.train.tokenizer import train_tokenizer
 _LEARNING_RATE = 1e-3
 _WARM_UP_STEPS = 50
 _DECAY_FROM = 0.6
-_DECAY_FROM_AT_LAST = 0.8
 _LAST_RATE = 0.02
 _DESTINATION_WEIGHT = 0.5
 # Answers have about eight tokens, so eight times the share of wrong tokens is about the share of wrong answers.
 _TOKENS_PER_ANSWER = 8
 _COMPETENT = 0.1
 _SINGLE_SENTENCE = 0.03
-_STRANGE_FROM_LENGTH = 5
-_STRANGE_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,8 @@ class State:
     tokens: int = 0
 
 
-def losses(model: Decoder, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Training loss and the share of wrong answer tokens (both float []).
+def losses(model: Decoder, batch: Batch, maker: BatchMaker) -> tuple[Tensor, Tensor]:
+    """Training loss and the share of wrong tokens among the answers' (both float []).
 
     The loss is the cross-entropy of the answers' tokens plus two helpers that exist in training only: the stream after
     block 0 must tell whom the sentence is about, at every token, and after block 1, at each full stop, where they are.
@@ -84,15 +80,13 @@ def losses(model: Decoder, batch: Batch) -> tuple[Tensor, Tensor]:
     labels = batch.answers[asked]
     loss = functional.cross_entropy(logits, labels)
     embedding = model.embed_tokens.weight
-    for state, wanted, weight in (
-        (states[0], batch.subjects, 1.0),
-        (states[1], batch.destinations, _DESTINATION_WEIGHT),
+    for state, wanted, ids, weight in (
+        (states[0], batch.subjects, maker.name_ids, 1.0),
+        (states[1], batch.destinations, maker.place_ids, _DESTINATION_WEIGHT),
     ):
         known = wanted != IGNORED
-        # To choose among the words of this batch is as good as among all, and cheaper.
-        choices, right = torch.unique(wanted[known], return_inverse=True)
         normed = functional.rms_norm(state[known], (state.shape[-1],))
-        loss = loss + weight * functional.cross_entropy(normed @ embedding[choices].t(), right)
+        loss = loss + weight * functional.cross_entropy(normed @ embedding[ids].t(), wanted[known])
     return loss, (logits.detach().argmax(-1) != labels).float().mean()
 
 
@@ -104,41 +98,35 @@ def make_optimizer(model: Decoder) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=_LEARNING_RATE, betas=(0.9, 0.98), fused=True)
 
 
-def learning_rate(step: int, progress: float, decay_from: float) -> float:
-    """Linear warm-up, constant until ``decay_from``, then linear down to 2 % at the end (progress 1)."""
-    decay = 1 - (1 - _LAST_RATE) * max(0.0, min(1.0, (progress - decay_from) / (1 - decay_from)))
+def learning_rate(step: int, progress: float) -> float:
+    """Linear warm-up, constant until 60 % of the training, then linear down to 2 %."""
+    decay = 1 - (1 - _LAST_RATE) * max(0.0, min(1.0, (progress - _DECAY_FROM) / (1 - _DECAY_FROM)))
     return _LEARNING_RATE * min(1.0, (step + 1) / _WARM_UP_STEPS) * decay
 
 
-def train(
-    model: Decoder, tokenizer: Tokenizer, plan: Plan, rng: Random, size: int, device: str = "cpu"
-) -> Iterator[State]:
+def train(model: Decoder, maker: BatchMaker, plan: Plan, rng: Random, device: str) -> Iterator[State]:
     """Train in place and yield the state after every step.
 
     Curriculum by competence: stories have 1 to ``longest`` sentences, and ``longest`` grows by one whenever fewer than
-    about a tenth of the answers about the longest ones are wrong. Made-up words come in when it has grown a little.
+    about a tenth of the answers about the longest ones are wrong.
 
     Args:
         model: In training mode, on ``device``.
-        tokenizer: Its vocabulary.
+        maker: Source of batches.
         plan: When to end.
-        rng: Source of everything random but the start weights.
-        size: Documents per step, as in :func:`make_batch`.
+        rng: Source of the stories' lengths.
         device: Where the model is.
     """
     optimizer = make_optimizer(model)
-    state, decay_from = State(), _DECAY_FROM
+    state = State()
+    maker.name_ids, maker.place_ids = maker.name_ids.to(device), maker.place_ids.to(device)
     while (progress := plan.progress(state.step)) < 1:
-        if state.longest < MAX_SENTENCES:
-            # What is not learnt before the decay is hardly learnt any more.
-            decay_from = max(decay_from, min(progress, _DECAY_FROM_AT_LAST))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, progress, decay_from)
+            group["lr"] = learning_rate(state.step, progress)
         sentences = 1 if rng.random() < _SINGLE_SENTENCE else rng.randint(2, state.longest)
-        strange = state.longest >= _STRANGE_FROM_LENGTH and rng.random() < _STRANGE_SHARE
-        batch = make_batch(tokenizer, rng, sentences, size, strange=strange)
+        batch = maker.make(sentences)
         batch = Batch(*(tensor.to(device) for tensor in vars(batch).values()))
-        loss, wrong = losses(model, batch)
+        loss, wrong = losses(model, batch, maker)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -146,10 +134,11 @@ def train(
         state.step += 1
         state.loss = loss.item()
         state.tokens += batch.ids.numel()
-        if sentences >= state.longest - 1 and not strange:
+        if sentences >= state.longest - 1:
             state.wrong = 0.9 * state.wrong + 0.1 * min(1.0, _TOKENS_PER_ANSWER * wrong.item())
         if state.wrong < _COMPETENT and state.longest < MAX_SENTENCES:
-            state.longest += 1
+            # The next length has to show its own competence.
+            state.longest, state.wrong = state.longest + 1, 2 * _COMPETENT
         yield state
 
 
@@ -199,7 +188,8 @@ def report(state: State, plan: Plan, last: bool) -> None:
     seconds = time.monotonic() - plan.seconds_at_start
     line = (
         f"{plan.progress(state.step):4.0%}  step {state.step}  loss {state.loss:.3f}  sentences <= {state.longest}  "
-        f"wrong answers {state.wrong:.3f}  {state.tokens / seconds / 1000:.1f}k tokens/s  {seconds:.0f} s"
+        f"wrong {state.wrong:.3f}  "
+        f"{state.tokens / seconds / 1000:.1f}k tokens/s  {seconds:.0f} s"
     )
     if sys.stderr.isatty():
         print(f"\r{line:<110}", end="\n" if last else "", file=sys.stderr, flush=True)
@@ -233,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{parameters:,} parameters, products in {str(dtype).removeprefix('torch.')}", file=sys.stderr)
     plan = Plan(arguments.minutes, arguments.steps, time.monotonic())
     state = State()
-    for state in train(model, tokenizer, plan, rng, arguments.batch, arguments.device):
+    for state in train(model, BatchMaker(tokenizer, rng, arguments.batch), plan, rng, arguments.device):
         report(state, plan, last=False)
     report(state, plan, last=True)
     save_checkpoint(model.cpu(), tokenizer, arguments.out, master=arguments.master_weights)

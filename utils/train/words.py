@@ -2,14 +2,10 @@
 """The words of the stories.
 
 All of bAbI task 1's are among them (Weston et al., 2015, "Towards AI-Complete Question Answering"). Every name, and the
-first word of every place, is one token of the bundled model's vocabulary, alone and after a space. Made-up words teach
-a model to bear words that are not listed here.
+first word of every place, is one token of the bundled model's vocabulary, alone and after a space.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from random import Random
 
 # The names of the bAbI tasks come first.
 _NAMES = """
@@ -26,33 +22,21 @@ Rebecca Laura Amy Angela Anna Emma Nicole Helen Samantha Katherine Christine Rac
 Victoria Kelly Lauren Joan Evelyn Megan Andrea Hannah Martha Gloria Teresa Ann Sara Jean Alice Abigail Julia Sophia
 Grace Diana Natalie Charlotte Marie Mia Ella Eva Zoe Chloe Lucy Ava Nina Kate Jane Sofia Eve Ana Rosa Elena Fatima
 Aisha Yuki Priya Ingrid Olga Clara Claire Rose Ruby Sally Molly Holly Wendy Tina Vera Iris Fiona Eleanor Isabella
-Bella Daisy Tara Kenji Hiroshi Haruto Sakura Aiko Akira Mei Ming Lin Chen Jin Minh Arjun Anika Deepa Vikram Sanjay
-Anil Sunita Kavita Mohammed Yusuf Hassan Ibrahim Khalid Layla Zara Noor Leila Samira Amina Mateo Diego Miguel Jose
-Javier Sergio Marco Luca Giulia Francesca Lucia Carmen Isabel Pierre Claude Sophie Camille Amelie Dmitri Boris Natasha
-Katya Nadia Tomas Jan Piotr Anders Erik Bjorn Astrid Freya Greta Heidi Klaus Otto Fritz Kwame Kofi Amara Zuri Jamal
-Malik Imani Savannah Scarlett Harper Riley Aria Nora Hazel Violet Aurora Stella Ellie Maya Naomi Willow Ivy Piper
-Quinn Jordan Taylor Morgan Casey Jamie Robin Avery Parker Cameron Dylan Hunter Austin Caleb Isaac Gabriel Julian Levi
-Wyatt Carter Sebastian Aiden Grayson Lincoln Eli Nolan Xavier Miles Ezra Silas Jasper Bruno Rex
+Bella Daisy Tara
 """
 NAMES = tuple(_NAMES.split())
 
 # The first words all differ, so the first token already says which place it is. bAbI's places come first.
 PLACES = (
     "bathroom", "bedroom", "garden", "hallway", "kitchen", "office", "school", "park", "cinema",
-    "airport", "apartment", "aquarium", "arcade", "archive", "arena", "attic", "auditorium", "backyard", "bakery",
-    "balcony", "bank", "bar", "barn", "basement", "beach", "boat", "bookstore", "bridge", "bus", "cabin", "cafe",
-    "cafeteria", "campus", "canteen", "canyon", "car", "castle", "cave", "cellar", "chapel", "church", "city",
-    "classroom", "cliff", "clinic", "closet", "club", "conservatory", "corridor", "cottage", "courthouse",
-    "courtyard", "den", "desert", "diner", "dock", "dormitory", "driveway", "dungeon", "embassy", "factory", "farm",
-    "field", "forest", "fountain", "foyer", "gallery", "garage", "greenhouse", "gym", "harbor", "harbour", "hill",
-    "hospital", "hotel", "house", "hut", "island", "jail", "jungle", "lab", "laboratory", "lake", "laundry",
-    "library", "lighthouse", "lobby", "loft", "lounge", "mall", "mansion", "marina", "market", "meadow", "mill",
-    "monastery", "mosque", "mountain", "museum", "nursery", "observatory", "orchard", "palace", "pantry", "pavilion",
-    "pharmacy", "pier", "plane", "playground", "plaza", "pool", "porch", "port", "prison", "pub", "ranch",
-    "reception", "restaurant", "river", "roof", "rooftop", "sauna", "shed", "ship", "shop", "spa", "square", "stable",
-    "stadium", "station", "store", "studio", "study", "subway", "supermarket", "tavern", "temple", "tent", "terrace",
-    "theater", "theatre", "tower", "town", "treehouse", "tunnel", "university", "valley", "vault", "villa",
-    "village", "vineyard", "warehouse", "waterfall", "wharf", "woods", "workshop", "yard", "zoo",
+    "airport", "apartment", "attic", "backyard", "bakery", "balcony", "bank", "bar", "barn", "basement", "beach",
+    "bookstore", "bridge", "cabin", "cafe", "castle", "cave", "cellar", "church", "city", "classroom", "closet",
+    "club", "corridor", "courtyard", "factory", "farm", "field", "forest", "gallery", "garage", "greenhouse", "gym",
+    "harbor", "hospital", "hotel", "house", "island", "lab", "laboratory", "lake", "laundry", "library", "lobby",
+    "lounge", "mall", "market", "meadow", "mountain", "museum", "nursery", "palace", "pantry", "pharmacy",
+    "playground", "pool", "porch", "pub", "restaurant", "river", "roof", "shed", "shop", "stadium", "station",
+    "store", "studio", "study", "supermarket", "temple", "terrace", "theater", "theatre", "tower", "town", "tunnel",
+    "university", "valley", "village", "warehouse", "workshop", "yard", "zoo",
     "dining room", "living room", "meeting room", "parking lot", "swimming pool", "train station",
 )  # fmt: skip
 
@@ -69,9 +53,3 @@ MOVES = (
     "walked back to", "walked into", "walked over to", "walked to", "wandered into", "wandered to", "went down to",
     "went into", "went off to", "went over to", "went straight to", "went up to",
 )  # fmt: skip
-
-
-def made_up_word(rng: Random, words: Sequence[str]) -> str:
-    """The first half of one word and the second half of another, such as "Danona" of "Daniel" and "Winona"."""
-    first, second = rng.sample(words, 2)
-    return first[: (len(first) + 1) // 2] + second[len(second) // 2 :]
