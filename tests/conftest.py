@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 
 from utils.cli import ROOT, UserError
 from utils.host import BUNDLED_MODEL, ENGINE_BIN, engine_binary, gguf_path
+
+# Shells start background jobs with SIGINT ignored, and programs inherit that: the tests of Ctrl-C would test nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Set by `setup_env.py --test`, which builds the engine first: there a missing engine is a failure, not a skip.
 REQUIRE_ENGINE = os.environ.get("TRIT_REQUIRE_ENGINE") == "1"
