@@ -13,13 +13,9 @@ from utils.cli import TritError, capture
 from utils.setup.compiler import ZIG_REQUIREMENT, compile_probe
 from utils.setup.context import Compiler, Setup
 
-# Left alone, zig compiles for the CPU it runs on; others compile for any, unless -march says otherwise. The last wins.
-_TOOLS = {
-    "zig-cc": "cc -mcpu=baseline",
-    "zig-c++": "c++ -mcpu=baseline",
-    "zig-ar": "ar",
-    "zig-ranlib": "ranlib",
-}
+_TOOLS = {"zig-cc": "cc", "zig-c++": "c++", "zig-ar": "ar", "zig-ranlib": "ranlib"}
+# Left alone, zig compiles for the CPU it runs on; others do so only where -march=native follows, which wins over this.
+_ANY_CPU = "-mcpu=baseline"
 
 
 def zig_compiler(setup: Setup) -> Compiler:
@@ -36,21 +32,27 @@ def zig_compiler(setup: Setup) -> Compiler:
         code, output = capture(locate)
     zig = Path(output.strip()) / ("zig.exe" if os.name == "nt" else "zig")
     version = capture([zig, "version"])[1].strip()
-    tools = {name: _wrapper(setup.python.parent / name, zig, words) for name, words in _TOOLS.items()}
+    tools = {name: _wrapper(setup.python.parent / name, zig, word) for name, word in _TOOLS.items()}
     complaint = compile_probe(tools["zig-cc"], tools["zig-c++"])
     if complaint:
         raise TritError(f"zig {version} {complaint}; use another --compiler")
-    # zig links its C++ library into everything: two libraries with a copy each free each other's objects.
-    defines = {"CMAKE_AR": tools["zig-ar"], "CMAKE_RANLIB": tools["zig-ranlib"], "BUILD_SHARED_LIBS": "OFF"}
+    defines = {
+        "CMAKE_AR": tools["zig-ar"],
+        "CMAKE_RANLIB": tools["zig-ranlib"],
+        "CMAKE_C_FLAGS": _ANY_CPU,
+        "CMAKE_CXX_FLAGS": _ANY_CPU,
+        # zig links its C++ library into everything: two libraries with a copy each free each other's objects.
+        "BUILD_SHARED_LIBS": "OFF",
+    }
     return Compiler(f"zig {version}", tools["zig-cc"], tools["zig-c++"], defines)
 
 
-def _wrapper(path: Path, zig: Path, words: str) -> str:
+def _wrapper(path: Path, zig: Path, word: str) -> str:
     """Write a script that calls one of zig's tools."""
     if os.name == "nt":
         path = path.with_suffix(".cmd")
-        path.write_text(f'@"{zig}" {words} %*\r\n', newline="")
+        path.write_text(f'@"{zig}" {word} %*\r\n', newline="")
     else:
-        path.write_text(f'#!/bin/sh\nexec "{zig}" {words} "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec "{zig}" {word} "$@"\n')
         path.chmod(0o755)
     return str(path)
