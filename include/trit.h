@@ -56,6 +56,68 @@ typedef void (*trit_quantize_fn)(int64_t k, const float* x, int8_t* q, float* sc
 typedef void (*trit_i2_s_fn)(int64_t k, const uint8_t* w, size_t w_row_bytes, int n, const int8_t* q,
                              size_t q_row_bytes, int m, int32_t* c, size_t c_stride);
 
+/// Packings of a panel: 64 rows of codes in the order in which the kernels read them. docs/encodings.md has the
+/// bytes; src/panel.cpp writes them.
+typedef enum trit_packing {
+    TRIT_PACKING_2_BITS = 0,   ///< four codes in a byte, any code 0..3
+    TRIT_PACKING_5_TRITS = 1,  ///< five codes in a byte (1.6 bits), codes 0..2 only
+    TRIT_PACKING_COUNT = 2,
+} trit_packing;
+
+enum {
+    TRIT_PANEL_ROWS = 64,
+    /// Every panel starts at a multiple of this.
+    TRIT_PANEL_ALIGN = 64,
+    /// A kernel may read this many bytes behind a token's k activations; their values do not matter.
+    TRIT_PANEL_OVERREAD = 32,
+};
+/// Widest matrix of the panel kernels: 192 * 128 * 4 * k / 16 stays below 2^31.
+#define TRIT_PANEL_MAX_K ((int64_t)1 << 18)
+
+/// Integer products of one panel and int8 activations: c[j][i] = sum over l of u[i][l] * q[j][l].
+///
+/// Exact like trit_i2_s_fn: no intermediate saturates or wraps, one token alone gives the same bits as inside
+/// a batch.
+///
+/// @param k            inputs, a multiple of 32, at most TRIT_PANEL_MAX_K
+/// @param panel        trit_panel_bytes(packing, k) bytes, aligned to TRIT_PANEL_ALIGN
+/// @param q            int8 [m, k]; TRIT_PANEL_OVERREAD bytes behind each row may be read
+/// @param q_row_bytes  distance of two tokens in q, >= k
+/// @param m            tokens, >= 0
+/// @param c            int32 [m, TRIT_PANEL_ROWS], written
+typedef void (*trit_panel_fn)(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
+                              int32_t* c);
+
+/// Turns one token's sums into results: out[i] = float(c[i] - act_sum) / act_scale * w_scale[i * w_step].
+///
+/// Float32, in this order, each step rounded: what training computes, for |c - act_sum| < 2^24.
+///
+/// @param n       rows, 1 to TRIT_PANEL_ROWS
+/// @param c       int32 [TRIT_PANEL_ROWS], readable to its end
+/// @param w_step  0: one weight scale for all rows; 1: float [n], one for each
+/// @param out     float [n], written; no alignment needed
+typedef void (*trit_finish_fn)(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale,
+                               int w_step, float* out);
+
+/// Adds one group's sums of one token: acc[i] += float(c[i] - act_sum) * act_step * float(w_scale[i]).
+///
+/// Float32, in this order, each step rounded, no fused multiply-add.
+///
+/// @param c         int32 [TRIT_PANEL_ROWS]
+/// @param act_step  what one unit of the group's int8 activations is worth
+/// @param w_scale   IEEE half precision [TRIT_PANEL_ROWS]
+/// @param acc       float [TRIT_PANEL_ROWS], updated
+typedef void (*trit_accumulate_fn)(const int32_t* c, int32_t act_sum, float act_step, const uint16_t* w_scale,
+                                   float* acc);
+
+/// Measuring loops of the roofline tool.
+///
+/// mac_loop: `rounds` rounds of independent int8 multiply-accumulates in registers; returns how many were
+/// done. read_loop: reads `bytes` (a multiple of 4096) at `data` in one linear stream with prefetch `ahead` bytes
+/// before the loads (0: none); returns something that depends on every byte.
+typedef int64_t (*trit_mac_loop_fn)(int64_t rounds);
+typedef uint64_t (*trit_read_loop_fn)(const uint8_t* data, size_t bytes, size_t ahead);
+
 /// One instruction set's kernels. src/tiers/<name>.cpp defines `trit_tier_<name>`.
 typedef struct trit_tier {
     const char* name;      ///< file stem, value of TRIT_TIER
@@ -64,7 +126,23 @@ typedef struct trit_tier {
     int (*supported)(void);
     trit_quantize_fn quantize;
     trit_i2_s_fn i2_s;
+    trit_panel_fn panel[TRIT_PACKING_COUNT];  ///< NULL: no kernel for this packing
+    trit_finish_fn finish;
+    trit_accumulate_fn accumulate;
+    trit_mac_loop_fn mac_loop;
+    trit_read_loop_fn read_loop;
 } trit_tier;
+
+/// Bytes of one panel of 64 rows: a multiple of TRIT_PANEL_ALIGN.
+TRIT_API size_t trit_panel_bytes(trit_packing packing, int64_t k);
+/// Writes one panel.
+///
+/// @param rows       1 to TRIT_PANEL_ROWS; rows that are missing are filled up
+/// @param codes      uint8 [rows, k], each 0..3
+/// @param row_bytes  distance of two rows in codes
+/// @return 1; 0 if the packing cannot hold one of the codes (code 3 among five trits)
+TRIT_API int trit_panel_pack(trit_packing packing, int64_t k, int rows, const uint8_t* codes, size_t row_bytes,
+                             uint8_t* panel);
 
 /// Number of tiers compiled in, those that this CPU cannot run included.
 TRIT_API int trit_tier_count(void);

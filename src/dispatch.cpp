@@ -110,6 +110,7 @@ unsigned detect_x86() {
     }
     cpuid(1, 0, r);
     const bool fma = (r[2] >> 12) & 1;
+    const bool f16c = (r[2] >> 29) & 1;
     const bool osxsave = (r[2] >> 27) & 1;
     const unsigned saved = osxsave ? xcr0() : 0;
     const bool ymm = (saved & 0x06u) == 0x06u;
@@ -119,13 +120,20 @@ unsigned detect_x86() {
     if (ymm) {
         found |= (r[1] >> 5) & 1 ? TRIT_X86_AVX2 : 0u;
         found |= fma ? TRIT_X86_FMA : 0u;
+        found |= f16c ? TRIT_X86_F16C : 0u;
     }
     if (zmm) {
         found |= (r[1] >> 16) & 1 ? TRIT_X86_AVX512F : 0u;
         found |= (r[1] >> 17) & 1 ? TRIT_X86_AVX512DQ : 0u;
         found |= (r[1] >> 30) & 1 ? TRIT_X86_AVX512BW : 0u;
         found |= (r[1] >> 31) & 1 ? TRIT_X86_AVX512VL : 0u;
+        found |= (r[2] >> 1) & 1 ? TRIT_X86_AVX512VBMI : 0u;
         found |= (r[2] >> 11) & 1 ? TRIT_X86_AVX512VNNI : 0u;
+    }
+    const unsigned subleaves = r[0];
+    if (ymm && subleaves >= 1) {
+        cpuid(7, 1, r);
+        found |= (r[0] >> 4) & 1 ? TRIT_X86_AVXVNNI : 0u;
     }
     return found;
 }

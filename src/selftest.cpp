@@ -66,6 +66,55 @@ bool sums_equal(const trit_tier& tier, const Problem& p, int m) {
     return expected == actual;
 }
 
+/// Panel kernels: sums of all tokens, then what the floating-point ends make of them, equal in every bit.
+bool panel_equal(const trit_tier& tier, Random& random, trit_packing packing, int64_t k, Fill fill) {
+    const size_t width = static_cast<size_t>(k);
+    const size_t q_row_bytes = width + TRIT_PANEL_OVERREAD;
+    std::vector<uint8_t> codes(TRIT_PANEL_ROWS * width);
+    std::vector<int8_t> q(kTokens * q_row_bytes);
+    const uint32_t kinds = packing == TRIT_PACKING_2_BITS ? 4 : 3;
+    for (uint8_t& code : codes) {
+        code = static_cast<uint8_t>(fill == Fill::kRandom ? random.next() % kinds : kinds - 1);
+    }
+    for (int8_t& value : q) {
+        value = fill == Fill::kRandom    ? static_cast<int8_t>(random.next() & 0xFF)
+                : fill == Fill::kHighest ? int8_t{127}
+                                         : int8_t{-128};
+    }
+    std::vector<uint8_t> memory(trit_panel_bytes(packing, k) + TRIT_PANEL_ALIGN);
+    uint8_t* panel =
+        memory.data() + (TRIT_PANEL_ALIGN - reinterpret_cast<uintptr_t>(memory.data()) % TRIT_PANEL_ALIGN);
+    trit_panel_pack(packing, k, TRIT_PANEL_ROWS, codes.data(), width, panel);
+    for (int m = 1; m <= kTokens; ++m) {
+        const size_t sums = static_cast<size_t>(m) * TRIT_PANEL_ROWS;
+        std::vector<int32_t> expected(sums + 1, kGuard);
+        std::vector<int32_t> actual = expected;
+        trit_tier_scalar.panel[packing](k, panel, q.data(), q_row_bytes, m, expected.data());
+        tier.panel[packing](k, panel, q.data(), q_row_bytes, m, actual.data());
+        if (expected != actual) {
+            return false;
+        }
+        std::vector<float> out[2] = {std::vector<float>(TRIT_PANEL_ROWS, 1.0f),
+                                     std::vector<float>(TRIT_PANEL_ROWS, 1.0f)};
+        std::vector<float> scales(TRIT_PANEL_ROWS);
+        std::vector<uint16_t> halves(TRIT_PANEL_ROWS);
+        for (int i = 0; i < TRIT_PANEL_ROWS; ++i) {
+            scales[i] = static_cast<float>(random.next()) / 1e9f;
+            halves[i] = static_cast<uint16_t>(random.next() % 0x7C00u);  // any finite one
+        }
+        const trit_tier* both[2] = {&trit_tier_scalar, &tier};
+        for (int which = 0; which < 2; ++which) {
+            const int n = TRIT_PANEL_ROWS - m;  // every tail
+            both[which]->finish(n, expected.data(), 77, 3.7f, scales.data(), m % 2, out[which].data());
+            both[which]->accumulate(expected.data(), -5, 0.37f, halves.data(), out[which].data());
+        }
+        if (std::memcmp(out[0].data(), out[1].data(), TRIT_PANEL_ROWS * sizeof(float)) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool quantize_equal(const trit_tier& tier, Random& random, int64_t k, float magnitude) {
     const size_t n = static_cast<size_t>(k);
     std::vector<float> x(n);
@@ -106,6 +155,20 @@ int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
         for (const float magnitude : {0.0f, 1e-7f, 1.0f, 12345.678f, 3e38f}) {
             if (!quantize_equal(*tier, random, k, magnitude)) {
                 return failed(message, message_bytes, "quantize", k, 1);
+            }
+        }
+    }
+    for (int packing = 0; packing < TRIT_PACKING_COUNT; ++packing) {
+        if (tier->panel[packing] == nullptr) {
+            continue;
+        }
+        for (const int64_t k : {int64_t{32}, int64_t{64}, int64_t{672}}) {
+            for (const Fill fill : {Fill::kRandom, Fill::kHighest, Fill::kLowest}) {
+                if (!panel_equal(*tier, random, static_cast<trit_packing>(packing), k, fill)) {
+                    return failed(message, message_bytes,
+                                  packing == TRIT_PACKING_2_BITS ? "panel of 2 bits" : "panel of 5 trits", k,
+                                  kTokens);
+                }
             }
         }
     }

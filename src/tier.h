@@ -29,8 +29,10 @@
 /// In front of a loop over registers: without full unrolling the register array would live in memory.
 #if defined(__GNUC__)
 #define TRIT_UNROLL _Pragma("GCC unroll 8")
+#define TRIT_UNROLL_24 _Pragma("GCC unroll 24")
 #else
 #define TRIT_UNROLL
+#define TRIT_UNROLL_24
 #endif
 
 #ifdef TRIT_X86
@@ -43,6 +45,9 @@ enum trit_x86_feature : unsigned {
     TRIT_X86_AVX512VL = 1u << 4,
     TRIT_X86_AVX512DQ = 1u << 5,
     TRIT_X86_AVX512VNNI = 1u << 6,
+    TRIT_X86_AVX512VBMI = 1u << 7,
+    TRIT_X86_F16C = 1u << 8,
+    TRIT_X86_AVXVNNI = 1u << 9,
 };
 
 /// 1 if this CPU has all of `features`.

@@ -125,9 +125,7 @@ def test_silu_architecture_computes_something_else(engine_bin: Path, tiny_gguf: 
 
 
 @pytest.mark.parametrize("damage", ["code", "scale"])
-def test_check_tensors_refuses_what_is_not_ternary(
-    engine_bin: Path, tiny_gguf: Path, tmp_path: Path, damage: str
-) -> None:
+def test_what_is_not_ternary_is_refused(engine_bin: Path, tiny_gguf: Path, tmp_path: Path, damage: str) -> None:
     name = "blk.1.ffn_down.weight"
     raw = read_header(tiny_gguf).tensors[name].read(tiny_gguf)
     if damage == "code":
@@ -135,10 +133,14 @@ def test_check_tensors_refuses_what_is_not_ternary(
     else:
         raw[-32:-28] = np.frombuffer(np.float32(np.nan).tobytes(), dtype=np.uint8)
     broken = rewrite(tiny_gguf, tmp_path / "broken.gguf", data={name: raw})
-    result = complete(engine_bin, broken, "--check-tensors")
+    result = complete(engine_bin, broken)  # noticed while the weights are packed
+    assert result.returncode == 1
+    fault = {"code": "holds a code that stands for no weight", "scale": "has a scale that is no number"}[damage]
+    assert f"the i2_s tensor {name} {fault}" in result.stderr
+    result = complete(engine_bin, broken, "--no-repack", "--check-tensors")
     assert result.returncode != 0
     assert name in result.stderr and "invalid data" in result.stderr
-    assert complete(engine_bin, tiny_gguf, "--check-tensors").returncode == 0
+    assert complete(engine_bin, tiny_gguf, "--no-repack", "--check-tensors").returncode == 0
 
 
 def test_truncated_file_is_refused(engine_bin: Path, tiny_gguf: Path, tmp_path: Path) -> None:

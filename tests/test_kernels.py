@@ -41,6 +41,22 @@ I2_S_FN = ctypes.CFUNCTYPE(
     ctypes.c_void_p,
     ctypes.c_size_t,
 )
+PANEL_FN = ctypes.CFUNCTYPE(
+    None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
+)
+FINISH_FN = ctypes.CFUNCTYPE(
+    None,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_float,
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_void_p,
+)
+ACCUMULATE_FN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_void_p, ctypes.c_void_p)
+MAC_LOOP_FN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
+READ_LOOP_FN = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
 
 
 class TierStruct(ctypes.Structure):
@@ -51,6 +67,11 @@ class TierStruct(ctypes.Structure):
         ("supported", SUPPORTED_FN),
         ("quantize", QUANTIZE_FN),
         ("i2_s", I2_S_FN),
+        ("panel", PANEL_FN * 2),
+        ("finish", FINISH_FN),
+        ("accumulate", ACCUMULATE_FN),
+        ("mac_loop", MAC_LOOP_FN),
+        ("read_loop", READ_LOOP_FN),
     )
 
 
@@ -326,6 +347,14 @@ def selftest_message(library: ctypes.CDLL, tier: TierStruct) -> str:
     return message.value.decode()
 
 
+def variant(tier: Tier, **functions: object) -> TierStruct:
+    """A copy of a tier's descriptor with other functions."""
+    copy = TierStruct.from_buffer_copy(tier.struct)
+    for name, function in functions.items():
+        setattr(copy, name, function)
+    return copy
+
+
 @pytest.mark.parametrize("fault", ["one token", "fifteen tokens", "wide", "highest", "lowest", "past the end"])
 def test_selftest_notices_a_wrong_product(library: ctypes.CDLL, scalar: Tier, fault: str) -> None:
     @I2_S_FN
@@ -343,7 +372,7 @@ def test_selftest_notices_a_wrong_product(library: ctypes.CDLL, scalar: Tier, fa
         index = m * n if fault == "past the end" else (m - 1) * c_stride + n - 1
         ctypes.cast(c, ctypes.POINTER(ctypes.c_int))[index] += applies
 
-    broken = TierStruct(b"broken", b"", 1, scalar.struct.supported, scalar.struct.quantize, wrong)
+    broken = variant(scalar, i2_s=wrong)
     message = selftest_message(library, broken)
     assert "i2_s" in message and "scalar reference" in message
     assert selftest_message(library, scalar.struct) == ""
@@ -361,5 +390,5 @@ def test_selftest_notices_a_wrong_quantisation(library: ctypes.CDLL, scalar: Tie
         else:
             total[0] += 1
 
-    broken = TierStruct(b"broken", b"", 1, scalar.struct.supported, wrong, scalar.struct.i2_s)
+    broken = variant(scalar, quantize=wrong)
     assert "quantize" in selftest_message(library, broken)

@@ -2,6 +2,7 @@
 /// Tier scalar: plain loops, always compiled, on every CPU. This file is the definition of "correct".
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 
 #include "tier.h"
@@ -49,6 +50,97 @@ void i2_s(int64_t k, const uint8_t* w, size_t w_row_bytes, int n, const int8_t* 
     }
 }
 
+/// The code of one weight, from the bytes that src/panel.cpp describes.
+int panel_code(trit_packing packing, int64_t k, const uint8_t* panel, int row, int64_t input) {
+    const int64_t lane = row % 16 * 4 + input % 4;
+    if (packing == TRIT_PACKING_2_BITS) {
+        const uint8_t byte = panel[input / 16 * 256 + row / 16 * 64 + lane];
+        return byte >> (2 * (input % 16 / 4)) & 3;
+    }
+    const int64_t half = row / 32 * ((k + 19) / 20 * 128);
+    int byte = panel[half + input / 20 * 128 + row % 32 / 16 * 64 + lane];
+    for (int64_t field = input % 20 / 4; field > 0; --field) {
+        byte /= 3;
+    }
+    return byte % 3;
+}
+
+template <trit_packing kPacking>
+void panel(int64_t k, const uint8_t* w, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
+    std::memset(c, 0, static_cast<size_t>(m) * TRIT_PANEL_ROWS * sizeof(*c));
+    for (int64_t l = 0; l < k; ++l) {
+        for (int i = 0; i < TRIT_PANEL_ROWS; ++i) {
+            const int u = panel_code(kPacking, k, w, i, l);
+            for (int j = 0; j < m; ++j) {
+                c[j * TRIT_PANEL_ROWS + i] +=
+                    u * q[static_cast<size_t>(j) * q_row_bytes + static_cast<size_t>(l)];
+            }
+        }
+    }
+}
+
+void finish(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale, int w_step,
+            float* out) {
+    for (int i = 0; i < n; ++i) {
+        out[i] = static_cast<float>(c[i] - act_sum) / act_scale * w_scale[i * w_step];
+    }
+}
+
+/// IEEE half to single precision, exact.
+float half_to_float(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+    const uint32_t exponent = half >> 10 & 0x1Fu;
+    const uint32_t fraction = half & 0x3FFu;
+    float value = 0.0f;
+    if (exponent == 0) {
+        value = static_cast<float>(fraction) * 0x1p-24f;
+        return sign != 0 ? -value : value;
+    }
+    const uint32_t bits = sign | (exponent == 31 ? 0xFFu : exponent + 112) << 23 | fraction << 13;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
+void accumulate(const int32_t* c, int32_t act_sum, float act_step, const uint16_t* w_scale, float* acc) {
+    for (int i = 0; i < TRIT_PANEL_ROWS; ++i) {
+        acc[i] += static_cast<float>(c[i] - act_sum) * act_step * half_to_float(w_scale[i]);
+    }
+}
+
+int64_t mac_loop(int64_t rounds) {
+    int32_t acc[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    volatile int8_t seed = 3;
+    const int8_t a = seed;
+    for (int64_t round = 0; round < rounds; ++round) {
+        for (int i = 0; i < 8; ++i) {
+            acc[i] += a * static_cast<int8_t>(round + i);
+        }
+    }
+    volatile int32_t sink = acc[0] + acc[1] + acc[2] + acc[3] + acc[4] + acc[5] + acc[6] + acc[7];
+    (void)sink;
+    return 8 * rounds;
+}
+
+uint64_t read_loop(const uint8_t* data, size_t bytes, size_t) {
+    uint64_t sum = 0;
+    for (size_t i = 0; i < bytes; i += 8) {
+        uint64_t word = 0;
+        std::memcpy(&word, data + i, sizeof(word));
+        sum ^= word;
+    }
+    return sum;
+}
+
 }  // namespace
 
-extern "C" const trit_tier trit_tier_scalar = {"scalar", "nothing", 0, always, quantize, i2_s};
+extern "C" const trit_tier trit_tier_scalar = {"scalar",
+                                               "nothing",
+                                               0,
+                                               always,
+                                               quantize,
+                                               i2_s,
+                                               {panel<TRIT_PACKING_2_BITS>, panel<TRIT_PACKING_5_TRITS>},
+                                               finish,
+                                               accumulate,
+                                               mac_loop,
+                                               read_loop};

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT
+/// The buffer type whose tensors are ternary weights as panels, packed while the model loads.
+#ifndef TRIT_GGML_REPACK_H
+#define TRIT_GGML_REPACK_H
+
+#include "encodings.h"
+#include "ggml-backend.h"
+#include "ggml.h"
+#include "packed_matrix.h"
+
+namespace trit {
+
+/// How a ggml type holds ternary weights; nullptr for other types.
+const Encoding* encoding_of(ggml_type type);
+
+Shape shape_of(const ggml_tensor* w);
+
+/// Whether `w` (of any buffer) can be packed for the chosen tier.
+bool can_pack(const ggml_tensor* w);
+
+/// Buffer functions; `type` is the buffer type itself.
+ggml_backend_buffer_t alloc_packed_buffer(ggml_backend_buffer_type_t type, size_t size);
+size_t packed_size(ggml_backend_buffer_type_t type, const ggml_tensor* w);
+
+}  // namespace trit
+
+#endif  // TRIT_GGML_REPACK_H

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MIT
+/// A stack of ternary matrices as panels in one block of memory: a header, then the panels.
+///
+///     panels of one scale for the tensor, or one for each row:   codes of all k inputs
+///     panels of grouped scales:   for each group of inputs: 64 half-precision scales, then the group's codes
+///
+/// Nothing here knows the engine.
+#ifndef TRIT_PACKED_MATRIX_H
+#define TRIT_PACKED_MATRIX_H
+
+#include "encodings.h"
+#include "trit.h"
+
+namespace trit {
+
+/// Size of a stack of matrices.
+struct Shape {
+    int64_t k;
+    int64_t n;
+    int64_t count;  ///< matrices
+};
+
+class PackedMatrix {
+ public:
+    /// Whether a tier has what a matrix of this encoding needs.
+    static bool possible(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
+    /// Bytes to give to `pack`, a multiple of 64: the larger of the layouts that the data may ask for.
+    static size_t bytes(const Encoding& encoding, const Shape& shape);
+    /// Packs on `threads` threads. A tensor whose scales are all the same gets one scale; it was made by
+    /// training with one, and its activations are then quantised once per token, as in training.
+    ///
+    /// @param data    the encoding's bytes, rows one after the other; n * count rows
+    /// @param memory  bytes(encoding, shape) bytes, aligned to 64
+    /// @return nullptr, or what is wrong with the data ("holds ...")
+    static const char* pack(const trit_tier& tier, const Encoding& encoding, const Shape& shape,
+                            const uint8_t* data, int threads, void* memory);
+
+    explicit PackedMatrix(const void* memory);
+
+    /// 0: activations are quantised per token; else per group of this many.
+    int64_t group() const { return header_->group; }
+    trit_packing packing() const { return static_cast<trit_packing>(header_->packing); }
+    int64_t panels() const { return (header_->n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
+
+    /// Rows of panel `p` of matrix `i` times m tokens.
+    ///
+    /// @param q        int8 [m, k] (q_row_bytes apart)
+    /// @param scale    float [m, groups] (one group if group() is 0): s of trit_quantize_fn
+    /// @param sum      int32 [m, groups]
+    /// @param scratch  scratch_bytes(m) bytes, aligned to 64
+    /// @param out      out[j]: token j's results, float [n], of which this panel's rows are written
+    void multiply(const trit_tier& tier, int64_t i, int64_t p, const int8_t* q, size_t q_row_bytes,
+                  const float* scale, const int32_t* sum, int m, void* scratch, float* const* out) const;
+    static size_t scratch_bytes(int m);
+
+    struct Header {
+        int64_t k;
+        int64_t n;
+        int64_t group;
+        int64_t packing;
+        int64_t panel_bytes;
+        float scale;
+    };
+
+ private:
+    const Header* header_;
+    const uint8_t* panels_;
+};
+
+}  // namespace trit
+
+#endif  // TRIT_PACKED_MATRIX_H

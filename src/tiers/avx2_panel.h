@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT
+/// Panel kernels of the 256-bit tiers. Included inside the target region and the anonymous namespace of a
+/// tier, which defines before:
+///
+///     Lane                       what products are added up in
+///     Lane add(Lane, u, act)     32 products of codes and activations, added to a lane of 8 rows
+///     int32 lanes widen(Lane)    a lane's sums per row
+///     kMostFours                 how often `add` may be called with codes of 2 bits before `widen`
+///
+/// A register is half a vector of the panel: 8 rows x 4 inputs. Sums of a chunk of inputs go to c, in memory,
+/// so that the rows of a panel can be visited one register after the other while its bytes are read in one
+/// stream.
+
+constexpr int kTileRegisters = 2;  // 16 rows
+constexpr int kTileTokens = 6;
+constexpr size_t kPanelAhead = 2048;
+
+__m256i yload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+void ystore(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+
+/// Four neighbouring activations in every lane.
+__m256i repeat_four(const int8_t* q) {
+    int32_t word = 0;
+    std::memcpy(&word, q, sizeof(word));
+    return _mm256_set1_epi32(word);
+}
+
+void add_to(int32_t* c, bool first, __m256i sums) {
+    ystore(c, first ? sums : _mm256_add_epi32(yload(c), sums));
+}
+
+/// One token: 8 rows x 16 inputs per register. Codes of the two upper fields are shifted down once; those of
+/// fields 1 and 3 stay at four times their value, in lanes of their own.
+void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
+    constexpr int64_t kSteps = kMostFours / 8;  // fields 1 and 3 count 4 x, twice in a step
+    static_assert(kSteps >= 1, "a step must fit");
+    const __m256i low = _mm256_set1_epi8(0x03);
+    const __m256i high = _mm256_set1_epi8(0x0C);
+    const int64_t steps = (k + 15) / 16;
+    for (int64_t step = 0; step < steps; step += kSteps) {
+        const int64_t count = steps - step < kSteps ? steps - step : kSteps;
+        for (int r = 0; r < TRIT_PANEL_ROWS / 8; ++r) {
+            const uint8_t* bytes = panel + step * 256 + 32 * r;
+            const int8_t* x = q + step * 16;
+            Lane ones = zero_lane();
+            Lane fours = zero_lane();
+            for (int64_t i = 0; i < count; ++i, bytes += 256, x += 16) {
+                _mm_prefetch(reinterpret_cast<const char*>(bytes + kPanelAhead), _MM_HINT_T0);
+                const __m256i codes = yload(bytes);
+                const __m256i upper = _mm256_srli_epi16(codes, 4);
+                ones = add(ones, _mm256_and_si256(codes, low), repeat_four(x));
+                fours = add(fours, _mm256_and_si256(codes, high), repeat_four(x + 4));
+                ones = add(ones, _mm256_and_si256(upper, low), repeat_four(x + 8));
+                fours = add(fours, _mm256_and_si256(upper, high), repeat_four(x + 12));
+            }
+            add_to(c + 8 * r, step == 0, _mm256_add_epi32(widen(ones), _mm256_srai_epi32(widen(fours), 2)));
+        }
+    }
+}
+
+/// Adds `fours` x 4 unpacked inputs of 16 rows x M tokens to c. bytes: for every 4 inputs the panel's 4
+/// vectors.
+template <int M>
+void tile(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, bool first, int32_t* c) {
+    Lane acc[M][kTileRegisters];
+    TRIT_UNROLL
+    for (int j = 0; j < M; ++j) {
+        TRIT_UNROLL
+        for (int r = 0; r < kTileRegisters; ++r) {
+            acc[j][r] = zero_lane();
+        }
+    }
+    for (int l = 0; l < fours; ++l, bytes += 256, q += 4) {
+        __m256i u[kTileRegisters];
+        TRIT_UNROLL
+        for (int r = 0; r < kTileRegisters; ++r) {
+            u[r] = yload(bytes + 32 * r);
+        }
+        TRIT_UNROLL
+        for (int j = 0; j < M; ++j) {
+            const __m256i act = repeat_four(q + static_cast<size_t>(j) * q_row_bytes);
+            TRIT_UNROLL
+            for (int r = 0; r < kTileRegisters; ++r) {
+                acc[j][r] = add(acc[j][r], u[r], act);
+            }
+        }
+    }
+    TRIT_UNROLL
+    for (int j = 0; j < M; ++j) {
+        TRIT_UNROLL
+        for (int r = 0; r < kTileRegisters; ++r) {
+            add_to(c + j * TRIT_PANEL_ROWS + 8 * r, first, widen(acc[j][r]));
+        }
+    }
+}
+
+/// All tokens against one unpacked chunk, 16 rows after 16 rows.
+template <int M>
+void tiles(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, bool first, int32_t* c) {
+    for (int r = 0; r < TRIT_PANEL_ROWS; r += 8 * kTileRegisters) {
+        tile<M>(fours, bytes + 4 * r, q, q_row_bytes, first, c + r);
+    }
+}
+
+void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
+                        int32_t* c) {
+    // As many inputs as a lane can add up; in the first-level cache.
+    constexpr int kChunk = (kMostFours < 64 ? kMostFours : 64) / 4 * 16;
+    alignas(64) uint8_t bytes[kChunk * TRIT_PANEL_ROWS];
+    const __m256i mask = _mm256_set1_epi8(3);
+    for (int64_t chunk = 0; chunk < k; chunk += kChunk) {
+        const int inputs = static_cast<int>(k - chunk < kChunk ? k - chunk : kChunk);
+        uint8_t* out = bytes;
+        for (int step = 0; step < inputs; step += 16, panel += 256, out += 4 * 256) {
+            for (int r = 0; r < 8; ++r) {
+                _mm_prefetch(reinterpret_cast<const char*>(panel + kPanelAhead + 32 * r), _MM_HINT_T0);
+                const __m256i codes = yload(panel + 32 * r);
+                ystore(out + 32 * r, _mm256_and_si256(codes, mask));
+                ystore(out + 256 + 32 * r, _mm256_and_si256(_mm256_srli_epi16(codes, 2), mask));
+                ystore(out + 512 + 32 * r, _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask));
+                ystore(out + 768 + 32 * r, _mm256_and_si256(_mm256_srli_epi16(codes, 6), mask));
+            }
+        }
+        const int fours = inputs / 4;
+        const bool first = chunk == 0;
+        int j = 0;
+        for (; j + kTileTokens <= m; j += kTileTokens) {
+            tiles<kTileTokens>(fours, bytes, q + chunk + static_cast<size_t>(j) * q_row_bytes, q_row_bytes,
+                               first, c + j * TRIT_PANEL_ROWS);
+        }
+        const int8_t* rest = q + chunk + static_cast<size_t>(j) * q_row_bytes;
+        int32_t* sums = c + j * TRIT_PANEL_ROWS;
+        switch (m - j) {
+            case 1:
+                tiles<1>(fours, bytes, rest, q_row_bytes, first, sums);
+                break;
+            case 2:
+                tiles<2>(fours, bytes, rest, q_row_bytes, first, sums);
+                break;
+            case 3:
+                tiles<3>(fours, bytes, rest, q_row_bytes, first, sums);
+                break;
+            case 4:
+                tiles<4>(fours, bytes, rest, q_row_bytes, first, sums);
+                break;
+            case 5:
+                tiles<5>(fours, bytes, rest, q_row_bytes, first, sums);
+                break;
+            default:
+                break;
+        }
+    }
+}
+
+void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
+    if (m == 1) {
+        one_token_2_bits(k, panel, q, c);
+    } else {
+        many_tokens_2_bits(k, panel, q, q_row_bytes, m, c);
+    }
+}
+
+void finish(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale, int w_step,
+            float* out) {
+    const __m256i sum = _mm256_set1_epi32(act_sum);
+    const __m256 scale = _mm256_set1_ps(act_scale);
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 value = _mm256_cvtepi32_ps(_mm256_sub_epi32(yload(c + i), sum));
+        const __m256 w = w_step == 0 ? _mm256_set1_ps(*w_scale) : _mm256_loadu_ps(w_scale + i);
+        _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_div_ps(value, scale), w));
+    }
+    for (; i < n; ++i) {
+        out[i] = static_cast<float>(c[i] - act_sum) / act_scale * w_scale[i * w_step];
+    }
+}
+
+void accumulate(const int32_t* c, int32_t act_sum, float act_step, const uint16_t* w_scale, float* acc) {
+    const __m256i sum = _mm256_set1_epi32(act_sum);
+    const __m256 step = _mm256_set1_ps(act_step);
+    for (int i = 0; i < TRIT_PANEL_ROWS; i += 8) {
+        const __m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_sub_epi32(yload(c + i), sum)), step);
+        const __m256 w = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w_scale + i)));
+        _mm256_storeu_ps(acc + i, _mm256_add_ps(_mm256_loadu_ps(acc + i), _mm256_mul_ps(value, w)));
+    }
+}
+
+/// As many independent lanes as the prefill tile; their start values differ, so that none is left out.
+int64_t mac_loop(int64_t rounds) {
+    constexpr int kLanes = kTileRegisters * kTileTokens;
+    volatile char seed = 1;
+    const __m256i a = _mm256_set1_epi8(seed);
+    Lane acc[kLanes];
+    TRIT_UNROLL_24
+    for (int i = 0; i < kLanes; ++i) {
+        acc[i] = add(zero_lane(), a, _mm256_set1_epi8(static_cast<char>(seed + i)));
+    }
+    __m256i act = a;
+    for (int64_t round = 0; round < rounds; ++round) {
+        act = _mm256_add_epi8(act, a);  // a constant product would be computed once
+        TRIT_UNROLL_24
+        for (int i = 0; i < kLanes; ++i) {
+            acc[i] = add(acc[i], a, act);
+        }
+    }
+    __m256i all = acc[0];
+    TRIT_UNROLL_24
+    for (int i = 1; i < kLanes; ++i) {
+        all = _mm256_xor_si256(all, acc[i]);
+    }
+    volatile int32_t sink = _mm256_extract_epi32(all, 0) ^ _mm256_extract_epi32(all, 7);
+    (void)sink;
+    return rounds * kLanes * 32;
+}
+
+uint64_t read_loop(const uint8_t* data, size_t bytes, size_t ahead) {
+    __m256i acc[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                      _mm256_setzero_si256()};
+    for (size_t i = 0; i < bytes; i += 128) {
+        if (ahead != 0) {
+            _mm_prefetch(reinterpret_cast<const char*>(data + i + ahead), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(data + i + ahead + 64), _MM_HINT_T0);
+        }
+        TRIT_UNROLL
+        for (int part = 0; part < 4; ++part) {
+            acc[part] = _mm256_xor_si256(acc[part], yload(data + i + 32 * static_cast<size_t>(part)));
+        }
+    }
+    acc[0] = _mm256_xor_si256(_mm256_xor_si256(acc[0], acc[1]), _mm256_xor_si256(acc[2], acc[3]));
+    alignas(32) uint64_t words[4];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(words), acc[0]);
+    return words[0] ^ words[1] ^ words[2] ^ words[3];
+}

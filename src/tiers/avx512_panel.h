@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT
+/// Panel kernels of the AVX-512 tiers. Included inside the target region and the anonymous namespace of a
+/// tier.
+///
+/// Three regimes:
+/// - one token: weights stream from memory once. Codes are masked, not shifted, so each field has its own
+///   accumulator of weight 1, 4, 16 or 64; finished sums are shifted back, exactly.
+/// - 2 to kDirect tokens: codes are shifted once and meet all tokens while they are in registers.
+/// - more: kChunk inputs of the panel are unpacked to one byte per code, in the first-level cache, and every
+///   tile of 64 rows x kTile tokens reads them from there: 24 accumulators, 4 vectors of codes, 1 activation.
+/// Largest lane: 192 * 128 * 4 for each step of 16 inputs, so TRIT_PANEL_MAX_K inputs stay below 2^31.
+
+constexpr int kDirect = 4;
+constexpr int kTile = 6;
+constexpr int kChunk = 256;
+constexpr size_t kPanelAhead = 4096;
+
+template <typename T>
+__m512i zload(const T* p) {
+    return _mm512_loadu_si512(p);
+}
+
+/// Four neighbouring activations in every lane.
+__m512i repeat_four(const int8_t* q) {
+    int32_t word = 0;
+    std::memcpy(&word, q, sizeof(word));
+    return _mm512_set1_epi32(word);
+}
+
+void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+
+/// One token, 2 bits: 4 row groups x 4 fields = 16 accumulators.
+void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
+    const __m512i mask[4] = {_mm512_set1_epi8(0x03), _mm512_set1_epi8(0x0C), _mm512_set1_epi8(0x30),
+                             _mm512_set1_epi8(static_cast<char>(0xC0))};
+    __m512i acc[4][4];
+    TRIT_UNROLL
+    for (int f = 0; f < 4; ++f) {
+        TRIT_UNROLL
+        for (int g = 0; g < 4; ++g) {
+            acc[f][g] = _mm512_setzero_si512();
+        }
+    }
+    for (int64_t first = 0; first < k; first += 16, panel += 256, q += 16) {
+        __m512i x[4];
+        TRIT_UNROLL
+        for (int g = 0; g < 4; ++g) {
+            prefetch(panel + kPanelAhead + 64 * g);
+            x[g] = zload(panel + 64 * g);
+        }
+        TRIT_UNROLL
+        for (int f = 0; f < 4; ++f) {
+            const __m512i act = repeat_four(q + 4 * f);
+            TRIT_UNROLL
+            for (int g = 0; g < 4; ++g) {
+                acc[f][g] = _mm512_dpbusd_epi32(acc[f][g], _mm512_and_si512(x[g], mask[f]), act);
+            }
+        }
+    }
+    TRIT_UNROLL
+    for (int g = 0; g < 4; ++g) {
+        const __m512i low = _mm512_add_epi32(acc[0][g], _mm512_srai_epi32(acc[1][g], 2));
+        const __m512i high =
+            _mm512_add_epi32(_mm512_srai_epi32(acc[2][g], 4), _mm512_srai_epi32(acc[3][g], 6));
+        _mm512_storeu_si512(c + 16 * g, _mm512_add_epi32(low, high));
+    }
+}
+
+/// M tokens, 2 bits, codes straight from the panel.
+template <int M>
+void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
+    const __m512i mask = _mm512_set1_epi8(3);
+    __m512i acc[M][4];
+    TRIT_UNROLL
+    for (int j = 0; j < M; ++j) {
+        TRIT_UNROLL
+        for (int g = 0; g < 4; ++g) {
+            acc[j][g] = _mm512_setzero_si512();
+        }
+    }
+    for (int64_t first = 0; first < k; first += 16, panel += 256, q += 16) {
+        __m512i x[4];
+        TRIT_UNROLL
+        for (int g = 0; g < 4; ++g) {
+            prefetch(panel + kPanelAhead + 64 * g);
+            x[g] = zload(panel + 64 * g);
+        }
+        TRIT_UNROLL
+        for (int f = 0; f < 4; ++f) {
+            __m512i act[M];
+            TRIT_UNROLL
+            for (int j = 0; j < M; ++j) {
+                act[j] = repeat_four(q + static_cast<size_t>(j) * q_row_bytes + 4 * f);
+            }
+            TRIT_UNROLL
+            for (int g = 0; g < 4; ++g) {
+                const __m512i u =
+                    _mm512_and_si512(_mm512_srli_epi16(x[g], static_cast<unsigned>(2 * f)), mask);
+                TRIT_UNROLL
+                for (int j = 0; j < M; ++j) {
+                    acc[j][g] = _mm512_dpbusd_epi32(acc[j][g], u, act[j]);
+                }
+            }
+        }
+    }
+    TRIT_UNROLL
+    for (int j = 0; j < M; ++j) {
+        TRIT_UNROLL
+        for (int g = 0; g < 4; ++g) {
+            _mm512_storeu_si512(c + j * TRIT_PANEL_ROWS + 16 * g, acc[j][g]);
+        }
+    }
+}
+
+/// Adds `fours` x 4 unpacked inputs of M tokens to c. bytes: for every 4 inputs the 4 vectors of 64 rows.
+template <int M>
+void tile(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, bool first, int32_t* c) {
+    __m512i acc[M][4];
+    TRIT_UNROLL
+    for (int j = 0; j < M; ++j) {
+        TRIT_UNROLL
+        for (int g = 0; g < 4; ++g) {
+            acc[j][g] = first ? _mm512_setzero_si512() : zload(c + j * TRIT_PANEL_ROWS + 16 * g);
+        }
+    }
+    for (int l = 0; l < fours; ++l, bytes += 256, q += 4) {
+        __m512i u[4];
+        TRIT_UNROLL
+        for (int g = 0; g < 4; ++g) {
+            u[g] = zload(bytes + 64 * g);
+        }
+        TRIT_UNROLL
+        for (int j = 0; j < M; ++j) {
+            const __m512i act = repeat_four(q + static_cast<size_t>(j) * q_row_bytes);
+            TRIT_UNROLL
+            for (int g = 0; g < 4; ++g) {
+                acc[j][g] = _mm512_dpbusd_epi32(acc[j][g], u[g], act);
+            }
+        }
+    }
+    TRIT_UNROLL
+    for (int j = 0; j < M; ++j) {
+        TRIT_UNROLL
+        for (int g = 0; g < 4; ++g) {
+            _mm512_storeu_si512(c + j * TRIT_PANEL_ROWS + 16 * g, acc[j][g]);
+        }
+    }
+}
+
+/// All tokens against one unpacked chunk.
+void tiles(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, int m, bool first,
+           int32_t* c) {
+    int j = 0;
+    for (; j + kTile <= m; j += kTile) {
+        tile<kTile>(fours, bytes, q + static_cast<size_t>(j) * q_row_bytes, q_row_bytes, first,
+                    c + j * TRIT_PANEL_ROWS);
+    }
+    const int8_t* rest = q + static_cast<size_t>(j) * q_row_bytes;
+    int32_t* out = c + j * TRIT_PANEL_ROWS;
+    switch (m - j) {
+        case 1:
+            return tile<1>(fours, bytes, rest, q_row_bytes, first, out);
+        case 2:
+            return tile<2>(fours, bytes, rest, q_row_bytes, first, out);
+        case 3:
+            return tile<3>(fours, bytes, rest, q_row_bytes, first, out);
+        case 4:
+            return tile<4>(fours, bytes, rest, q_row_bytes, first, out);
+        case 5:
+            return tile<5>(fours, bytes, rest, q_row_bytes, first, out);
+        default:
+            return;
+    }
+}
+
+void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
+                        int32_t* c) {
+    alignas(64) uint8_t bytes[kChunk * TRIT_PANEL_ROWS];
+    const __m512i mask = _mm512_set1_epi8(3);
+    for (int64_t chunk = 0; chunk < k; chunk += kChunk) {
+        const int inputs = static_cast<int>(k - chunk < kChunk ? k - chunk : kChunk);
+        uint8_t* out = bytes;
+        for (int step = 0; step < inputs; step += 16, panel += 256, out += 4 * 256) {
+            TRIT_UNROLL
+            for (int g = 0; g < 4; ++g) {
+                prefetch(panel + kPanelAhead + 64 * g);
+                const __m512i x = zload(panel + 64 * g);
+                TRIT_UNROLL
+                for (int f = 0; f < 4; ++f) {
+                    _mm512_store_si512(
+                        out + 256 * f + 64 * g,
+                        _mm512_and_si512(_mm512_srli_epi16(x, static_cast<unsigned>(2 * f)), mask));
+                }
+            }
+        }
+        tiles(inputs / 4, bytes, q + chunk, q_row_bytes, m, chunk == 0, c);
+    }
+}
+
+void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
+    static_assert(kDirect == 4, "one case for each");
+    switch (m) {
+        case 0:
+            return;
+        case 1:
+            return one_token_2_bits(k, panel, q, c);
+        case 2:
+            return few_tokens_2_bits<2>(k, panel, q, q_row_bytes, c);
+        case 3:
+            return few_tokens_2_bits<3>(k, panel, q, q_row_bytes, c);
+        case 4:
+            return few_tokens_2_bits<4>(k, panel, q, q_row_bytes, c);
+        default:
+            return many_tokens_2_bits(k, panel, q, q_row_bytes, m, c);
+    }
+}
+
+void finish(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale, int w_step,
+            float* out) {
+    const __m512i sum = _mm512_set1_epi32(act_sum);
+    const __m512 scale = _mm512_set1_ps(act_scale);
+    const __m512 one = _mm512_set1_ps(*w_scale);
+    for (int i = 0; i < n; i += 16) {
+        const __mmask16 lanes = static_cast<__mmask16>(n - i >= 16 ? 0xFFFF : (1 << (n - i)) - 1);
+        const __m512 value = _mm512_cvtepi32_ps(_mm512_sub_epi32(zload(c + i), sum));
+        const __m512 w = w_step == 0 ? one : _mm512_maskz_loadu_ps(lanes, w_scale + i);
+        _mm512_mask_storeu_ps(out + i, lanes, _mm512_mul_ps(_mm512_div_ps(value, scale), w));
+    }
+}
+
+void accumulate(const int32_t* c, int32_t act_sum, float act_step, const uint16_t* w_scale, float* acc) {
+    const __m512i sum = _mm512_set1_epi32(act_sum);
+    const __m512 step = _mm512_set1_ps(act_step);
+    TRIT_UNROLL
+    for (int i = 0; i < TRIT_PANEL_ROWS; i += 16) {
+        const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(zload(c + i), sum)), step);
+        const __m512 w = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w_scale + i)));
+        _mm512_storeu_ps(acc + i, _mm512_add_ps(_mm512_loadu_ps(acc + i), _mm512_mul_ps(value, w)));
+    }
+}
+
+/// 24 independent accumulators, as in the prefill tile; their start values differ, so that none is left out.
+int64_t mac_loop(int64_t rounds) {
+    volatile char seed = 1;
+    const __m512i a = _mm512_set1_epi8(seed);
+    __m512i acc[24];
+    TRIT_UNROLL_24
+    for (int i = 0; i < 24; ++i) {
+        acc[i] = _mm512_set1_epi32(seed + i);
+    }
+    for (int64_t round = 0; round < rounds; ++round) {
+        TRIT_UNROLL_24
+        for (int i = 0; i < 24; ++i) {
+            acc[i] = _mm512_dpbusd_epi32(acc[i], a, a);
+        }
+    }
+    __m512i all = acc[0];
+    TRIT_UNROLL_24
+    for (int i = 1; i < 24; ++i) {
+        all = _mm512_xor_si512(all, acc[i]);
+    }
+    volatile int32_t sink = _mm512_reduce_add_epi32(all);
+    (void)sink;
+    return rounds * 24 * 64;
+}
+
+uint64_t read_loop(const uint8_t* data, size_t bytes, size_t ahead) {
+    __m512i acc[4];
+    for (__m512i& lane : acc) {
+        lane = _mm512_setzero_si512();
+    }
+    for (size_t i = 0; i < bytes; i += 256) {
+        TRIT_UNROLL
+        for (int part = 0; part < 4; ++part) {
+            if (ahead != 0) {
+                prefetch(data + i + ahead + 64 * part);
+            }
+            acc[part] = _mm512_xor_si512(acc[part], zload(data + i + 64 * part));
+        }
+    }
+    acc[0] = _mm512_xor_si512(_mm512_xor_si512(acc[0], acc[1]), _mm512_xor_si512(acc[2], acc[3]));
+    return static_cast<uint64_t>(_mm512_reduce_add_epi64(acc[0]));
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+/// Tier avx_vnni: 256-bit vpdpbusd in its VEX form, for CPUs without AVX-512 (Alder Lake and later).
+#include "tier.h"
+
+#ifdef TRIT_X86
+
+#include <immintrin.h>
+
+#include <cstring>
+#include <limits>
+
+TRIT_TARGET_BEGIN("avx2,f16c,avxvnni")
+namespace {
+
+int supported() { return trit_x86_has(TRIT_X86_AVX2 | TRIT_X86_F16C | TRIT_X86_AVXVNNI); }
+
+/// vpdpbusd: four neighbouring products in 32 bits; TRIT_PANEL_MAX_K inputs fit without widening.
+using Lane = __m256i;
+constexpr int kMostFours = 1 << 10;
+Lane zero_lane() { return _mm256_setzero_si256(); }
+Lane add(Lane lane, __m256i u, __m256i act) { return _mm256_dpbusd_avx_epi32(lane, u, act); }
+__m256i widen(Lane lane) { return lane; }
+
+#include "avx2_in_place.h"
+#include "avx2_panel.h"
+
+}  // namespace
+TRIT_TARGET_END
+
+extern "C" const trit_tier trit_tier_avx_vnni = {
+    "avx_vnni", "AVX2, F16C, AVX-VNNI",  30,     supported,  quantize,
+    i2_s,       {panel_2_bits, nullptr}, finish, accumulate, mac_loop,
+    read_loop};
+
+#else
+
+extern "C" const trit_tier trit_tier_avx_vnni = {
+    "avx_vnni", "AVX2, F16C, AVX-VNNI", 30,      [] { return 0; }, nullptr,
+    nullptr,    {nullptr, nullptr},     nullptr, nullptr,          nullptr,
+    nullptr};
+
+#endif
