@@ -7,7 +7,8 @@
 ///   default), where they become panels;
 /// - in place: i2_s tensors in any other buffer stay as they are in the mapped file (--no-repack, token
 ///   embeddings, views), and get_tensor_traits claims the ops that read them.
-/// Patch 0002 registers the type.
+/// Besides, large matrices of stock types are streamed (ggml_head.h): a model's head is up to 40 % of the
+/// bytes that a token reads. Patch 0002 registers the type.
 #include <cstdint>
 #include <cstring>
 #include <mutex>
@@ -17,6 +18,7 @@
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
 #include "ggml.h"
+#include "ggml_head.h"
 #include "ggml_mul_mat.h"
 #include "ggml_repack.h"
 #include "traits.h"
@@ -98,6 +100,18 @@ class TernaryTraits : public ggml::cpu::tensor_traits {
     std::once_flag said_;
 };
 
+class HeadTraits : public ggml::cpu::tensor_traits {
+    bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
+        size = trit::stream_work_bytes(op, n_threads);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
+        trit::stream(params, op);
+        return true;
+    }
+};
+
 /// Ops that only pass a tensor on and never look at its values.
 bool moves_no_data(ggml_op op) {
     return op == GGML_OP_NONE || op == GGML_OP_RESHAPE || op == GGML_OP_VIEW || op == GGML_OP_PERMUTE ||
@@ -122,10 +136,14 @@ class ExtraBufferType : public ggml::cpu::extra_buffer_type {
         if (w == nullptr || moves_no_data(op->op)) {
             return nullptr;
         }
-        return w->type == GGML_TYPE_I2_S || is_packed(w) ? &ternary_ : nullptr;
+        if (w->type == GGML_TYPE_I2_S || is_packed(w)) {
+            return &ternary_;
+        }
+        return trit::can_stream(op) ? &head_ : nullptr;
     }
 
     TernaryTraits ternary_;
+    HeadTraits head_;
 };
 
 const char* buffer_type_name(ggml_backend_buffer_type_t) { return "trit"; }

@@ -27,6 +27,7 @@ void set_tensor(ggml_backend_buffer_t, ggml_tensor* w, const void* data, size_t 
                        ggml_type_name(w->type), w->name, fault);
         std::exit(1);
     }
+    forget_file_pages(data, size);
 }
 
 void clear(ggml_backend_buffer_t, uint8_t) {}  // packed bytes have no meaning as single values
@@ -68,7 +69,8 @@ ggml_backend_buffer_t alloc_packed_buffer(ggml_backend_buffer_type_t type, size_
 }
 
 size_t packed_size(ggml_backend_buffer_type_t, const ggml_tensor* w) {
-    return can_pack(w) ? PackedMatrix::bytes(*encoding_of(w->type), shape_of(w)) : ggml_nbytes(w);
+    return can_pack(w) ? PackedMatrix::bytes(*trit_tier_chosen(), *encoding_of(w->type), shape_of(w))
+                       : ggml_nbytes(w);
 }
 
 }  // namespace trit

@@ -24,13 +24,13 @@ class PackedMatrix {
  public:
     /// Whether a tier has what a matrix of this encoding needs.
     static bool possible(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
-    /// Bytes to give to `pack`, a multiple of 64: the larger of the layouts that the data may ask for.
-    static size_t bytes(const Encoding& encoding, const Shape& shape);
+    /// Bytes to give to `pack`, a multiple of 64: the largest of the layouts that the data may ask for.
+    static size_t bytes(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
     /// Packs on `threads` threads. A tensor whose scales are all the same gets one scale; it was made by
     /// training with one, and its activations are then quantised once per token, as in training.
     ///
     /// @param data    the encoding's bytes, rows one after the other; n * count rows
-    /// @param memory  bytes(encoding, shape) bytes, aligned to 64
+    /// @param memory  bytes(tier, encoding, shape) bytes, aligned to 64
     /// @return nullptr, or what is wrong with the data ("holds ...")
     static const char* pack(const trit_tier& tier, const Encoding& encoding, const Shape& shape,
                             const uint8_t* data, int threads, void* memory);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "illegal_instruction.h"
 #include "trit.h"
 
 extern "C" const trit_tier trit_tier_scalar;
@@ -32,6 +33,9 @@ struct Problem {
     std::vector<int8_t> q;
 };
 
+enum class Outcome { kEqual, kDiffers, kIllegal };
+using Guard = trit::IllegalInstructionGuard;
+
 enum class Fill { kRandom, kHighest, kLowest };
 
 Problem make_problem(Random& random, int64_t k, Fill fill) {
@@ -55,19 +59,26 @@ Problem make_problem(Random& random, int64_t k, Fill fill) {
     return p;
 }
 
-bool sums_equal(const trit_tier& tier, const Problem& p, int m) {
+Outcome outcome(bool legal, bool equal) {
+    return !legal ? Outcome::kIllegal : equal ? Outcome::kEqual : Outcome::kDiffers;
+}
+
+Outcome compare_sums(Guard& guard, const trit_tier& tier, const Problem& p, int m) {
     const size_t row_bytes = static_cast<size_t>(p.k / 4);
     const size_t q_row_bytes = static_cast<size_t>(p.k);
     std::vector<int32_t> expected(static_cast<size_t>(kRows * m + 1), kGuard);
     std::vector<int32_t> actual = expected;
     trit_tier_scalar.i2_s(p.k, p.codes.data(), row_bytes, kRows, p.q.data(), q_row_bytes, m, expected.data(),
                           kRows);
-    tier.i2_s(p.k, p.codes.data(), row_bytes, kRows, p.q.data(), q_row_bytes, m, actual.data(), kRows);
-    return expected == actual;
+    const bool legal = guard.run([&] {
+        tier.i2_s(p.k, p.codes.data(), row_bytes, kRows, p.q.data(), q_row_bytes, m, actual.data(), kRows);
+    });
+    return outcome(legal, expected == actual);
 }
 
 /// Panel kernels: sums of all tokens, then what the floating-point ends make of them, equal in every bit.
-bool panel_equal(const trit_tier& tier, Random& random, trit_packing packing, int64_t k, Fill fill) {
+Outcome compare_panel(Guard& guard, const trit_tier& tier, Random& random, trit_packing packing, int64_t k,
+                      Fill fill) {
     const size_t width = static_cast<size_t>(k);
     const size_t q_row_bytes = width + TRIT_PANEL_OVERREAD;
     std::vector<uint8_t> codes(TRIT_PANEL_ROWS * width);
@@ -90,9 +101,10 @@ bool panel_equal(const trit_tier& tier, Random& random, trit_packing packing, in
         std::vector<int32_t> expected(sums + 1, kGuard);
         std::vector<int32_t> actual = expected;
         trit_tier_scalar.panel[packing](k, panel, q.data(), q_row_bytes, m, expected.data());
-        tier.panel[packing](k, panel, q.data(), q_row_bytes, m, actual.data());
-        if (expected != actual) {
-            return false;
+        const bool panel_legal =
+            guard.run([&] { tier.panel[packing](k, panel, q.data(), q_row_bytes, m, actual.data()); });
+        if (!panel_legal || expected != actual) {
+            return outcome(panel_legal, false);
         }
         std::vector<float> out[2] = {std::vector<float>(TRIT_PANEL_ROWS, 1.0f),
                                      std::vector<float>(TRIT_PANEL_ROWS, 1.0f)};
@@ -104,18 +116,23 @@ bool panel_equal(const trit_tier& tier, Random& random, trit_packing packing, in
         }
         const trit_tier* both[2] = {&trit_tier_scalar, &tier};
         for (int which = 0; which < 2; ++which) {
-            const int n = TRIT_PANEL_ROWS - m;  // every tail
-            both[which]->finish(n, expected.data(), 77, 3.7f, scales.data(), m % 2, out[which].data());
-            both[which]->accumulate(expected.data(), -5, 0.37f, halves.data(), out[which].data());
+            const bool legal = guard.run([&] {
+                const int n = TRIT_PANEL_ROWS - m;  // every tail
+                both[which]->finish(n, expected.data(), 77, 3.7f, scales.data(), m % 2, out[which].data());
+                both[which]->accumulate(expected.data(), -5, 0.37f, halves.data(), out[which].data());
+            });
+            if (!legal) {
+                return Outcome::kIllegal;
+            }
         }
         if (std::memcmp(out[0].data(), out[1].data(), TRIT_PANEL_ROWS * sizeof(float)) != 0) {
-            return false;
+            return Outcome::kDiffers;
         }
     }
-    return true;
+    return Outcome::kEqual;
 }
 
-bool quantize_equal(const trit_tier& tier, Random& random, int64_t k, float magnitude) {
+Outcome compare_quantize(Guard& guard, const trit_tier& tier, Random& random, int64_t k, float magnitude) {
     const size_t n = static_cast<size_t>(k);
     std::vector<float> x(n);
     for (float& value : x) {
@@ -127,47 +144,54 @@ bool quantize_equal(const trit_tier& tier, Random& random, int64_t k, float magn
     float scale[2] = {0.0f, 0.0f};
     int32_t sum[2] = {0, 0};
     trit_tier_scalar.quantize(k, x.data(), expected.data(), &scale[0], &sum[0]);
-    tier.quantize(k, x.data(), actual.data(), &scale[1], &sum[1]);
-    return expected == actual && sum[0] == sum[1] && std::memcmp(&scale[0], &scale[1], sizeof(float)) == 0;
+    const bool legal = guard.run([&] { tier.quantize(k, x.data(), actual.data(), &scale[1], &sum[1]); });
+    const bool same_scale = std::memcmp(&scale[0], &scale[1], sizeof(float)) == 0;
+    return outcome(legal, expected == actual && sum[0] == sum[1] && same_scale);
 }
 
-int failed(char* message, size_t message_bytes, const char* kernel, int64_t k, int m) {
-    if (message != nullptr) {
-        std::snprintf(message, message_bytes, "%s (k = %lld, m = %d) differs from the scalar reference",
-                      kernel, static_cast<long long>(k), m);
+/// Writes the sentence of a failure; true if there is one.
+bool failed(Outcome outcome, char* message, size_t message_bytes, const char* kernel, int64_t k, int m) {
+    if (outcome != Outcome::kEqual && message != nullptr) {
+        std::snprintf(
+            message, message_bytes, "%s (k = %lld, m = %d) %s", kernel, static_cast<long long>(k), m,
+            outcome == Outcome::kIllegal ? "stops at an instruction that this machine does not execute"
+                                         : "differs from the scalar reference");
     }
-    return 0;
+    return outcome != Outcome::kEqual;
 }
 
 }  // namespace
 
 int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
+    Guard guard;
     Random random;
     for (const int64_t k : {int64_t{128}, int64_t{2560}, int64_t{128 * 37}}) {
         for (const Fill fill : {Fill::kRandom, Fill::kHighest, Fill::kLowest}) {
             const Problem p = make_problem(random, k, fill);
             for (const int m : {1, 2, 3, 4, 5, 6, kTokens}) {
-                if (!sums_equal(*tier, p, m)) {
-                    return failed(message, message_bytes, "i2_s", k, m);
+                if (failed(compare_sums(guard, *tier, p, m), message, message_bytes, "i2_s", k, m)) {
+                    return 0;
                 }
             }
         }
         for (const float magnitude : {0.0f, 1e-7f, 1.0f, 12345.678f, 3e38f}) {
-            if (!quantize_equal(*tier, random, k, magnitude)) {
-                return failed(message, message_bytes, "quantize", k, 1);
+            const Outcome quantized = compare_quantize(guard, *tier, random, k, magnitude);
+            if (failed(quantized, message, message_bytes, "quantize", k, 1)) {
+                return 0;
             }
         }
     }
+    constexpr const char* kPanels[TRIT_PACKING_COUNT] = {"panel of 2 bits", "panel of 5 trits"};
     for (int packing = 0; packing < TRIT_PACKING_COUNT; ++packing) {
         if (tier->panel[packing] == nullptr) {
             continue;
         }
         for (const int64_t k : {int64_t{32}, int64_t{64}, int64_t{672}}) {
             for (const Fill fill : {Fill::kRandom, Fill::kHighest, Fill::kLowest}) {
-                if (!panel_equal(*tier, random, static_cast<trit_packing>(packing), k, fill)) {
-                    return failed(message, message_bytes,
-                                  packing == TRIT_PACKING_2_BITS ? "panel of 2 bits" : "panel of 5 trits", k,
-                                  kTokens);
+                const Outcome panel =
+                    compare_panel(guard, *tier, random, static_cast<trit_packing>(packing), k, fill);
+                if (failed(panel, message, message_bytes, kPanels[packing], k, kTokens)) {
+                    return 0;
                 }
             }
         }
