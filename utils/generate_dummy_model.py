@@ -141,6 +141,19 @@ def random_matrix(rng: Random, n: int, k: int, encoding: Encoding) -> npt.NDArra
     return i2_s if encoding.name == "i2_s" else encoding.pack(unpack_i2_s(i2_s, n, k)[0], scale)
 
 
+# Byte of a block where its float16 scale is, for the encodings with a scale per block.
+SCALE_AT = {"tq2_0": 64, "tq1_0": 52, "q2_0": 0}
+
+
+def vary_scales(rng: Random, data: npt.NDArray[np.uint8], encoding: Encoding) -> None:
+    """Give every block a scale of its own, half to one and a half of what it was, as weight-only training does."""
+    at = SCALE_AT[encoding.name]
+    blocks = data.reshape(-1, encoding.block_bytes)
+    scales = np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2")[:, 0].astype(np.float32)
+    scales *= rng.uniform(0.5, 1.5, len(scales)).astype(np.float32)
+    blocks[:, at : at + 2] = scales.astype("<f2").view(np.uint8).reshape(-1, 2)
+
+
 def _random_blocks(rng: Random, blocks: int, block_bytes: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(bytearray(rng.bytes(block_bytes * blocks)), dtype=np.uint8).reshape(blocks, block_bytes)
 
@@ -239,8 +252,19 @@ def _write_metadata(writer: GGUFWriter, name: str, shape: Shape, encoding: Encod
     writer.add_layer_norm_rms_eps(shape.norm_epsilon)
 
 
-def generate(name: str, shape: Shape, encoding: Encoding, head: str, outfile: Path, seed: int = 0) -> int:
+def generate(
+    name: str,
+    shape: Shape,
+    encoding: Encoding,
+    head: str,
+    outfile: Path,
+    seed: int = 0,
+    *,
+    block_scales: bool = False,
+) -> int:
     """Write the file; returns the number of ternary weights in it.
+
+    With ``block_scales`` every block of weights has a scale of its own, as in models that were trained weight-only.
 
     Raises:
         UserError: a matrix does not fit the encoding, or the vocabulary is missing.
@@ -271,7 +295,10 @@ def generate(name: str, shape: Shape, encoding: Encoding, head: str, outfile: Pa
                     n, k = tensor.shape
                     # A generator of its own: the matrix does not depend on what was drawn for the head before.
                     matrix_rng = np.random.default_rng([seed, weights])
-                    writer.write([random_matrix(matrix_rng, n, k, encoding)])
+                    matrix = random_matrix(matrix_rng, n, k, encoding)
+                    if block_scales:
+                        vary_scales(matrix_rng, matrix, encoding)
+                    writer.write([matrix])
                     weights += n * k
                 else:
                     writer.write(_head_pieces(rng, tensor))
@@ -288,6 +315,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
     parser.add_argument("--head", choices=HEADS, default="f16", help="embedding and head (default: f16)")
     parser.add_argument("--outfile", type=Path, required=True)
+    parser.add_argument("--block-scales", action="store_true", help="a scale of its own for every block of weights")
     parser.add_argument("--layers", type=int, help="fewer blocks than the model has")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vocab", type=Path, help="GGUF file or checkpoint folder to take the vocabulary from")
@@ -307,7 +335,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         shape = replace(shape, vocabulary=args.vocab.resolve())
     if args.outfile.exists() and not args.force:
         raise UserError(f"{args.outfile}: exists already; pass --force to replace it")
-    weights = generate(args.shape, shape, ENCODINGS[args.outtype], args.head, args.outfile, args.seed)
+    if args.block_scales and args.outtype not in SCALE_AT:
+        raise UserError(f"--block-scales: {args.outtype} has no scales per block; use {', '.join(SCALE_AT)}")
+    weights = generate(
+        args.shape, shape, ENCODINGS[args.outtype], args.head, args.outfile, args.seed, block_scales=args.block_scales
+    )
     size = args.outfile.stat().st_size
     print(f"{args.outfile}: {size / 1e6:.1f} MB, {weights:,} random {args.outtype} weights, head {args.head}")
     return 0

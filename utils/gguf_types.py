@@ -2,7 +2,7 @@
 """GGUF files with our engine's tensor types: the gguf package taught about them, and a light reader of file headers.
 
 gguf-py 0.19 keeps its types in an IntEnum and a size table, so its reader raises on type 36 (i2_s) and its writer has
-no size for it. Importing this module adds the missing member, here and nowhere else.
+no size for it; type 42 (q2_0) is newer than it. Importing this module adds the missing members, here and nowhere else.
 ``read_header`` exists because gguf-py's reader makes several numpy arrays per string: 7 s and 600 MB for a vocabulary
 of 128,256 tokens, which would break the converter's memory bound; this one takes 0.3 s.
 """
@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 I2_S = ENCODINGS["i2_s"]
+Q2_0 = ENCODINGS["q2_0"]
 GGUF_VERSIONS = (2, 3)
 # struct formats of GGUF's scalar value types, little-endian.
 SCALARS = {
@@ -65,6 +66,7 @@ def _add_type(name: str, number: int, block: int, block_bytes: int) -> None:
 
 # The 32 bytes after the blocks of an i2_s tensor fit in neither table: gguf-py's reader gives the blocks only.
 _add_type("I2_S", I2_S.ggml_type, I2_S.block, I2_S.block_bytes)
+_add_type("Q2_0", Q2_0.ggml_type, Q2_0.block, Q2_0.block_bytes)
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,37 @@ def unpack_tq1_0(data: Bytes, n: int, k: int, name: str = "tq1_0 tensor") -> tup
     return ternary, _block_scale(scales, name)
 
 
+def pack_q2_0(ternary: Ternary, scale: float) -> Bytes:
+    """Ternary matrix -> Q2_0 bytes of llama.cpp (block_q2_0 in ggml-common.h), the type of Ternary-Bonsai's files.
+
+    Blocks of 64 weights: the scale as float16, then 16 bytes; byte p holds weights 4p .. 4p + 3 at bits 1:0, 3:2, 5:4,
+    7:6 as value + 1. (The format's fourth code, +2, is never written.)
+
+    Args:
+        ternary: int8 [n, k], values in {-1, 0, 1}, k a multiple of 64.
+        scale: What every weight is multiplied by; rounded to float16.
+
+    Returns:
+        uint8 [n * k / 64 * 18].
+    """
+    blocks = np.empty((ternary.size // 64, 18), dtype=np.uint8)
+    blocks[:, :2] = np.array([scale], dtype="<f2").view(np.uint8)
+    codes = (ternary.reshape(-1, 16, 4) + np.int8(1)).view(np.uint8)
+    blocks[:, 2:] = codes[..., 0] | codes[..., 1] << 2 | codes[..., 2] << 4 | codes[..., 3] << 6
+    return blocks.reshape(-1)
+
+
+def unpack_q2_0(data: Bytes, n: int, k: int, name: str = "q2_0 tensor") -> tuple[Ternary, float]:
+    """Inverse of :func:`pack_q2_0`; raises UserError on +2, and on blocks with different scales."""
+    blocks = data.reshape(-1, 18)
+    codes = np.stack([blocks[:, 2:] >> shift & 3 for shift in (0, 2, 4, 6)], axis=-1).reshape(n, k)
+    if codes.max(initial=0) > 2:
+        row, column = np.argwhere(codes > 2)[0]
+        raise UserError(f"{name}: row {row}, column {column} holds +2, so it is not ternary")
+    scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32).reshape(-1)
+    return codes.view(np.int8) - np.int8(1), _block_scale(scales, name)
+
+
 def _pack_float(dtype: str) -> Callable[[Ternary, float], Bytes]:
     """Packer for plain floats: every value is -s, 0 or +s, with s the scale rounded to ``dtype``."""
 
@@ -234,6 +265,7 @@ ENCODINGS: dict[str, Encoding] = {
         Encoding("i2_s", 36, 140, 128, 32, I2_S_TAIL_BYTES, pack_i2_s, unpack_i2_s, _scale_f32),
         Encoding("tq2_0", 35, 37, 256, 66, 0, pack_tq2_0, unpack_tq2_0, _scale_f16),
         Encoding("tq1_0", 34, 36, 256, 54, 0, _pack_with_gguf("TQ1_0"), unpack_tq1_0, _scale_f16),
+        Encoding("q2_0", 42, 41, 64, 18, 0, pack_q2_0, unpack_q2_0, _scale_f16),
         Encoding("f16", 1, 1, 1, 2, 0, _pack_float("<f2"), _unpack_float("<f2"), _scale_f16),
         Encoding("f32", 0, 0, 1, 4, 0, _pack_float("<f4"), _unpack_float("<f4"), _scale_f32),
     )
