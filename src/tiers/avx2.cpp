@@ -19,7 +19,17 @@ int supported() { return trit_x86_has(TRIT_X86_AVX2 | TRIT_X86_F16C); }
 using Lane = __m256i;
 constexpr int kMostFours = 40;  // 40 * 768 < 32768
 Lane zero_lane() { return _mm256_setzero_si256(); }
-Lane add(Lane lane, __m256i u, __m256i act) { return _mm256_add_epi16(lane, _mm256_maddubs_epi16(u, act)); }
+// (As a pair of instructions for GCC, which otherwise computes all products of a tile first and then spills
+// them; that cost 40 % of the speed.)
+Lane add(Lane lane, __m256i u, __m256i act) {
+#if defined(__GNUC__) && !defined(__clang__)
+    __m256i products;
+    __asm__("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(lane), "=&x"(products) : "x"(u), "x"(act));
+    return lane;
+#else
+    return _mm256_add_epi16(lane, _mm256_maddubs_epi16(u, act));
+#endif
+}
 __m256i widen(Lane lane) { return _mm256_madd_epi16(lane, _mm256_set1_epi16(1)); }
 
 #include "avx2_in_place.h"

@@ -123,31 +123,32 @@ void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t
         }
         const int fours = inputs / 4;
         const bool first = chunk == 0;
-        int j = 0;
-        for (; j + kTileTokens <= m; j += kTileTokens) {
-            tiles<kTileTokens>(fours, bytes, q + chunk + static_cast<size_t>(j) * q_row_bytes, q_row_bytes,
-                               first, c + j * TRIT_PANEL_ROWS);
-        }
-        const int8_t* rest = q + chunk + static_cast<size_t>(j) * q_row_bytes;
-        int32_t* sums = c + j * TRIT_PANEL_ROWS;
-        switch (m - j) {
-            case 1:
-                tiles<1>(fours, bytes, rest, q_row_bytes, first, sums);
-                break;
-            case 2:
-                tiles<2>(fours, bytes, rest, q_row_bytes, first, sums);
-                break;
-            case 3:
-                tiles<3>(fours, bytes, rest, q_row_bytes, first, sums);
-                break;
-            case 4:
-                tiles<4>(fours, bytes, rest, q_row_bytes, first, sums);
-                break;
-            case 5:
-                tiles<5>(fours, bytes, rest, q_row_bytes, first, sums);
-                break;
-            default:
-                break;
+        // In tiles of nearly the same size: 8 tokens are 4 + 4, not 6 + 2.
+        const int count = (m + kTileTokens - 1) / kTileTokens;
+        for (int t = 0; t < count; ++t) {
+            const int from = m * t / count;
+            const int8_t* x = q + chunk + static_cast<size_t>(from) * q_row_bytes;
+            int32_t* sums = c + from * TRIT_PANEL_ROWS;
+            switch (m * (t + 1) / count - from) {
+                case 1:
+                    tiles<1>(fours, bytes, x, q_row_bytes, first, sums);
+                    break;
+                case 2:
+                    tiles<2>(fours, bytes, x, q_row_bytes, first, sums);
+                    break;
+                case 3:
+                    tiles<3>(fours, bytes, x, q_row_bytes, first, sums);
+                    break;
+                case 4:
+                    tiles<4>(fours, bytes, x, q_row_bytes, first, sums);
+                    break;
+                case 5:
+                    tiles<5>(fours, bytes, x, q_row_bytes, first, sums);
+                    break;
+                default:
+                    tiles<kTileTokens>(fours, bytes, x, q_row_bytes, first, sums);
+                    break;
+            }
         }
     }
 }
@@ -185,7 +186,8 @@ void accumulate(const int32_t* c, int32_t act_sum, float act_step, const uint16_
     }
 }
 
-/// As many independent lanes as the prefill tile; their start values differ, so that none is left out.
+/// As many lanes as the prefill tile has. Each takes its neighbour for activations, so that no product is
+/// computed once for all.
 int64_t mac_loop(int64_t rounds) {
     constexpr int kLanes = kTileRegisters * kTileTokens;
     volatile char seed = 1;
@@ -193,14 +195,12 @@ int64_t mac_loop(int64_t rounds) {
     Lane acc[kLanes];
     TRIT_UNROLL_24
     for (int i = 0; i < kLanes; ++i) {
-        acc[i] = add(zero_lane(), a, _mm256_set1_epi8(static_cast<char>(seed + i)));
+        acc[i] = _mm256_set1_epi8(static_cast<char>(seed + i));
     }
-    __m256i act = a;
     for (int64_t round = 0; round < rounds; ++round) {
-        act = _mm256_add_epi8(act, a);  // a constant product would be computed once
         TRIT_UNROLL_24
         for (int i = 0; i < kLanes; ++i) {
-            acc[i] = add(acc[i], a, act);
+            acc[i] = add(acc[i], a, acc[(i + 1) % kLanes]);
         }
     }
     __m256i all = acc[0];

@@ -63,10 +63,9 @@ void one_token_half(int64_t k, const uint8_t* half, const int8_t* q, int32_t* c)
             const Trits trits = split(zload(half + 64 * g), eighty_one, table);
             TRIT_UNROLL
             for (int f = 0; f < 4; ++f) {
-                acc[f][g] = _mm512_dpbusd_epi32(acc[f][g], _mm512_and_si512(trits.fields, mask[f]),
-                                                repeat_four(q + 4 * f));
+                acc[f][g] = dot(acc[f][g], _mm512_and_si512(trits.fields, mask[f]), repeat_four(q + 4 * f));
             }
-            acc[4][g] = _mm512_dpbusd_epi32(acc[4][g], trits.top, repeat_four(q + 16));
+            acc[4][g] = dot(acc[4][g], trits.top, repeat_four(q + 16));
         }
     }
     TRIT_UNROLL
@@ -103,8 +102,8 @@ void few_tokens_half(int64_t k, const uint8_t* half, const int8_t* q, size_t q_r
                     f == 4 ? trits.top : _mm512_srli_epi16(trits.fields, static_cast<unsigned>(2 * f)), mask);
                 TRIT_UNROLL
                 for (int j = 0; j < M; ++j) {
-                    acc[j][g] = _mm512_dpbusd_epi32(
-                        acc[j][g], u, repeat_four(q + static_cast<size_t>(j) * q_row_bytes + 4 * f));
+                    acc[j][g] =
+                        dot(acc[j][g], u, repeat_four(q + static_cast<size_t>(j) * q_row_bytes + 4 * f));
                 }
             }
         }

@@ -18,7 +18,15 @@ int supported() { return trit_x86_has(TRIT_X86_AVX2 | TRIT_X86_F16C | TRIT_X86_A
 using Lane = __m256i;
 constexpr int kMostFours = 1 << 10;
 Lane zero_lane() { return _mm256_setzero_si256(); }
-Lane add(Lane lane, __m256i u, __m256i act) { return _mm256_dpbusd_avx_epi32(lane, u, act); }
+Lane add(Lane lane, __m256i u, __m256i act) {
+#if defined(__GNUC__) && !defined(__clang__)
+    // As one instruction for GCC, which otherwise copies accumulators to and fro.
+    __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(lane) : "x"(u), "x"(act));
+    return lane;
+#else
+    return _mm256_dpbusd_avx_epi32(lane, u, act);
+#endif
+}
 __m256i widen(Lane lane) { return lane; }
 
 #include "avx2_in_place.h"
