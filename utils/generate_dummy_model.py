@@ -82,11 +82,10 @@ SHAPES = {
 }
 
 
-def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]:
-    """Every tensor of the model in the order of the file; raises UserError if the encoding does not fit a matrix."""
+def matrices(shape: Shape) -> dict[str, tuple[int, int]]:
+    """The ternary matrices (n, k) of one block."""
     hidden, ffn, kv = shape.hidden, shape.ffn, shape.hidden // shape.heads * shape.kv_heads
-    f32, head_type = GGMLQuantizationType.F32, GGMLQuantizationType[head.upper()]
-    matrices = {
+    return {
         "attn_q": (hidden, hidden),
         "attn_k": (kv, hidden),
         "attn_v": (kv, hidden),
@@ -95,10 +94,17 @@ def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]
         "ffn_up": (ffn, hidden),
         "ffn_down": (hidden, ffn),
     }
+
+
+def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]:
+    """Every tensor of the model in the order of the file; raises UserError if the encoding does not fit a matrix."""
+    hidden, ffn = shape.hidden, shape.ffn
+    f32, head_type = GGMLQuantizationType.F32, GGMLQuantizationType[head.upper()]
+    ternary = matrices(shape)
     norms = {"attn_norm": hidden, "ffn_norm": hidden}
     if shape.architecture != "llama":
         norms |= {"attn_sub_norm": hidden, "ffn_sub_norm": ffn}
-    for name, (_, k) in matrices.items():
+    for name, (_, k) in ternary.items():
         check_fits(encoding, f"blk.0.{name}.weight", k)
     block = GGML_QUANT_SIZES[head_type][0]
     if hidden % block:
@@ -106,7 +112,7 @@ def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]
     planned = [PlannedTensor("token_embd.weight", (shape.vocab, hidden), head_type)]
     for i in range(shape.layers):
         planned += [PlannedTensor(f"blk.{i}.{n}.weight", (size,), f32) for n, size in norms.items()]
-        planned += [PlannedTensor(f"blk.{i}.{n}.weight", nk, encoding.ggml_type) for n, nk in matrices.items()]
+        planned += [PlannedTensor(f"blk.{i}.{n}.weight", nk, encoding.ggml_type) for n, nk in ternary.items()]
     planned.append(PlannedTensor("output_norm.weight", (hidden,), f32))
     if not shape.tied:
         planned.append(PlannedTensor("output.weight", (shape.vocab, hidden), head_type))

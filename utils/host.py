@@ -7,6 +7,7 @@ Standard library only: ``setup_env.py`` and ``run_inference.py`` import it befor
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -33,13 +34,13 @@ def engine_program(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
     return bin_dir / (f"{name}.exe" if sys.platform == "win32" else name)
 
 
-def engine_binary(name: str) -> Path:
+def engine_binary(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
     """A compiled engine program, such as ``llama-completion``.
 
     Raises:
         UserError: the program is not there; names the command that builds it.
     """
-    path = engine_program(name)
+    path = engine_program(name, bin_dir)
     if not path.is_file():
         raise UserError(f"the engine is not built ({path} is missing); build it with: {python_command('setup_env.py')}")
     return path
@@ -120,3 +121,50 @@ def physical_cores() -> int:
         cores = _darwin_physical()
     cores = cores or os.cpu_count() or 1
     return max(1, min(cores, cgroup_quota() or cores))
+
+
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the CPU calls itself."""
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return " ".join(value.split())
+    if sys.platform == "darwin":
+        code, output = capture(["sysctl", "-n", "machdep.cpu.brand_string"])
+        if code == 0 and output.strip():
+            return output.strip()
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+_CACHE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def last_level_cache_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> int | None:
+    """All caches of the highest level together (a CPU may have several); None if the system does not tell."""
+    caches: dict[int, dict[str, int]] = {}
+    for index in cpus.glob("cpu[0-9]*/cache/index[0-9]*"):
+        try:
+            level, size, shared = ((index / name).read_text().strip() for name in ("level", "size", "shared_cpu_list"))
+            caches.setdefault(int(level), {})[shared] = int(size.rstrip("KMG")) * _CACHE_UNITS.get(size[-1], 1)
+        except (OSError, ValueError):
+            continue
+    if caches:
+        return sum(caches[max(caches)].values()) or None
+    if sys.platform == "darwin":
+        for key in ("hw.l3cachesize", "hw.perflevel0.l2cachesize", "hw.l2cachesize"):
+            code, output = capture(["sysctl", "-n", key])
+            if code == 0 and output.strip().isdigit() and int(output) > 0:
+                return int(output)
+    return None
+
+
+def free_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Memory that programs can get without pushing others out; None if the system does not tell."""
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None

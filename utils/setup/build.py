@@ -21,6 +21,7 @@ DEED = "compiling the engine and the kernels"
 
 PROGRAMS = ("llama-completion", "llama-cli", "llama-server", "llama-bench", "llama-quantize", "llama-perplexity")
 SELFTEST = "trit-selftest"
+MEASURING = ("trit-roofline", "trit-bench")
 _COUNT = re.compile(r"\[(\d+)/(\d+)\]")
 # A compiler takes up to this much on the engine's largest files.
 _JOB_BYTES = 1 << 30
@@ -32,7 +33,7 @@ def run(setup: Setup, line: StepLine) -> str:
     configure = configure_command(setup.python, setup.compiler)
     wanted = digest(*configure[1:], setup.compiler.name, engine_key(), sources_key(), cpu_key())
     stamp_file = STAMPS / "build.json"
-    programs = [engine_program(name) for name in (*PROGRAMS, SELFTEST)]
+    programs = [engine_program(name) for name in (*PROGRAMS, SELFTEST, *MEASURING)]
     if context.read_stamp(stamp_file).get("key") == wanted and all(path.is_file() for path in programs):
         return f"up to date in {ENGINE_BIN.relative_to(ROOT)}"
     stamp_file.unlink(missing_ok=True)

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Time of whole ternary matrix products in the shapes of known models, and how near that is to the machine's limits.
+
+Example: python -m benchmarks.kernels --model bitnet-2b-4t --threads 1,2
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import report
+from utils.cli import TritError, UserError, run_main
+from utils.generate_dummy_model import SHAPES, matrices
+from utils.host import engine_binary, physical_cores
+from utils.roofline import memory_megabytes, thread_counts
+from utils.roofline.program import json_lines
+
+PROGRAM = "trit-bench"
+PACKINGS = ("2_bits", "5_trits", "in_place")
+TOKENS = [1, 2, 4, 8, 16, 64, 512]
+LEAST_REPETITIONS = 5
+# The program takes no more either.
+MOST_MEGABYTES = 3 << 10
+
+
+@dataclass(frozen=True)
+class Product:
+    """One measured product: m tokens times an [n, k] matrix.
+
+    Attributes:
+        seconds: Of each repetition.
+        gmacs: The int8 limit before the first repetition and after each.
+        gbs: The same for reading.
+    """
+
+    tier: str
+    packing: str
+    n: int
+    k: int
+    m: int
+    threads: int
+    weight_bytes: int
+    seconds: list[float]
+    gmacs: list[float]
+    gbs: list[float]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one product."""
+        return self.n * self.k * self.m
+
+    def limit_seconds(self) -> list[tuple[float, float]]:
+        """For each repetition, the least time by arithmetic and by reading: means of what was measured around."""
+
+        def around(values: list[float], i: int) -> float:
+            return (values[i] + values[i + 1]) / 2 * 1e9
+
+        count = len(self.seconds)
+        return [(self.macs / around(self.gmacs, i), self.weight_bytes / around(self.gbs, i)) for i in range(count)]
+
+    @property
+    def share(self) -> float:
+        """Median of least time / measured time; the longer one of both least times binds."""
+        return median(max(both) / took for both, took in zip(self.limit_seconds(), self.seconds, strict=True))
+
+    @property
+    def binding(self) -> str:
+        """The limit that binds: "int8" or "read"."""
+        return "int8" if median(int8 - read for int8, read in self.limit_seconds()) > 0 else "read"
+
+
+def parse(line: Mapping[str, Any]) -> Product:
+    """A line of the program's output."""
+    try:
+        numbers = {name: int(line[name]) for name in ("n", "k", "m", "threads", "weight_bytes")}
+        product = Product(
+            line["tier"],
+            line["packing"],
+            **numbers,
+            seconds=list(line["seconds"]),
+            gmacs=list(line["int8_gmacs"]),
+            gbs=list(line["read_gbs"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise TritError(f"{PROGRAM} printed something else than expected ({error!r}); build it again") from error
+    if not product.seconds or not len(product.gmacs) == len(product.gbs) == len(product.seconds) + 1:
+        raise TritError(f"{PROGRAM} printed lists of {len(product.seconds)} times that do not fit; build it again")
+    return product
+
+
+def model_shapes(models: Iterable[str]) -> list[tuple[int, int]]:
+    """Each (n, k) of these models once, in order."""
+    return list(dict.fromkeys(nk for model in models for nk in matrices(SHAPES[model]).values()))
+
+
+def summary(products: Sequence[Product]) -> str:
+    """One row for each tier, packing and number of threads: the median share of the limit, per number of tokens."""
+    tokens = sorted({product.m for product in products})
+    groups = dict.fromkeys((product.tier, product.packing, product.threads) for product in products)
+    rows = [["tier", "packing", "threads", *(f"m = {m}" for m in tokens)]]
+    for tier, packing, threads in groups:
+        cells = []
+        for m in tokens:
+            wanted = (tier, packing, threads, m)
+            found = [p.share for p in products if (p.tier, p.packing, p.threads, p.m) == wanted]
+            cells.append(f"{100 * median(found):.0f}%" if found else "-")
+        rows.append([tier, packing, str(threads), *cells])
+    return report.markdown_table(rows)
+
+
+def details(products: Sequence[Product]) -> str:
+    """One row for each product."""
+    rows = [["tier", "packing", "n x k", "threads", "m", "us", "GMAC/s", "GB/s", "of limit", "limit"]]
+    for p in products:
+        seconds = median(p.seconds)
+        speeds = [f"{seconds * 1e6:.1f}", f"{p.macs / seconds / 1e9:.1f}", f"{p.weight_bytes / seconds / 1e9:.1f}"]
+        words = [p.tier, p.packing, f"{p.n} x {p.k}", str(p.threads), str(p.m)]
+        rows.append([*words, *speeds, f"{100 * p.share:.0f}%", p.binding])
+    return report.markdown_table(rows)
+
+
+def text(products: Sequence[Product], megabytes: int) -> str:
+    """The Markdown behind the heading."""
+    return (
+        "Share of the binding limit, median over the shapes. The limits are measured before and after every product;\n"
+        f"up to 16 tokens, weights come from memory ({megabytes} MB are read before the same come again).\n\n"
+        f"{summary(products)}\n\n"
+        "Medians. GB/s: packed weights. Limit: `int8` arithmetic or `read`ing weights from memory.\n\n"
+        f"{details(products)}\n"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description="Measure the ternary kernels.")
+    parser.add_argument(
+        "--model", choices=[*SHAPES, "all"], nargs="+", default=["all"], help="whose matrices (default: all)"
+    )
+    parser.add_argument("--tier", default="chosen", help='name of a tier, "chosen" or "all" (default: chosen)')
+    parser.add_argument(
+        "--packing", choices=PACKINGS, nargs="+", default=list(PACKINGS), help="(default: all that the tier has)"
+    )
+    parser.add_argument("--m", type=report.whole_numbers, default=TOKENS, help="tokens (default: 1,2,4,8,16,64,512)")
+    parser.add_argument(
+        "--threads", type=report.whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2"
+    )
+    parser.add_argument("--repetitions", type=int, default=LEAST_REPETITIONS, help="(default: %(default)s)")
+    parser.add_argument("--milliseconds", type=float, default=4, help="of each measurement (default: %(default)s)")
+    parser.add_argument("--megabytes", type=int, help="weights to go through (default: 4 times the caches)")
+    report.add_shared_flags(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, measure, write the results."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(given)
+    report.at_least("--repetitions", args.repetitions, 1)
+    report.at_least("--megabytes", args.megabytes or 1, 1)
+    megabytes = args.megabytes or min(memory_megabytes(), MOST_MEGABYTES)
+    shapes = model_shapes(SHAPES if "all" in args.model else args.model)
+    command = [str(engine_binary(PROGRAM, args.bin_dir)), "--tier", args.tier]
+    command += ["--shapes", ",".join(f"{n}x{k}" for n, k in shapes), "--packings", ",".join(args.packing)]
+    command += ["--m", report.joined(args.m), "--threads", report.joined(args.threads)]
+    command += ["--repetitions", str(args.repetitions), "--milliseconds", str(args.milliseconds)]
+    command += ["--megabytes", str(megabytes)]
+    products: list[Product] = []
+    head: dict[str, Any] = {}
+    tiers = 1 if args.tier != "all" else None
+    total = len(shapes) * len(args.packing) * len(args.m) * len(args.threads) if tiers else None
+    quiet = not sys.stderr.isatty()
+    with tqdm(total=total, desc="products", unit="", mininterval=20 if quiet else 0.5) as bar:
+
+        def take(line: dict[str, Any]) -> None:
+            if line.get("kind") == "head":
+                head.update(line)
+            if line.get("kind") == "product":
+                products.append(parse(line))
+                bar.update()
+
+        json_lines(command, "measuring the kernels", on_object=take)
+    if not products:
+        raise UserError("nothing was measured: the tier has none of these packings, or every product took too long")
+    about = report.facts("benchmarks.kernels", given, str(head.get("compiler", "unknown")))
+    data = {
+        "megabytes": megabytes,
+        "products": [{**vars(p), "share_of_limit": p.share, "binding": p.binding} for p in products],
+    }
+    paths = report.write(args.out, "kernels", about, text(products, megabytes), data)
+    print(summary(products))
+    print(f"\nwritten: {paths[0]} and {paths[1].name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

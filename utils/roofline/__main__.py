@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Measure this machine's limits and print them as a table.
+
+Example: python -m utils.roofline --threads 2 --json limits.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from utils.cli import UserError, atomic_output, run_main
+from utils.host import ENGINE_BIN, cpu_name, physical_cores
+from utils.roofline import Limit, Roofline, measure, thread_counts
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.roofline", description="Measure int8 arithmetic and memory reading, per tier and threads."
+    )
+    parser.add_argument("--threads", type=int, default=physical_cores(), help="most threads (default: %(default)s)")
+    parser.add_argument("--tier", default="all", help='name of a tier, "chosen" or "all" (default: all)')
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each limit (default: %(default)s)")
+    parser.add_argument("--megabytes", type=int, help="memory that is read, twice (default: 4 times the caches)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here, every repetition")
+    parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    return parser
+
+
+def _row(limit: Limit) -> list[str]:
+    read = limit.read
+    numbers = [max(limit.int8_gmacs), median(limit.int8_gmacs), max(read.gbs), median(read.gbs)]
+    pattern = f"{read.pages} pages, prefetch {read.ahead}" if read.ahead else f"{read.pages} pages, no prefetch"
+    return [limit.tier, str(limit.threads), *(f"{number:.1f}" for number in numbers), pattern]
+
+
+def table(roofline: Roofline) -> str:
+    """Lines for people: best and median of both limits, and the pattern that read fastest."""
+    rows = [["tier", "threads", "int8 GMAC/s", "median", "read GB/s", "median", "fastest pattern"]]
+    rows += [_row(limit) for limit in roofline.limits]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        cells = [padded[0], *numbers[1:-1], padded[-1]]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, measure, print."""
+    args = _parser().parse_args(argv)
+    if args.threads < 1:
+        raise UserError(f"--threads {args.threads}: expected 1 or more")
+    if args.megabytes is not None and args.megabytes < 1:
+        raise UserError(f"--megabytes {args.megabytes}: expected 1 or more")
+
+    def show(found: dict[str, Any]) -> None:
+        if found["kind"] == "int8":
+            print(f"measured {found['tier']} on {found['threads']} threads", file=sys.stderr)
+
+    roofline = measure(
+        thread_counts(args.threads),
+        tier=args.tier,
+        seconds=args.seconds,
+        megabytes=args.megabytes,
+        bin_dir=args.bin_dir,
+        on_object=show,
+    )
+    print(f"{cpu_name()}, {physical_cores()} cores, {roofline.compiler}, {roofline.megabytes} MB read")
+    print(table(roofline))
+    if args.json:
+        with atomic_output(args.json) as partial:
+            everything = {"cpu": cpu_name(), "cores": physical_cores(), **asdict(roofline)}
+            partial.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

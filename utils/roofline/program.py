@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Runs programs that print one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.cli import EXIT_USAGE, ROOT, CommandError, TritError, UserError, run
+
+LOG = ROOT / "logs" / "benchmarks.log"
+
+
+def json_lines(
+    command: Sequence[str | Path],
+    what: str,
+    *,
+    env: Mapping[str, str | None] | None = None,
+    on_object: Callable[[dict[str, Any]], None] | None = None,
+    log: Path = LOG,
+) -> list[dict[str, Any]]:
+    """The objects that a program prints, also given to ``on_object`` as they come; other lines only go to the log.
+
+    Raises:
+        UserError: the program ended with exit code 2; with its own sentence.
+        TritError: it failed otherwise, or printed half an object.
+    """
+    objects: list[dict[str, Any]] = []
+
+    def take(line: str) -> None:
+        if not line.startswith("{"):
+            return
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise TritError(f"{what}: {Path(command[0]).name} printed broken JSON ({error}); see {log}") from error
+        objects.append(found)
+        if on_object:
+            on_object(found)
+
+    try:
+        run(command, what, log, on_line=take, env=env)
+    except CommandError as error:
+        said = error.tail[-1].removeprefix("error: ") if error.tail else ""
+        if error.returncode == EXIT_USAGE and said:
+            raise UserError(said) from error
+        raise TritError(f"{error}; it said: {said}" if said else str(error)) from error
+    return objects
