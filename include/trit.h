@@ -56,8 +56,8 @@ typedef void (*trit_quantize_fn)(int64_t k, const float* x, int8_t* q, float* sc
 typedef void (*trit_i2_s_fn)(int64_t k, const uint8_t* w, size_t w_row_bytes, int n, const int8_t* q,
                              size_t q_row_bytes, int m, int32_t* c, size_t c_stride);
 
-/// Packings of a panel: 64 rows of codes in the order in which the kernels read them. docs/encodings.md has the
-/// bytes; src/panel.cpp writes them.
+/// Packings of a panel: 64 rows of codes in the order in which the kernels read them. docs/encodings.md has
+/// the bytes; src/panel.cpp writes them.
 typedef enum trit_packing {
     TRIT_PACKING_2_BITS = 0,   ///< four codes in a byte, any code 0..3
     TRIT_PACKING_5_TRITS = 1,  ///< five codes in a byte (1.6 bits), codes 0..2 only
@@ -96,8 +96,8 @@ typedef void (*trit_panel_fn)(int64_t k, const uint8_t* panel, const int8_t* q, 
 /// @param c       int32 [TRIT_PANEL_ROWS], readable to its end
 /// @param w_step  0: one weight scale for all rows; 1: float [n], one for each
 /// @param out     float [n], written; no alignment needed
-typedef void (*trit_finish_fn)(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale,
-                               int w_step, float* out);
+typedef void (*trit_finish_fn)(int n, const int32_t* c, int32_t act_sum, float act_scale,
+                               const float* w_scale, int w_step, float* out);
 
 /// Adds one group's sums of one token: acc[i] += float(c[i] - act_sum) * act_step * float(w_scale[i]).
 ///
@@ -113,8 +113,8 @@ typedef void (*trit_accumulate_fn)(const int32_t* c, int32_t act_sum, float act_
 /// Measuring loops of the roofline tool.
 ///
 /// mac_loop: `rounds` rounds of independent int8 multiply-accumulates in registers; returns how many were
-/// done. read_loop: reads `bytes` (a multiple of 4096) at `data` in one linear stream with prefetch `ahead` bytes
-/// before the loads (0: none); returns something that depends on every byte.
+/// done. read_loop: reads `bytes` (a multiple of 4096) at `data` in one linear stream with prefetch `ahead`
+/// bytes before the loads (0: none); returns something that depends on every byte.
 typedef int64_t (*trit_mac_loop_fn)(int64_t rounds);
 typedef uint64_t (*trit_read_loop_fn)(const uint8_t* data, size_t bytes, size_t ahead);
 
@@ -141,8 +141,8 @@ TRIT_API size_t trit_panel_bytes(trit_packing packing, int64_t k);
 /// @param codes      uint8 [rows, k], each 0..3
 /// @param row_bytes  distance of two rows in codes
 /// @return 1; 0 if the packing cannot hold one of the codes (code 3 among five trits)
-TRIT_API int trit_panel_pack(trit_packing packing, int64_t k, int rows, const uint8_t* codes, size_t row_bytes,
-                             uint8_t* panel);
+TRIT_API int trit_panel_pack(trit_packing packing, int64_t k, int rows, const uint8_t* codes,
+                             size_t row_bytes, uint8_t* panel);
 
 /// Number of tiers compiled in, those that this CPU cannot run included.
 TRIT_API int trit_tier_count(void);
@@ -151,7 +151,9 @@ TRIT_API const trit_tier* trit_tier_at(int i);
 /// The tier of that name, or NULL.
 TRIT_API const trit_tier* trit_tier_by_name(const char* name);
 
-/// Runs a tier against the scalar reference on random and extreme inputs (about 1 ms).
+/// Runs a tier against the scalar reference on random and extreme inputs (about 20 ms).
+///
+/// It survives an instruction that this machine does not execute (not in builds of MinGW).
 ///
 /// @param message  on a mismatch, one sentence that names kernel and shape (may be NULL)
 /// @return 1 if every integer and every scale is equal, bit for bit; else 0

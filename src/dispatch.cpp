@@ -14,6 +14,11 @@
 #include <cpuid.h>
 #endif
 
+#if defined(TRIT_X86) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #define TRIT_TIER(name) extern "C" const trit_tier trit_tier_##name;
 #include "trit_tiers.inc"
 #undef TRIT_TIER
@@ -115,6 +120,7 @@ unsigned detect_x86() {
     const unsigned saved = osxsave ? xcr0() : 0;
     const bool ymm = (saved & 0x06u) == 0x06u;
     const bool zmm = (saved & 0xE6u) == 0xE6u;
+    const bool tiles = (saved & 0x60000u) == 0x60000u;
     cpuid(7, 0, r);
     unsigned found = 0;
     if (ymm) {
@@ -129,6 +135,10 @@ unsigned detect_x86() {
         found |= (r[1] >> 31) & 1 ? TRIT_X86_AVX512VL : 0u;
         found |= (r[2] >> 1) & 1 ? TRIT_X86_AVX512VBMI : 0u;
         found |= (r[2] >> 11) & 1 ? TRIT_X86_AVX512VNNI : 0u;
+    }
+    if (tiles) {
+        found |= (r[3] >> 24) & 1 ? TRIT_X86_AMX_TILE : 0u;
+        found |= (r[3] >> 25) & 1 ? TRIT_X86_AMX_INT8 : 0u;
     }
     const unsigned subleaves = r[0];
     if (ymm && subleaves >= 1) {
@@ -145,6 +155,17 @@ unsigned detect_x86() {
 int trit_x86_has(unsigned features) {
     static const unsigned found = detect_x86();
     return (found & features) == features;
+}
+
+int trit_x86_allow_amx(void) {
+#if defined(__linux__)
+    // Documentation/arch/x86/xstate.rst: ARCH_REQ_XCOMP_PERM for XFEATURE_XTILEDATA.
+    constexpr long kRequestPermission = 0x1023;
+    constexpr long kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return 1;
+#endif
 }
 #endif
 

@@ -11,8 +11,9 @@ extern "C" const trit_tier trit_tier_scalar;
 
 namespace {
 
-constexpr int kRows = 5;     // one tile of rows and a rest
-constexpr int kTokens = 15;  // two tiles of tokens and a rest
+constexpr int kRows = 5;          // one tile of rows and a rest
+constexpr int kTokens = 15;       // two tiles of tokens and a rest
+constexpr int kPanelTokens = 53;  // AMX: 32 + 16 tokens and a rest; a block of tiles of 6 and 5
 constexpr int32_t kGuard = 0x5EED5EED;
 
 /// Numbers of a linear congruential generator (Knuth's MMIX constants): the same on every machine.
@@ -76,13 +77,13 @@ Outcome compare_sums(Guard& guard, const trit_tier& tier, const Problem& p, int 
     return outcome(legal, expected == actual);
 }
 
-/// Panel kernels: sums of all tokens, then what the floating-point ends make of them, equal in every bit.
+/// Panel kernels: few tokens and many, each number against the same sums.
 Outcome compare_panel(Guard& guard, const trit_tier& tier, Random& random, trit_packing packing, int64_t k,
                       Fill fill) {
     const size_t width = static_cast<size_t>(k);
     const size_t q_row_bytes = width + TRIT_PANEL_OVERREAD;
     std::vector<uint8_t> codes(TRIT_PANEL_ROWS * width);
-    std::vector<int8_t> q(kTokens * q_row_bytes);
+    std::vector<int8_t> q(kPanelTokens * q_row_bytes);
     const uint32_t kinds = packing == TRIT_PACKING_2_BITS ? 4 : 3;
     for (uint8_t& code : codes) {
         code = static_cast<uint8_t>(fill == Fill::kRandom ? random.next() % kinds : kinds - 1);
@@ -96,30 +97,40 @@ Outcome compare_panel(Guard& guard, const trit_tier& tier, Random& random, trit_
     uint8_t* panel =
         memory.data() + (TRIT_PANEL_ALIGN - reinterpret_cast<uintptr_t>(memory.data()) % TRIT_PANEL_ALIGN);
     trit_panel_pack(packing, k, TRIT_PANEL_ROWS, codes.data(), width, panel);
-    for (int m = 1; m <= kTokens; ++m) {
-        const size_t sums = static_cast<size_t>(m) * TRIT_PANEL_ROWS;
-        std::vector<int32_t> expected(sums + 1, kGuard);
-        std::vector<int32_t> actual = expected;
-        trit_tier_scalar.panel[packing](k, panel, q.data(), q_row_bytes, m, expected.data());
-        const bool panel_legal =
+    std::vector<int32_t> all(kPanelTokens * TRIT_PANEL_ROWS);
+    trit_tier_scalar.panel[packing](k, panel, q.data(), q_row_bytes, kPanelTokens, all.data());
+    for (const int m : {1, 2, 3, 4, 5, 6, 7, 8, 11, 15, 16, 17, 31, 32, 33, 48, kPanelTokens}) {
+        std::vector<int32_t> expected(all.begin(), all.begin() + m * TRIT_PANEL_ROWS);
+        std::vector<int32_t> actual(expected.size() + 1, kGuard);
+        expected.push_back(kGuard);
+        const bool legal =
             guard.run([&] { tier.panel[packing](k, panel, q.data(), q_row_bytes, m, actual.data()); });
-        if (!panel_legal || expected != actual) {
-            return outcome(panel_legal, false);
+        if (!legal || expected != actual) {
+            return outcome(legal, false);
         }
-        std::vector<float> out[2] = {std::vector<float>(TRIT_PANEL_ROWS, 1.0f),
-                                     std::vector<float>(TRIT_PANEL_ROWS, 1.0f)};
-        std::vector<float> scales(TRIT_PANEL_ROWS);
-        std::vector<uint16_t> halves(TRIT_PANEL_ROWS);
+    }
+    return Outcome::kEqual;
+}
+
+/// What floating point makes of sums: every number of rows, one scale and one for each row.
+Outcome compare_ends(Guard& guard, const trit_tier& tier, Random& random) {
+    std::vector<int32_t> c(TRIT_PANEL_ROWS);
+    std::vector<float> scales(TRIT_PANEL_ROWS);
+    std::vector<uint16_t> halves(TRIT_PANEL_ROWS);
+    for (int n = 1; n <= TRIT_PANEL_ROWS; ++n) {
         for (int i = 0; i < TRIT_PANEL_ROWS; ++i) {
+            c[i] = static_cast<int32_t>(random.next() % 2000001) - 1000000;
             scales[i] = static_cast<float>(random.next()) / 1e9f;
-            halves[i] = static_cast<uint16_t>(random.next() % 0x7C00u);  // any finite one
+            halves[i] =
+                static_cast<uint16_t>(random.next() % 0x7C00u | (random.next() & 0x8000u));  // any finite one
         }
+        std::vector<float> out[2];
         const trit_tier* both[2] = {&trit_tier_scalar, &tier};
         for (int which = 0; which < 2; ++which) {
+            out[which].assign(TRIT_PANEL_ROWS, 1.0f);
             const bool legal = guard.run([&] {
-                const int n = TRIT_PANEL_ROWS - m;  // every tail
-                both[which]->finish(n, expected.data(), 77, 3.7f, scales.data(), m % 2, out[which].data());
-                both[which]->accumulate(expected.data(), -5, 0.37f, halves.data(), out[which].data());
+                both[which]->finish(n, c.data(), 77, 3.7f, scales.data(), n % 2, out[which].data());
+                both[which]->accumulate(c.data(), -5, 0.37f, halves.data(), out[which].data());
             });
             if (!legal) {
                 return Outcome::kIllegal;
@@ -181,6 +192,10 @@ int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
             }
         }
     }
+    if (tier->finish != nullptr && failed(compare_ends(guard, *tier, random), message, message_bytes,
+                                          "finish or accumulate", TRIT_PANEL_ROWS, 1)) {
+        return 0;
+    }
     constexpr const char* kPanels[TRIT_PACKING_COUNT] = {"panel of 2 bits", "panel of 5 trits"};
     for (int packing = 0; packing < TRIT_PACKING_COUNT; ++packing) {
         if (tier->panel[packing] == nullptr) {
@@ -190,7 +205,7 @@ int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
             for (const Fill fill : {Fill::kRandom, Fill::kHighest, Fill::kLowest}) {
                 const Outcome panel =
                     compare_panel(guard, *tier, random, static_cast<trit_packing>(packing), k, fill);
-                if (failed(panel, message, message_bytes, kPanels[packing], k, kTokens)) {
+                if (failed(panel, message, message_bytes, kPanels[packing], k, kPanelTokens)) {
                     return 0;
                 }
             }

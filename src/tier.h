@@ -48,10 +48,14 @@ enum trit_x86_feature : unsigned {
     TRIT_X86_AVX512VBMI = 1u << 7,
     TRIT_X86_F16C = 1u << 8,
     TRIT_X86_AVXVNNI = 1u << 9,
+    TRIT_X86_AMX_TILE = 1u << 10,
+    TRIT_X86_AMX_INT8 = 1u << 11,
 };
 
 /// 1 if this CPU has all of `features`.
 int trit_x86_has(unsigned features);
+/// 1 if the operating system lets this process use AMX's tiles (Linux wants to be asked).
+int trit_x86_allow_amx(void);
 #endif
 
 #endif  // TRIT_TIER_H

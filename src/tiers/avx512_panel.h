@@ -6,13 +6,13 @@
 /// - one token: weights stream from memory once. Codes are masked, not shifted, so each field has its own
 ///   accumulator of weight 1, 4, 16 or 64; finished sums are shifted back, exactly.
 /// - 2 to kDirect tokens: codes are shifted once and meet all tokens while they are in registers.
-/// - more: kChunk inputs of the panel are unpacked to one byte per code, in the first-level cache, and every
+/// - more: a chunk of the panel's inputs is unpacked to one byte per code, in the first-level cache, and
+/// every
 ///   tile of 64 rows x kTile tokens reads them from there: 24 accumulators, 4 vectors of codes, 1 activation.
 /// Largest lane: 192 * 128 * 4 for each step of 16 inputs, so TRIT_PANEL_MAX_K inputs stay below 2^31.
 
 constexpr int kDirect = 4;
 constexpr int kTile = 6;
-constexpr int kChunk = 256;
 constexpr size_t kPanelAhead = 4096;
 
 template <typename T>
@@ -190,8 +190,47 @@ void tiles(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes,
     }
 }
 
+/// How the many-token kernels multiply a chunk: by vpdpbusd.
+struct DotTiles {
+    static constexpr int kChunk = 256;      ///< inputs of 2 bits unpacked at once: 16 KB
+    static constexpr int kTritChunk = 240;  ///< the same for five trits, in whole steps of 20
+
+    static void run(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, int m, bool first,
+                    int32_t* c) {
+        tiles(fours, bytes, q, q_row_bytes, m, first, c);
+    }
+
+    /// 24 independent accumulators, as in the prefill tile; their start values differ, so that none is left
+    /// out.
+    static int64_t mac_loop(int64_t rounds) {
+        volatile char seed = 1;
+        const __m512i a = _mm512_set1_epi8(seed);
+        __m512i acc[24];
+        TRIT_UNROLL_24
+        for (int i = 0; i < 24; ++i) {
+            acc[i] = _mm512_set1_epi32(seed + i);
+        }
+        for (int64_t round = 0; round < rounds; ++round) {
+            TRIT_UNROLL_24
+            for (int i = 0; i < 24; ++i) {
+                acc[i] = dot(acc[i], a, a);
+            }
+        }
+        __m512i all = acc[0];
+        TRIT_UNROLL_24
+        for (int i = 1; i < 24; ++i) {
+            all = _mm512_xor_si512(all, acc[i]);
+        }
+        volatile int32_t sink = _mm512_reduce_add_epi32(all);
+        (void)sink;
+        return rounds * 24 * 64;
+    }
+};
+
+template <typename Tiles>
 void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
                         int32_t* c) {
+    constexpr int kChunk = Tiles::kChunk;
     alignas(64) uint8_t bytes[kChunk * TRIT_PANEL_ROWS];
     const __m512i mask = _mm512_set1_epi8(3);
     for (int64_t chunk = 0; chunk < k; chunk += kChunk) {
@@ -210,10 +249,11 @@ void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t
                 }
             }
         }
-        tiles(inputs / 4, bytes, q + chunk, q_row_bytes, m, chunk == 0, c);
+        Tiles::run(inputs / 4, bytes, q + chunk, q_row_bytes, m, chunk == 0, c);
     }
 }
 
+template <typename Tiles>
 void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
     static_assert(kDirect == 4, "one case for each");
     switch (m) {
@@ -228,7 +268,7 @@ void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row
         case 4:
             return few_tokens_2_bits<4>(k, panel, q, q_row_bytes, c);
         default:
-            return many_tokens_2_bits(k, panel, q, q_row_bytes, m, c);
+            return many_tokens_2_bits<Tiles>(k, panel, q, q_row_bytes, m, c);
     }
 }
 
@@ -254,31 +294,6 @@ void accumulate(const int32_t* c, int32_t act_sum, float act_step, const uint16_
         const __m512 w = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(w_scale + i)));
         _mm512_storeu_ps(acc + i, _mm512_add_ps(_mm512_loadu_ps(acc + i), _mm512_mul_ps(value, w)));
     }
-}
-
-/// 24 independent accumulators, as in the prefill tile; their start values differ, so that none is left out.
-int64_t mac_loop(int64_t rounds) {
-    volatile char seed = 1;
-    const __m512i a = _mm512_set1_epi8(seed);
-    __m512i acc[24];
-    TRIT_UNROLL_24
-    for (int i = 0; i < 24; ++i) {
-        acc[i] = _mm512_set1_epi32(seed + i);
-    }
-    for (int64_t round = 0; round < rounds; ++round) {
-        TRIT_UNROLL_24
-        for (int i = 0; i < 24; ++i) {
-            acc[i] = dot(acc[i], a, a);
-        }
-    }
-    __m512i all = acc[0];
-    TRIT_UNROLL_24
-    for (int i = 1; i < 24; ++i) {
-        all = _mm512_xor_si512(all, acc[i]);
-    }
-    volatile int32_t sink = _mm512_reduce_add_epi32(all);
-    (void)sink;
-    return rounds * 24 * 64;
 }
 
 uint64_t read_loop(const uint8_t* data, size_t bytes, size_t ahead) {

@@ -20,10 +20,17 @@ int supported() { return trit_x86_has(TRIT_X86_AVX512F | TRIT_X86_AVX512BW | TRI
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_avx512_vnni = {
-    "avx512_vnni", "AVX-512 F, BW, VNNI",   40,     supported,  quantize,
-    i2_s,          {panel_2_bits, nullptr}, finish, accumulate, mac_loop,
-    read_loop};
+extern "C" const trit_tier trit_tier_avx512_vnni = {"avx512_vnni",
+                                                    "AVX-512 F, BW, VNNI",
+                                                    40,
+                                                    supported,
+                                                    quantize,
+                                                    i2_s,
+                                                    {panel_2_bits<DotTiles>, nullptr},
+                                                    finish,
+                                                    accumulate,
+                                                    DotTiles::mac_loop,
+                                                    read_loop};
 
 #else
 

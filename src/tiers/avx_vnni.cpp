@@ -12,14 +12,32 @@
 TRIT_TARGET_BEGIN("avx2,f16c,avxvnni")
 namespace {
 
-int supported() { return trit_x86_has(TRIT_X86_AVX2 | TRIT_X86_F16C | TRIT_X86_AVXVNNI); }
+int supported() {
+#if defined(TRIT_EMULATE)
+    return trit_x86_has(TRIT_X86_AVX2 | TRIT_X86_F16C);
+#else
+    return trit_x86_has(TRIT_X86_AVX2 | TRIT_X86_F16C | TRIT_X86_AVXVNNI);
+#endif
+}
 
 /// vpdpbusd: four neighbouring products in 32 bits; TRIT_PANEL_MAX_K inputs fit without widening.
 using Lane = __m256i;
 constexpr int kMostFours = 1 << 10;
 Lane zero_lane() { return _mm256_setzero_si256(); }
 Lane add(Lane lane, __m256i u, __m256i act) {
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(TRIT_EMULATE)
+    uint8_t codes[32];
+    int8_t activations[32];
+    int32_t sums[8];
+    std::memcpy(codes, &u, sizeof(u));
+    std::memcpy(activations, &act, sizeof(act));
+    std::memcpy(sums, &lane, sizeof(lane));
+    for (int i = 0; i < 32; ++i) {
+        sums[i / 4] += codes[i] * activations[i];
+    }
+    std::memcpy(&lane, sums, sizeof(lane));
+    return lane;
+#elif defined(__GNUC__) && !defined(__clang__)
     // As one instruction for GCC, which otherwise copies accumulators to and fro.
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(lane) : "x"(u), "x"(act));
     return lane;
