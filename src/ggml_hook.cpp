@@ -56,7 +56,11 @@ void get_rows(const ggml_compute_params* params, ggml_tensor* dst) {
     }
 }
 
-bool is_packed(const ggml_tensor* w) { return w->buffer != nullptr && w->buffer->buft == trit_buffer_type(); }
+/// Views too: a view has a buffer of its own only once the graph is allocated.
+bool is_packed(const ggml_tensor* w) {
+    const ggml_backend_buffer_t buffer = (w->view_src != nullptr ? w->view_src : w)->buffer;
+    return buffer != nullptr && buffer->buft == trit_buffer_type();
+}
 
 class TernaryTraits : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
@@ -76,7 +80,13 @@ class TernaryTraits : public ggml::cpu::tensor_traits {
     }
 
     bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
-        const bool packed = is_packed(op->src[0]);
+        const ggml_tensor* w = op->src[0];
+        const bool packed = is_packed(w);
+        if (packed && w->view_src != nullptr) {
+            // The panels of a packed tensor have no rows that a view could point at.
+            GGML_ABORT("trit: %s of %s, a view of the packed tensor %s, is not supported; use --no-repack",
+                       ggml_op_name(op->op), w->name, w->view_src->name);
+        }
         switch (op->op) {
             case GGML_OP_MUL_MAT:
                 trit::mul_mat(params, op, packed);

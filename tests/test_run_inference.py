@@ -270,7 +270,7 @@ def test_missing_engine_and_missing_bundled_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("utils.host.ENGINE_BIN", tmp_path)
-    monkeypatch.setattr("utils.host.engine_program", lambda name: tmp_path / name)
+    monkeypatch.setattr("utils.host.engine_program", lambda name, *_: tmp_path / name)
     model = tmp_path / "x.gguf"
     model.write_bytes(b"GGUF")
     assert run_main(run_inference.main, ["-m", str(model), "-p", "x"]) == 2
