@@ -110,6 +110,26 @@ typedef void (*trit_finish_fn)(int n, const int32_t* c, int32_t act_sum, float a
 typedef void (*trit_accumulate_fn)(const int32_t* c, int32_t act_sum, float act_step, const uint16_t* w_scale,
                                    float* acc);
 
+/// llama.cpp's q6_K (weights) and q8_K (activations) blocks of 256; the bytes are described in its
+/// ggml-common.h.
+enum { TRIT_K_BLOCK = 256, TRIT_Q6_K_BYTES = 210, TRIT_Q8_K_BYTES = 292, TRIT_Q6_K_TOKENS = 7 };
+
+/// Products of q6_K rows and q8_K tokens: out[j][i] = row i times token j.
+///
+/// The same bits as ggml_vec_dot_q6_K_q8_K of llama.cpp gives with AVX2 and FMA: each block's integers are
+/// summed in 8 lanes (lane l: codes 0..63 of inputs 4 l ... 4 l + 3 of each 32, and the 32 that codes are too
+/// large of inputs 32 l ... 32 l + 31), a lane's float sum grows by one fused multiply-add per block, and the
+/// lanes are added as ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
+///
+/// @param k            inputs, a multiple of TRIT_K_BLOCK
+/// @param w            q6_K rows, w_row_bytes apart
+/// @param n            rows, >= 0
+/// @param tokens       q8_K tokens, token_bytes apart
+/// @param m            tokens, 1 to TRIT_Q6_K_TOKENS
+/// @param out          m rows of float [n], written
+typedef void (*trit_q6_k_fn)(int64_t k, const uint8_t* w, size_t w_row_bytes, int64_t n,
+                             const uint8_t* tokens, size_t token_bytes, int m, float* const* out);
+
 /// Measuring loops of the roofline tool.
 ///
 /// mac_loop: `rounds` rounds of independent int8 multiply-accumulates in registers; returns how many were
@@ -131,6 +151,7 @@ typedef struct trit_tier {
     trit_accumulate_fn accumulate;
     trit_mac_loop_fn mac_loop;
     trit_read_loop_fn read_loop;
+    trit_q6_k_fn q6_k;  ///< NULL: the engine's own dot product is as good
 } trit_tier;
 
 /// Bytes of one panel of 64 rows: a multiple of TRIT_PANEL_ALIGN.

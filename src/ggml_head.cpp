@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// Upstream hands out rows in small alternating chunks, so that no thread reads a linear stream, and waits
-/// for memory. Here each thread has one contiguous range of rows and asks for the bytes ahead; every number
-/// comes from upstream's own conversion and dot product, so the results are the same bits.
+/// for memory. Here each thread has one contiguous range of rows and asks for the bytes ahead. Every number
+/// comes from upstream's own conversion and dot product, or from a kernel that gives the same bits and was
+/// compared with it in this process: results are the same bits in any case.
 #include "ggml_head.h"
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
+#include "trit.h"
 
 namespace trit {
 namespace {
@@ -40,6 +42,36 @@ void prefetch([[maybe_unused]] const char* p) {
 #if defined(__GNUC__)
     __builtin_prefetch(p);
 #endif
+}
+
+/// The tier's q6_K kernel, if it agrees with upstream's dot product as it was compiled here; else nullptr.
+trit_q6_k_fn checked_q6_k() {
+    const trit_q6_k_fn q6_k = trit_tier_chosen()->rank > 0 ? trit_tier_chosen()->q6_k : nullptr;
+    if (q6_k == nullptr) {
+        return nullptr;
+    }
+    constexpr int kInputs = 4 * TRIT_K_BLOCK;
+    constexpr int kRows = 3;
+    float values[(kRows + 1) * kInputs];
+    uint32_t state = 1;
+    for (float& value : values) {
+        state = state * 1664525u + 1013904223u;  // Numerical Recipes' generator
+        value = (static_cast<float>(state >> 8) / 8388608.0f - 1.0f) * static_cast<float>(1 + state % 5);
+    }
+    constexpr size_t kRowBytes = kInputs / TRIT_K_BLOCK * TRIT_Q6_K_BYTES;
+    uint8_t rows[kRows * kRowBytes];
+    uint8_t token[kInputs / TRIT_K_BLOCK * TRIT_Q8_K_BYTES];
+    ggml_quantize_chunk(GGML_TYPE_Q6_K, values, rows, 0, kRows, kInputs, nullptr);
+    ggml_get_type_traits_cpu(GGML_TYPE_Q8_K)->from_float(values + kRows * kInputs, token, kInputs);
+    float expected[kRows];
+    for (int i = 0; i < kRows; ++i) {
+        ggml_get_type_traits_cpu(GGML_TYPE_Q6_K)
+            ->vec_dot(kInputs, expected + i, 0, rows + i * kRowBytes, 0, token, 0, 1);
+    }
+    float actual[kRows];
+    float* out = actual;
+    q6_k(kInputs, rows, kRowBytes, kRows, token, sizeof(token), 1, &out);
+    return std::memcmp(expected, actual, sizeof(expected)) == 0 ? q6_k : nullptr;
 }
 
 }  // namespace
@@ -81,6 +113,18 @@ void stream(const ggml_compute_params* params, ggml_tensor* dst) {
     const int64_t first = n * params->ith / params->nth;
     const int64_t last = n * (params->ith + 1) / params->nth;
     const auto* rows = static_cast<const char*>(w->data);
+    static const trit_q6_k_fn q6_k = checked_q6_k();
+    if (w->type == GGML_TYPE_Q6_K && q6_k != nullptr) {
+        float* out[TRIT_Q6_K_TOKENS];
+        for (int64_t j = 0; j < m; ++j) {
+            out[j] = reinterpret_cast<float*>(static_cast<char*>(dst->data) +
+                                              static_cast<size_t>(j) * dst->nb[1]) +
+                     first;
+        }
+        q6_k(k, reinterpret_cast<const uint8_t*>(rows) + static_cast<size_t>(first) * w->nb[1], w->nb[1],
+             last - first, reinterpret_cast<const uint8_t*>(tokens), token_bytes, static_cast<int>(m), out);
+        return;
+    }
     for (int64_t r = first; r < last; ++r) {
         const char* row = rows + static_cast<size_t>(r) * w->nb[1];
         for (size_t line = 0; line < w->nb[1]; line += kCacheLine) {

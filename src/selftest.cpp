@@ -160,6 +160,53 @@ Outcome compare_quantize(Guard& guard, const trit_tier& tier, Random& random, in
     return outcome(legal, expected == actual && sum[0] == sum[1] && same_scale);
 }
 
+/// q6_K rows and q8_K tokens of random bytes, the tokens' block sums true.
+Outcome compare_q6_k(Guard& guard, const trit_tier& tier, Random& random, int rows, int m) {
+    constexpr int kBlocks = 3;
+    const size_t row_bytes = kBlocks * TRIT_Q6_K_BYTES;
+    const size_t token_bytes = kBlocks * TRIT_Q8_K_BYTES;
+    std::vector<uint8_t> w(static_cast<size_t>(rows) * row_bytes);
+    for (uint8_t& byte : w) {
+        byte = static_cast<uint8_t>(random.next());
+    }
+    for (size_t at = 208; at < w.size(); at += TRIT_Q6_K_BYTES) {
+        const auto half = static_cast<uint16_t>(random.next() % 0x4000u | (random.next() & 0x8000u));
+        std::memcpy(w.data() + at, &half, sizeof(half));
+    }
+    std::vector<uint8_t> tokens(static_cast<size_t>(m) * token_bytes);
+    for (uint8_t* block = tokens.data(); block != tokens.data() + tokens.size(); block += TRIT_Q8_K_BYTES) {
+        const float scale = static_cast<float>(random.next()) / 1e9f;
+        std::memcpy(block, &scale, sizeof(scale));
+        for (int group = 0; group < 16; ++group) {
+            int16_t sum = 0;
+            for (int i = 0; i < 16; ++i) {
+                const auto q = static_cast<int8_t>(static_cast<int>(random.next() % 255) - 127);
+                block[4 + 16 * group + i] = static_cast<uint8_t>(q);
+                sum = static_cast<int16_t>(sum + q);
+            }
+            std::memcpy(block + 260 + 2 * group, &sum, sizeof(sum));
+        }
+    }
+    std::vector<float> results[2];
+    const trit_tier* both[2] = {&trit_tier_scalar, &tier};
+    for (int which = 0; which < 2; ++which) {
+        results[which].assign(static_cast<size_t>(rows * m + 1), 1.0f);
+        float* out[TRIT_Q6_K_TOKENS];
+        for (int j = 0; j < m; ++j) {
+            out[j] = results[which].data() + j * rows;
+        }
+        const bool legal = guard.run([&] {
+            both[which]->q6_k(kBlocks * TRIT_K_BLOCK, w.data(), row_bytes, rows, tokens.data(), token_bytes,
+                              m, out);
+        });
+        if (!legal) {
+            return Outcome::kIllegal;
+        }
+    }
+    return outcome(true,
+                   std::memcmp(results[0].data(), results[1].data(), results[0].size() * sizeof(float)) == 0);
+}
+
 /// Writes the sentence of a failure; true if there is one.
 bool failed(Outcome outcome, char* message, size_t message_bytes, const char* kernel, int64_t k, int m) {
     if (outcome != Outcome::kEqual && message != nullptr) {
@@ -195,6 +242,12 @@ int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
     if (tier->finish != nullptr && failed(compare_ends(guard, *tier, random), message, message_bytes,
                                           "finish or accumulate", TRIT_PANEL_ROWS, 1)) {
         return 0;
+    }
+    for (int m = 1; tier->q6_k != nullptr && m <= TRIT_Q6_K_TOKENS; ++m) {
+        if (failed(compare_q6_k(guard, *tier, random, 4 + m % 2, m), message, message_bytes, "q6_k",
+                   3 * TRIT_K_BLOCK, m)) {
+            return 0;
+        }
     }
     constexpr const char* kPanels[TRIT_PACKING_COUNT] = {"panel of 2 bits", "panel of 5 trits"};
     for (int packing = 0; packing < TRIT_PACKING_COUNT; ++packing) {

@@ -40,12 +40,12 @@ TRIT_TARGET_END
 
 extern "C" const trit_tier trit_tier_avx2 = {
     "avx2", "AVX2, F16C", 20,       supported, quantize, i2_s, {panel_2_bits, nullptr},
-    finish, accumulate,   mac_loop, read_loop};
+    finish, accumulate,   mac_loop, read_loop, nullptr};
 
 #else
 
-extern "C" const trit_tier trit_tier_avx2 = {"avx2",  "AVX2, F16C",       20,      [] { return 0; }, nullptr,
-                                             nullptr, {nullptr, nullptr}, nullptr, nullptr,          nullptr,
-                                             nullptr};
+extern "C" const trit_tier trit_tier_avx2 = {
+    "avx2",  "AVX2, F16C", 20,      [] { return 0; }, nullptr, nullptr, {nullptr, nullptr},
+    nullptr, nullptr,      nullptr, nullptr,          nullptr};
 
 #endif

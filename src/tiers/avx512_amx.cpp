@@ -33,6 +33,7 @@ int supported() {
 
 #include "avx512_in_place.h"
 #include "avx512_panel.h"
+#include "avx512_q6_k.h"
 #include "avx512_trits.h"
 
 /// Our tile configuration for as long as it lives; the engine has AMX code of its own, whose configuration
@@ -164,10 +165,18 @@ int64_t amx_mac_loop(int64_t rounds) {
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_avx512_amx = {
-    "avx512_amx", "AVX-512 F, BW, VNNI, VBMI, AMX-TILE, AMX-INT8",   60,     supported,  quantize,
-    i2_s,         {panel_2_bits<AmxTiles>, panel_5_trits<AmxTiles>}, finish, accumulate, amx_mac_loop,
-    read_loop};
+extern "C" const trit_tier trit_tier_avx512_amx = {"avx512_amx",
+                                                   "AVX-512 F, BW, VNNI, VBMI, AMX-TILE, AMX-INT8",
+                                                   60,
+                                                   supported,
+                                                   quantize,
+                                                   i2_s,
+                                                   {panel_2_bits<AmxTiles>, panel_5_trits<AmxTiles>},
+                                                   finish,
+                                                   accumulate,
+                                                   amx_mac_loop,
+                                                   read_loop,
+                                                   q6_k};
 
 #else
 
@@ -178,6 +187,7 @@ extern "C" const trit_tier trit_tier_avx512_amx = {"avx512_amx",
                                                    nullptr,
                                                    nullptr,
                                                    {nullptr, nullptr},
+                                                   nullptr,
                                                    nullptr,
                                                    nullptr,
                                                    nullptr,

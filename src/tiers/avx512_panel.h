@@ -5,13 +5,14 @@
 /// Three regimes:
 /// - one token: weights stream from memory once. Codes are masked, not shifted, so each field has its own
 ///   accumulator of weight 1, 4, 16 or 64; finished sums are shifted back, exactly.
-/// - 2 to kDirect tokens: codes are shifted once and meet all tokens while they are in registers.
-/// - more: a chunk of the panel's inputs is unpacked to one byte per code, in the first-level cache, and
-/// every
-///   tile of 64 rows x kTile tokens reads them from there: 24 accumulators, 4 vectors of codes, 1 activation.
+/// - 2 to kDirect tokens: codes are shifted once and meet up to 8 tokens while they are in registers.
+/// - more: a chunk of the panel's inputs is unpacked to one byte per code, and every tile of 64 rows x kTile
+///   tokens reads them from the first-level cache: 24 accumulators, 4 vectors of codes, 1 activation.
 /// Largest lane: 192 * 128 * 4 for each step of 16 inputs, so TRIT_PANEL_MAX_K inputs stay below 2^31.
 
-constexpr int kDirect = 4;
+/// (Zen 5 could take all tokens directly: its four vector ports decode beside two products per cycle. Where
+/// two ports do both, unpacking once is better from about here on.)
+constexpr int kDirect = 16;
 constexpr int kTile = 6;
 constexpr size_t kPanelAhead = 4096;
 
@@ -41,7 +42,7 @@ __m512i dot(__m512i acc, __m512i u, __m512i act) {
 void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
 /// One token, 2 bits: 4 row groups x 4 fields = 16 accumulators.
-void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
+void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t, int32_t* c) {
     const __m512i mask[4] = {_mm512_set1_epi8(0x03), _mm512_set1_epi8(0x0C), _mm512_set1_epi8(0x30),
                              _mm512_set1_epi8(static_cast<char>(0xC0))};
     __m512i acc[4][4];
@@ -77,39 +78,38 @@ void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t*
     }
 }
 
-/// M tokens, 2 bits, codes straight from the panel.
-template <int M>
-void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
+/// M tokens x kGroups row groups, 2 bits, codes straight from the panel.
+template <int M, int kGroups>
+void few_tokens_groups(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
     const __m512i mask = _mm512_set1_epi8(3);
-    __m512i acc[M][4];
+    __m512i acc[M][kGroups];
     TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
         TRIT_UNROLL
-        for (int g = 0; g < 4; ++g) {
+        for (int g = 0; g < kGroups; ++g) {
             acc[j][g] = _mm512_setzero_si512();
         }
     }
     for (int64_t first = 0; first < k; first += 16, panel += 256, q += 16) {
-        __m512i x[4];
+        __m512i x[kGroups];
         TRIT_UNROLL
-        for (int g = 0; g < 4; ++g) {
+        for (int g = 0; g < kGroups; ++g) {
             prefetch(panel + kPanelAhead + 64 * g);
             x[g] = zload(panel + 64 * g);
         }
         TRIT_UNROLL
         for (int f = 0; f < 4; ++f) {
-            __m512i act[M];
+            __m512i u[kGroups];
             TRIT_UNROLL
-            for (int j = 0; j < M; ++j) {
-                act[j] = repeat_four(q + static_cast<size_t>(j) * q_row_bytes + 4 * f);
+            for (int g = 0; g < kGroups; ++g) {
+                u[g] = _mm512_and_si512(_mm512_srli_epi16(x[g], static_cast<unsigned>(2 * f)), mask);
             }
             TRIT_UNROLL
-            for (int g = 0; g < 4; ++g) {
-                const __m512i u =
-                    _mm512_and_si512(_mm512_srli_epi16(x[g], static_cast<unsigned>(2 * f)), mask);
+            for (int j = 0; j < M; ++j) {
+                const __m512i act = repeat_four(q + static_cast<size_t>(j) * q_row_bytes + 4 * f);
                 TRIT_UNROLL
-                for (int j = 0; j < M; ++j) {
-                    acc[j][g] = dot(acc[j][g], u, act[j]);
+                for (int g = 0; g < kGroups; ++g) {
+                    acc[j][g] = dot(acc[j][g], u[g], act);
                 }
             }
         }
@@ -117,9 +117,20 @@ void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t 
     TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
         TRIT_UNROLL
-        for (int g = 0; g < 4; ++g) {
+        for (int g = 0; g < kGroups; ++g) {
             _mm512_storeu_si512(c + j * TRIT_PANEL_ROWS + 16 * g, acc[j][g]);
         }
+    }
+}
+
+/// All 64 rows at once, as long as M x 4 accumulators leave room for the codes; else 32 after 32.
+template <int M>
+void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
+    if constexpr (M <= 6) {
+        few_tokens_groups<M, 4>(k, panel, q, q_row_bytes, c);
+    } else {
+        few_tokens_groups<M, 2>(k, panel, q, q_row_bytes, c);
+        few_tokens_groups<M, 2>(k, panel + 128, q, q_row_bytes, c + TRIT_PANEL_ROWS / 2);
     }
 }
 
@@ -192,8 +203,8 @@ void tiles(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes,
 
 /// How the many-token kernels multiply a chunk: by vpdpbusd.
 struct DotTiles {
-    static constexpr int kChunk = 256;      ///< inputs of 2 bits unpacked at once: 16 KB
-    static constexpr int kTritChunk = 240;  ///< the same for five trits, in whole steps of 20
+    static constexpr int kChunk = 512;      ///< inputs of 2 bits unpacked at once: 32 KB
+    static constexpr int kTritChunk = 500;  ///< the same for five trits, in whole steps of 20
 
     static void run(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, int m, bool first,
                     int32_t* c) {
@@ -253,23 +264,28 @@ void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t
     }
 }
 
+/// Few tokens in passes of nearly the same size over the panel, which is in a cache after the first.
+template <typename Few, int kMost>
+void in_passes(const Few (&few)[kMost], int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes,
+               int m, int32_t* c) {
+    const int count = (m + kMost - 1) / kMost;
+    for (int t = 0; t < count; ++t) {
+        const int from = m * t / count;
+        few[m * (t + 1) / count - from - 1](k, panel, q + static_cast<size_t>(from) * q_row_bytes,
+                                            q_row_bytes, c + from * TRIT_PANEL_ROWS);
+    }
+}
+
 template <typename Tiles>
 void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
-    static_assert(kDirect == 4, "one case for each");
-    switch (m) {
-        case 0:
-            return;
-        case 1:
-            return one_token_2_bits(k, panel, q, c);
-        case 2:
-            return few_tokens_2_bits<2>(k, panel, q, q_row_bytes, c);
-        case 3:
-            return few_tokens_2_bits<3>(k, panel, q, q_row_bytes, c);
-        case 4:
-            return few_tokens_2_bits<4>(k, panel, q, q_row_bytes, c);
-        default:
-            return many_tokens_2_bits<Tiles>(k, panel, q, q_row_bytes, m, c);
+    using Few = void (*)(int64_t, const uint8_t*, const int8_t*, size_t, int32_t*);
+    static constexpr Few kFew[] = {one_token_2_bits,     few_tokens_2_bits<2>, few_tokens_2_bits<3>,
+                                   few_tokens_2_bits<4>, few_tokens_2_bits<5>, few_tokens_2_bits<6>,
+                                   few_tokens_2_bits<7>, few_tokens_2_bits<8>};
+    if (m > kDirect) {
+        return many_tokens_2_bits<Tiles>(k, panel, q, q_row_bytes, m, c);
     }
+    in_passes(kFew, k, panel, q, q_row_bytes, m, c);
 }
 
 void finish(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale, int w_step,

@@ -28,50 +28,21 @@ struct TritTable {
 };
 constexpr TritTable kTritTable;
 
-/// One token, 5 trits, half a panel: 2 row groups x 5 fields = 10 accumulators.
-void one_token_half(int64_t k, const uint8_t* half, const int8_t* q, int32_t* c) {
+/// One or two tokens, 5 trits, half a panel: codes are masked, not shifted, so each of the 5 fields has
+/// accumulators of its own, of weight 1, 4, 16, 64 and 81.
+template <int M>
+void masked_half(int64_t k, const uint8_t* half, const int8_t* q, size_t q_row_bytes, int32_t* c) {
     const __m512i table[2] = {zload(kTritTable.fields), zload(kTritTable.fields + 64)};
     const __m512i eighty_one = _mm512_set1_epi8(81);
     const __m512i mask[4] = {_mm512_set1_epi8(0x03), _mm512_set1_epi8(0x0C), _mm512_set1_epi8(0x30),
                              _mm512_set1_epi8(static_cast<char>(0xC0))};
-    __m512i acc[5][2];
-    TRIT_UNROLL
-    for (int f = 0; f < 5; ++f) {
-        acc[f][0] = acc[f][1] = _mm512_setzero_si512();
-    }
-    for (int64_t first = 0; first < k; first += 20, half += 128, q += 20) {
-        TRIT_UNROLL
-        for (int g = 0; g < 2; ++g) {
-            prefetch(half + kPanelAhead + 64 * g);
-            const Trits trits = split(zload(half + 64 * g), eighty_one, table);
-            TRIT_UNROLL
-            for (int f = 0; f < 4; ++f) {
-                acc[f][g] = dot(acc[f][g], _mm512_and_si512(trits.fields, mask[f]), repeat_four(q + 4 * f));
-            }
-            acc[4][g] = dot(acc[4][g], trits.top, repeat_four(q + 16));
-        }
-    }
-    TRIT_UNROLL
-    for (int g = 0; g < 2; ++g) {
-        const __m512i low = _mm512_add_epi32(acc[0][g], _mm512_srai_epi32(acc[1][g], 2));
-        const __m512i high =
-            _mm512_add_epi32(_mm512_srai_epi32(acc[2][g], 4), _mm512_srai_epi32(acc[3][g], 6));
-        // A multiple of 81 times the inverse of 81 modulo 2^32 is the quotient.
-        const __m512i top = _mm512_mullo_epi32(acc[4][g], _mm512_set1_epi32(static_cast<int>(0x781948B1u)));
-        _mm512_storeu_si512(c + 16 * g, _mm512_add_epi32(_mm512_add_epi32(low, high), top));
-    }
-}
-
-/// M tokens, 5 trits, half a panel, codes straight from the panel.
-template <int M>
-void few_tokens_half(int64_t k, const uint8_t* half, const int8_t* q, size_t q_row_bytes, int32_t* c) {
-    const __m512i table[2] = {zload(kTritTable.fields), zload(kTritTable.fields + 64)};
-    const __m512i eighty_one = _mm512_set1_epi8(81);
-    const __m512i mask = _mm512_set1_epi8(3);
-    __m512i acc[M][2];
+    __m512i acc[M][5][2];
     TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
-        acc[j][0] = acc[j][1] = _mm512_setzero_si512();
+        TRIT_UNROLL
+        for (int f = 0; f < 5; ++f) {
+            acc[j][f][0] = acc[j][f][1] = _mm512_setzero_si512();
+        }
     }
     for (int64_t first = 0; first < k; first += 20, half += 128, q += 20) {
         TRIT_UNROLL
@@ -80,29 +51,93 @@ void few_tokens_half(int64_t k, const uint8_t* half, const int8_t* q, size_t q_r
             const Trits trits = split(zload(half + 64 * g), eighty_one, table);
             TRIT_UNROLL
             for (int f = 0; f < 5; ++f) {
-                // The two low bits of 0, 81 and 162 are 0, 1 and 2.
-                const __m512i u = _mm512_and_si512(
-                    f == 4 ? trits.top : _mm512_srli_epi16(trits.fields, static_cast<unsigned>(2 * f)), mask);
+                const __m512i u = f == 4 ? trits.top : _mm512_and_si512(trits.fields, mask[f % 4]);
                 TRIT_UNROLL
                 for (int j = 0; j < M; ++j) {
-                    acc[j][g] =
-                        dot(acc[j][g], u, repeat_four(q + static_cast<size_t>(j) * q_row_bytes + 4 * f));
+                    const int8_t* four = q + static_cast<size_t>(j) * q_row_bytes + 4 * f;
+                    acc[j][f][g] = dot(acc[j][f][g], u, repeat_four(four));
                 }
             }
         }
     }
     TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
-        _mm512_storeu_si512(c + j * TRIT_PANEL_ROWS, acc[j][0]);
-        _mm512_storeu_si512(c + j * TRIT_PANEL_ROWS + 16, acc[j][1]);
+        TRIT_UNROLL
+        for (int g = 0; g < 2; ++g) {
+            const __m512i low = _mm512_add_epi32(acc[j][0][g], _mm512_srai_epi32(acc[j][1][g], 2));
+            const __m512i high =
+                _mm512_add_epi32(_mm512_srai_epi32(acc[j][2][g], 4), _mm512_srai_epi32(acc[j][3][g], 6));
+            // A multiple of 81 times the inverse of 81 modulo 2^32 is the quotient.
+            const __m512i top =
+                _mm512_mullo_epi32(acc[j][4][g], _mm512_set1_epi32(static_cast<int>(0x781948B1u)));
+            _mm512_storeu_si512(c + j * TRIT_PANEL_ROWS + 16 * g,
+                                _mm512_add_epi32(_mm512_add_epi32(low, high), top));
+        }
+    }
+}
+
+/// M tokens, 5 trits, half a panel, codes straight from it.
+///
+/// Fields take turns with kSets sets of accumulators: with one set of a few, each product would wait for the
+/// one before.
+template <int M>
+void few_tokens_half(int64_t k, const uint8_t* half, const int8_t* q, size_t q_row_bytes, int32_t* c) {
+    constexpr int kSets = M <= 3 ? 3 : M <= 5 ? 2 : 1;
+    const __m512i table[2] = {zload(kTritTable.fields), zload(kTritTable.fields + 64)};
+    const __m512i eighty_one = _mm512_set1_epi8(81);
+    const __m512i mask = _mm512_set1_epi8(3);
+    __m512i acc[kSets][M][2];
+    TRIT_UNROLL
+    for (int set = 0; set < kSets; ++set) {
+        TRIT_UNROLL
+        for (int j = 0; j < M; ++j) {
+            acc[set][j][0] = acc[set][j][1] = _mm512_setzero_si512();
+        }
+    }
+    for (int64_t first = 0; first < k; first += 20, half += 128, q += 20) {
+        Trits trits[2];
+        TRIT_UNROLL
+        for (int g = 0; g < 2; ++g) {
+            prefetch(half + kPanelAhead + 64 * g);
+            trits[g] = split(zload(half + 64 * g), eighty_one, table);
+        }
+        TRIT_UNROLL
+        for (int f = 0; f < 5; ++f) {
+            __m512i u[2];
+            TRIT_UNROLL
+            for (int g = 0; g < 2; ++g) {
+                // The two low bits of 0, 81 and 162 are 0, 1 and 2.
+                u[g] = _mm512_and_si512(
+                    f == 4 ? trits[g].top : _mm512_srli_epi16(trits[g].fields, static_cast<unsigned>(2 * f)),
+                    mask);
+            }
+            TRIT_UNROLL
+            for (int j = 0; j < M; ++j) {
+                const __m512i act = repeat_four(q + static_cast<size_t>(j) * q_row_bytes + 4 * f);
+                acc[f % kSets][j][0] = dot(acc[f % kSets][j][0], u[0], act);
+                acc[f % kSets][j][1] = dot(acc[f % kSets][j][1], u[1], act);
+            }
+        }
+    }
+    TRIT_UNROLL
+    for (int j = 0; j < M; ++j) {
+        TRIT_UNROLL
+        for (int g = 0; g < 2; ++g) {
+            __m512i sum = acc[0][j][g];
+            TRIT_UNROLL
+            for (int set = 1; set < kSets; ++set) {
+                sum = _mm512_add_epi32(sum, acc[set][j][g]);
+            }
+            _mm512_storeu_si512(c + j * TRIT_PANEL_ROWS + 16 * g, sum);
+        }
     }
 }
 
 template <int M>
 void few_tokens_5_trits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
-    few_tokens_half<M>(k, panel, q, q_row_bytes, c);
-    few_tokens_half<M>(k, panel + trit_panel_bytes(TRIT_PACKING_5_TRITS, k) / 2, q, q_row_bytes,
-                       c + TRIT_PANEL_ROWS / 2);
+    constexpr auto kHalf = M <= 2 ? masked_half<(M <= 2 ? M : 1)> : few_tokens_half<(M > 2 ? M : 3)>;
+    kHalf(k, panel, q, q_row_bytes, c);
+    kHalf(k, panel + trit_panel_bytes(TRIT_PACKING_5_TRITS, k) / 2, q, q_row_bytes, c + TRIT_PANEL_ROWS / 2);
 }
 
 template <typename Tiles>
@@ -143,20 +178,12 @@ void many_tokens_5_trits(int64_t k, const uint8_t* panel, const int8_t* q, size_
 
 template <typename Tiles>
 void panel_5_trits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
-    switch (m) {
-        case 0:
-            return;
-        case 1:
-            one_token_half(k, panel, q, c);
-            return one_token_half(k, panel + trit_panel_bytes(TRIT_PACKING_5_TRITS, k) / 2, q,
-                                  c + TRIT_PANEL_ROWS / 2);
-        case 2:
-            return few_tokens_5_trits<2>(k, panel, q, q_row_bytes, c);
-        case 3:
-            return few_tokens_5_trits<3>(k, panel, q, q_row_bytes, c);
-        case 4:
-            return few_tokens_5_trits<4>(k, panel, q, q_row_bytes, c);
-        default:
-            return many_tokens_5_trits<Tiles>(k, panel, q, q_row_bytes, m, c);
+    using Few = void (*)(int64_t, const uint8_t*, const int8_t*, size_t, int32_t*);
+    static constexpr Few kFew[] = {few_tokens_5_trits<1>, few_tokens_5_trits<2>, few_tokens_5_trits<3>,
+                                   few_tokens_5_trits<4>, few_tokens_5_trits<5>, few_tokens_5_trits<6>,
+                                   few_tokens_5_trits<7>, few_tokens_5_trits<8>};
+    if (m > kDirect) {
+        return many_tokens_5_trits<Tiles>(k, panel, q, q_row_bytes, m, c);
     }
+    in_passes(kFew, k, panel, q, q_row_bytes, m, c);
 }

@@ -18,6 +18,7 @@ int supported() {
 
 #include "avx512_in_place.h"
 #include "avx512_panel.h"
+#include "avx512_q6_k.h"
 #include "avx512_trits.h"
 
 }  // namespace
@@ -33,13 +34,22 @@ extern "C" const trit_tier trit_tier_avx512_vbmi = {"avx512_vbmi",
                                                     finish,
                                                     accumulate,
                                                     DotTiles::mac_loop,
-                                                    read_loop};
+                                                    read_loop,
+                                                    q6_k};
 
 #else
 
-extern "C" const trit_tier trit_tier_avx512_vbmi = {
-    "avx512_vbmi", "AVX-512 F, BW, VNNI, VBMI", 50,      [] { return 0; }, nullptr,
-    nullptr,       {nullptr, nullptr},          nullptr, nullptr,          nullptr,
-    nullptr};
+extern "C" const trit_tier trit_tier_avx512_vbmi = {"avx512_vbmi",
+                                                    "AVX-512 F, BW, VNNI, VBMI",
+                                                    50,
+                                                    [] { return 0; },
+                                                    nullptr,
+                                                    nullptr,
+                                                    {nullptr, nullptr},
+                                                    nullptr,
+                                                    nullptr,
+                                                    nullptr,
+                                                    nullptr,
+                                                    nullptr};
 
 #endif

@@ -16,6 +16,7 @@ int supported() { return trit_x86_has(TRIT_X86_AVX512F | TRIT_X86_AVX512BW | TRI
 
 #include "avx512_in_place.h"
 #include "avx512_panel.h"
+#include "avx512_q6_k.h"
 
 }  // namespace
 TRIT_TARGET_END
@@ -30,13 +31,22 @@ extern "C" const trit_tier trit_tier_avx512_vnni = {"avx512_vnni",
                                                     finish,
                                                     accumulate,
                                                     DotTiles::mac_loop,
-                                                    read_loop};
+                                                    read_loop,
+                                                    q6_k};
 
 #else
 
-extern "C" const trit_tier trit_tier_avx512_vnni = {
-    "avx512_vnni", "AVX-512 F, BW, VNNI", 40,      [] { return 0; }, nullptr,
-    nullptr,       {nullptr, nullptr},    nullptr, nullptr,          nullptr,
-    nullptr};
+extern "C" const trit_tier trit_tier_avx512_vnni = {"avx512_vnni",
+                                                    "AVX-512 F, BW, VNNI",
+                                                    40,
+                                                    [] { return 0; },
+                                                    nullptr,
+                                                    nullptr,
+                                                    {nullptr, nullptr},
+                                                    nullptr,
+                                                    nullptr,
+                                                    nullptr,
+                                                    nullptr,
+                                                    nullptr};
 
 #endif

@@ -53,16 +53,32 @@ __m256i widen(Lane lane) { return lane; }
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_avx_vnni = {
-    "avx_vnni", "AVX2, F16C, AVX-VNNI",  30,     supported,  quantize,
-    i2_s,       {panel_2_bits, nullptr}, finish, accumulate, mac_loop,
-    read_loop};
+extern "C" const trit_tier trit_tier_avx_vnni = {"avx_vnni",
+                                                 "AVX2, F16C, AVX-VNNI",
+                                                 30,
+                                                 supported,
+                                                 quantize,
+                                                 i2_s,
+                                                 {panel_2_bits, nullptr},
+                                                 finish,
+                                                 accumulate,
+                                                 mac_loop,
+                                                 read_loop,
+                                                 nullptr};
 
 #else
 
-extern "C" const trit_tier trit_tier_avx_vnni = {
-    "avx_vnni", "AVX2, F16C, AVX-VNNI", 30,      [] { return 0; }, nullptr,
-    nullptr,    {nullptr, nullptr},     nullptr, nullptr,          nullptr,
-    nullptr};
+extern "C" const trit_tier trit_tier_avx_vnni = {"avx_vnni",
+                                                 "AVX2, F16C, AVX-VNNI",
+                                                 30,
+                                                 [] { return 0; },
+                                                 nullptr,
+                                                 nullptr,
+                                                 {nullptr, nullptr},
+                                                 nullptr,
+                                                 nullptr,
+                                                 nullptr,
+                                                 nullptr,
+                                                 nullptr};
 
 #endif

@@ -131,6 +131,51 @@ uint64_t read_loop(const uint8_t* data, size_t bytes, size_t) {
     return sum;
 }
 
+/// One q6_K block and one q8_K block: the integer sums of 8 lanes. A q6_K block is 128 bytes of low nibbles,
+/// 64 of upper bits, 16 scales; for each half h of 128 inputs, field f is 32 inputs with 2 scales.
+void q6_k_lanes(const uint8_t* w, const uint8_t* token, int32_t lanes[8]) {
+    const auto* scales = reinterpret_cast<const int8_t*>(w + 192);
+    const auto* q = reinterpret_cast<const int8_t*>(token + 4);
+    std::memset(lanes, 0, 8 * sizeof(*lanes));
+    for (int h = 0; h < 2; ++h) {
+        for (int f = 0; f < 4; ++f) {
+            for (int p = 0; p < 32; ++p) {
+                const int low = w[64 * h + f % 2 * 32 + p] >> (f / 2 * 4) & 15;
+                const int high = w[128 + 32 * h + p] >> (2 * f) & 3;
+                const int i = 128 * h + 32 * f + p;
+                lanes[p / 4] += scales[i / 16] * q[i] * (low + 16 * high);
+                lanes[i / 32] -= 32 * scales[i / 16] * q[i];
+            }
+        }
+    }
+}
+
+void q6_k(int64_t k, const uint8_t* w, size_t w_row_bytes, int64_t n, const uint8_t* tokens,
+          size_t token_bytes, int m, float* const* out) {
+    for (int64_t i = 0; i < n; ++i, w += w_row_bytes) {
+        for (int j = 0; j < m; ++j) {
+            float acc[8] = {};
+            for (int64_t b = 0; b < k / TRIT_K_BLOCK; ++b) {
+                const uint8_t* block = w + b * TRIT_Q6_K_BYTES;
+                const uint8_t* token = tokens + static_cast<size_t>(j) * token_bytes + b * TRIT_Q8_K_BYTES;
+                float token_scale = 0.0f;
+                uint16_t half = 0;
+                std::memcpy(&token_scale, token, sizeof(token_scale));
+                std::memcpy(&half, block + 208, sizeof(half));
+                const float d = token_scale * half_to_float(half);
+                int32_t lanes[8];
+                q6_k_lanes(block, token, lanes);
+                for (int l = 0; l < 8; ++l) {
+                    acc[l] = std::fma(d, static_cast<float>(lanes[l]), acc[l]);
+                }
+            }
+            // Summed as described in trit.h.
+            const float even = (acc[0] + acc[4]) + (acc[2] + acc[6]);
+            out[j][i] = even + ((acc[1] + acc[5]) + (acc[3] + acc[7]));
+        }
+    }
+}
+
 }  // namespace
 
 extern "C" const trit_tier trit_tier_scalar = {"scalar",
@@ -143,4 +188,5 @@ extern "C" const trit_tier trit_tier_scalar = {"scalar",
                                                finish,
                                                accumulate,
                                                mac_loop,
-                                               read_loop};
+                                               read_loop,
+                                               q6_k};
