@@ -102,7 +102,8 @@ void amx_32(int steps, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes
 
 /// How the many-token kernels multiply a chunk: by tiles, where there is enough for them.
 struct AmxTiles {
-    static constexpr int kChunk = 512;      ///< inputs of 2 bits unpacked at once: 32 KB
+    static constexpr int kDirect = 4;   ///< a tile is 16 tokens; with more than this it is worth its padding
+    static constexpr int kChunk = 512;  ///< inputs of 2 bits unpacked at once: 32 KB
     static constexpr int kTritChunk = 320;  ///< the same for five trits: whole steps of 20, whole tiles of 64
 
     static void run(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, int m, bool first,

@@ -5,14 +5,11 @@
 /// Three regimes:
 /// - one token: weights stream from memory once. Codes are masked, not shifted, so each field has its own
 ///   accumulator of weight 1, 4, 16 or 64; finished sums are shifted back, exactly.
-/// - 2 to kDirect tokens: codes are shifted once and meet up to 8 tokens while they are in registers.
+/// - 2 to Tiles::kDirect tokens: codes are shifted once and meet up to 8 tokens while they are in registers.
 /// - more: a chunk of the panel's inputs is unpacked to one byte per code, and every tile of 64 rows x kTile
 ///   tokens reads them from the first-level cache: 24 accumulators, 4 vectors of codes, 1 activation.
 /// Largest lane: 192 * 128 * 4 for each step of 16 inputs, so TRIT_PANEL_MAX_K inputs stay below 2^31.
 
-/// (Zen 5 could take all tokens directly: its four vector ports decode beside two products per cycle. Where
-/// two ports do both, unpacking once is better from about here on.)
-constexpr int kDirect = 16;
 constexpr int kTile = 6;
 constexpr size_t kPanelAhead = 4096;
 
@@ -203,6 +200,9 @@ void tiles(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes,
 
 /// How the many-token kernels multiply a chunk: by vpdpbusd.
 struct DotTiles {
+    /// Most tokens that take their codes straight from the panel. (Zen 5 could do so for all: its four vector
+    /// ports decode beside two products per cycle. Where two ports do both, unpacking wins from about here.)
+    static constexpr int kDirect = 16;
     static constexpr int kChunk = 512;      ///< inputs of 2 bits unpacked at once: 32 KB
     static constexpr int kTritChunk = 500;  ///< the same for five trits, in whole steps of 20
 
@@ -282,7 +282,7 @@ void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row
     static constexpr Few kFew[] = {one_token_2_bits,     few_tokens_2_bits<2>, few_tokens_2_bits<3>,
                                    few_tokens_2_bits<4>, few_tokens_2_bits<5>, few_tokens_2_bits<6>,
                                    few_tokens_2_bits<7>, few_tokens_2_bits<8>};
-    if (m > kDirect) {
+    if (m > Tiles::kDirect) {
         return many_tokens_2_bits<Tiles>(k, panel, q, q_row_bytes, m, c);
     }
     in_passes(kFew, k, panel, q, q_row_bytes, m, c);

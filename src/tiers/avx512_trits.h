@@ -182,7 +182,7 @@ void panel_5_trits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_ro
     static constexpr Few kFew[] = {few_tokens_5_trits<1>, few_tokens_5_trits<2>, few_tokens_5_trits<3>,
                                    few_tokens_5_trits<4>, few_tokens_5_trits<5>, few_tokens_5_trits<6>,
                                    few_tokens_5_trits<7>, few_tokens_5_trits<8>};
-    if (m > kDirect) {
+    if (m > Tiles::kDirect) {
         return many_tokens_5_trits<Tiles>(k, panel, q, q_row_bytes, m, c);
     }
     in_passes(kFew, k, panel, q, q_row_bytes, m, c);
