@@ -13,7 +13,8 @@
 
 constexpr int kTileRegisters = 2;  // 16 rows
 constexpr int kTileTokens = 6;
-constexpr size_t kPanelAhead = 2048;
+constexpr size_t kPanelAhead = 8192;
+constexpr int64_t kOneTokenSteps = 8;
 
 __m256i yload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 void ystore(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
@@ -29,31 +30,41 @@ void add_to(int32_t* c, bool first, __m256i sums) {
     ystore(c, first ? sums : _mm256_add_epi32(yload(c), sums));
 }
 
-/// One token: 8 rows x 16 inputs per register. Codes of the two upper fields are shifted down once; those of
-/// fields 1 and 3 stay at four times their value, in lanes of their own.
+/// One token: 16 rows (a cache line) x 16 inputs at a time. Codes of the two upper fields are shifted down
+/// once; those of fields 1 and 3 stay at four times their value, in lanes of their own. A few steps only, so
+/// that the lines of all rows are read nearly in the order in which they are in memory.
 void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
-    constexpr int64_t kSteps = kMostFours / 8;  // fields 1 and 3 count 4 x, twice in a step
-    static_assert(kSteps >= 1, "a step must fit");
+    constexpr int64_t kSteps = kMostFours / 8 < kOneTokenSteps ? kMostFours / 8 : kOneTokenSteps;
+    static_assert(kSteps >= 1, "fields 1 and 3 count 4 x, twice in a step; a step must fit");
     const __m256i low = _mm256_set1_epi8(0x03);
     const __m256i high = _mm256_set1_epi8(0x0C);
     const int64_t steps = (k + 15) / 16;
     for (int64_t step = 0; step < steps; step += kSteps) {
         const int64_t count = steps - step < kSteps ? steps - step : kSteps;
-        for (int r = 0; r < TRIT_PANEL_ROWS / 8; ++r) {
-            const uint8_t* bytes = panel + step * 256 + 32 * r;
+        for (int r = 0; r < TRIT_PANEL_ROWS; r += 16) {
+            const uint8_t* bytes = panel + step * 256 + 4 * r;
             const int8_t* x = q + step * 16;
-            Lane ones = zero_lane();
-            Lane fours = zero_lane();
+            Lane ones[2] = {zero_lane(), zero_lane()};
+            Lane fours[2] = {zero_lane(), zero_lane()};
             for (int64_t i = 0; i < count; ++i, bytes += 256, x += 16) {
                 _mm_prefetch(reinterpret_cast<const char*>(bytes + kPanelAhead), _MM_HINT_T0);
-                const __m256i codes = yload(bytes);
-                const __m256i upper = _mm256_srli_epi16(codes, 4);
-                ones = add(ones, _mm256_and_si256(codes, low), repeat_four(x));
-                fours = add(fours, _mm256_and_si256(codes, high), repeat_four(x + 4));
-                ones = add(ones, _mm256_and_si256(upper, low), repeat_four(x + 8));
-                fours = add(fours, _mm256_and_si256(upper, high), repeat_four(x + 12));
+                const __m256i act[4] = {repeat_four(x), repeat_four(x + 4), repeat_four(x + 8),
+                                        repeat_four(x + 12)};
+                TRIT_UNROLL
+                for (int half = 0; half < 2; ++half) {
+                    const __m256i codes = yload(bytes + 32 * half);
+                    const __m256i upper = _mm256_srli_epi16(codes, 4);
+                    ones[half] = add(ones[half], _mm256_and_si256(codes, low), act[0]);
+                    fours[half] = add(fours[half], _mm256_and_si256(codes, high), act[1]);
+                    ones[half] = add(ones[half], _mm256_and_si256(upper, low), act[2]);
+                    fours[half] = add(fours[half], _mm256_and_si256(upper, high), act[3]);
+                }
             }
-            add_to(c + 8 * r, step == 0, _mm256_add_epi32(widen(ones), _mm256_srai_epi32(widen(fours), 2)));
+            TRIT_UNROLL
+            for (int half = 0; half < 2; ++half) {
+                add_to(c + r + 8 * half, step == 0,
+                       _mm256_add_epi32(widen(ones[half]), _mm256_srai_epi32(widen(fours[half]), 2)));
+            }
         }
     }
 }

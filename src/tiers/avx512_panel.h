@@ -11,7 +11,7 @@
 /// Largest lane: 192 * 128 * 4 for each step of 16 inputs, so TRIT_PANEL_MAX_K inputs stay below 2^31.
 
 constexpr int kTile = 6;
-constexpr size_t kPanelAhead = 4096;
+constexpr size_t kPanelAhead = 8192;
 
 template <typename T>
 __m512i zload(const T* p) {
