@@ -39,6 +39,10 @@
 #define TRIT_UNROLL_24
 #endif
 
+/// `supported` of a tier for another kind of CPU. (A lambda's function would be weak: the linker may share
+/// it.)
+static inline int trit_never(void) { return 0; }
+
 #ifdef TRIT_X86
 /// CPU features as bits; only those that the operating system saves the registers of are set.
 enum trit_x86_feature : unsigned {

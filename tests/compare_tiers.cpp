@@ -2,6 +2,7 @@
 /// `compare_tiers TIER [FAULT]`: one tier against arithmetic written here from include/trit.h, for machines
 /// where Python cannot load the library (emulators). Every buffer ends at a page that may not be touched and
 /// has canaries in front. With FAULT one of the tier's functions is wrong on purpose, and this must notice.
+/// `compare_tiers TIER selftest`: the library's self-test even if this CPU lacks the tier, to see it survive.
 ///
 /// Exit code 0: all equal; 1: a difference, named on stderr; 2: usage; a signal: memory beyond a buffer.
 #include <cfloat>
@@ -13,12 +14,12 @@
 #include <vector>
 
 #include "guarded_buffer.h"
+#include "tier_faults.h"
 #include "trit.h"
 
 namespace {
 
-trit_tier right;   // the tier as it is
-trit_tier tested;  // the same, or with a fault
+trit_tier tested;  // the tier, or what a fault made of it
 long comparisons = 0;
 
 std::string at(const char* kernel, int64_t k, int n, int m) {
@@ -133,15 +134,6 @@ bool same(float a, float b) { return std::isnan(a) ? std::isnan(b) : std::memcmp
 // One operation on floats, rounded once: in double it is exact enough for that (53 >= 2 * 24 + 2 bits).
 float rounded(double value) { return static_cast<float>(value); }
 
-float half_value(uint16_t half) {
-    const int exponent = half >> 10 & 31;
-    const double fraction = half & 1023;
-    const double value = exponent == 31  ? (fraction == 0.0 ? HUGE_VAL : std::nan(""))
-                         : exponent == 0 ? std::ldexp(fraction, -24)
-                                         : std::ldexp(1024 + fraction, exponent - 25);
-    return static_cast<float>((half & 0x8000) != 0 ? -value : value);
-}
-
 void compare_finish(int n, int w_step, int32_t act_sum, float act_scale) {
     Buffer<int32_t> c(TRIT_PANEL_ROWS);
     Buffer<float> w(w_step == 0 ? 1 : static_cast<size_t>(n));
@@ -175,7 +167,8 @@ void compare_accumulate(uint32_t halves, int32_t act_sum, float act_step) {
         w[i] = static_cast<uint16_t>(halves + i);
         acc[i] = (static_cast<float>(next()) - 2e9f) / 1e6f;
         const float product = rounded(double{rounded(c[i] - act_sum)} * double{act_step});
-        expected[i] = rounded(double{acc[i]} + double{rounded(double{product} * double{half_value(w[i])})});
+        expected[i] =
+            rounded(double{acc[i]} + double{rounded(double{product} * double{faults::half_value(w[i])})});
     }
     tested.accumulate(c.data(), act_sum, act_step, w.data(), acc.data());
     acc.check_front("accumulate");
@@ -304,61 +297,22 @@ void all_loops() {
     }
 }
 
-// Faults. Each must end in exit code 1 or in a signal.
-void wrong_panel(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
-    right.panel[TRIT_PACKING_2_BITS](k, panel, q, q_row_bytes, m, c);
-    c[m * TRIT_PANEL_ROWS - 1] += m == 34 && q[0] != 127;
-}
-void reads_behind(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
-    right.panel[TRIT_PACKING_2_BITS](k, panel, q, q_row_bytes, m, c);
-    const volatile int8_t* last = q + static_cast<size_t>(m - 1) * q_row_bytes;
-    (void)last[k + TRIT_PANEL_OVERREAD];
-}
-void writes_in_front(int64_t k, const uint8_t* w, size_t w_row_bytes, int n, const int8_t* q,
-                     size_t q_row_bytes, int m, int32_t* c, size_t c_stride) {
-    right.i2_s(k, w, w_row_bytes, n, q, q_row_bytes, m, c, c_stride);
-    c[-1] = 0;
-}
-void writes_between(int64_t k, const uint8_t* w, size_t w_row_bytes, int n, const int8_t* q,
-                    size_t q_row_bytes, int m, int32_t* c, size_t c_stride) {
-    right.i2_s(k, w, w_row_bytes, n, q, q_row_bytes, m, c, c_stride);
-    c[static_cast<size_t>(m - 1) * c_stride - (m > 1)] = 0;
-}
-void fused(const int32_t* c, int32_t act_sum, float act_step, const uint16_t* w_scale, float* acc) {
-    for (int i = 0; i < TRIT_PANEL_ROWS; ++i) {
-        acc[i] = std::fma(static_cast<float>(c[i] - act_sum) * act_step, half_value(w_scale[i]), acc[i]);
-    }
-}
-void rounds_away(int64_t k, const float* x, int8_t* q, float* scale, int32_t* sum) {
-    right.quantize(k, x, q, scale, sum);
-    *sum = 0;
-    for (int64_t i = 0; i < k && *scale > 0; ++i) {
-        q[i] = static_cast<int8_t>(std::round(x[i] * *scale));
-        *sum += q[i];
-    }
-}
-
-bool plant(const std::string& fault) {
-    trit_panel_fn& panel = tested.panel[TRIT_PACKING_2_BITS];
-    panel = fault == "wrong_panel" ? wrong_panel : fault == "reads_behind" ? reads_behind : panel;
-    tested.i2_s = fault == "writes_in_front"  ? writes_in_front
-                  : fault == "writes_between" ? writes_between
-                                              : tested.i2_s;
-    tested.accumulate = fault == "fused" ? fused : tested.accumulate;
-    tested.quantize = fault == "rounds_away" ? rounds_away : tested.quantize;
-    return std::memcmp(&tested, &right, sizeof(tested)) != 0;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
     const trit_tier* tier = argc >= 2 ? trit_tier_by_name(argv[1]) : nullptr;
+    if (tier != nullptr && argc == 3 && std::strcmp(argv[2], "selftest") == 0) {
+        char message[256] = "";
+        const int passed = trit_selftest(tier, message, sizeof(message));
+        std::fprintf(stderr, "%s: %s\n", tier->name, passed != 0 ? "passed" : message);
+        return passed != 0 ? 0 : 1;
+    }
     if (tier == nullptr || !tier->supported()) {
         std::fprintf(stderr, "usage: compare_tiers TIER [FAULT], with a tier that this CPU runs\n");
         return 2;
     }
-    right = tested = *tier;
-    if (argc == 3 && !plant(argv[2])) {
+    faults::right = tested = *tier;
+    if (argc == 3 && !faults::plant(argv[2], tested)) {
         std::fprintf(stderr, "there is no fault %s\n", argv[2]);
         return 2;
     }

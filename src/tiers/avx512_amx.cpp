@@ -174,7 +174,7 @@ extern "C" const trit_tier trit_tier_avx512_amx = {
 extern "C" const trit_tier trit_tier_avx512_amx = {"avx512_amx",
                                                    "AVX-512 F, BW, VNNI, VBMI, AMX-TILE, AMX-INT8",
                                                    60,
-                                                   [] { return 0; },
+                                                   trit_never,
                                                    nullptr,
                                                    nullptr,
                                                    {nullptr, nullptr},

@@ -38,8 +38,8 @@ extern "C" const trit_tier trit_tier_avx512_vbmi = {"avx512_vbmi",
 #else
 
 extern "C" const trit_tier trit_tier_avx512_vbmi = {
-    "avx512_vbmi", "AVX-512 F, BW, VNNI, VBMI", 50,      [] { return 0; }, nullptr,
-    nullptr,       {nullptr, nullptr},          nullptr, nullptr,          nullptr,
+    "avx512_vbmi", "AVX-512 F, BW, VNNI, VBMI", 50,      trit_never, nullptr,
+    nullptr,       {nullptr, nullptr},          nullptr, nullptr,    nullptr,
     nullptr};
 
 #endif

@@ -35,8 +35,8 @@ extern "C" const trit_tier trit_tier_avx512_vnni = {"avx512_vnni",
 #else
 
 extern "C" const trit_tier trit_tier_avx512_vnni = {
-    "avx512_vnni", "AVX-512 F, BW, VNNI", 40,      [] { return 0; }, nullptr,
-    nullptr,       {nullptr, nullptr},    nullptr, nullptr,          nullptr,
+    "avx512_vnni", "AVX-512 F, BW, VNNI", 40,      trit_never, nullptr,
+    nullptr,       {nullptr, nullptr},    nullptr, nullptr,    nullptr,
     nullptr};
 
 #endif

@@ -61,8 +61,8 @@ extern "C" const trit_tier trit_tier_avx_vnni = {
 #else
 
 extern "C" const trit_tier trit_tier_avx_vnni = {
-    "avx_vnni", "AVX2, F16C, AVX-VNNI", 30,      [] { return 0; }, nullptr,
-    nullptr,    {nullptr, nullptr},     nullptr, nullptr,          nullptr,
+    "avx_vnni", "AVX2, F16C, AVX-VNNI", 30,      trit_never, nullptr,
+    nullptr,    {nullptr, nullptr},     nullptr, nullptr,    nullptr,
     nullptr};
 
 #endif

@@ -74,8 +74,8 @@ extern "C" const trit_tier trit_tier_neon = {"neon",   "Advanced SIMD",         
 
 #else
 
-extern "C" const trit_tier trit_tier_neon = {"neon",  "Advanced SIMD",    20,      [] { return 0; }, nullptr,
-                                             nullptr, {nullptr, nullptr}, nullptr, nullptr,          nullptr,
+extern "C" const trit_tier trit_tier_neon = {"neon",  "Advanced SIMD",    20,      trit_never, nullptr,
+                                             nullptr, {nullptr, nullptr}, nullptr, nullptr,    nullptr,
                                              nullptr};
 
 #endif

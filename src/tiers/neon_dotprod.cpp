@@ -38,7 +38,7 @@ extern "C" const trit_tier trit_tier_neon_dotprod = {
 #else
 
 extern "C" const trit_tier trit_tier_neon_dotprod = {
-    "neon_dotprod",     "FEAT_DotProd", 30,      [] { return 0; }, nullptr, nullptr,
-    {nullptr, nullptr}, nullptr,        nullptr, nullptr,          nullptr};
+    "neon_dotprod",     "FEAT_DotProd", 30,      trit_never, nullptr, nullptr,
+    {nullptr, nullptr}, nullptr,        nullptr, nullptr,    nullptr};
 
 #endif

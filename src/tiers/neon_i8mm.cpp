@@ -44,8 +44,8 @@ extern "C" const trit_tier trit_tier_neon_i8mm = {
 #else
 
 extern "C" const trit_tier trit_tier_neon_i8mm = {
-    "neon_i8mm", "FEAT_DotProd, FEAT_I8MM", 40,      [] { return 0; }, nullptr,
-    nullptr,     {nullptr, nullptr},        nullptr, nullptr,          nullptr,
+    "neon_i8mm", "FEAT_DotProd, FEAT_I8MM", 40,      trit_never, nullptr,
+    nullptr,     {nullptr, nullptr},        nullptr, nullptr,    nullptr,
     nullptr};
 
 #endif
