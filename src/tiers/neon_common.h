@@ -10,11 +10,8 @@
 
 constexpr int kInPlaceTokens = 4;
 
-/// Prefetches into the first-level cache.
 void prefetch([[maybe_unused]] const void* p) {
-#if defined(_MSC_VER) && !defined(__clang__)
-    __prefetch(p);
-#else
+#if defined(__GNUC__)
     __builtin_prefetch(p);
 #endif
 }
