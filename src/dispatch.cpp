@@ -19,6 +19,16 @@
 #include <unistd.h>
 #endif
 
+#if defined(TRIT_ARM64) && defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(TRIT_ARM64) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(TRIT_ARM64) && defined(_WIN32)
+#define NOMINMAX
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#endif
+
 #define TRIT_TIER(name) extern "C" const trit_tier trit_tier_##name;
 #include "trit_tiers.inc"
 #undef TRIT_TIER
@@ -149,7 +159,42 @@ unsigned detect_x86() {
 }
 #endif
 
+#ifdef TRIT_ARM64
+#if defined(__APPLE__)
+bool has_feature(const char* name) {
+    int value = 0;
+    size_t bytes = sizeof(value);
+    return sysctlbyname(name, &value, &bytes, nullptr, 0) == 0 && value != 0;
+}
+#endif
+
+unsigned detect_arm() {
+    bool dotprod = false;
+    bool i8mm = false;
+#if defined(__linux__)
+    // Documentation/arch/arm64/elf_hwcaps.rst: HWCAP_ASIMDDP and HWCAP2_I8MM, which old headers lack.
+    dotprod = (getauxval(AT_HWCAP) >> 20) & 1;
+    i8mm = (getauxval(AT_HWCAP2) >> 13) & 1;
+#elif defined(__APPLE__)
+    dotprod = has_feature("hw.optional.arm.FEAT_DotProd");
+    i8mm = has_feature("hw.optional.arm.FEAT_I8MM");
+#elif defined(_WIN32)
+    // winnt.h: PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE and PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE.
+    dotprod = IsProcessorFeaturePresent(43) != 0;
+    i8mm = IsProcessorFeaturePresent(66) != 0;
+#endif
+    return (dotprod ? TRIT_ARM_DOTPROD : 0u) | (i8mm ? TRIT_ARM_I8MM : 0u);
+}
+#endif
+
 }  // namespace
+
+#ifdef TRIT_ARM64
+int trit_arm_has(unsigned features) {
+    static const unsigned found = detect_arm();
+    return (found & features) == features;
+}
+#endif
 
 #ifdef TRIT_X86
 int trit_x86_has(unsigned features) {

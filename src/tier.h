@@ -12,6 +12,10 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #define TRIT_X86 1
 #endif
+/// 64-bit ARM in little-endian order (Advanced SIMD is part of it).
+#if (defined(__aarch64__) && !defined(__AARCH64EB__)) || defined(_M_ARM64)
+#define TRIT_ARM64 1
+#endif
 
 #define TRIT_PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)
@@ -35,6 +39,10 @@
 #define TRIT_UNROLL_24
 #endif
 
+/// `supported` of a tier for another kind of CPU. (A lambda's function would be weak: the linker may share
+/// it.)
+static inline int trit_never(void) { return 0; }
+
 #ifdef TRIT_X86
 /// CPU features as bits; only those that the operating system saves the registers of are set.
 enum trit_x86_feature : unsigned {
@@ -56,6 +64,26 @@ enum trit_x86_feature : unsigned {
 int trit_x86_has(unsigned features);
 /// 1 if the operating system lets this process use AMX's tiles (Linux wants to be asked).
 int trit_x86_allow_amx(void);
+#endif
+
+#ifdef TRIT_ARM64
+/// CPU features as bits.
+enum trit_arm_feature : unsigned {
+    TRIT_ARM_DOTPROD = 1u << 0,
+    TRIT_ARM_I8MM = 1u << 1,
+};
+
+/// 1 if this CPU has all of `features`.
+int trit_arm_has(unsigned features);
+
+// What TRIT_TARGET_BEGIN takes: gcc wants an architecture, clang a list of features.
+#if defined(__clang__)
+#define TRIT_ARM_TARGET_DOTPROD "dotprod"
+#define TRIT_ARM_TARGET_I8MM "dotprod,i8mm"
+#else
+#define TRIT_ARM_TARGET_DOTPROD "arch=armv8.2-a+dotprod"
+#define TRIT_ARM_TARGET_I8MM "arch=armv8.2-a+dotprod+i8mm"
+#endif
 #endif
 
 #endif  // TRIT_TIER_H

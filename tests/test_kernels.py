@@ -72,6 +72,7 @@ class TierStruct(ctypes.Structure):
         ("accumulate", ACCUMULATE_FN),
         ("mac_loop", MAC_LOOP_FN),
         ("read_loop", READ_LOOP_FN),
+        ("q6_k", ctypes.c_void_p),
     )
 
 

@@ -45,7 +45,7 @@ extern "C" const trit_tier trit_tier_avx2 = {
 #else
 
 extern "C" const trit_tier trit_tier_avx2 = {
-    "avx2",  "AVX2, F16C", 20,      [] { return 0; }, nullptr, nullptr, {nullptr, nullptr},
-    nullptr, nullptr,      nullptr, nullptr,          nullptr};
+    "avx2",  "AVX2, F16C", 20,      trit_never, nullptr, nullptr, {nullptr, nullptr},
+    nullptr, nullptr,      nullptr, nullptr,    nullptr};
 
 #endif
