@@ -163,8 +163,9 @@ def test_no_tier_leaks_its_instructions(kernels: Path) -> None:
         code = call(f"{TRIPLE}-objdump", "-d", "--no-show-raw-insn", path).stdout
         used = {pattern for pattern in (DOT, MATRIX) if re.search(pattern, code)}
         assert used == INSTRUCTIONS.get(name, set()), name
-        # Contraction would make results depend on the compiler.
-        assert not re.search(r"\bfn?m(add|sub|la|ls)\b", code), f"{name} has fused multiply-adds"
+        # Contraction would make results depend on the compiler. (The reference of q6_k asks for its own by name.)
+        contracted = re.sub(r"<\S*4q6_kE\S*>:\n.*?\n\n", "", code + "\n\n", flags=re.DOTALL)
+        assert not re.search(r"\bfn?m(add|sub|la|ls)\b", contracted), f"{name} has fused multiply-adds"
         if path.parent.name == "tiers":
             # A weak or global function could be the copy that the linker keeps for baseline code.
             symbols = call(f"{TRIPLE}-nm", "-C", "--defined-only", path).stdout.splitlines()
