@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utils.setup.context import Options
 
-QUANT_TYPES = ("i2_s", "f16", "f32", "tq2_0")
+QUANT_TYPES = ("i2_s", "f16", "f32", "tq2_0", "tq1_0", "q2_0")
 # bitnet.cpp's lookup-table types: its users' scripts name them.
 LOOKUP_TYPES = ("tl1", "tl2")
 _EXAMPLES = """examples:
