@@ -27,7 +27,6 @@ from utils.weight_encodings import ENCODINGS
 
 PROGRAM = "llama-bench"
 RIVAL = ("tq2_0", False)
-# What this benchmark knows about; the generator may not write all of them yet.
 TYPES = ("i2_s", "tq2_0", "tq1_0", "q2_0")
 # q2_0 may hold the weight +2, which has no place among five trits.
 FOUR_CODES = ("q2_0",)
