@@ -96,17 +96,27 @@ class PackedGgml(GuardedGgml):
         assert self._base.ggml_backend_buft_name(self.type) == b"trit"
         self._buffers: list[ctypes.c_void_p] = []
 
-    def in_buffer(self, kind: int, *ne: int, name: str = "w") -> ctypes.c_void_p:
-        """A tensor in a buffer of our type, without data."""
+    def in_one_buffer(self, shapes: list[tuple[int, ...]]) -> list[ctypes.c_void_p]:
+        """Tensors (type, ne...) one behind the other in a buffer of our type, without data."""
         self._base.ggml_set_no_alloc(self._context, ctypes.c_bool(True))
-        w = self.tensor(kind, *ne)
+        tensors = [self.tensor(*shape) for shape in shapes]
         self._base.ggml_set_no_alloc(self._context, ctypes.c_bool(False))
-        self.base("ggml_set_name", w, name.encode())
-        size = ctypes.c_size_t(self.base("ggml_backend_buft_get_alloc_size", self.type, w).value or 0)
-        buffer = self.base("ggml_backend_buft_alloc_buffer", self.type, size)
+        sizes = [self.base("ggml_backend_buft_get_alloc_size", self.type, w).value or 0 for w in tensors]
+        align = self.base("ggml_backend_buft_get_alignment", self.type).value or 0
+        offsets = [0]
+        for size in sizes:
+            offsets.append(offsets[-1] + -(-size // align) * align)
+        buffer = self.base("ggml_backend_buft_alloc_buffer", self.type, ctypes.c_size_t(offsets[-1]))
         self._buffers.append(buffer)
-        start = self.base("ggml_backend_buffer_get_base", buffer)
-        assert not self.base("ggml_backend_tensor_alloc", buffer, w, start)
+        start = self.base("ggml_backend_buffer_get_base", buffer).value or 0
+        for w, offset in zip(tensors, offsets, strict=False):
+            self._base.ggml_backend_tensor_alloc(buffer, w, ctypes.c_void_p(start + offset))
+        return tensors
+
+    def in_buffer(self, kind: int, *ne: int, name: str = "w") -> ctypes.c_void_p:
+        """One tensor in a buffer of our type, without data."""
+        (w,) = self.in_one_buffer([(kind, *ne)])
+        self.base("ggml_set_name", w, name.encode())
         return w
 
     def set(self, w: ctypes.c_void_p, data: np.ndarray) -> None:
@@ -121,6 +131,10 @@ class PackedGgml(GuardedGgml):
     def supports(self, op: ctypes.c_void_p) -> bool:
         self._base.ggml_backend_dev_supports_op.restype = ctypes.c_bool
         return bool(self._base.ggml_backend_dev_supports_op(self.device, op))
+
+    def chosen_tier(self) -> ctypes.c_void_p:
+        self._cpu.trit_tier_chosen.restype = ctypes.c_void_p
+        return ctypes.c_void_p(self._cpu.trit_tier_chosen())
 
     def close(self) -> None:
         for buffer in self._buffers:
