@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Fixtures for every test: the compiled engine and the bundled model's GGUF."""
+"""Fixtures for every test: the compiled engine, its kernels, and the bundled model's GGUF."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tiers import TIERS, Tier, open_library
 from utils.cli import ROOT, UserError
 from utils.host import BUNDLED_MODEL, ENGINE_BIN, engine_binary, gguf_path
 
@@ -37,6 +39,27 @@ def engine_bin() -> Path:
     except UserError as error:
         missing(str(error))
     return ENGINE_BIN
+
+
+@pytest.fixture(scope="session")
+def library(engine_bin: Path) -> ctypes.CDLL:
+    """libtrit, the kernels without the engine."""
+    return open_library(engine_bin)
+
+
+@pytest.fixture(scope="session")
+def scalar(library: ctypes.CDLL) -> Tier:
+    return Tier(library.trit_tier_by_name(b"scalar").contents)
+
+
+@pytest.fixture(scope="session", params=TIERS)
+def tier(request: pytest.FixtureRequest, library: ctypes.CDLL) -> Tier:
+    """Every tier of the source that this CPU can run."""
+    pointer = library.trit_tier_by_name(request.param.encode())
+    assert pointer, f"src/tiers/{request.param}.cpp is not in the build"
+    if not pointer.contents.supported():
+        pytest.skip(f"this CPU cannot run tier {request.param} (needs {pointer.contents.features.decode()})")
+    return Tier(pointer.contents)
 
 
 @pytest.fixture(scope="session")

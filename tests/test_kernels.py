@@ -7,11 +7,8 @@ Integers are compared for equality, never with a tolerance. The kernels are call
 from __future__ import annotations
 
 import ctypes
-import mmap
 import os
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,105 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-SEED = int(os.environ.get("TRIT_TEST_SEED", "20260101"))
+from tiers import I2_S_FN, QUANTIZE_FN, SEED, TIERS, Tier, TierStruct, at_page_end
+
 BLOCK = 128
-TIERS = sorted(path.stem for path in (Path(__file__).parent.parent / "src" / "tiers").glob("*.cpp"))
 # K of the published models (large, 3B's neighbours, 2B-4T, Llama3-8B, Falcon3) and the smallest ones.
 WIDTHS = [128, 256, 384, 1024, 1152, 1536, 2048, 2560, 3072, 4096, 6912, 8192, 9216, 12288, 14336]
-
-SUPPORTED_FN = ctypes.CFUNCTYPE(ctypes.c_int)
-QUANTIZE_FN = ctypes.CFUNCTYPE(
-    None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int)
-)
-I2_S_FN = ctypes.CFUNCTYPE(
-    None,
-    ctypes.c_int64,
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_size_t,
-)
-PANEL_FN = ctypes.CFUNCTYPE(
-    None, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
-)
-FINISH_FN = ctypes.CFUNCTYPE(
-    None,
-    ctypes.c_int,
-    ctypes.c_void_p,
-    ctypes.c_int,
-    ctypes.c_float,
-    ctypes.c_void_p,
-    ctypes.c_int,
-    ctypes.c_void_p,
-)
-ACCUMULATE_FN = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_void_p, ctypes.c_void_p)
-MAC_LOOP_FN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
-READ_LOOP_FN = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
-
-
-class TierStruct(ctypes.Structure):
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("features", ctypes.c_char_p),
-        ("rank", ctypes.c_int),
-        ("supported", SUPPORTED_FN),
-        ("quantize", QUANTIZE_FN),
-        ("i2_s", I2_S_FN),
-        ("panel", PANEL_FN * 2),
-        ("finish", FINISH_FN),
-        ("accumulate", ACCUMULATE_FN),
-        ("mac_loop", MAC_LOOP_FN),
-        ("read_loop", READ_LOOP_FN),
-        ("q6_k", ctypes.c_void_p),
-    )
-
-
-@dataclass
-class Tier:
-    struct: TierStruct
-
-    def i2_s(self, codes: np.ndarray, q: np.ndarray) -> np.ndarray:
-        """int32 [m, n] sums of packed codes uint8 [n, k / 4] and activations int8 [m, k]."""
-        (n, row_bytes), (m, k) = codes.shape, q.shape
-        # Two more columns than needed: the kernel must leave them alone.
-        c = np.full((m, n + 2), 0x5EED, dtype=np.int32)
-        self.struct.i2_s(k, codes.ctypes.data, row_bytes, n, q.ctypes.data, q.strides[0], m, c.ctypes.data, n + 2)
-        assert (c[:, n:] == 0x5EED).all()
-        return c[:, :n]
-
-    def quantize(self, x: np.ndarray) -> tuple[np.ndarray, np.float32, int]:
-        q = np.empty(x.size, dtype=np.int8)
-        scale, total = ctypes.c_float(), ctypes.c_int()
-        self.struct.quantize(x.size, x.ctypes.data, q.ctypes.data, ctypes.byref(scale), ctypes.byref(total))
-        return q, np.float32(scale.value), total.value
-
-
-@pytest.fixture(scope="session")
-def library(engine_bin: Path) -> ctypes.CDLL:
-    found = [path for path in engine_bin.iterdir() if path.name in ("libtrit.so", "libtrit.dylib", "trit.dll")]
-    assert found, f"{engine_bin} has no libtrit: build the target trit"
-    library = ctypes.CDLL(str(found[0]))
-    library.trit_tier_by_name.restype = ctypes.POINTER(TierStruct)
-    library.trit_tier_by_name.argtypes = [ctypes.c_char_p]
-    return library
-
-
-@pytest.fixture(scope="session")
-def scalar(library: ctypes.CDLL) -> Tier:
-    return Tier(library.trit_tier_by_name(b"scalar").contents)
-
-
-@pytest.fixture(params=TIERS)
-def tier(request: pytest.FixtureRequest, library: ctypes.CDLL) -> Iterator[Tier]:
-    pointer = library.trit_tier_by_name(request.param.encode())
-    assert pointer, f"src/tiers/{request.param}.cpp is not in the build"
-    if not pointer.contents.supported():
-        pytest.skip(f"this CPU cannot run tier {request.param} (needs {pointer.contents.features.decode()})")
-    yield Tier(pointer.contents)
 
 
 def pack(u: np.ndarray) -> np.ndarray:
@@ -246,19 +149,6 @@ def test_any_shape(scalar: Tier, library: ctypes.CDLL, data: st.DataObject) -> N
         struct = library.trit_tier_by_name(name.encode()).contents
         if struct.supported():
             np.testing.assert_array_equal(Tier(struct).i2_s(codes, q), expected, err_msg=name)
-
-
-def at_page_end(array: np.ndarray) -> np.ndarray:
-    """A copy whose last byte is the last readable one: the next page is not mapped."""
-    page = mmap.PAGESIZE
-    size = -(-array.nbytes // page) * page
-    area = mmap.mmap(-1, size + page)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(area))
-    libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.mprotect(ctypes.c_void_p(address + size), ctypes.c_size_t(page), 0) == 0
-    copy = np.frombuffer(area, dtype=array.dtype, count=array.size, offset=size - array.nbytes).reshape(array.shape)
-    copy[:] = array
-    return copy
 
 
 @pytest.mark.skipif(os.name != "posix", reason="guard pages need mprotect")
