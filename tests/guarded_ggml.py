@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 from test_hook import Ggml
-from test_kernels import at_page_end
 
+from tiers import at_page_end
 from utils.cli import ROOT
 
 

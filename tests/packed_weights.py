@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 from guarded_ggml import GuardedGgml
-from test_kernels import SEED
 
+from tiers import SEED
 from utils.weight_encodings import ENCODINGS
 
 # Byte of a block where its half-precision scale is.

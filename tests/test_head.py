@@ -14,11 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_kernels
 from guarded_ggml import GuardedGgml, in_new_process, same_bits
-from test_kernels import SEED, Tier, TierStruct, at_page_end
 
-library, tier = test_kernels.library, test_kernels.tier  # fixtures
+from tiers import SEED, Tier, TierStruct, at_page_end
 
 F32 = 0
 LEAST_BYTES = 4 << 20  # of a matrix that is streamed

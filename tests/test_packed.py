@@ -13,14 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_kernels
 from guarded_ggml import in_new_process, same_bits
 from packed_weights import SCALE_AT, PackedGgml, Weights, activations
-from test_kernels import SEED, Tier, TierStruct
 
+from tiers import SEED, Tier, TierStruct
 from utils.weight_encodings import ENCODINGS
-
-library, tier = test_kernels.library, test_kernels.tier  # fixtures
 
 F32, F16, Q8_0, I32 = 0, 1, 8, 26
 NAMES = ["i2_s", *SCALE_AT]
