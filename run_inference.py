@@ -73,6 +73,8 @@ def engine_command(program: str, args: argparse.Namespace) -> list[str]:
     for flag in ("seed", "top_k", "top_p", "repeat_penalty"):
         if (value := getattr(args, flag)) is not None:
             command += [f"--{flag.replace('_', '-')}", str(value)]
+    if args.no_repack:
+        command.append("--no-repack")
     return command
 
 

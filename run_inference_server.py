@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
     command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
     command += ["--host", args.host, "--port", str(args.port)]
+    if args.no_repack:
+        command.append("--no-repack")
     check_port(args.host, args.port)
     if args.prompt:
         command += ["--jinja", "--chat-template", with_system_prompt(args.model, inference.unescape(args.prompt))]

@@ -100,6 +100,13 @@ def test_mapped_and_copied_weights_answer_the_same(engine_bin: Path, tiny_gguf: 
     assert answer(engine_bin, tiny_gguf, "--load-mode", "none") == answer(engine_bin, tiny_gguf)
 
 
+def test_packed_and_in_place_weights_answer_the_same(engine_bin: Path, tiny_gguf: Path) -> None:
+    expected = answer(engine_bin, tiny_gguf, "--no-repack")
+    result = complete(engine_bin, tiny_gguf, "--verbosity", "4")
+    assert result.stdout == expected and "weights packed at load" in result.stderr
+    assert "weights in place" in complete(engine_bin, tiny_gguf, "--no-repack", "--verbosity", "4").stderr
+
+
 def test_published_files_load(engine_bin: Path, tiny_gguf: Path, tmp_path: Path) -> None:
     """They say file type 40, which is another type in this engine, and name no pre-tokenizer."""
     published = rewrite(tiny_gguf, tmp_path / "published.gguf", metadata={"general.file_type": 40})

@@ -128,6 +128,7 @@ def test_flags_reach_the_engine(engine: FakeEngine) -> None:
     values |= {"--top-k": "7", "--top-p": "0.5", "--repeat-penalty": "1.1", "-p": "A\\nB"}
     assert {flag: engine.value(flag) for flag in values} == values
     assert {"-no-cnv", "--no-display-prompt"} <= set(engine.arguments)
+    assert "--no-repack" not in engine.arguments
     assert engine.arguments[-3:] == ["--ignore-eos", "-p", "x"]
 
 
@@ -143,6 +144,8 @@ def test_defaults_are_bitnet_s(engine: FakeEngine) -> None:
     short = ["-m", "m", "-n", "1", "-t", "2", "-c", "3", "-temp", "4", "-p", "x"]
     parse = run_inference.build_parser().parse
     assert parse([*long, "--prompt", "x"]) == parse(short)
+    assert run(engine, "-p", "x", "--no-repack") == 0
+    assert "--no-repack" in engine.arguments
     assert parse(["-cnv"])[0].conversation and parse(["--conversation"])[0].conversation
 
 

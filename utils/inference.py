@@ -74,6 +74,11 @@ def add_common_flags(parser: argparse.ArgumentParser, n_predict: int) -> None:
         metavar="N",
         help="tokens of prompt and answer together; 0: what the model was trained for (default: %(default)s)",
     )
+    parser.add_argument(
+        "--no-repack",
+        action="store_true",
+        help="leave ternary weights in the mapped file as they are: starts sooner, answers slower",
+    )
 
 
 def check_common(args: argparse.Namespace) -> None:
