@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from kernel_build import COMPILERS, build_kernels
 
 from tiers import TIERS, Tier, open_library
 from utils.cli import ROOT, UserError
@@ -60,6 +61,12 @@ def tier(request: pytest.FixtureRequest, library: ctypes.CDLL) -> Tier:
     if not pointer.contents.supported():
         pytest.skip(f"this CPU cannot run tier {request.param} (needs {pointer.contents.features.decode()})")
     return Tier(pointer.contents)
+
+
+@pytest.fixture(scope="session", params=COMPILERS)
+def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kernels alone, compiled afresh without a warning by each compiler."""
+    return build_kernels(tmp_path_factory.mktemp("kernels") / request.param, request.param)
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
-/// `fake_tiers [then-illegal]`: the real dispatch and self-test over tiers made up here; prints what they
-/// choose. scalar.cpp is compiled with its descriptor renamed to trit_tier_reference, so that even "scalar"
-/// can be missing.
+/// `fake_tiers [then-illegal|own-handler]`: the real dispatch and self-test over tiers made up here; prints
+/// what they choose. scalar.cpp is compiled with its descriptor renamed to trit_tier_reference, so that even
+/// "scalar" can be missing.
 ///
 /// FAULT=KERNEL:illegal or KERNEL:wrong   what tier "faulty" (the best one) does in that kernel
 /// LACKS=NAME NAME ...                    tiers that this machine pretends not to have
 #include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
@@ -117,6 +117,10 @@ const trit_tier trit_tier_absent = renamed("absent", 99, never);
 }
 
 int main(int argc, char** argv) {
+    const std::string afterwards = argc == 2 ? argv[1] : "";
+    if (afterwards == "own-handler") {
+        std::signal(SIGILL, [](int) { std::_Exit(77); });
+    }
     for (int i = -1; i <= trit_tier_count(); ++i) {
         const trit_tier* tier = trit_tier_at(i);
         std::printf("%d: %s\n", i, tier == nullptr ? "none" : tier->name);
@@ -141,7 +145,7 @@ int main(int argc, char** argv) {
     }
     std::printf("faulty was tried: %d\nchosen: %s\n", asked - before, chosen[0]->name);
     std::fflush(stdout);
-    if (argc == 2 && std::strcmp(argv[1], "then-illegal") == 0) {
+    if (!afterwards.empty()) {
         illegal_instruction();
     }
     return 0;

@@ -129,7 +129,10 @@ def test_eight_threads_at_once_try_each_tier_once(program: Path, fault: str) -> 
 
 
 @pytest.mark.parametrize("fault", ["", "panel of 5 trits:illegal"])
-def test_illegal_instructions_after_the_selftest_end_the_program_as_ever(program: Path, fault: str) -> None:
-    result = run(program, "then-illegal", FAULT=fault)
-    assert result.returncode == -signal.SIGILL
-    assert "chosen:" in result.stdout
+@pytest.mark.parametrize(("then", "code"), [("then-illegal", -signal.SIGILL), ("own-handler", 77)])
+def test_illegal_instructions_after_the_selftest_are_the_program_s_own_matter(
+    program: Path, then: str, code: int, fault: str
+) -> None:
+    result = run(program, then, FAULT=fault)
+    assert result.returncode == code
+    assert f"chosen: {'good' if fault else 'faulty'}" in result.stdout
