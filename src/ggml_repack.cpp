@@ -17,7 +17,7 @@ void* base(ggml_backend_buffer_t buffer) { return buffer->context; }
 
 /// Packs the tensor; the loader hands it over whole.
 void set_tensor(ggml_backend_buffer_t, ggml_tensor* w, const void* data, size_t offset, size_t size) {
-    GGML_ASSERT(offset == 0 && size == ggml_nbytes(w));
+    GGML_ASSERT(can_pack(w) && offset == 0 && size == ggml_nbytes(w));
     const unsigned cores = std::thread::hardware_concurrency();
     const char* fault = PackedMatrix::pack(*trit_tier_chosen(), *encoding_of(w->type), shape_of(w),
                                            static_cast<const uint8_t*>(data),
