@@ -13,7 +13,7 @@ import numpy as np
 from utils.cli import TritError
 from utils.convert.writer import PlannedTensor
 from utils.gguf_types import TensorEntry, read_header
-from utils.weight_encodings import Encoding, Ternary
+from utils.weight_encodings import Encoding, Scale, Ternary, same_values
 
 PIECE_BYTES = 1 << 24
 
@@ -25,12 +25,13 @@ class Expected:
     Attributes:
         tensor: Its row of the tensor table.
         digest: Of the ternary int8 matrix that came from the checkpoint (ternary tensors), else of the stored bytes.
-        scale: The scale of a ternary tensor as its encoding can hold it; None for the other tensors.
+        scale: The scale of a ternary tensor as its encoding can hold it; None for the other tensors. A scale for every
+            group of 64 inputs makes 1/16 byte a weight that is kept until then.
     """
 
     tensor: PlannedTensor
     digest: bytes
-    scale: float | None
+    scale: Scale | None
 
 
 def ternary_digest(ternary: Ternary) -> bytes:
@@ -68,8 +69,7 @@ def verify(path: Path, expected: Sequence[Expected], encoding: Encoding) -> str:
         else:
             n, k = tensor.shape
             ternary, scale = encoding.unpack(entry.read(path), n, k, tensor.name)
-            # Encodings with a scale per block store none for an all-zero matrix.
-            same = ternary_digest(ternary) == item.digest and (scale == item.scale or not ternary.any())
+            same = ternary_digest(ternary) == item.digest and same_values(ternary, scale, item.scale)
             ternary_count, weights = ternary_count + 1, weights + n * k
         if not same:
             raise TritError(
