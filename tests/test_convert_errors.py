@@ -139,9 +139,9 @@ def test_model_card(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_wrong_architecture(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edit_json(master / "config.json", architectures=["LlamaForCausalLM"])
+    edit_json(master / "config.json", architectures=["FalconForCausalLM"])
     line = refusal(capsys, master)
-    assert "architecture LlamaForCausalLM is not supported; supported: BitNetForCausalLM" in line
+    assert "architecture FalconForCausalLM is not supported; supported: BitNetForCausalLM" in line
 
 
 @pytest.mark.parametrize(

@@ -337,6 +337,17 @@ def check_fits(encoding: Encoding, name: str, k: int) -> None:
     raise UserError(f"{name}: {k} columns, {wanted}; use --outtype {others}")
 
 
+def fallback(encoding: Encoding, k: int) -> Encoding:
+    """The encoding for a matrix with k inputs: ``encoding`` if they are whole blocks of it, else one that takes them.
+
+    In place of another encoding the matrix gets scale 1, which every encoding holds exactly, and its own scale is a
+    tensor of its own, so nothing is lost.
+    """
+    if k % encoding.block == 0:
+        return encoding
+    return ENCODINGS["q2_0" if k % ENCODINGS["q2_0"].block == 0 else "f16"]
+
+
 def check_scale(encoding: Encoding, name: str, scale: Scale, k: int) -> float:
     """Look whether an encoding can hold a usable form of the scale of a matrix with k inputs.
 

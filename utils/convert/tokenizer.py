@@ -8,7 +8,7 @@ tokenizer.json has to be one of ``PRE_TOKENIZERS``: an unknown one is refused, s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class BpeVocabulary:
         adds: Whether tokenizing adds the token: "bos" and "eos" -> bool.
         stops: Ids that end a generation, the tokenizer's eos first.
         chat_template: Jinja text, or a list of named templates, or None.
+        notes: What the engine does otherwise than the checkpoint's tokenizer, a sentence each.
     """
 
     pre: str
@@ -51,6 +52,7 @@ class BpeVocabulary:
     adds: dict[str, bool]
     stops: list[int]
     chat_template: Any
+    notes: list[str] = field(default_factory=list)
 
     def write(self, writer: GGUFWriter) -> None:
         """Add all ``tokenizer.*`` keys."""

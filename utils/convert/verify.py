@@ -25,13 +25,14 @@ class Expected:
     Attributes:
         tensor: Its row of the tensor table.
         digest: Of the ternary int8 matrix that came from the checkpoint (ternary tensors), else of the stored bytes.
-        scale: The scale of a ternary tensor as its encoding can hold it; None for the other tensors. A scale for every
-            group of 64 inputs makes 1/16 byte a weight that is kept until then.
+        encoding: Of a ternary tensor; None for the other tensors.
+        scale: The scale of a ternary tensor as its encoding can hold it.
     """
 
     tensor: PlannedTensor
     digest: bytes
-    scale: Scale | None
+    encoding: Encoding | None = None
+    scale: Scale = 1.0
 
 
 def ternary_digest(ternary: Ternary) -> bytes:
@@ -47,7 +48,7 @@ def _stored_digest(entry: TensorEntry, path: Path) -> bytes:
     return digest.digest()
 
 
-def verify(path: Path, expected: Sequence[Expected], encoding: Encoding) -> str:
+def verify(path: Path, expected: Sequence[Expected]) -> str:
     """Decode every ternary tensor of the file and compare values and scale; compare the other tensors' bytes.
 
     Returns:
@@ -64,11 +65,11 @@ def verify(path: Path, expected: Sequence[Expected], encoding: Encoding) -> str:
         entry, tensor = table[item.tensor.name], item.tensor
         if (entry.shape, entry.ggml_type) != (tensor.shape, tensor.ggml_type):
             raise TritError(f"{tensor.name}: reads back as type {entry.ggml_type} {entry.shape}, expected {tensor}")
-        if item.scale is None:
+        if item.encoding is None:
             same = _stored_digest(entry, path) == item.digest
         else:
             n, k = tensor.shape
-            ternary, scale = encoding.unpack(entry.read(path), n, k, tensor.name)
+            ternary, scale = item.encoding.unpack(entry.read(path), n, k, tensor.name)
             same = ternary_digest(ternary) == item.digest and same_values(ternary, scale, item.scale)
             ternary_count, weights = ternary_count + 1, weights + n * k
         if not same:
