@@ -78,7 +78,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         # A writer without a file: a hyper-parameter of the wrong type or size must not show only when all is written.
         family.write_hyperparameters(GGUFWriter(None, family.gguf_architecture(checkpoint.config)), checkpoint.config)
         _check_names(checkpoint, family, specs)
-        _check_fits(specs, options.encoding)
+        _check_fits(family, specs, options.encoding)
         planned = [_plan(spec, checkpoint, options) for spec in specs]
         computed = family.computed(checkpoint.config)
         vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
@@ -156,11 +156,14 @@ def _odd_ones(specs: list[TensorSpec], encoding: Encoding) -> list[TensorSpec]:
     return [spec for spec in specs if spec.kind is Kind.TERNARY and spec.shape[-1] % encoding.block]
 
 
-def _check_fits(specs: list[TensorSpec], encoding: Encoding) -> None:
-    """Raise UserError, naming a tensor, if most of the weights cannot be in the encoding that was asked for."""
+def _check_fits(family: Family, specs: list[TensorSpec], encoding: Encoding) -> None:
+    """Raise UserError, naming a tensor, if most of the weights cannot be in the encoding that was asked for.
+
+    Or any of them, if the family's graph has no use for the scale tensor that the others would get.
+    """
     odd = _odd_ones(specs, encoding)
     total = sum(math.prod(spec.shape) for spec in specs if spec.kind is Kind.TERNARY)
-    if 2 * sum(math.prod(spec.shape) for spec in odd) > total:
+    if odd and (not family.scale_tensors or 2 * sum(math.prod(spec.shape) for spec in odd) > total):
         check_fits(encoding, odd[0].target, odd[0].shape[-1])
 
 

@@ -23,9 +23,15 @@ BYTE_LEVEL = "ByteLevel with its own expression"
 # The split of tokenizer.json -> the engine's name for it (llama-vocab.cpp). ByteLevel's own expression is GPT-2's.
 PRE_TOKENIZERS = {
     BYTE_LEVEL: "gpt-2",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
     r"\s*[\r\n]+|\s+(?!\S)|\s+": "llama-bpe",
 }
+NFC_NOTE = (
+    "the checkpoint's tokenizer brings text into Unicode's form NFC, the engine does not: combining marks that have not "
+    "been composed get other tokens"
+)
 # Stop tokens beside the first: the engine has two more keys for them.
 SECOND_STOPS = ("add_eot_token_id", "add_eom_token_id")
 
@@ -95,7 +101,7 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) 
     special = SpecialVocab(directory, load_merges=True, n_vocab=vocab_size)
     if not special.merges:
         raise UserError(f"{path}: has no merges, so it is not a BPE tokenizer that the engine can run")
-    stops = _stop_ids(directory, config, special.special_token_ids.get("eos"), vocab_size)
+    stops = _stop_ids(directory, config, [_appended(tokenizer), special.special_token_ids.get("eos")], vocab_size)
     return BpeVocabulary(
         pre,
         tokens,
@@ -104,6 +110,7 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) 
         _added_by_default(directory, tokenizer, special.special_token_ids.get("bos"), stops[0]),
         stops,
         _chat_template(directory, special),
+        [NFC_NOTE] if description.get("normalizer") else [],
     )
 
 
@@ -116,7 +123,7 @@ def _pre_tokenizer(path: Path, description: Mapping[str, Any]) -> str:
     model = description.get("model") or {}
     if model.get("type") != "BPE" or model.get("byte_fallback"):
         raise UserError(f"{path}: is a {model.get('type')} tokenizer; only byte-level BPE is supported")
-    if description.get("normalizer") is not None:
+    if (description.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
         raise UserError(
             f"{path}: has a {description['normalizer'].get('type')} normalizer, which the engine does not run"
         )
@@ -151,15 +158,24 @@ def _tokens(path: Path, tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str
     return tokens, types
 
 
-def _stop_ids(directory: Path, config: Mapping[str, Any], eos: int | None, vocab_size: int) -> list[int]:
-    """Ids that end a generation: the tokenizer's eos, then those of generation_config.json and config.json.
+def _appended(tokenizer: Tokenizer) -> int | None:
+    """The special token that the tokenizer puts after a text, if it does. The engine appends its eos and nothing else.
+
+    Qwen3's embedding models append <|endoftext|>, though their eos is <|im_end|>.
+    """
+    plain, whole = tokenizer.encode("a", add_special_tokens=False).ids, tokenizer.encode("a").ids
+    return whole[-1] if whole[-1:] != plain[-1:] else None
+
+
+def _stop_ids(directory: Path, config: Mapping[str, Any], first: list[int | None], vocab_size: int) -> list[int]:
+    """Ids that end a generation: ``first`` (the tokenizer's), those of generation_config.json, that of config.json.
 
     Raises:
         UserError: there is none; the engine would silently take token 11.
     """
     generation = directory / "generation_config.json"
     sources = [
-        eos,
+        *first,
         read_json(generation).get("eos_token_id") if generation.is_file() else None,
         config.get("eos_token_id"),
     ]

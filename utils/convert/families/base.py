@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -47,7 +47,7 @@ class TensorSpec:
     kind: Kind
     shape: tuple[int, ...]
     rope_heads: int = 0
-    offset: np.float32 = field(default=np.float32(0))
+    offset: np.float32 = np.float32(0)
 
 
 class Family(ABC):
@@ -55,6 +55,8 @@ class Family(ABC):
 
     architectures: tuple[str, ...]
     """Values of ``architectures`` in config.json that belong to this family."""
+    scale_tensors = True
+    """Whether the engine's graph multiplies with the scale tensor that may lie beside a matrix."""
 
     @abstractmethod
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:
