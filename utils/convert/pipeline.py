@@ -264,7 +264,7 @@ def _write_tensors(
             else:
                 expected.append(Expected(tensor, writer.write(_float_pieces(stored, spec, tensor))))
             bar.update(tensor.nbytes)
-    notes = [f"scales are rounded to {options.encoding.name}'s float16, by up to {deviation:.1e} of their value"]
+    notes = [f"scales are rounded to the float16 of {options.encoding.name}, by up to {deviation:.1e} of their value"]
     return expected, kinds, notes if deviation else []
 
 
