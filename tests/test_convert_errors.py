@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from utils.cli import TritError, run_main
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
-from utils.convert.tokenizer import PRE_TOKENIZERS
+from utils.convert.pretokenizers import LLAMA_3
 from utils.gguf_types import read_header
 from utils.weight_encodings import ENCODINGS
 
@@ -294,9 +294,9 @@ def edit_tokenizer(directory: Path, **changes: Any) -> None:
                     ],
                 }
             },
-            "none that is known here (gpt-2, llama-bpe); it splits by ['x+']",
+            "none that is known here (gpt-2, llama-bpe, dbrx, qwen2, qwen35, smollm, falcon); it splits by ['x+']",
         ),
-        ({"normalizer": {"type": "NFC"}}, "has a NFC normalizer"),
+        ({"normalizer": {"type": "NFKC"}}, "has a NFKC normalizer"),
         ({"model": {"type": "WordPiece"}}, "is a WordPiece tokenizer"),
         ({"version": "77"}, "tokenizer.json: cannot be read"),
     ],
@@ -366,8 +366,7 @@ def test_tokenizer_parts_of_a_wrong_kind(
 def test_known_pattern_used_in_another_way(
     change: dict[str, Any], master: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (regex,) = [key for key, name in PRE_TOKENIZERS.items() if name == "llama-bpe"]
-    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False, **change}
+    split = {"type": "Split", "pattern": {"Regex": LLAMA_3}, "behavior": "Isolated", "invert": False, **change}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     edit_tokenizer(master, pre_tokenizer={"type": "Sequence", "pretokenizers": [split, level]})
     assert "none that is known here" in refusal(capsys, master)

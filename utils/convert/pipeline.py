@@ -23,7 +23,7 @@ from utils.convert.families.base import Family, Kind, TensorSpec
 from utils.convert.families.rope import pair_rows
 from utils.convert.pooling import read_pooling
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
-from utils.convert.tokenizer import BpeVocabulary, load_tokenizer
+from utils.convert.tokenizer import Vocabulary, load_tokenizer
 from utils.convert.verify import Expected, ternary_digest, verify
 from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
 from utils.gguf_types import GGMLQuantizationType, GGUFWriter
@@ -206,7 +206,7 @@ def _plan(spec: TensorSpec, checkpoint: Checkpoint, options: Options) -> list[Pl
 
 
 def _write_metadata(
-    writer: StreamWriter, checkpoint: Checkpoint, family: Family, vocabulary: BpeVocabulary, options: Options
+    writer: StreamWriter, checkpoint: Checkpoint, family: Family, vocabulary: Vocabulary, options: Options
 ) -> None:
     """General keys (name, licence, ... from the model card), hyper-parameters, tokenizer."""
     total = sum(tensor.size for tensor in checkpoint.tensors.values())
