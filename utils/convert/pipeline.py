@@ -97,10 +97,10 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
                 writer.metadata.add_pooling_type(pooling)
             for tensor in rows:
                 writer.plan(tensor)
-            expected, kinds, scale_notes = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
-            expected += [
-                Expected(row, writer.write([computed[row.name]])) for row in rows[len(rows) - len(computed) :]
-            ]
+            expected, kinds, scale_notes = _write_tensors(
+                writer, checkpoint, specs, planned, declared, options, progress
+            )
+            expected += [Expected(row, writer.write([computed[row.name]])) for row in rows[len(rows) - len(computed) :]]
         finally:
             writer.close()
         verified = verify(partial, expected)
@@ -278,4 +278,4 @@ def _float_pieces(stored: StoredTensor, spec: TensorSpec, tensor: PlannedTensor)
     for values in stored.floats(columns):
         if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
             raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
-        yield quantize_rows(pair_rows(values + spec.offset, spec.rope_heads).reshape(-1, columns), kind)
+        yield quantize_rows(pair_rows(values + np.float32(spec.offset), spec.rope_heads).reshape(-1, columns), kind)
