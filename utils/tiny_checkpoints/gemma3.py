@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Gemma 3: the keys of bitnet-embedding-270m, saved as ``Gemma3TextModel``, without "model." in its names.
 
-Widths are tiny; the ratio of heads, the pattern of layers with a window, rotary bases and tying are the model's own; the
-hidden size is a multiple of 128 but not of 256, as the model's 640. The tokenizer is of Gemma's kind (spaces are
+Widths are tiny; the ratio of heads, the pattern of layers with a window, rotary bases and tying are the model's own;
+the hidden size is a multiple of 128 but not of 256, as the model's 640. The tokenizer is of Gemma's kind (spaces are
 replaced, none is put in front, bytes for what is no token), made from LLaMA's vocabulary.
 """
 
