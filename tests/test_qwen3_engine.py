@@ -3,7 +3,7 @@
 
 Next-token probabilities come from llama-perplexity, embeddings from llama-server. Files of floats are compared with the
 plain forward, ternary files with one whose linear layers round their input to int8 after their norm, per token, or per
-64 inputs where the file has a scale for every 64 (what include/trit.h says). Few layers, for the reason that is given in
+64 inputs where the file has a scale for every 64 (what include/trit.h says). Few layers, for the reason in
 tests/test_convert_engine.py: rounding makes the forward discontinuous, so more layers compare noise.
 """
 
