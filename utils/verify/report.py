@@ -29,7 +29,7 @@ class Check:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def judged(name: str, passed: bool, measured: str, bound: str, **values: Any) -> Check:
+def judged(name: str, passed: bool, measured: str, bound: str, /, **values: Any) -> Check:
     """A check that was made."""
     return Check(name, measured, bound, PASSED if passed else FAILED, values)
 

@@ -40,6 +40,17 @@ class FileTensor:
     values: Floats
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies: name, dimensions as in the file, type number, byte offset, bytes up to the next tensor."""
+
+    name: str
+    dimensions: tuple[int, ...]
+    type: int
+    offset: int
+    span: int
+
+
 class GgufFile:
     """A GGUF file as gguf-py reads it."""
 
@@ -51,6 +62,7 @@ class GgufFile:
         except (OSError, ValueError, IndexError) as error:
             raise UserError(f"{path}: not a whole GGUF file ({error}); convert or download it again") from None
         self._fields = reader.fields
+        self.alignment = int(reader.alignment)
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.architecture = str(self.field("general.architecture"))
         self.blocks = int(self.field(f"{self.architecture}.block_count"))
@@ -59,6 +71,32 @@ class GgufFile:
         """A value of the metadata."""
         found = self._fields.get(key)
         return default if found is None else found.contents()
+
+    def adds_bos(self) -> bool:
+        """Whether tokenizing puts bos in front; SentencePiece vocabularies do so unless they say otherwise."""
+        return bool(self.field("tokenizer.ggml.add_bos_token", self.field("tokenizer.ggml.model") == "llama"))
+
+    def header_bytes(self) -> bytes:
+        """The file up to its tensor table."""
+        with self.path.open("rb") as file:
+            return file.read(min(int(tensor.field.offset) for tensor in self._tensors.values()))
+
+    def entries(self) -> list[Entry]:
+        """The tensor table, in the order of the file."""
+        tensors = sorted(self._tensors.values(), key=lambda tensor: int(tensor.data_offset))
+        ends = [int(tensor.data_offset) for tensor in tensors[1:]]
+        size = self.path.stat().st_size
+        ends.append(size + -size % self.alignment)
+        return [
+            Entry(
+                tensor.name,
+                tuple(int(size) for size in tensor.shape),
+                int(tensor.tensor_type),
+                int(tensor.data_offset),
+                end - int(tensor.data_offset),
+            )
+            for tensor, end in zip(tensors, ends, strict=True)
+        ]
 
     def names(self) -> list[str]:
         """Names of all tensors."""
