@@ -48,16 +48,14 @@ def read_logprobs(path: Path) -> SavedLogprobs:
     return SavedLogprobs(tokens, scale.astype(np.float64) * words[..., 4 : 4 + vocab] + minimum)
 
 
-def logprobs(
-    gguf: Path, text: Path, folder: Path, context: int, chunks: int, flags: Sequence[str] = PRECISE
-) -> SavedLogprobs:
+def logprobs(gguf: Path, text: Path, folder: Path, context: int, chunks: int) -> SavedLogprobs:
     """Run llama-perplexity over the first ``chunks`` pieces of ``context`` tokens of a text.
 
     Raises:
         TritError: it failed; says its last words.
     """
     saved = folder / "logprobs.bin"
-    command = [engine_binary("llama-perplexity"), "-m", gguf, "-f", text, "--save-all-logits", saved, *flags]
+    command = [engine_binary("llama-perplexity"), "-m", gguf, "-f", text, "--save-all-logits", saved, *PRECISE]
     command += ["-c", context, "-b", context, "--chunks", chunks]
     done = subprocess.run([str(word) for word in command], capture_output=True, timeout=60 * _MINUTES, check=False)
     if done.returncode != 0 or not saved.is_file():
@@ -71,7 +69,17 @@ def logprobs(
 
 def hidden_server(gguf: Path, threads: int, context: int) -> Server:
     """A server that answers with hidden states, tokens and chat prompts."""
-    flags = ("--embedding", "--pooling", "none", "-b", str(context), "-ub", str(context), *PRECISE)
+    flags = (
+        "--embedding",
+        "--pooling",
+        "none",
+        "--no-prefill-assistant",
+        "-b",
+        str(context),
+        "-ub",
+        str(context),
+        *PRECISE,
+    )
     return Server(gguf, threads, flags, slots=1, context=context)
 
 

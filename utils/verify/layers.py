@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The error after each block: hidden states of the engine, running the file cut off behind that block.
 
-A cut file has the first blocks of the original and its last norm; the engine then answers with the normed hidden states.
+A cut file has the first blocks of the original and its last norm; the engine then answers with normed hidden states.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ _HEAD_FLOOR = {Type.F32: 1e-6, Type.F16: 2e-6, Type.BF16: 1e-4}
 _QUANTISED_HEAD_FLOOR = 5e-4
 # Plain float16 matrices (--outtype f16) round the input of every layer to float16.
 _F16_MATRICES_FLOOR = 2e-5
+# Differences to the largest log-probability that llama-perplexity's file can hold.
+_LOWEST = 16.0
 # Share of positions whose best two candidates may be too close to call.
 _TIES = 0.02
 
@@ -50,10 +52,12 @@ class Distance:
 
 
 def distance(wanted: Floats, found: Floats, following: npt.NDArray[np.int64]) -> Distance:
-    """Compare log-probabilities [chunks, positions, vocabulary]; ``following`` [chunks, positions] are the next tokens."""
+    """Compare log-probabilities [chunks, positions, vocabulary]; ``following`` [chunks, positions]: the next tokens."""
     divergence = (np.exp(wanted) * (wanted - found)).sum(axis=-1)
     agreement = float((wanted.argmax(axis=-1) == found.argmax(axis=-1)).mean())
     text = np.take_along_axis(found, following[..., None], axis=-1)[..., 0]
+    # llama-perplexity stores no log-probability further below the largest, so neither counts here.
+    text = np.maximum(text, found.max(axis=-1) - _LOWEST)
     return Distance(divergence, agreement, text)
 
 

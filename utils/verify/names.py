@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names of a checkpoint's tensors -> names in the file, by gguf-py's own table, and what llama.cpp changes on the way."""
+"""Names of a checkpoint's tensors -> names in the file, by gguf-py's own table, and what changes on the way."""
 
 from __future__ import annotations
 
