@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = convert(args.model, outfile, options)
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())
     print(f"{outfile}: {report.file_bytes / 1e6:.1f} MB; {args.outtype} from {kinds}; embedding {embedding_type}")
+    for note in report.notes:
+        print(f"note: {note}")
     print(report.verified)
     return 0
 
