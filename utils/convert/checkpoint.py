@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +166,9 @@ class Checkpoint:
             if name not in tensors:
                 raise UserError(f"{name}: the index says it is in {file}, but it is not; download the checkpoint again")
         return cls(directory, config, tensors)
+
+    def with_prefix(self, prefix: str) -> Checkpoint:
+        """The checkpoint with ``prefix`` before every name, unless a name has it: base models are saved without it."""
+        if any(name.startswith(prefix) for name in self.tensors):
+            return self
+        return replace(self, tensors={prefix + name: tensor for name, tensor in self.tensors.items()})

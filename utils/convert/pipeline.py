@@ -21,6 +21,7 @@ from utils.convert.embedding import quantize_rows
 from utils.convert.families import find_family
 from utils.convert.families.base import Family, Kind, TensorSpec
 from utils.convert.families.rope import pair_rows
+from utils.convert.pooling import read_pooling
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import Vocabulary, load_tokenizer
 from utils.convert.verify import Expected, ternary_digest, verify
@@ -65,17 +66,19 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         UserError: the checkpoint is missing something, is broken, or is not ternary; names the file or tensor.
         TritError: the file cannot be written, or reads back differently.
     """
-    checkpoint = Checkpoint.open(directory)
+    checkpoint = Checkpoint.open(directory).with_prefix("model.")
     if outfile.suffix in {".safetensors", ".json", ".bin"}:
         raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
     try:
         family = find_family(checkpoint.config)
-        specs = family.tensors(checkpoint.config)
-        declared = Declared.from_config(checkpoint.config, options.master_weights)
+        specs = _present(checkpoint, family.tensors(checkpoint.config))
+        input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
+        declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
+        pooling = read_pooling(directory, checkpoint.config)
         # A writer without a file: a hyper-parameter of the wrong type or size must not show only when all is written.
         family.write_hyperparameters(GGUFWriter(None, family.gguf_architecture(checkpoint.config)), checkpoint.config)
         _check_names(checkpoint, family, specs)
-        _check_fits(specs, options.encoding)
+        _check_fits(family, specs, options.encoding)
         planned = [_plan(spec, checkpoint, options) for spec in specs]
         computed = family.computed(checkpoint.config)
         vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
@@ -90,22 +93,32 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         writer = StreamWriter(partial, family.gguf_architecture(checkpoint.config))
         try:
             _write_metadata(writer, checkpoint, family, vocabulary, options)
+            if pooling is not None:
+                writer.metadata.add_pooling_type(pooling)
             for tensor in rows:
                 writer.plan(tensor)
-            expected, kinds = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
+            expected, kinds, scale_notes = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
             expected += [
                 Expected(row, writer.write([computed[row.name]])) for row in rows[len(rows) - len(computed) :]
             ]
         finally:
             writer.close()
         verified = verify(partial, expected)
-    notes = _fallback_notes(specs, options.encoding) + vocabulary.notes
+    notes = _fallback_notes(specs, options.encoding) + scale_notes + vocabulary.notes
     return Report(outfile.stat().st_size, kinds, notes, verified)
 
 
 def _vocab_size(specs: list[TensorSpec]) -> int:
     """Rows of the embedding, which is how many tokens the vocabulary has to have."""
     return next(spec.shape[0] for spec in specs if spec.kind is Kind.EMBEDDING)
+
+
+def _present(checkpoint: Checkpoint, specs: list[TensorSpec]) -> list[TensorSpec]:
+    """The specs without the norms of the projections' inputs, if the checkpoint has none of them."""
+    norms = [spec for spec in specs if spec.kind is Kind.INPUT_NORM]
+    if any(spec.source in checkpoint.tensors for spec in norms):
+        return specs
+    return [spec for spec in specs if spec.kind is not Kind.INPUT_NORM]
 
 
 def _check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
@@ -143,11 +156,14 @@ def _odd_ones(specs: list[TensorSpec], encoding: Encoding) -> list[TensorSpec]:
     return [spec for spec in specs if spec.kind is Kind.TERNARY and spec.shape[-1] % encoding.block]
 
 
-def _check_fits(specs: list[TensorSpec], encoding: Encoding) -> None:
-    """Raise UserError, naming a tensor, if most of the weights cannot be in the encoding that was asked for."""
+def _check_fits(family: Family, specs: list[TensorSpec], encoding: Encoding) -> None:
+    """Raise UserError, naming a tensor, if most of the weights cannot be in the encoding that was asked for.
+
+    Or any of them, if the family's graph has no use for the scale tensor that the others would get.
+    """
     odd = _odd_ones(specs, encoding)
     total = sum(math.prod(spec.shape) for spec in specs if spec.kind is Kind.TERNARY)
-    if 2 * sum(math.prod(spec.shape) for spec in odd) > total:
+    if odd and (not family.scale_tensors or 2 * sum(math.prod(spec.shape) for spec in odd) > total):
         check_fits(encoding, odd[0].target, odd[0].shape[-1])
 
 
@@ -177,7 +193,7 @@ def _plan(spec: TensorSpec, checkpoint: Checkpoint, options: Options) -> list[Pl
         name = f"{spec.target.removesuffix('.weight')}.scale"
         return [row, PlannedTensor(name, (1,), GGMLQuantizationType.F32)]
     check_shape(stored, spec.shape)
-    if spec.kind in {Kind.NORM, Kind.BIAS}:
+    if spec.kind in {Kind.NORM, Kind.INPUT_NORM, Kind.BIAS}:
         return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
     kind = GGMLQuantizationType[options.embedding_type.upper()]
     block = gguf.GGML_QUANT_SIZES[kind][0]
@@ -217,11 +233,12 @@ def _write_tensors(
     declared: Declared,
     options: Options,
     progress: bool,
-) -> tuple[list[Expected], dict[str, int]]:
-    """Stream every tensor into the file; returns what to expect when reading back, and how many of which kind."""
+) -> tuple[list[Expected], dict[str, int], list[str]]:
+    """Stream every tensor into the file; returns what to expect when reading back, how many of which kind, notes."""
     writer.begin()
     expected: list[Expected] = []
     kinds: dict[str, int] = {}
+    deviation = 0.0
     total = sum(row.nbytes for rows in planned for row in rows)
     # disable=None: no bar where stderr is not a terminal.
     with tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None if progress else True) as bar:
@@ -232,17 +249,23 @@ def _write_tensors(
                 ternary, scale, kind = read_ternary(stored, scale_tensor, declared)
                 ternary = pair_rows(ternary, spec.rope_heads)
                 encoding = fallback(options.encoding, spec.shape[-1])
-                own = 1.0 if scale_row else scale
-                check_scale(encoding, spec.target, own)
+                # Beside a matrix in another encoding than was asked for there is a tensor for its scale.
+                own, beside = scale, 1.0
+                if isinstance(scale, np.ndarray):
+                    own = pair_rows(scale, spec.rope_heads)
+                elif scale_row:
+                    own, beside = 1.0, scale
+                deviation = max(deviation, check_scale(encoding, spec.target, own, spec.shape[-1]))
                 writer.write([encoding.pack(ternary, own)])
                 expected.append(Expected(tensor, ternary_digest(ternary), encoding, encoding.stored_scale(own)))
                 for row in scale_row:
-                    expected.append(Expected(row, writer.write([np.array([scale], dtype=np.float32)])))
+                    expected.append(Expected(row, writer.write([np.array([beside], dtype=np.float32)])))
                 kinds[kind] = kinds.get(kind, 0) + 1
             else:
                 expected.append(Expected(tensor, writer.write(_float_pieces(stored, spec, tensor))))
             bar.update(tensor.nbytes)
-    return expected, kinds
+    notes = [f"scales are rounded to the float16 of {options.encoding.name}, by up to {deviation:.1e} of their value"]
+    return expected, kinds, notes if deviation else []
 
 
 def _float_pieces(stored: StoredTensor, spec: TensorSpec, tensor: PlannedTensor) -> Iterator[npt.NDArray[Any]]:
@@ -255,4 +278,4 @@ def _float_pieces(stored: StoredTensor, spec: TensorSpec, tensor: PlannedTensor)
     for values in stored.floats(columns):
         if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
             raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
-        yield quantize_rows(pair_rows(values, spec.rope_heads).reshape(-1, columns), kind)
+        yield quantize_rows(pair_rows(values + spec.offset, spec.rope_heads).reshape(-1, columns), kind)

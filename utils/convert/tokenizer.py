@@ -119,7 +119,11 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) 
             # It is matched where spaces are replaced already, by the engine before they are.
             tokens[i] = token.content.replace(spm.SPACE, " ")
     tokens, types = _padded(path, tokens, types, vocab_size)
-    ids = tokenizer.encode("a").ids
+    ids, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+    if ids[-1] != plain[-1]:
+        # The engine appends its eos and nothing else. Qwen3's embedding models append <|endoftext|>, their eos is
+        # <|im_end|>.
+        stops = list(dict.fromkeys([ids[-1], *stops]))
     bos = special.special_token_ids.get("bos")
     adds = _adds(directory, {"bos": ids[0] == bos, "eos": ids[-1] == stops[0]})
     notes += pieces.notes if pieces else []

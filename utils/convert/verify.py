@@ -13,7 +13,7 @@ import numpy as np
 from utils.cli import TritError
 from utils.convert.writer import PlannedTensor
 from utils.gguf_types import TensorEntry, read_header
-from utils.weight_encodings import Encoding, Ternary
+from utils.weight_encodings import Encoding, Scale, Ternary, same_values
 
 PIECE_BYTES = 1 << 24
 
@@ -32,7 +32,7 @@ class Expected:
     tensor: PlannedTensor
     digest: bytes
     encoding: Encoding | None = None
-    scale: float = 1.0
+    scale: Scale = 1.0
 
 
 def ternary_digest(ternary: Ternary) -> bytes:
@@ -70,8 +70,7 @@ def verify(path: Path, expected: Sequence[Expected]) -> str:
         else:
             n, k = tensor.shape
             ternary, scale = item.encoding.unpack(entry.read(path), n, k, tensor.name)
-            # Encodings with a scale per block store none for an all-zero matrix.
-            same = ternary_digest(ternary) == item.digest and (scale == item.scale or not ternary.any())
+            same = ternary_digest(ternary) == item.digest and same_values(ternary, scale, item.scale)
             ternary_count, weights = ternary_count + 1, weights + n * k
         if not same:
             raise TritError(

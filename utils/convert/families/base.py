@@ -24,6 +24,7 @@ class Kind(Enum):
     TERNARY = "ternary"  # in the encoding that --outtype names
     EMBEDDING = "embedding"  # in the type that --quant-embd names
     NORM = "norm"  # float32
+    INPUT_NORM = "input norm"  # float32; RMS norm of a projection's input: a checkpoint has all of them or none
     BIAS = "bias"  # float32
 
 
@@ -38,6 +39,7 @@ class TensorSpec:
         shape: Numpy order.
         rope_heads: Where not 0, the rows belong to this many heads, and each head's rows go from the checkpoint's order
             (first half, second half) to the order of rotated pairs that graphs with RoPE type NORM want.
+        offset: Added to every value of a float tensor.
     """
 
     source: str
@@ -45,6 +47,7 @@ class TensorSpec:
     kind: Kind
     shape: tuple[int, ...]
     rope_heads: int = 0
+    offset: np.float32 = np.float32(0)
 
 
 class Family(ABC):
@@ -52,6 +55,8 @@ class Family(ABC):
 
     architectures: tuple[str, ...]
     """Values of ``architectures`` in config.json that belong to this family."""
+    scale_tensors = True
+    """Whether the engine's graph multiplies with the scale tensor that may lie beside a matrix."""
 
     @abstractmethod
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:

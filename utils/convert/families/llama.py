@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from utils.cli import UserError
 from utils.convert.families.base import Family, Floats, Kind, TensorSpec, boolean, positive_int
 from utils.convert.families.rope import check_scaling, llama3_factors, write_scaling
@@ -30,6 +32,18 @@ class Llama(Family):
     architecture = "llama"
     # Whether q and k change from halves to pairs.
     pairs = True
+    # Of a block: norms of the hidden size, and norms of the size of a head.
+    block_norms: tuple[tuple[str, str], ...] = (
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "ffn_norm"),
+    )
+    head_norms: tuple[tuple[str, str], ...] = ()
+    # What is missing in the stored values of these norms.
+    norm_offset = np.float32(0)
+    # What a linear layer calls the norm of its own input, if the family knows it.
+    input_norm = ""
+    # Saved without a head, whatever config.json says of it.
+    base_models: tuple[str, ...] = ()
 
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:
         """``llama``; raises UserError for what its graph does not compute."""
@@ -55,7 +69,7 @@ class Llama(Family):
         return {"q", "k", "v", "o"} if boolean(config, "attention_bias", False) else set()
 
     def tensors(self, config: Mapping[str, Any]) -> list[TensorSpec]:
-        """Embedding, per block two norms, seven ternary matrices and their biases, last norm, head if not tied."""
+        """Embedding, per block the norms, seven ternary matrices, their biases and input norms, last norm, head."""
         hidden, ffn = positive_int(config, "hidden_size"), positive_int(config, "intermediate_size")
         vocab, layers = positive_int(config, "vocab_size"), positive_int(config, "num_hidden_layers")
         heads, kv_heads, size = head_layout(config)
@@ -73,15 +87,22 @@ class Llama(Family):
         specs = [TensorSpec("model.embed_tokens.weight", "token_embd.weight", Kind.EMBEDDING, (vocab, hidden))]
         for i in range(layers):
             here, there = f"model.layers.{i}", f"blk.{i}"
-            for source, target in (("input_layernorm", "attn_norm"), ("post_attention_layernorm", "ffn_norm")):
-                specs.append(TensorSpec(f"{here}.{source}.weight", f"{there}.{target}.weight", Kind.NORM, (hidden,)))
+            norms = [(*names, hidden) for names in self.block_norms] + [(*names, size) for names in self.head_norms]
+            for source, target, width in norms:
+                names = f"{here}.{source}.weight", f"{there}.{target}.weight"
+                specs.append(TensorSpec(*names, Kind.NORM, (width,), offset=self.norm_offset))
             for source, target, shape, bias, rope_heads in linears:
                 names, order = (f"{here}.{source}", f"{there}.{target}"), rope_heads if self.pairs else 0
                 specs.append(TensorSpec(f"{names[0]}.weight", f"{names[1]}.weight", Kind.TERNARY, shape, order))
                 if bias:
                     specs.append(TensorSpec(f"{names[0]}.bias", f"{names[1]}.bias", Kind.BIAS, shape[:1], order))
-        specs.append(TensorSpec("model.norm.weight", "output_norm.weight", Kind.NORM, (hidden,)))
-        if not boolean(config, "tie_word_embeddings", False):
+                if self.input_norm:
+                    norm = f"{names[0]}.{self.input_norm}.weight", f"{names[1]}_norm_in.weight"
+                    specs.append(TensorSpec(*norm, Kind.INPUT_NORM, shape[1:]))
+        last = TensorSpec("model.norm.weight", "output_norm.weight", Kind.NORM, (hidden,), offset=self.norm_offset)
+        specs.append(last)
+        headless = set(self.base_models) & set(config.get("architectures") or [])
+        if not headless and not boolean(config, "tie_word_embeddings", False):
             specs.append(TensorSpec("lm_head.weight", "output.weight", Kind.EMBEDDING, (vocab, hidden)))
         return specs
 
