@@ -97,10 +97,10 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
                 writer.metadata.add_pooling_type(pooling)
             for tensor in rows:
                 writer.plan(tensor)
-            expected, kinds, scale_notes = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
-            expected += [
-                Expected(row, writer.write([computed[row.name]])) for row in rows[len(rows) - len(computed) :]
-            ]
+            expected, kinds, scale_notes = _write_tensors(
+                writer, checkpoint, specs, planned, declared, options, progress
+            )
+            expected += [Expected(row, writer.write([computed[row.name]])) for row in rows[len(rows) - len(computed) :]]
         finally:
             writer.close()
         verified = verify(partial, expected)

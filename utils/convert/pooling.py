@@ -41,7 +41,9 @@ def read_pooling(directory: Path, config: Mapping[str, Any]) -> PoolingType | No
         base = any(str(name).endswith("Model") for name in config.get("architectures") or [])
         return PoolingType.LAST if base else None
     try:
-        modules = [(module["type"].rpartition(".")[2], module["path"]) for module in json.loads(path.read_text("utf-8"))]
+        modules = [
+            (module["type"].rpartition(".")[2], module["path"]) for module in json.loads(path.read_text("utf-8"))
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: expected a list of modules with type and path ({error!r})") from None
     others = [name for name, _ in modules if name not in KNOWN_MODULES]

@@ -48,7 +48,11 @@ def torch_tensors(path: Path) -> Iterator[tuple[str, int, str, tuple[int, ...]]]
     except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, struct.error, pickle.UnpicklingError) as error:
         reason = str(error).split("\n")[0].split(". ")[0]
         raise UserError(f"{path}: not a torch checkpoint of plain tensors ({reason}); download it again") from None
-    if not isinstance(state, dict) or not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(tensor, torch.Tensor) for tensor in state.values())
+    ):
         raise UserError(f"{path}: holds other things than named tensors; expected a model's state_dict")
     base = _base({tensor.untyped_storage().data_ptr() for tensor in state.values()}, records)
     if base is None:

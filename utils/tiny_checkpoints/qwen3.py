@@ -62,9 +62,7 @@ def qwen3_tokenizer(appended: bool) -> Tokenizer:
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in bpe.control])
     tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ("<think>", "</think>")])
     end = "<|endoftext|>"
-    template = processors.TemplateProcessing(
-        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
-    )
+    template = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))])
     tokenizer.post_processor = template if appended else processors.ByteLevel(trim_offsets=False)
     return tokenizer
 
@@ -111,7 +109,9 @@ def build(
         add_input_norms(model, config.rms_norm_eps)
     stored = store(model, storage)
     # The norms alone say that a BitNet embedding model's weights are masters.
-    declared = None if storage == GROUPED or (embedding and "master" in storage) else stores.quantization_config(storage)
+    declared = (
+        None if storage == GROUPED or (embedding and "master" in storage) else stores.quantization_config(storage)
+    )
     if declared:
         description["quantization_config"] = declared
     return model, stored, description, tokenizer

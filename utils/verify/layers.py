@@ -37,11 +37,8 @@ def truncate(file: GgufFile, blocks: int, target: Path) -> None:
         match = block.match(entry.name)
         if match is None or int(match[1]) < blocks:
             kept.append(entry)
-    head = bytearray(file.header_bytes())
+    head = file.header_bytes(blocks)
     struct.pack_into("<Q", head, 8, len(kept))
-    key = f"{file.architecture}.block_count".encode()
-    place = head.index(struct.pack("<Q", len(key)) + key + struct.pack("<I", 4)) + 8 + len(key) + 4
-    struct.pack_into("<I", head, place, blocks)
     offset = 0
     for entry in kept:
         name = entry.name.encode()

@@ -17,6 +17,8 @@ _MORE = (
     (re.compile(r"(?:model\.)?layers\.(\d+)\.self_attn\.attn_sub_norm"), "blk.{}.attn_sub_norm"),
     (re.compile(r"(?:model\.)?layers\.(\d+)\.mlp\.ffn_sub_norm"), "blk.{}.ffn_sub_norm"),
 )
+# The norm in front of one linear layer, in embedding models.
+INPUT_NORM = "_proj.norm.weight"
 
 
 def file_name(architecture: str, blocks: int) -> Callable[[str], str | None]:
@@ -28,6 +30,9 @@ def file_name(architecture: str, blocks: int) -> Callable[[str], str | None]:
     def translate(name: str) -> str | None:
         stem = name.removesuffix(".weight").removesuffix(".bias")
         suffix = name[len(stem) :]
+        if name.endswith(INPUT_NORM):
+            layer = translate(stem.removesuffix(".norm"))
+            return None if layer is None else f"{layer}_norm_in{suffix}"
         for pattern, target in _MORE:
             if match := pattern.fullmatch(stem):
                 return target.format(match[1]) + suffix
@@ -50,10 +55,11 @@ def _interleave(rows: Tensor, heads: int) -> Tensor:
 
 def as_in_file(name: str, values: Tensor, architecture: str, config: Mapping[str, Any]) -> Tensor:
     """A checkpoint's values as the file of that architecture has them: q and k rows in pairs, or norms plus one."""
-    if architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
-        heads = config["num_attention_heads"]
-        kv_heads = config.get("num_key_value_heads") or heads
-        return _interleave(values, heads if name.endswith("q_proj.weight") else kv_heads)
-    if architecture in {"gemma3", "gemma-embedding"} and name.endswith("norm.weight"):
+    heads = config["num_attention_heads"]
+    if architecture == "llama" and name.endswith(("q_proj.weight", "q_proj.bias")):
+        return _interleave(values, heads)
+    if architecture == "llama" and name.endswith(("k_proj.weight", "k_proj.bias")):
+        return _interleave(values, config.get("num_key_value_heads") or heads)
+    if architecture == "gemma3" and name.endswith("norm.weight") and not name.endswith(INPUT_NORM):
         return values + 1
     return values

@@ -7,7 +7,7 @@ computes in float32 whatever the model's type is (norms, softmax, angles of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +20,19 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from utils.cli import UserError
+from utils.verify.names import file_name
 from utils.verify.stored import TorchCheckpoint, Weight
-from utils.verify.weights import TERNARY_TYPES, GgufFile, Type
+from utils.verify.weights import I2_S, TERNARY_TYPES, GgufFile, Type
 
 Floats = npt.NDArray[np.float64]
 
+# Types that hold a scale as float16 (as do, of course, plain float16 weights).
+_HALF_SCALES = TERNARY_TYPES - {I2_S} | {Type.F16}
+
 NORM_EPSILON_KEYS = ("rms_norm_eps", "layer_norm_eps")
+# 1bitLLM's models: their code computes what transformers' BitNet does; config.json calls them "llama".
+_OLD_BITNET = "BitnetForCausalLM"
+_OLD_NORMS = (("inner_attn_ln", "attn_sub_norm"), ("ffn_layernorm", "ffn_sub_norm"))
 
 
 class QatLinear(nn.Module):
@@ -175,28 +182,36 @@ def build(checkpoint: TorchCheckpoint, file: GgufFile, activations: str = "auto"
     model = model.double()
     model.tie_weights()
     reference = Reference(model, not encoder, [])
-    rounds = {"int8": True, "float": False}.get(activations, bool(file.matrix_types() & TERNARY_TYPES))
+    rounds = {"int8": True, "float": False}.get(activations)
     _load(reference, checkpoint, file, rounds)
     return reference
 
 
 def _config(checkpoint: TorchCheckpoint) -> Any:
     values = {key: value for key, value in checkpoint.config.items() if key not in {"quantization_config", "auto_map"}}
-    # Older files write the model's name with another capital; transformers' BitNet is ``bitnet``.
+    kind = values.pop("model_type", None)
+    if _OLD_BITNET in values.get("architectures", []):
+        kind = "bitnet"
     try:
-        return AutoConfig.for_model(str(values.pop("model_type", "")).lower(), **values)
+        return AutoConfig.for_model(str(kind), **values)
     except ValueError:
-        kind = checkpoint.config.get("model_type")
         raise UserError(f"{checkpoint.directory}: transformers knows no model_type {kind!r}") from None
 
 
-def _load(reference: Reference, checkpoint: TorchCheckpoint, file: GgufFile, rounds: bool) -> None:
+def _in_transformers(name: str, parameters: Mapping[str, Any]) -> str:
+    """The name of a checkpoint's tensor in transformers' model."""
+    for theirs, ours in _OLD_NORMS:
+        name = name.replace(theirs, ours)
+    return name if name in parameters else name.removeprefix("model.")
+
+
+def _load(reference: Reference, checkpoint: TorchCheckpoint, file: GgufFile, rounds: bool | None) -> None:
     """Fill in every parameter."""
     root = reference.model
     modules = dict(root.named_modules())
     parameters = dict(root.named_parameters())
-    half = bool(file.matrix_types() & (TERNARY_TYPES | {Type.F16}) - {Type(36)})
-    names = {name if name in parameters else name.removeprefix("model."): name for name in checkpoint.names()}
+    names = {_in_transformers(name, parameters): name for name in checkpoint.names()}
+    translate = file_name(file.architecture, file.blocks)
     done = set()
     for name, stored in names.items():
         module_name, _, leaf = name.rpartition(".")
@@ -204,9 +219,11 @@ def _load(reference: Reference, checkpoint: TorchCheckpoint, file: GgufFile, rou
         block = ".layers." in f".{name}"
         if block and leaf == "weight" and isinstance(module, nn.Linear):
             layer = _qat_layer(module, stored, checkpoint)
-            if layer.scale is not None and half:
+            target = translate(stored) or ""
+            kind = file.type_of(target)
+            if layer.scale is not None and kind in _HALF_SCALES and f"{target[:-6]}scale" not in file.names():
                 layer.scale = float(torch.tensor(layer.scale).half())
-            layer.rounds = layer.rounds and rounds
+            layer.rounds = layer.rounds and (kind in TERNARY_TYPES if rounds is None else rounds)
             parent, _, attribute = module_name.rpartition(".")
             setattr(modules[parent], attribute, layer)
             reference.layers.append(layer)

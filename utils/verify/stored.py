@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from utils.cli import UserError
+from utils.verify.names import INPUT_NORM
 
 # Inputs that share a scale in checkpoints of Q2_0's kind.
 GROUP = 64
@@ -61,7 +62,7 @@ class TorchCheckpoint:
             raise UserError(f"{directory}: config.json cannot be read ({error}); name a checkpoint folder") from None
         declared = self.config.get("quantization_config") or {}
         self._divides = declared.get("linear_class", "bitlinear") == "bitlinear"
-        self._master = master or declared.get("quantization_mode") == "online"
+        self._master = master or declared.get("quantization_mode") == "online" or self.config.get("weight_bits") == 1
         self._files: dict[str, Path] = {}
         self._loaded: dict[str, Tensor] = {}
         for path in sorted(directory.glob("*.safetensors")):
@@ -75,11 +76,13 @@ class TorchCheckpoint:
                 self._loaded |= torch.load(path, map_location="cpu", weights_only=True)
         if not self._files and not self._loaded:
             raise UserError(f"{directory}: has neither *.safetensors nor *.bin; name a checkpoint folder")
+        # Only BitNet's embedding models have a norm in front of each linear layer; they declare nothing.
+        self._master = self._master or any(name.endswith(INPUT_NORM) for name in self.names())
 
     def names(self) -> list[str]:
         """Every tensor but the scales that belong to another."""
         names = [*self._files, *self._loaded]
-        return [name for name in names if not name.endswith(SCALE_SUFFIXES)]
+        return [name for name in names if not name.endswith((*SCALE_SUFFIXES, ".rotary_emb.inv_freq"))]
 
     def get(self, name: str) -> Tensor:
         """A tensor as it is stored."""

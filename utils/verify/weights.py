@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 
 from utils.cli import UserError
 from utils.gguf_types import GGMLQuantizationType as Type
-from utils.gguf_types import GGUFReader
+from utils.gguf_types import GGUFReader, GGUFValueType
 from utils.verify.names import as_in_file, file_name
 from utils.verify.report import Check, judged
 from utils.verify.stored import TorchCheckpoint
@@ -76,10 +78,26 @@ class GgufFile:
         """Whether tokenizing puts bos in front; SentencePiece vocabularies do so unless they say otherwise."""
         return bool(self.field("tokenizer.ggml.add_bos_token", self.field("tokenizer.ggml.model") == "llama"))
 
-    def header_bytes(self) -> bytes:
-        """The file up to its tensor table."""
+    def header_bytes(self, blocks: int) -> bytearray:
+        """The file up to its tensor table, for a model of only so many blocks."""
         with self.path.open("rb") as file:
-            return file.read(min(int(tensor.field.offset) for tensor in self._tensors.values()))
+            whole = file.read(min(int(tensor.field.offset) for tensor in self._tensors.values()))
+        made = bytearray(whole[:24])  # magic, version, two counts
+        fields = [field for key, field in self._fields.items() if not key.startswith("GGUF.")]
+        for field in sorted(fields, key=lambda field: int(field.offset)):
+            start = int(field.offset)
+            raw = whole[start : start + sum(int(part.nbytes) for part in field.parts)]
+            mine = field.name.startswith(f"{self.architecture}.")
+            if field.name == f"{self.architecture}.block_count":
+                raw = raw[:-4] + struct.pack("<I", blocks)
+            elif mine and field.types[0] == GGUFValueType.ARRAY and len(field.data) == self.blocks:
+                # One value for each block.
+                size = int(field.parts[-1].nbytes)
+                raw = raw[: len(raw) - size * (self.blocks - blocks)]
+                place = len(raw) - size * blocks - 8
+                raw = raw[:place] + struct.pack("<Q", blocks) + raw[place + 8 :]
+            made += raw
+        return made
 
     def entries(self) -> list[Entry]:
         """The tensor table, in the order of the file."""
@@ -169,7 +187,22 @@ def _wanted(values: torch.Tensor, scale: float | None, kind: Type) -> Floats:
         stored = stored if kind == I2_S else stored.half()
         return np.asarray(values.double() * stored.double())
     full = values.float() * (1.0 if scale is None else torch.tensor(scale, dtype=torch.float32))
-    return np.asarray(full.to(EXACT.get(kind, torch.float32)).double())
+    # Scales of groups: a weight is one of them or 0, so rounding the weights rounds the scales.
+    held = torch.float16 if kind in TERNARY_TYPES - {I2_S} else EXACT.get(kind, torch.float32)
+    return np.asarray(full.to(held).double())
+
+
+def _rope_factors(config: Mapping[str, Any]) -> Floats:
+    """What divides each rotary frequency in LLaMA 3.1's scaling, by transformers' own function."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaled = LlamaConfig(**{key: value for key, value in config.items() if key != "quantization_config"})
+    frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](scaled)
+    size = 2 * len(frequencies)
+    base = scaled.rope_parameters["rope_theta"]
+    plain = 1.0 / base ** (np.arange(0, size, 2, dtype=np.float64) / size)
+    return np.asarray(plain / frequencies.double().numpy())
 
 
 def _compare(found: FileTensor, wanted: Floats, name: str, findings: _Findings) -> None:
@@ -209,14 +242,27 @@ def check_weights(checkpoint: TorchCheckpoint, file: GgufFile) -> Check:
             continue
         left.remove(target)
         found = file.tensor(target)
+        beside = f"{target.removesuffix('.weight')}.scale"
+        if beside in left:  # the matrix itself has scale 1
+            left.remove(beside)
+            scale = float(file.tensor(beside).values[0])
+            found = FileTensor(found.type, found.values * scale)
+        else:
+            scale = None
         if target.startswith("blk.") and checkpoint.get(name).dim() == 2:
             weight = checkpoint.linear(name)
             matrix = as_in_file(name, weight.matrix, file.architecture, checkpoint.config)
-            wanted = _wanted(matrix, weight.scale, found.type)
+            wanted = _wanted(matrix, weight.scale, found.type if scale is None else Type.F32)
         else:
             values = as_in_file(name, checkpoint.get(name).float(), file.architecture, checkpoint.config)
             wanted = _wanted(values, None, found.type)
         _compare(found, wanted, target, findings)
+    if "rope_freqs.weight" in left:
+        left.remove("rope_freqs.weight")
+        factors = _rope_factors(checkpoint.config)
+        found = file.tensor("rope_freqs.weight")
+        if not np.allclose(found.values, factors, rtol=1e-5, atol=0):
+            findings.note(f"rope_freqs.weight holds {found.values[:4]}..., transformers' scaling {factors[:4]}...")
     if left:
         findings.note(f"{min(left)} is in the file, but not in the checkpoint")
     lost = f", quantised embeddings lose {findings.worst_lost:.2%}" if findings.worst_lost else ""

@@ -66,7 +66,9 @@ class Gemma3(Llama):
                 f"config.json: query_pre_attn_scalar is {scalar}, the engine's gemma3 graph has head_dim ({size})"
             )
         if boolean(full, "use_bidirectional_attention", False):
-            raise UserError("config.json: use_bidirectional_attention is true, the engine's gemma3 graph looks back only")
+            raise UserError(
+                "config.json: use_bidirectional_attention is true, the engine's gemma3 graph looks back only"
+            )
         if full.get("attn_logit_softcapping"):
             raise UserError("config.json: attn_logit_softcapping is set, which the engine's gemma3 graph has not")
         return super().gguf_architecture({**full, "hidden_act": "silu", "sliding_window": None})

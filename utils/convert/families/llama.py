@@ -50,7 +50,9 @@ class Llama(Family):
         check_scaling(config)
         activation = config.get("hidden_act", DEFAULT_ACTIVATION)
         if activation != "silu":
-            raise UserError(f"config.json: hidden_act is {activation!r}, the engine's {self.architecture} graph has silu")
+            raise UserError(
+                f"config.json: hidden_act is {activation!r}, the engine's {self.architecture} graph has silu"
+            )
         if (config.get("quantization_config") or {}).get("use_rms_norm"):
             raise UserError(
                 "config.json: use_rms_norm puts a norm in front of every linear layer, which the engine's "
