@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 
 from utils.cli import UserError
 from utils.engine_server import Server
@@ -44,12 +45,14 @@ def _vectors(states: list[Floats], pooling: str) -> Floats:
     return np.asarray(pooled / np.linalg.norm(pooled, axis=-1, keepdims=True))
 
 
-def check_embeddings(reference: Reference, tokenizer: Any, directory: Path, file: GgufFile, threads: int) -> Check:
+def check_embeddings(
+    reference: Reference, tokenizer: Tokenizer, directory: Path, file: GgufFile, threads: int
+) -> Check:
     """1 - cosine of the engine's vectors (``/v1/embeddings``) with the reference's."""
     if not file.field(f"{file.architecture}.pooling_type"):
         return left_out("embeddings", "not an embedding model")
     pooling = pooling_of(directory)
-    ids = [tokenizer(sentence).input_ids for sentence in SENTENCES]
+    ids = [tokenizer.encode(sentence).ids for sentence in SENTENCES]
     wanted = _vectors([states[-1] for states in reference.hidden(ids)], pooling)
     with reference.in_float32():
         rounded = _vectors([states[-1] for states in reference.hidden(ids)], pooling)

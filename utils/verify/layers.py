@@ -18,13 +18,13 @@ from utils.engine_server import Server
 from utils.verify import engine
 from utils.verify.reference import Reference
 from utils.verify.report import Check, judged
-from utils.verify.weights import GgufFile, Type
+from utils.verify.weights import GgufFile
 
 Floats = npt.NDArray[np.float64]
 
 NOISE_FACTOR = 3.0
-# Relative error that summing in float32 in another order explains; float16 matrices round the input of every layer.
-FLOOR, F16_FLOOR = 1e-5, 3e-3
+# Relative error that summing in float32 in another order explains.
+FLOOR = 1e-5
 # Up to this many blocks all are looked at, else the powers of two and the last.
 ALL_BLOCKS = 4
 
@@ -81,7 +81,6 @@ def check_layers(
         rounded = reference.hidden(sequences)
     with reference.without_rounding():
         plain = reference.hidden(sequences)
-    floor = F16_FLOOR if Type.F16 in file.matrix_types() else FLOOR
     checks = []
     for blocks in chosen_blocks(file.blocks):
         if blocks == file.blocks:
@@ -96,13 +95,13 @@ def check_layers(
         error = errors(found, here)
         noise = errors([states[blocks - 1] for states in rounded], here)
         without = float(np.median(errors([states[blocks - 1] for states in plain], here)))
-        checks.append(_judge(blocks, error, noise, without, floor))
+        checks.append(_judge(blocks, error, noise, without))
     return checks
 
 
-def _judge(blocks: int, error: Floats, noise: Floats, without: float, floor: float) -> Check:
+def _judge(blocks: int, error: Floats, noise: Floats, without: float) -> Check:
     middle, most = float(np.median(error)), float(error.max())
-    bound = max(floor, NOISE_FACTOR * float(np.quantile(noise, 0.75)))
+    bound = max(FLOOR, NOISE_FACTOR * float(np.quantile(noise, 0.75)))
     return judged(
         f"layer {blocks}",
         middle <= bound,

@@ -13,18 +13,14 @@ from utils.cli import UserError
 from utils.verify import engine
 from utils.verify.reference import Reference
 from utils.verify.report import Check, judged, left_out
-from utils.verify.weights import EXACT, GgufFile, Type
+from utils.verify.weights import GgufFile
 
 Floats = npt.NDArray[np.float64]
 
 # The engine may be this many times as far from the float64 reference as the reference in float32 is.
 NOISE_FACTOR = 4.0
-# What else moves log-probabilities, by the type of the head (docs/verify.md): the file of llama-perplexity has 16 bits,
-# f16 and bf16 heads round their input to that type, quantised heads round it to int8 by blocks.
-_HEAD_FLOOR = {Type.F32: 1e-6, Type.F16: 2e-6, Type.BF16: 1e-4}
-_QUANTISED_HEAD_FLOOR = 5e-4
-# Plain float16 matrices (--outtype f16) round the input of every layer to float16.
-_F16_MATRICES_FLOOR = 2e-5
+# llama-perplexity's file holds log-probabilities in 16 bits, steps of up to 2.4e-4.
+_FLOOR = 2e-6
 # Differences to the largest log-probability that llama-perplexity's file can hold.
 _LOWEST = 16.0
 # Share of positions whose best two candidates may be too close to call.
@@ -61,14 +57,6 @@ def distance(wanted: Floats, found: Floats, following: npt.NDArray[np.int64]) ->
     return Distance(divergence, agreement, text)
 
 
-def floor_of(file: GgufFile) -> float:
-    """The divergence that the types of head and matrices explain."""
-    names = file.names()
-    head = file.type_of("output.weight" if "output.weight" in names else "token_embd.weight")
-    floor = _HEAD_FLOOR[head] if head in EXACT else _QUANTISED_HEAD_FLOOR
-    return floor + (_F16_MATRICES_FLOOR if Type.F16 in file.matrix_types() else 0)
-
-
 def check_logits(
     reference: Reference, file: GgufFile, text: Path, folder: Path, context: int, chunks: int
 ) -> list[Check]:
@@ -91,17 +79,17 @@ def check_logits(
         noise = distance(wanted, reference.logprobs(inputs, places), following)
     with reference.without_rounding():
         plain = distance(wanted, reference.logprobs(inputs, places), following)
-    return _judge(own, got, noise, plain, floor_of(file))
+    return _judge(own, got, noise, plain)
 
 
-def _judge(own: Distance, got: Distance, noise: Distance, plain: Distance, floor: float) -> list[Check]:
+def _judge(own: Distance, got: Distance, noise: Distance, plain: Distance) -> list[Check]:
     mean, most = float(got.divergence.mean()), float(got.divergence.max())
     middle = float(np.median(got.divergence))
-    mean_bound = floor + NOISE_FACTOR * float(noise.divergence.mean())
-    middle_bound = floor + NOISE_FACTOR * float(np.quantile(noise.divergence, 0.75))
-    agreement_bound = 1 - NOISE_FACTOR * (1 - noise.agreement) - _TIES - (0.03 if floor > 1e-4 else 0)
+    mean_bound = _FLOOR + NOISE_FACTOR * float(noise.divergence.mean())
+    middle_bound = _FLOOR + NOISE_FACTOR * float(np.quantile(noise.divergence, 0.75))
+    agreement_bound = 1 - NOISE_FACTOR * (1 - noise.agreement) - _TIES
     drift = abs(float((got.text - own.text).mean()))
-    drift_bound = NOISE_FACTOR * float(np.abs(noise.text - own.text).mean()) + 10 * np.sqrt(floor)
+    drift_bound = NOISE_FACTOR * float(np.abs(noise.text - own.text).mean()) + 1e-3
     return [
         judged(
             "KL divergence",

@@ -40,13 +40,13 @@ def prove(args: argparse.Namespace, folder: Path) -> Iterator[Check]:
     yield weights
     tokenizer = load_tokenizer(args.checkpoint)
     text = args.text or TEXT
-    ids = tokenizer(text.read_text(encoding="utf-8"), add_special_tokens=False).input_ids
+    ids = tokenizer.encode(text.read_text(encoding="utf-8"), add_special_tokens=False).ids
     if len(ids) < 2 * args.context or len(ids) < _SEQUENCES * _LENGTH:
         raise UserError(f"--text {text}: is {len(ids)} tokens long, the checks need {2 * args.context} or more")
     reference = build(checkpoint, file, args.activations)
     with engine.hidden_server(file.path, args.threads, args.context) as server:
         yield check_tokens(tokenizer, server)
-        yield check_template(tokenizer, file, server)
+        yield check_template(args.checkpoint, file, server)
         sequences = [ids[i * _LENGTH : (i + 1) * _LENGTH] for i in range(_SEQUENCES)]
         yield from check_layers(reference, file, sequences, server, folder, args.threads)
     yield from check_logits(reference, file, text, folder, args.context, min(args.chunks, len(ids) // args.context))

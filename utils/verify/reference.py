@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,7 +23,7 @@ from transformers.initialization import no_init_weights
 from utils.cli import UserError
 from utils.verify.names import file_name
 from utils.verify.stored import TorchCheckpoint, Weight
-from utils.verify.weights import I2_S, TERNARY_TYPES, GgufFile, Type
+from utils.verify.weights import EXACT, I2_S, TERNARY_TYPES, GgufFile, Type
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,17 +36,53 @@ _OLD_BITNET = "BitnetForCausalLM"
 _OLD_NORMS = (("inner_attn_ln", "attn_sub_norm"), ("ffn_layernorm", "ffn_sub_norm"))
 
 
-class QatLinear(nn.Module):
-    """A BitLinear layer: input rounded to int8 per token, ternary weights; formulas of the BitNet training tips.
+def round_to_int8(x: Tensor, group: int) -> Tensor:
+    """Round [..., k] to int8 steps, one size of step for each ``group`` inputs; formula of the BitNet training tips.
 
-    r = 127 / max(max|x|, 1e-5), y = (clamp(round(x r), -128, 127) W^T) / r. Ternary weights stay int8 in memory, and
-    their sums are exact in float64.
+    r = 127 / max(max|x|, 1e-5), clamp(round(x r), -128, 127) / r.
+    """
+    groups = x.unflatten(-1, (-1, group))
+    factor = 127 / groups.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
+    return ((groups * factor).round().clamp(-128, 127) / factor).flatten(-2)
+
+
+def as_kernels_read(x: Tensor, kind: Type) -> Tensor:
+    """Round the input of a matrix that is not ternary as the kernels of its type do, before they multiply.
+
+    float16 and bfloat16 kernels take their own type, those of quantised types int8 in blocks of 32 or (K types) 256.
+    """
+    if kind in {Type.F32, *TERNARY_TYPES}:
+        return x
+    if kind in EXACT:
+        return x.to(EXACT[kind]).to(x.dtype)
+    return round_to_int8(x, 256 if kind.name.endswith("_K") else 32)
+
+
+class Head(nn.Module):
+    """The head; with ``narrow`` its input is rounded as the kernels of its type in the file do."""
+
+    def __init__(self, linear: nn.Linear, kind: Type) -> None:
+        super().__init__()
+        self.weight, self.kind, self.narrow = linear.weight, kind, False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., k] -> logits [..., n]."""
+        return nn.functional.linear(as_kernels_read(x, self.kind) if self.narrow else x, self.weight)
+
+
+class QatLinear(nn.Module):
+    """A BitLinear layer: input rounded to int8, ternary weights.
+
+    One step for each token, as in training; where the weights have a scale for each group of inputs (no BitLinear
+    training, so nothing is given) one for each block of the file's type, as docs/encodings.md says. Ternary weights
+    stay int8 in memory, and their sums are exact in float64.
     """
 
-    def __init__(self, weight: Weight, bias: Tensor | None, norm: nn.Module | None) -> None:
+    def __init__(self, weight: Weight, kind: Type, bias: Tensor | None, norm: nn.Module | None) -> None:
         super().__init__()
-        self.matrix, self.scale, self.bias, self.norm = weight.matrix, weight.scale, bias, norm
-        self.rounds = weight.rounded_input
+        self.matrix, self.scale, self.bias, self.norm, self.kind = weight.matrix, weight.scale, bias, norm, kind
+        self.rounds, self.narrow = weight.rounded_input, False
+        self.group = weight.matrix.shape[1] if weight.scale is not None else gguf.GGML_QUANT_SIZES[kind][0]
         # For sizing and type: transformers asks a layer for its weight's dtype in some models.
         self.in_features, self.out_features = weight.matrix.shape[1], weight.matrix.shape[0]
 
@@ -53,13 +90,13 @@ class QatLinear(nn.Module):
         """Map [..., k] -> [..., n]."""
         if self.norm is not None:
             x = self.norm(x)
-        factor = 127 / x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
-        operand = (x * factor).round().clamp(-128, 127) if self.rounds else x
-        y = nn.functional.linear(operand, self.matrix.to(x.dtype))
+        if self.rounds:
+            x = round_to_int8(x, self.group)
+        elif self.narrow:
+            x = as_kernels_read(x, self.kind)
+        y = nn.functional.linear(x, self.matrix.to(x.dtype))
         if self.scale is not None:
             y = y * self.scale
-        if self.rounds:
-            y = y / factor
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
 
@@ -140,12 +177,17 @@ class Reference:
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
-        """Compute in float32, as the engine does, to see how much of a difference rounding alone can make."""
+        """Compute in float32, with inputs as the kernels read them: what rounding alone can make of a difference."""
+        narrowed = [module for module in self.model.modules() if isinstance(module, (Head, QatLinear))]
         self.model.float()
+        for module in narrowed:
+            module.narrow = True
         try:
             yield
         finally:
             self.model.double()
+            for module in narrowed:
+                module.narrow = False
 
 
 def _keep(states: list[Tensor]) -> Any:
@@ -218,9 +260,9 @@ def _load(reference: Reference, checkpoint: TorchCheckpoint, file: GgufFile, rou
         module = modules.get(module_name)
         block = ".layers." in f".{name}"
         if block and leaf == "weight" and isinstance(module, nn.Linear):
-            layer = _qat_layer(module, stored, checkpoint)
             target = translate(stored) or ""
             kind = file.type_of(target)
+            layer = _qat_layer(module, stored, checkpoint, kind)
             if layer.scale is not None and kind in _HALF_SCALES and f"{target[:-6]}scale" not in file.names():
                 layer.scale = float(torch.tensor(layer.scale).half())
             layer.rounds = layer.rounds and (kind in TERNARY_TYPES if rounds is None else rounds)
@@ -230,6 +272,9 @@ def _load(reference: Reference, checkpoint: TorchCheckpoint, file: GgufFile, rou
         elif name in parameters and not (block and isinstance(module, nn.Linear)):
             parameters[name].data = _float_parameter(name, stored, checkpoint, file)
         done.add(name)
+    if reference.has_head:
+        target = "output.weight" if "output.weight" in file.names() else "token_embd.weight"
+        root.lm_head = Head(root.lm_head, file.type_of(target))
     missing = [
         name
         for name, parameter in root.named_parameters()
@@ -239,7 +284,7 @@ def _load(reference: Reference, checkpoint: TorchCheckpoint, file: GgufFile, rou
         raise UserError(f"{checkpoint.directory}: has no {missing[0]}, which transformers' model has")
 
 
-def _qat_layer(module: nn.Linear, stored: str, checkpoint: TorchCheckpoint) -> QatLinear:
+def _qat_layer(module: nn.Linear, stored: str, checkpoint: TorchCheckpoint, kind: Type) -> QatLinear:
     weight = checkpoint.linear(stored)
     stem = stored.removesuffix("weight")
     # A one-dimensional weight below the layer's own name is the norm of its input.
@@ -253,7 +298,7 @@ def _qat_layer(module: nn.Linear, stored: str, checkpoint: TorchCheckpoint) -> Q
         raise UserError(
             f"{stored}: stands for {list(weight.matrix.shape)}, config.json for {list(module.weight.shape)}"
         )
-    return QatLinear(weight, bias, norm)
+    return QatLinear(weight, kind, bias, norm)
 
 
 def _float_parameter(name: str, stored: str, checkpoint: TorchCheckpoint, file: GgufFile) -> Tensor:

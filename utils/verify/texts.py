@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Tokens and chat prompts: the engine's against those of the checkpoint's own tokenizer in transformers."""
+"""Tokens and chat prompts: the engine's against those of tokenizer.json and of transformers."""
 
 from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from utils.cli import UserError
@@ -30,8 +32,17 @@ _RANGES = (
 _RANDOM_STRINGS = 150
 
 
-def load_tokenizer(directory: Path) -> Any:
-    """The checkpoint's tokenizer as transformers makes it; raises UserError if it cannot."""
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The checkpoint's tokenizer.json; raises UserError if it cannot be read."""
+    path = directory / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers package raises bare Exception for everything
+        raise UserError(f"{path}: cannot be read ({error}); download the file again") from None
+
+
+def load_chat_tokenizer(directory: Path) -> Any:
+    """The checkpoint's tokenizer as transformers makes it, for its chat template; raises UserError if it cannot."""
     logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         return AutoTokenizer.from_pretrained(directory, local_files_only=True)
@@ -52,31 +63,40 @@ def nasty_strings(special: Iterable[str]) -> list[str]:
     return [*shipped, *spelled, *made]
 
 
-def check_tokens(tokenizer: Any, server: Server) -> Check:
-    """Ids with and without the special tokens at the ends, over :func:`nasty_strings`."""
-    strings = nasty_strings(tokenizer.all_special_tokens[:8])
-    count = wrong = 0
+def check_tokens(tokenizer: Tokenizer, server: Server) -> Check:
+    """Ids with and without the special tokens at the ends, over :func:`nasty_strings`.
+
+    The engine does not apply Unicode's normal form NFC, which some tokenizer.json ask for: it gets normalised text.
+    """
+    special_tokens = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    strings = nasty_strings(special_tokens[:8])
+    normalises = json.loads(tokenizer.to_str()).get("normalizer") == {"type": "NFC"}
+    count = wrong = changed = 0
     first = ""
     for text in strings:
+        given = unicodedata.normalize("NFC", text) if normalises else text
+        changed += given != text
         for special in (True, False):
-            wanted = [int(token) for token in tokenizer(text, add_special_tokens=special).input_ids]
-            found = engine.tokenize(server, text, special)
+            wanted = tokenizer.encode(text, add_special_tokens=special).ids
+            found = engine.tokenize(server, given, special)
             count += len(wanted)
             if wanted != found:
                 wrong += 1
                 first = first or _difference(tokenizer, text, wanted, found)
     measured = f"{len(strings)} strings, {count:,} tokens: " + (f"{wrong} differ; {first}" if wrong else "equal")
+    if changed:
+        measured += f"; {changed} strings were not in NFC, which the engine leaves to its caller"
     return judged("tokens", not wrong, measured, "equal", strings=len(strings), tokens=count, wrong=wrong, first=first)
 
 
-def _difference(tokenizer: Any, text: str, wanted: list[int], found: list[int]) -> str:
+def _difference(tokenizer: Tokenizer, text: str, wanted: list[int], found: list[int]) -> str:
     place = next((i for i, pair in enumerate(zip(wanted, found, strict=False)) if pair[0] != pair[1]), 0)
     place = place if wanted[:place] == found[:place] else 0
     if wanted[: len(found)] == found or found[: len(wanted)] == wanted:
         place = min(len(wanted), len(found))
     ours, theirs = found[place : place + 3], wanted[place : place + 3]
-    words = tokenizer.convert_ids_to_tokens(theirs)
-    return f"first in {text[:60]!a}, token {place}: {ours}, transformers {theirs} ({words!a})"
+    words = [tokenizer.id_to_token(token) for token in theirs]
+    return f"first in {text[:60]!a}, token {place}: {ours}, tokenizer.json {theirs} ({words!a})"
 
 
 def conversations() -> list[dict[str, Any]]:
@@ -85,9 +105,10 @@ def conversations() -> list[dict[str, Any]]:
     return found
 
 
-def check_template(tokenizer: Any, file: GgufFile, server: Server) -> Check:
+def check_template(directory: Path, file: GgufFile, server: Server) -> Check:
     """Chat prompts of :func:`conversations`, character by character; what one refuses the other has to refuse."""
     inside = file.field("tokenizer.chat_template")
+    tokenizer = load_chat_tokenizer(directory)
     if not tokenizer.chat_template:
         if inside:
             return judged("chat template", False, "the file has one, the checkpoint has none", "the same")
