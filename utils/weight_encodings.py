@@ -201,7 +201,8 @@ def pack_tq2_0(ternary: Ternary, scale: Scale) -> Bytes:
     Returns:
         uint8 [n * k / 256 * 66].
     """
-    scales = spread_scale(scale, *ternary.shape, 256).reshape(-1)
+    n, k = ternary.shape
+    scales = spread_scale(scale, n, k, 256).reshape(-1)
     blocks = np.empty((ternary.size // 256, 66), dtype=np.uint8)
     blocks[:, :64] = _pack_2bit(ternary, TQ2_0_SHIFTS).reshape(-1, 64)
     nonzero = ternary.reshape(-1, 256).any(axis=1)
@@ -220,9 +221,8 @@ def unpack_tq2_0(data: Bytes, n: int, k: int, name: str = "tq2_0 tensor") -> tup
 def _floats(ternary: Ternary, scale: Scale, rows: slice) -> npt.NDArray[np.float32]:
     """Float32 [rows, k]: some rows of ``ternary * scale``."""
     part = ternary[rows]
-    if not isinstance(scale, np.ndarray):
-        return part * np.float32(scale)
-    return part * scale[rows].repeat(part.shape[1] // scale.shape[1], axis=1)
+    factors = scale[rows].repeat(part.shape[1] // scale.shape[1], axis=1) if isinstance(scale, np.ndarray) else scale
+    return np.asarray(part * np.asarray(factors, dtype=np.float32))
 
 
 def _pack_with_gguf(quantization: str) -> Callable[[Ternary, Scale], Bytes]:
@@ -265,7 +265,8 @@ def pack_q2_0(ternary: Ternary, scale: Scale) -> Bytes:
         uint8 [n * k / 64 * 18].
     """
     blocks = np.empty((ternary.size // 64, 18), dtype=np.uint8)
-    blocks[:, :2] = spread_scale(scale, *ternary.shape, 64).astype("<f2").view(np.uint8).reshape(-1, 2)
+    n, k = ternary.shape
+    blocks[:, :2] = spread_scale(scale, n, k, 64).astype("<f2").view(np.uint8).reshape(-1, 2)
     codes = (ternary.reshape(-1, 16, 4) + np.int8(1)).view(np.uint8)
     blocks[:, 2:] = codes[..., 0] | codes[..., 1] << 2 | codes[..., 2] << 4 | codes[..., 3] << 6
     return blocks.reshape(-1)

@@ -278,4 +278,4 @@ def _float_pieces(stored: StoredTensor, spec: TensorSpec, tensor: PlannedTensor)
     for values in stored.floats(columns):
         if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
             raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
-        yield quantize_rows(pair_rows(values + spec.offset, spec.rope_heads).reshape(-1, columns), kind)
+        yield quantize_rows(pair_rows(values + np.float32(spec.offset), spec.rope_heads).reshape(-1, columns), kind)

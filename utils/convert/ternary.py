@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from utils.cli import UserError
 from utils.convert.checkpoint import StoredTensor
-from utils.weight_encodings import Scale, Ternary, group_sizes, split_groups
+from utils.weight_encodings import GROUPS, Scale, Ternary, group_sizes, split_groups
 
 MIN_ABSMEAN = 1e-5
 # The dtype that says that four ternary values are in each stored one.
@@ -125,6 +125,9 @@ def read_ternary(
         ternary, scale = found
         return ternary, scale if weight_scale is None else _apply_scale(scale, weight_scale, declared), "ternary floats"
     for group in group_sizes(weight.shape[-1]):
+        # Few values can be ternary by chance.
+        if group < min(GROUPS):
+            continue
         grouped = _read_groups(weight, group)
         if grouped is not None:
             ternary, scales = grouped

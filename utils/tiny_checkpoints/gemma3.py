@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Gemma 3: the keys of bitnet-embedding-270m, saved as ``Gemma3TextModel``, without "model." in its names.
 
-Widths are tiny; the ratio of heads, the pattern of layers with a window, rotary bases and tying are the model's own, and
-a hidden size that is a multiple of 128 but not of 256, as the model's 640. The tokenizer is of Gemma's kind (spaces are
+Widths are tiny; the ratio of heads, the pattern of layers with a window, rotary bases and tying are the model's own;
+the hidden size is a multiple of 128 but not of 256, as the model's 640. The tokenizer is of Gemma's kind (spaces are
 replaced, none is put in front, bytes for what is no token), made from LLaMA's vocabulary.
 """
 
@@ -16,15 +16,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import Gemma3TextConfig, Gemma3TextModel, PreTrainedModel
 
 from utils.tiny_checkpoints import storage as stores
+from utils.tiny_checkpoints.built import Built
 from utils.tiny_checkpoints.linear_layers import GROUPED, add_input_norms, store
-from utils.tiny_checkpoints.qwen3 import write_sentence_transformers
-from utils.tiny_checkpoints.vocabularies import save_tokenizer, vocabulary_metadata
+from utils.tiny_checkpoints.vocabularies import vocabulary_metadata
 
 FAMILY = "gemma3"
 STORAGE = (GROUPED, "master-bf16", "packed-autobitlinear", "fake-bf16")
 VARIANTS = ("bitnet-embedding-270m",)
 
 _MERGED_TOKENS = 3000
+# The sixth looks back over everything.
 _LAYERS = 7
 _WINDOW = 32
 _MAX_POSITIONS = 512
@@ -57,11 +58,9 @@ def gemma_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def build(
-    variant: str, storage: str, seed: int = 0
-) -> tuple[PreTrainedModel, stores.Stored, dict[str, Any], Tokenizer]:
-    """(float64 model that the checkpoint stands for, what it stores, its config.json, its tokenizer)."""
-    assert variant in VARIANTS
+def build(variant: str, storage: str, seed: int = 0, layers: int = _LAYERS) -> Built:
+    """A variant's model, of as many layers, before it is written."""
+    assert variant in VARIANTS and storage in STORAGE
     tokenizer = gemma_tokenizer()
     description: dict[str, Any] = {
         "architectures": ["Gemma3TextModel"],
@@ -76,11 +75,11 @@ def build(
         "hidden_size": 384,
         "initializer_range": 0.02,
         "intermediate_size": 768,
-        "layer_types": ["sliding_attention" if (i + 1) % 6 else "full_attention" for i in range(_LAYERS)],
+        "layer_types": ["sliding_attention" if (i + 1) % 6 else "full_attention" for i in range(layers)],
         "max_position_embeddings": _MAX_POSITIONS,
         "model_type": "gemma3_text",
         "num_attention_heads": 4,
-        "num_hidden_layers": _LAYERS,
+        "num_hidden_layers": layers,
         "num_key_value_heads": 1,
         "pad_token_id": tokenizer.token_to_id("<pad>"),
         "query_pre_attn_scalar": 128,
@@ -96,22 +95,12 @@ def build(
     }
     torch.manual_seed(seed)
     config = Gemma3TextConfig(**{**description, "attn_implementation": "eager"})
-    model: PreTrainedModel = Gemma3TextModel(config).double().eval()
+    model: PreTrainedModel = Gemma3TextModel(config).double()
     add_input_norms(model, config.rms_norm_eps)
     stored = store(model, storage)
     declared = None if storage == GROUPED or "master" in storage else stores.quantization_config(storage)
     if declared:
         description["quantization_config"] = declared
-    return model, stored, description, tokenizer
-
-
-def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
-    """Write the folder; see ``TinyFamily`` in this package."""
-    assert variant in VARIANTS and storage in STORAGE
-    directory.mkdir(parents=True, exist_ok=True)
-    _, stored, description, tokenizer = build(variant, storage, seed)
-    stores.write_weights(directory, stored.tensors)
-    stores.write_json(directory / "config.json", description)
     tokens = {
         "tokenizer_class": "GemmaTokenizer",
         "add_bos_token": True,
@@ -123,6 +112,9 @@ def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
         "pad_token": "<pad>",
         "unk_token": "<unk>",
     }
-    stores.write_json(directory / "tokenizer_config.json", tokens)
-    write_sentence_transformers(directory)
-    save_tokenizer(tokenizer, directory)
+    return Built(model, stored, description, tokenizer, tokens, "lasttoken")
+
+
+def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
+    """Write the folder; see ``TinyFamily`` in this package."""
+    build(variant, storage, seed).write(directory)

@@ -7,7 +7,6 @@ model is saved as ``Qwen3Model``, without "model." in its names, and its tokeniz
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
 from utils.tiny_checkpoints import storage as stores
+from utils.tiny_checkpoints.built import Built
 from utils.tiny_checkpoints.linear_layers import GROUPED, add_input_norms, store
-from utils.tiny_checkpoints.vocabularies import read_bpe, save_tokenizer
+from utils.tiny_checkpoints.vocabularies import read_bpe
 
 FAMILY = "qwen3"
 STORAGE = (GROUPED, "master-bf16", "packed-autobitlinear", "fake-bf16")
@@ -67,10 +67,9 @@ def qwen3_tokenizer(appended: bool) -> Tokenizer:
     return tokenizer
 
 
-def build(
-    variant: str, storage: str, seed: int = 0
-) -> tuple[PreTrainedModel, stores.Stored, dict[str, Any], Tokenizer]:
-    """(float64 model that the checkpoint stands for, what it stores, its config.json, its tokenizer)."""
+def build(variant: str, storage: str, seed: int = 0, layers: int = 2) -> Built:
+    """A variant's model, of as many layers, before it is written."""
+    assert variant in VARIANTS and storage in STORAGE
     embedding = variant.startswith("bitnet-embedding")
     tokenizer = qwen3_tokenizer(appended=embedding)
     description: dict[str, Any] = {
@@ -85,10 +84,10 @@ def build(
         "initializer_range": 0.02,
         "intermediate_size": 768,
         "max_position_embeddings": _MAX_POSITIONS,
-        "max_window_layers": 2,
+        "max_window_layers": layers,
         "model_type": "qwen3",
         "num_attention_heads": 4,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_key_value_heads": 2,
         "rms_norm_eps": 1e-06,
         "rope_scaling": None,
@@ -104,7 +103,7 @@ def build(
     }
     torch.manual_seed(seed)
     config = Qwen3Config(**{**description, "attn_implementation": "eager"})
-    model: PreTrainedModel = (Qwen3Model if embedding else Qwen3ForCausalLM)(config).double().eval()
+    model: PreTrainedModel = (Qwen3Model if embedding else Qwen3ForCausalLM)(config).double()
     if embedding:
         add_input_norms(model, config.rms_norm_eps)
     stored = store(model, storage)
@@ -114,16 +113,6 @@ def build(
     )
     if declared:
         description["quantization_config"] = declared
-    return model, stored, description, tokenizer
-
-
-def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
-    """Write the folder; see ``TinyFamily`` in this package."""
-    assert variant in VARIANTS and storage in STORAGE
-    directory.mkdir(parents=True, exist_ok=True)
-    _, stored, description, tokenizer = build(variant, storage, seed)
-    stores.write_weights(directory, stored.tensors)
-    stores.write_json(directory / "config.json", description)
     tokens: dict[str, Any] = {
         "tokenizer_class": "Qwen2Tokenizer",
         "add_prefix_space": False,
@@ -134,25 +123,15 @@ def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
         "pad_token": "<|endoftext|>",
         "unk_token": None,
     }
-    if "Qwen3Model" in description["architectures"]:
-        write_sentence_transformers(directory)
-    else:
+    if not embedding:
         tokens["chat_template"] = _CHAT_TEMPLATE
-        stops = [description["eos_token_id"], description["bos_token_id"]]
+    return Built(model, stored, description, tokenizer, tokens, "lasttoken" if embedding else "")
+
+
+def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
+    """Write the folder; see ``TinyFamily`` in this package."""
+    built = build(variant, storage, seed)
+    built.write(directory)
+    if not built.pooling:
+        stops = [built.config["eos_token_id"], built.config["bos_token_id"]]
         stores.write_json(directory / "generation_config.json", {"do_sample": True, "eos_token_id": stops})
-    stores.write_json(directory / "tokenizer_config.json", tokens)
-    save_tokenizer(tokenizer, directory)
-
-
-def write_sentence_transformers(directory: Path, mode: str = "lasttoken") -> None:
-    """The files that say: transformer, pooling by ``mode``, normalisation."""
-    places = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
-        for i, (name, path) in enumerate(places.items())
-    ]
-    (directory / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
-    modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-    (directory / "1_Pooling").mkdir(exist_ok=True)
-    pooling: dict[str, Any] = {f"pooling_mode_{name}": name == mode for name in modes}
-    stores.write_json(directory / "1_Pooling" / "config.json", {"word_embedding_dimension": 256, **pooling})

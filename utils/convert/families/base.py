@@ -47,7 +47,7 @@ class TensorSpec:
     kind: Kind
     shape: tuple[int, ...]
     rope_heads: int = 0
-    offset: np.float32 = np.float32(0)
+    offset: float = 0.0
 
 
 class Family(ABC):

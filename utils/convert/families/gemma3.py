@@ -2,17 +2,14 @@
 """Gemma 3's text model with ternary linear layers: microsoft/bitnet-embedding-270m.
 
 Norms before and after attention and feed-forward, norms of query and key heads, all stored as weight - 1; a gate with
-GELU; most layers look back over a window only and have a rotary base of their own. The norms that a BitNet model puts in
-front of its linear layers are plain ones: their weights are stored as they are (microsoft/BitNet,
-docs/bitnet-embeddings-i2s-guide.md and its converter).
+GELU; most layers look back over a window only and have a rotary base of their own. The norms that a BitNet model has in
+front of its linear layers are plain ones: their weights are stored as they are (a comment in bitnet.cpp's converter).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from utils.cli import UserError
 from utils.convert.families.base import TensorSpec, boolean, positive_int
@@ -48,7 +45,7 @@ class Gemma3(Llama):
         ("post_feedforward_layernorm", "post_ffw_norm"),
     )
     head_norms = (("self_attn.q_norm", "attn_q_norm"), ("self_attn.k_norm", "attn_k_norm"))
-    norm_offset = np.float32(1)
+    norm_offset = 1.0
     input_norm = "norm"
     base_models = ("Gemma3TextModel",)
     scale_tensors = False

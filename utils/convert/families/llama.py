@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from utils.cli import UserError
 from utils.convert.families.base import Family, Floats, Kind, TensorSpec, boolean, positive_int
 from utils.convert.families.rope import check_scaling, llama3_factors, write_scaling
@@ -39,7 +37,7 @@ class Llama(Family):
     )
     head_norms: tuple[tuple[str, str], ...] = ()
     # What is missing in the stored values of these norms.
-    norm_offset = np.float32(0)
+    norm_offset = 0.0
     # What a linear layer calls the norm of its own input, if the family knows it.
     input_norm = ""
     # Saved without a head, whatever config.json says of it.
