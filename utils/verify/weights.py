@@ -145,24 +145,21 @@ class GgufFile:
 
 
 def _read_i2_s(path: Path, offset: int, shape: tuple[int, ...]) -> Floats:
-    """i2_s by its description (docs/encodings.md), weight by weight: where is weight i, and what does its code mean?"""
+    """i2_s by its description (docs/encodings.md): four codes a byte, the first of weights 0 to 31 in bits 7:6."""
     count = int(np.prod(shape))
     data = np.fromfile(path, dtype=np.uint8, count=count // 4 + 4, offset=offset)
-    place = np.arange(count)
-    byte = place // 128 * 32 + place % 32
-    bits = 6 - 2 * (place % 128 // 32)
-    meaning = np.array([-1.0, 0.0, 1.0, np.nan])
     scale = float(data[count // 4 :].view("<f4")[0])
-    return np.asarray(meaning[data[byte] >> bits & 3] * scale).reshape(shape)
+    meaning = np.array([-1.0, 0.0, 1.0, np.nan]) * scale
+    codes = data[: count // 4].reshape(-1, 1, 32) >> np.array([6, 4, 2, 0], dtype=np.uint8).reshape(1, 4, 1) & 3
+    return np.asarray(meaning[codes]).reshape(shape)
 
 
 def _read_q2_0(data: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Floats:
     """Q2_0 by its description: 18 bytes hold a float16 scale and 64 codes, four a byte from the low bits, minus one."""
-    place = np.arange(int(np.prod(shape)))
-    block, inside = place // 64, place % 64
-    codes = data[block * 18 + 2 + inside // 4] >> 2 * (inside % 4) & 3
-    scales = np.ascontiguousarray(data.reshape(-1, 18)[:, :2]).view("<f2").reshape(-1).astype(np.float64)
-    return np.asarray((codes.astype(np.float64) - 1) * scales[block]).reshape(shape)
+    blocks = data.reshape(-1, 18)
+    scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float64)
+    codes = blocks[:, 2:, None] >> np.array([0, 2, 4, 6], dtype=np.uint8) & 3
+    return np.asarray((codes.reshape(-1, 64).astype(np.float64) - 1) * scales).reshape(shape)
 
 
 @dataclass
