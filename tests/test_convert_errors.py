@@ -61,9 +61,9 @@ def test_missing_file(file: str, master: Path, capsys: pytest.CaptureFixture[str
     assert f"has no {file}" in refusal(capsys, master)
 
 
-def test_pickled_weights_are_named(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (master / "model.safetensors").rename(master / "pytorch_model.bin")
-    assert "found pytorch_model.bin" in refusal(capsys, master)
+def test_weights_of_another_form_are_named(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (master / "model.safetensors").rename(master / "consolidated.00.pth")
+    assert "pytorch_model.bin.index.json (found consolidated.00.pth)" in refusal(capsys, master)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]"])
