@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 from agreement import log_probabilities, rounded
-from test_convert_engine import CONTEXT, divergence, run_engine
+from engine_logits import CONTEXT, divergence, run_engine
 from test_convert_qwen3 import EMBEDDING_06, EMBEDDING_270, make
 from test_run_inference_server import free_port
 from torch import nn
