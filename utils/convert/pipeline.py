@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -14,15 +13,16 @@ import numpy.typing as npt
 import yaml  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from utils.cli import UserError, atomic_output
+from utils.cli import UserError, atomic_outputs
 from utils.convert.checkpoint import Checkpoint, StoredTensor
-from utils.convert.embedding import quantize_rows
+from utils.convert.embedding import default_embedding_type, quantize_pieces
 from utils.convert.families import find_family
 from utils.convert.families.base import Family, Kind, TensorSpec
+from utils.convert.manifest import Manifest
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import BpeVocabulary, load_tokenizer
 from utils.convert.verify import Expected, ternary_digest, verify
-from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
+from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, part_paths, split_tensors
 from utils.gguf_types import GGMLQuantizationType, GGUFWriter
 from utils.weight_encodings import Encoding, check_fits, check_scale
 
@@ -33,25 +33,39 @@ QUANTIZATION_VERSION = 2
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose: encoding of the ternary matrices, type of embedding and head, two more."""
+    """What the user chose.
+
+    Attributes:
+        encoding: Of the ternary matrices.
+        embedding_type: Of embedding and head; None for the default, which depends on encoding and model.
+        master_weights: Ternarise floats though the checkpoint does not declare them master weights.
+        name: ``general.name`` of the file.
+        source: ORG/NAME[@REVISION] of the checkpoint.
+        split_bytes: Most bytes of tensor data per file; None for one file of any size.
+        force: Replace files that exist.
+    """
 
     encoding: Encoding
-    embedding_type: str
+    embedding_type: str | None
     master_weights: bool = False
     name: str | None = None
+    source: str | None = None
+    split_bytes: int | None = None
+    force: bool = True
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did: size of the file, how many matrices of each kind, the sentence of the check."""
+    """What a conversion did: files, type of embedding and head, how many matrices of each kind, the check's line."""
 
-    file_bytes: int
+    paths: list[Path]
+    embedding_type: str
     kinds: dict[str, int]
     verified: str
 
 
 def convert(directory: Path, outfile: Path, options: Options, progress: bool = True) -> Report:
-    """Convert a checkpoint folder to one GGUF file.
+    """Convert a checkpoint folder to one GGUF file, or to several where ``options.split_bytes`` asks for it.
 
     Everything that can be known from headers is checked before the first byte is written. Memory: one matrix at a time,
     about its stored bytes plus one byte per weight plus its packed bytes; embeddings go through by a few rows.
@@ -66,28 +80,41 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     try:
         family = find_family(checkpoint.config)
         specs = family.tensors(checkpoint.config)
+        embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         declared = Declared.from_config(checkpoint.config, options.master_weights)
         # A writer without a file: a hyper-parameter of the wrong type or size must not show only when all is written.
         family.write_hyperparameters(GGUFWriter(None, family.gguf_architecture(checkpoint.config)), checkpoint.config)
         _check_names(checkpoint, family, specs)
-        planned = [_plan(spec, checkpoint, options) for spec in specs]
+        planned = [_plan(spec, checkpoint, options.encoding, embedding_type) for spec in specs]
         vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{directory}: a value in config.json or tokenizer.json has not the type or form it must have ({error}); "
             "compare the file with the model's original"
         ) from error
-    with output_errors(outfile, planned), atomic_output(outfile) as partial:
-        writer = StreamWriter(partial, family.gguf_architecture(checkpoint.config))
+    parts = split_tensors(planned, options.split_bytes)
+    paths = part_paths(outfile, len(parts))
+    for path in paths:
+        if path.exists() and not options.force:
+            raise UserError(f"{path}: exists already; pass --force to replace it")
+    files = sorted({tensor.path for tensor in checkpoint.tensors.values()})
+    manifest = Manifest.of(directory, files, options.source, progress)
+    with output_errors(outfile, planned), atomic_outputs(paths) as partials:
+        writer = SplitWriter(partials, family.gguf_architecture(checkpoint.config), parts)
         try:
-            _write_metadata(writer, checkpoint, family, vocabulary, options)
-            for tensor in planned:
-                writer.plan(tensor)
+            _write_metadata(writer.metadata, checkpoint, family, vocabulary, options)
+            manifest.write(writer.metadata, options.encoding.name, embedding_type)
             expected, kinds = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
         finally:
             writer.close()
-        verified = verify(partial, expected, options.encoding)
-    return Report(outfile.stat().st_size, kinds, verified)
+        verified = verify(partials, expected, options.encoding)
+    return Report(paths, embedding_type, kinds, verified)
+
+
+def _default_embedding(specs: list[TensorSpec], encoding: Encoding) -> str:
+    """The type of embedding and head that suits the model's hidden size."""
+    columns = next(spec.shape[1] for spec in specs if spec.kind is Kind.EMBEDDING)
+    return default_embedding_type(encoding.name, columns)
 
 
 def _vocab_size(specs: list[TensorSpec]) -> int:
@@ -124,29 +151,29 @@ def _equal(a: StoredTensor, b: StoredTensor) -> bool:
     return a.shape == b.shape and all(np.array_equal(x, y) for x, y in zip(a.floats(), b.floats(), strict=True))
 
 
-def _plan(spec: TensorSpec, checkpoint: Checkpoint, options: Options) -> PlannedTensor:
+def _plan(spec: TensorSpec, checkpoint: Checkpoint, encoding: Encoding, embedding_type: str) -> PlannedTensor:
     """The tensor's row in the file; raises UserError if its stored shape is wrong or does not fit its type."""
     stored = checkpoint.tensors[spec.source]
     if spec.kind is Kind.TERNARY:
         n, k = spec.shape
         check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k))
-        check_fits(options.encoding, spec.target, spec.shape[-1])
-        return PlannedTensor(spec.target, spec.shape, options.encoding.ggml_type)
+        check_fits(encoding, spec.target, spec.shape[-1])
+        return PlannedTensor(spec.target, spec.shape, encoding.ggml_type)
     check_shape(stored, spec.shape)
     if spec.kind is Kind.NORM:
         return PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)
-    kind = GGMLQuantizationType[options.embedding_type.upper()]
+    kind = GGMLQuantizationType[embedding_type.upper()]
     block = gguf.GGML_QUANT_SIZES[kind][0]
     if spec.shape[-1] % block:
         raise UserError(
-            f"{spec.target}: {spec.shape[-1]} columns, {options.embedding_type} needs a multiple of {block}; "
+            f"{spec.target}: {spec.shape[-1]} columns, {embedding_type} needs a multiple of {block}; "
             "use --quant-embd f16"
         )
     return PlannedTensor(spec.target, spec.shape, kind)
 
 
 def _write_metadata(
-    writer: StreamWriter, checkpoint: Checkpoint, family: Family, vocabulary: BpeVocabulary, options: Options
+    writer: GGUFWriter, checkpoint: Checkpoint, family: Family, vocabulary: BpeVocabulary, options: Options
 ) -> None:
     """General keys (name, licence, ... from the model card), hyper-parameters, tokenizer."""
     total = sum(tensor.size for tensor in checkpoint.tensors.values())
@@ -157,16 +184,16 @@ def _write_metadata(
         raise UserError(f"{checkpoint.directory / 'README.md'}: the YAML at its top is broken ({reason})") from None
     card.name = options.name or card.name or checkpoint.directory.resolve().name
     card.quantized_by = "trit.cpp"
-    writer.metadata.add_type("model")
-    card.set_gguf_meta_model(writer.metadata)
-    writer.metadata.add_file_type(options.encoding.file_type)
-    writer.metadata.add_quantization_version(QUANTIZATION_VERSION)
-    family.write_hyperparameters(writer.metadata, checkpoint.config)
-    vocabulary.write(writer.metadata)
+    writer.add_type("model")
+    card.set_gguf_meta_model(writer)
+    writer.add_file_type(options.encoding.file_type)
+    writer.add_quantization_version(QUANTIZATION_VERSION)
+    family.write_hyperparameters(writer, checkpoint.config)
+    vocabulary.write(writer)
 
 
 def _write_tensors(
-    writer: StreamWriter,
+    writer: SplitWriter,
     checkpoint: Checkpoint,
     specs: list[TensorSpec],
     planned: list[PlannedTensor],
@@ -192,19 +219,23 @@ def _write_tensors(
                 expected.append(Expected(tensor, ternary_digest(ternary), stored_scale))
                 kinds[kind] = kinds.get(kind, 0) + 1
             else:
-                expected.append(Expected(tensor, writer.write(_float_pieces(stored, spec, tensor)), None))
+                kind_in_file = GGMLQuantizationType(tensor.ggml_type)
+                pieces = quantize_pieces(_float_pieces(stored, spec, kind_in_file), kind_in_file)
+                expected.append(Expected(tensor, writer.write(pieces), None))
             bar.update(tensor.nbytes)
     return expected, kinds
 
 
-def _float_pieces(stored: StoredTensor, spec: TensorSpec, tensor: PlannedTensor) -> Iterator[npt.NDArray[Any]]:
-    """A float tensor in its type of the file, a few rows at a time.
+def _float_pieces(
+    stored: StoredTensor, spec: TensorSpec, kind: GGMLQuantizationType
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The values of a float tensor, a few rows at a time.
 
     Raises:
         UserError: a value is too large for f16; names the tensor.
     """
-    columns, kind = spec.shape[-1], GGMLQuantizationType(tensor.ggml_type)
+    columns = spec.shape[-1]
     for values in stored.floats(columns):
         if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
             raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
-        yield quantize_rows(values.reshape(-1, columns), kind)
+        yield values.reshape(-1, columns)
