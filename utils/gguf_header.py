@@ -225,7 +225,7 @@ def _table(
     """The tensor table with absolute offsets and spans; raises ValueError if tensors collide or leave the file."""
     ends: dict[int, int] = {}
     offsets = sorted(offset for _, _, _, offset in rows)
-    for offset, following in zip(offsets, [*offsets[1:], file_bytes - start], strict=True):
+    for offset, following in zip(offsets, [*offsets, file_bytes - start][1:], strict=True):
         ends[offset] = following
     tensors: dict[str, RawTensor] = {}
     for name, shape, ggml_type, offset in rows:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import Any
 
@@ -30,6 +31,7 @@ class Field:
     role: str
 
 
+@lru_cache(16)
 def gguf_fields(data: bytes) -> list[Field]:
     """Every number of a valid little-endian GGUF header."""
     fields: list[Field] = []
@@ -44,7 +46,8 @@ def gguf_fields(data: bytes) -> list[Field]:
 
     def string() -> None:
         nonlocal position
-        position += number(8, "length")
+        length = number(8, "length")
+        position += length
 
     def value(kind: int) -> None:
         if kind == STRING:
@@ -119,8 +122,37 @@ def damage(data: bytearray, rng: Random) -> bytearray:
     return data
 
 
-STRAY: tuple[Any, ...] = (None, True, "", "x", "\ud800", [], {}, [[]], 0, -1, 0.5, -0.0, 1e308, float("nan"), float("inf"))
-STRAY += NUMBERS + (10**30, "F32", "BF16", "U8", "F8_E4M3", "I64", "../../x", "/etc/passwd", "a\x00b", "relu2", "bitnet")
+STRAY: tuple[Any, ...] = (
+    None,
+    True,
+    "",
+    "x",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    0,
+    -1,
+    0.5,
+    -0.0,
+    1e308,
+    float("nan"),
+    float("inf"),
+)
+STRAY += (
+    *NUMBERS,
+    10**30,
+    "F32",
+    "BF16",
+    "U8",
+    "F8_E4M3",
+    "I64",
+    "../../x",
+    "/etc/passwd",
+    "a\x00b",
+    "relu2",
+    "bitnet",
+)
 
 
 def mutate_json(text: bytes, rng: Random) -> bytes:
@@ -146,7 +178,9 @@ def _change(tree: Any, rng: Random) -> None:
     places: list[tuple[Any, Any]] = []
 
     def walk(node: Any) -> None:
-        items = list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
+        items = (
+            list(node.items()) if isinstance(node, dict) else list(enumerate(node)) if isinstance(node, list) else []
+        )
         for key, child in items:
             places.append((node, key))
             walk(child)
