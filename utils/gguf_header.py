@@ -150,7 +150,10 @@ class _Cursor:
             start = self.position
             self.position += count * size
             return list(struct.unpack_from(f"<{count}{SCALARS[element]}", self.buffer, start)) if self.arrays else None
-        return self.strings(count) if self.arrays else self.skip_strings(count)
+        if self.arrays:
+            return self.strings(count)
+        self.skip_strings(count)
+        return None
 
     def strings(self, count: int) -> list[str]:
         """The next strings; a loop of its own, because vocabularies have hundreds of thousands."""
