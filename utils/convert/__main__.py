@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--i2-s-layout",
         choices=list(I2_S_LAYOUTS),
-        help="of a GGUF file: what its i2_s tensors hold; arm: 64-weight blocks of bitnet.cpp built for ARM, rows4: four "
-        "rows a byte, of one built without ACT_PARALLEL (default: published, unless the weights speak against it)",
+        help="of a GGUF file: what its i2_s tensors hold; arm: 64-weight blocks, of bitnet.cpp on ARM; rows4: four "
+        "rows in a byte, built without ACT_PARALLEL (default: published, unless the weights speak against it)",
     )
     parser.add_argument(
         "--kernel-config",
@@ -103,9 +103,8 @@ def _from_gguf(args: argparse.Namespace) -> int:
     options = Options(ENCODINGS[args.outtype], args.quant_embd, args.i2_s_layout, args.kernel_config)
     report = convert(args.model, outfile, options)
     layouts = ", ".join(f"{count} {name}" for name, count in report.layouts.items())
-    print(
-        f"{outfile}: {report.file_bytes / 1e6:.1f} MB, from {report.source_bytes / 1e6:.1f} MB; {args.outtype} from {layouts}"
-    )
+    sizes = f"{report.file_bytes / 1e6:.1f} MB, from {report.source_bytes / 1e6:.1f} MB"
+    print(f"{outfile}: {sizes}; {args.outtype} from {layouts}")
     if report.deviation:
         print(f"scales are {args.outtype}'s nearest: largest relative error {report.deviation:.2g}; values are exact")
     for change in report.changes:

@@ -14,6 +14,8 @@ from utils.gguf_types import GGUFValueType, GGUFWriter
 ARCHITECTURES = {"bitnet-25": "bitnet-b1.58"}
 # The writer sets these itself, or they say how the source file was laid out.
 DROPPED = ("general.architecture", "general.alignment", "split.")
+# What bitnet.cpp writes for i2_s.
+BITNET_CPP_FILE_TYPE = 40
 ROTATED = "prism.hadamard."
 
 
@@ -24,10 +26,11 @@ def check_convertible(header: RawHeader) -> None:
         UserError: one part of a split model, rotated weights, or no architecture.
     """
     metadata = header.metadata
-    if int(metadata.get("split.count") or 0) > 1:
+    count = metadata.get("split.count")
+    if isinstance(count, int) and count > 1:
         raise UserError(
-            f"it is part {int(metadata.get('split.no') or 0) + 1} of {metadata['split.count']} of a split model; join the "
-            "parts first with: build/bin/llama-gguf-split --merge FIRST_PART WHOLE_FILE"
+            f"it is one of {count} parts of a split model; join them first with:"
+            " build/bin/llama-gguf-split --merge FIRST_PART WHOLE_FILE"
         )
     if any(key.startswith(ROTATED) for key in metadata):
         raise UserError(
@@ -68,8 +71,8 @@ def copy_metadata(writer: GGUFWriter, header: RawHeader, file_type: int) -> list
         kind, element = header.types[key]
         if key == "general.file_type":
             written_type = True
-            if value != file_type:
-                changes.append(f"general.file_type {value} is now {file_type}")
+            if value == BITNET_CPP_FILE_TYPE:
+                changes.append(f"general.file_type {value}, which means q1_0 today, is now {file_type}")
             writer.add_file_type(file_type)
             continue
         if kind == ARRAY and not value:
