@@ -127,7 +127,7 @@ def test_random_damage_never_does_more_than_refuse(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = tmp_path / "d.gguf"
     read = 0
-    for _ in range(2000):
+    for _ in range(800):
         damaged = bytearray(raw)
         for place in rng.integers(0, 260, rng.integers(1, 5)):
             damaged[place] = rng.integers(0, 256)
@@ -137,7 +137,7 @@ def test_random_damage_never_does_more_than_refuse(tmp_path: Path) -> None:
             read += 1
         except UserError:
             pass
-    assert 0 < read < 2000
+    assert 0 < read < 800
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:

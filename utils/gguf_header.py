@@ -226,10 +226,9 @@ def _table(
     rows: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int, file_bytes: int
 ) -> dict[str, RawTensor]:
     """The tensor table with absolute offsets and spans; raises ValueError if tensors collide or leave the file."""
-    ends: dict[int, int] = {}
-    offsets = sorted(offset for _, _, _, offset in rows)
-    for offset, following in zip(offsets, [*offsets[1:], file_bytes - start], strict=True):
-        ends[offset] = following
+    offsets = sorted({offset for _, _, _, offset in rows})
+    ends = dict(zip(offsets, [*offsets[1:], file_bytes - start], strict=False))
+    taken: set[int] = set()
     tensors: dict[str, RawTensor] = {}
     for name, shape, ggml_type, offset in rows:
         if name in tensors:
@@ -237,8 +236,9 @@ def _table(
         span = ends[offset] - offset
         if offset % alignment:
             raise ValueError(f"{name}: its offset {offset} is no multiple of {alignment}")
-        if span <= 0:
-            place = "behind the end of the file" if start + offset >= file_bytes else "where another tensor is"
+        if span <= 0 or offset in taken:
+            place = "where another tensor is" if span > 0 else "behind the end of the file"
             raise ValueError(f"{name}: its data would be at offset {start + offset}, {place}")
+        taken.add(offset)
         tensors[name] = RawTensor(name, shape, ggml_type, start + offset, span)
     return tensors

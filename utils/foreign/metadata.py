@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.cli import UserError
+from utils.foreign.loadable import rotation
 from utils.gguf_header import ARRAY, STRING, RawHeader
 from utils.gguf_types import GGUFValueType, GGUFWriter
 
@@ -16,7 +17,6 @@ ARCHITECTURES = {"bitnet-25": "bitnet-b1.58"}
 DROPPED = ("general.architecture", "general.alignment", "split.")
 # What bitnet.cpp writes for i2_s.
 BITNET_CPP_FILE_TYPE = 40
-ROTATED = "prism.hadamard."
 
 
 def check_convertible(header: RawHeader) -> None:
@@ -32,11 +32,8 @@ def check_convertible(header: RawHeader) -> None:
             f"it is one of {count} parts of a split model; join them first with:"
             " build/bin/llama-gguf-split --merge FIRST_PART WHOLE_FILE"
         )
-    if any(key.startswith(ROTATED) for key in metadata):
-        raise UserError(
-            f"its weights are rotated ({ROTATED}* keys, as in PrismML's Bonsai 2): it needs a transform of the "
-            "activations that only PrismML's fork has"
-        )
+    if reason := rotation(header):
+        raise UserError(reason)
     if not isinstance(metadata.get("general.architecture"), str):
         raise UserError("it has no general.architecture, so no engine can run it")
 
