@@ -150,7 +150,10 @@ class _Cursor:
             start = self.position
             self.position += count * size
             return list(struct.unpack_from(f"<{count}{SCALARS[element]}", self.buffer, start)) if self.arrays else None
-        return self.strings(count) if self.arrays else self.skip_strings(count)
+        if self.arrays:
+            return self.strings(count)
+        self.skip_strings(count)
+        return None
 
     def strings(self, count: int) -> list[str]:
         """The next strings; a loop of its own, because vocabularies have hundreds of thousands."""
@@ -223,10 +226,9 @@ def _table(
     rows: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int, file_bytes: int
 ) -> dict[str, RawTensor]:
     """The tensor table with absolute offsets and spans; raises ValueError if tensors collide or leave the file."""
-    ends: dict[int, int] = {}
-    offsets = sorted(offset for _, _, _, offset in rows)
-    for offset, following in zip(offsets, [*offsets, file_bytes - start][1:], strict=True):
-        ends[offset] = following
+    offsets = sorted({offset for _, _, _, offset in rows})
+    ends = dict(zip(offsets, [*offsets[1:], file_bytes - start], strict=False))
+    taken: set[int] = set()
     tensors: dict[str, RawTensor] = {}
     for name, shape, ggml_type, offset in rows:
         if name in tensors:
@@ -234,8 +236,9 @@ def _table(
         span = ends[offset] - offset
         if offset % alignment:
             raise ValueError(f"{name}: its offset {offset} is no multiple of {alignment}")
-        if span <= 0:
-            place = "behind the end of the file" if start + offset >= file_bytes else "where another tensor is"
+        if span <= 0 or offset in taken:
+            place = "where another tensor is" if span > 0 else "behind the end of the file"
             raise ValueError(f"{name}: its data would be at offset {start + offset}, {place}")
+        taken.add(offset)
         tensors[name] = RawTensor(name, shape, ggml_type, start + offset, span)
     return tensors
