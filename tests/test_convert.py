@@ -249,6 +249,7 @@ def test_llama_3_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
     split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     description["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    description["model"]["ignore_merges"] = True
     (checkpoint / "tokenizer.json").write_text(json.dumps(description))
     convert(checkpoint, tmp_path / "m.gguf", Options(ENCODINGS["i2_s"], "f16"), progress=False)
     assert read_header(tmp_path / "m.gguf").metadata["tokenizer.ggml.pre"] == "llama-bpe"

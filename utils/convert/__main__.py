@@ -99,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{report.paths[0]}: {size / 1e6:.1f} MB{files}; {args.outtype} from {kinds}; embedding {report.embedding_type}"
     )
+    for note in report.notes:
+        print(f"note: {note}")
     print(report.verified)
     return 0
 

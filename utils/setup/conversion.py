@@ -20,6 +20,7 @@ _INPUTS = (
     "generation_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
+    "pytorch_model*.bin*",
     "*token*",
     "chat_template*",
 )
