@@ -3,7 +3,7 @@
 
 Example: python -m benchmarks.convert_memory --shape llama3-8b --workdir /tmp/convert    # needs 7 GB there
 
-The checkpoint is packed BitNet (uint8 with weight_scale, embeddings in bfloat16), written shard by shard with random
+The checkpoint is packed (uint8 with weight_scale, embeddings in bfloat16), written shard by shard with random
 values, and LLaMA 3's vocabulary from the engine's tree. The conversion runs in a process of its own, from a warm disk
 cache; its peak is the kernel's own count (VmHWM), Python and libraries included. Linux only.
 """
@@ -47,13 +47,13 @@ LLAMA_3_SPLIT = (
     "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 )
 CHILD = """
-import sys
+import sys, time
 from pathlib import Path
 from utils.cli import run_main
 from utils.convert.__main__ import main
 code = run_main(main, sys.argv[1:])
 status = Path("/proc/self/status").read_text()
-print("peak", 1024 * int(status.split("VmHWM:")[1].split()[0]))
+print("peak", 1024 * int(status.split("VmHWM:")[1].split()[0]), time.process_time())
 sys.exit(code)
 """
 
@@ -65,8 +65,9 @@ def tensors(shape: Shape) -> list[Tensor]:
     """Name, dtype and shape of every tensor of the checkpoint."""
     hidden, ffn = shape.hidden, shape.ffn
     found: list[Tensor] = [("model.embed_tokens.weight", "BF16", (shape.vocab, hidden))]
-    norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden, "self_attn.attn_sub_norm": hidden}
-    norms["mlp.ffn_sub_norm"] = ffn
+    norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
+    if shape.architecture != "llama":
+        norms |= {"self_attn.attn_sub_norm": hidden, "mlp.ffn_sub_norm": ffn}
     for i in range(shape.layers):
         prefix = f"model.layers.{i}"
         found += [(f"{prefix}.{name}.weight", "BF16", (size,)) for name, size in norms.items()]
@@ -140,8 +141,8 @@ def make_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> None:
         raise UserError(f"{source}: is missing; fetch the engine's tree with setup_env.py")
     folder.mkdir(parents=True)
     config = {
-        "architectures": ["BitNetForCausalLM"],
-        "hidden_act": "relu2",
+        "architectures": ["LlamaForCausalLM" if shape.architecture == "llama" else "BitNetForCausalLM"],
+        "hidden_act": "silu" if shape.architecture == "llama" else "relu2",
         "hidden_size": shape.hidden,
         "intermediate_size": shape.ffn,
         "num_hidden_layers": shape.layers,
@@ -178,8 +179,8 @@ def make_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
-def measure(folder: Path, flags: Sequence[str]) -> tuple[float, int]:
-    """Seconds and peak bytes of one conversion.
+def measure(folder: Path, flags: Sequence[str]) -> tuple[float, float, int]:
+    """Seconds, CPU seconds and peak bytes of one conversion.
 
     Raises:
         TritError: the conversion failed.
@@ -196,7 +197,8 @@ def measure(folder: Path, flags: Sequence[str]) -> tuple[float, int]:
         raise TritError("the conversion failed")
     *lines, last = done.stdout.strip().splitlines()
     print(*lines, sep="\n")
-    return seconds, int(last.split()[1])
+    _, peak, cpu_s = last.split()
+    return seconds, float(cpu_s), int(peak)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -209,8 +211,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = args.workdir / args.shape
     if not (folder / "model.safetensors.index.json").is_file():
         make_checkpoint(folder, SHAPES[args.shape])
-    seconds, peak = measure(folder, args.flags)
-    print(f"{args.shape} on {cpu_name()}: {seconds:.1f} s, peak {peak / 1e9:.2f} GB (limit {LIMIT_BYTES / 1e9:.0f} GB)")
+    seconds, cpu_s, peak = measure(folder, args.flags)
+    limit = f"limit {LIMIT_BYTES / 1e9:.0f} GB"
+    print(f"{args.shape} on {cpu_name()}: {seconds:.1f} s ({cpu_s:.1f} s of CPU), peak {peak / 1e9:.2f} GB ({limit})")
     return EXIT_OK if peak < LIMIT_BYTES else EXIT_FAILED
 
 
