@@ -29,7 +29,7 @@ PLAIN = readers.SEEDS / "plain.gguf"
 PACKED = readers.SEEDS / "packed"
 
 
-@pytest.mark.parametrize(("reader", "count"), [("gguf", 4000), ("checkpoint", 1500)])
+@pytest.mark.parametrize(("reader", "count"), [("gguf", 2500), ("checkpoint", 1000)])
 def test_slice(reader: str, count: int) -> None:
     """In a process of its own: its limits must not stay on this one."""
     command = [sys.executable, "-m", "tests.fuzz.readers", "--reader", reader, "--count", str(count), "--seed", "1"]

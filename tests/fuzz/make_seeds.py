@@ -32,6 +32,7 @@ CONFIG = {
     "hidden_act": "relu2",
     "rms_norm_eps": 1e-5,
     "tie_word_embeddings": True,
+    "eos_token_id": 1,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     "quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "offline"},
 }
