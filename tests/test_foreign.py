@@ -414,6 +414,27 @@ def test_float_files_of_ternary_models_and_their_embedding(reference: Path, tmp_
         convert(back, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
 
 
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("group", [64, 128, 512])
+def test_float_files_with_scales_of_groups(kind: str, group: int, tmp_path: Path) -> None:
+    """Ternary-Bonsai's unpacked files: every group of a row is -s, 0, +s; a router beside them is not ternary."""
+    rows = np.array(random_rows(8, 512)) - 1
+    weights = (rows.reshape(8, -1, group) * (1 + np.arange(8 * 512 // group).reshape(8, -1, 1) / 64)).reshape(8, 512)
+    number, raw = {
+        "f32": (0, weights.astype("<f4").tobytes()),
+        "f16": (1, weights.astype("<f2").tobytes()),
+        "bf16": (30, (weights.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()),
+    }[kind]
+    router = np.random.default_rng(0).standard_normal((8, 512)).astype("<f4").tobytes()
+    tensors = [("blk.0.ffn_up.weight", (8, 512), number, raw), ("blk.0.ffn_gate_inp.weight", (8, 512), 0, router)]
+    path = write_gguf(tmp_path / "m.gguf", KEYS, tensors)
+    report = convert(path, tmp_path / "q.gguf", Options(ENCODINGS["q2_0"]), progress=False)
+    source = Source.open(tmp_path / "q.gguf")
+    assert report.layouts == {kind: 1} and source.found["blk.0.ffn_gate_inp.weight"].name == "f32"
+    decoded = source.matrix(source.found["blk.0.ffn_up.weight"])
+    np.testing.assert_array_equal(decoded.values * np.repeat(decoded.scales, 64, axis=1), weights)
+
+
 def test_damage_between_writing_and_reading_is_noticed(
     reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
