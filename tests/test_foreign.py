@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_files import TILED, WRITERS, Key, codes, keys_of, rewrite, write_gguf
+from foreign_files import TILED, WRITERS, Key, codes, i2_s_flat, keys_of, rewrite, write_gguf
 
 from utils.cli import ROOT, TritError, UserError, run_main
 from utils.convert.__main__ import main
@@ -240,6 +240,23 @@ def test_arm_file_end_to_end(
     as_is = tmp_path / "as-is.gguf"
     assert run_main(main, [str(foreign), "--outfile", str(as_is), "--i2-s-layout", "published"]) == 0
     assert as_is.read_bytes() == foreign.read_bytes()
+
+
+def test_rows_that_are_no_whole_blocks(tmp_path: Path) -> None:
+    """ffn_down of bitnet_b1_58-3B has 8640 columns: bitnet.cpp's blocks lie across its rows; q2_0 can hold it."""
+    rows = random_rows(4, 192)
+    raw = i2_s_flat(rows, 0.5)
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.ffn_down.weight", (4, 192), 36, raw)])
+    assert [item.name for item in identify(read_raw_header(path))] == ["i2_s_flat"]
+    assert [item.name for item in identify(read_raw_header(path), "arm")] == ["i2_s_arm"]
+    with pytest.raises(
+        UserError, match=r"ffn_down\.weight: 192 columns, i2_s needs a multiple of 128; use --outtype q2_0"
+    ):
+        convert(path, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"]), progress=False)
+    convert(path, tmp_path / "x.gguf", Options(ENCODINGS["q2_0"]), progress=False)
+    source = Source.open(tmp_path / "x.gguf")
+    decoded = source.matrix(source.found["blk.0.ffn_down.weight"])
+    np.testing.assert_array_equal(decoded.values, np.array(rows) - 1)
 
 
 def test_order_of_columns_is_told_from_the_norms(reference: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from utils.foreign.decode import Decoded, decode
 from utils.foreign.identify import Found
-from utils.foreign.layouts import TILED
+from utils.foreign.layouts import FLAT_I2_S, TILED
 from utils.foreign.source import Source
 
 # Weights of a tensor that are looked at unless all are asked for.
@@ -21,7 +21,7 @@ def look(source: Source, item: Found, exact: bool) -> Decoded:
     n, k = tensor.rows, tensor.columns
     wanted = max(1, SAMPLE_WEIGHTS // k)
     # In these the bytes of a row are not together.
-    if exact or wanted >= n or item.name in (*TILED, "i2_s_rows4"):
+    if exact or wanted >= n or item.name in (*TILED, FLAT_I2_S, "i2_s_rows4"):
         return source.matrix(item)
     tail = 32 if item.layout and item.layout.scales == "tensor" else 0
     row_bytes = (item.nbytes - tail) // n
