@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""Checkpoints of LLaMA's shape and 1bitLLM's: converted, read back, and run in the engine against transformers.
+
+How the comparison works is in test_convert_engine.py. What is compared here are graphs and configurations, so every
+case also says how far off a wrong conversion would be: a KL divergence of the engine to the reference, against that of
+the reference to itself with one thing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import edit_json, refusal
+from engine_logits import divergence, int8_activations, reference, run_engine
+from safetensors.torch import load_file, save_file
+
+from utils.convert.__main__ import main
+from utils.convert.pipeline import Options, Report, convert
+from utils.gguf_types import read_header
+from utils.tiny_checkpoints import bitnet_1bitllm, llama, qwen2
+from utils.weight_encodings import ENCODINGS
+
+MAX_MEAN_KL = 1e-4
+FAMILIES: dict[str, Any] = {"llama": llama, "qwen2": qwen2, "bitnet_1bitllm": bitnet_1bitllm}
+LAYER = "model.layers.0"
+
+
+def swap_rotated_halves(model: torch.nn.Module) -> None:
+    """What is wrong with q if its rows are not reordered for the graph, or for one that needs no reordering."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("q_proj.weight"):
+                size = model.config.head_dim if getattr(model.config, "head_dim", None) else 64
+                halves = parameter.reshape(-1, 2, size // 2, parameter.shape[-1])
+                parameter.copy_(halves.transpose(1, 2).reshape(parameter.shape))
+
+
+def other_positions(model: torch.nn.Module) -> None:
+    """Plain rotary positions in place of scaled ones."""
+    rotary = model.model.rotary_emb
+    size = 2 * rotary.inv_freq.shape[0]
+    base = model.config.rope_parameters["rope_theta"]
+    rotary.inv_freq = 1 / base ** (torch.arange(0, size, 2).double() / size)
+    rotary.attention_scaling = 1.0
+
+
+def no_biases(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):
+                parameter.zero_()
+
+
+def other_scale(model: torch.nn.Module) -> None:
+    """Scales of the down projection off by 2 %."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("down_proj.weight"):
+                parameter.mul_(1.02)
+
+
+def run(family: str, variant: str, storage: str, outtype: str, directory: Path, engine_bin: Path) -> Any:
+    """(tokens, log-probabilities of the engine, model, names of its ternary weights, bos, report)."""
+    module = FAMILIES[family]
+    folder = directory / variant
+    if not folder.exists():
+        module.make(folder, variant, storage)
+    gguf = directory / f"{variant}-{outtype}.gguf"
+    report: Report = convert(folder, gguf, Options(ENCODINGS[outtype], "f16"), progress=False)
+    model, stored, description = module.build(variant, storage)
+    # Without the KV cache's float16, where a case rounds activations, every difference is the graph's.
+    got = run_engine(engine_bin, gguf)
+    return got.tokens, got.logprobs, model, stored.ternary, description["bos_token_id"], report
+
+
+Change = Callable[[torch.nn.Module], None]
+CASES: list[tuple[str, str, str, Sequence[Change]]] = [
+    ("llama", "Llama3-8B-1.58-100B-tokens", "packed-bitlinear", [swap_rotated_halves]),
+    ("llama", "Falcon3-1B-Instruct-1.58bit", "packed-bitlinear", [swap_rotated_halves]),
+    ("llama", "Falcon3-7B-1.58bit", "packed-autobitlinear", [swap_rotated_halves]),
+    ("llama", "Falcon-E-1B-Base", "fake-bf16", [swap_rotated_halves]),
+    ("llama", "Llama-3.2-1B-onebitllms", "master-bf16", [swap_rotated_halves, other_positions]),
+    ("llama", "biased-yarn", "offline-float", [swap_rotated_halves, other_positions, no_biases]),
+    ("qwen2", "Qwen2.5-0.5B-onebitllms", "master-f32", [swap_rotated_halves, no_biases]),
+    ("bitnet_1bitllm", "bitnet_b1_58-large", "bin", [other_scale]),
+    ("bitnet_1bitllm", "bitnet_b1_58-xl", "master-f32", [other_scale]),
+    ("bitnet_1bitllm", "bitnet_b1_58-3B", "master-f32", [other_scale]),
+]
+
+
+@pytest.mark.parametrize(("family", "variant", "storage", "changes"), CASES, ids=[case[1] for case in CASES])
+def test_engine_agrees_with_transformers(
+    family: str, variant: str, storage: str, changes: Sequence[Change], engine_bin: Path, tmp_path: Path
+) -> None:
+    tokens, got, model, ternary, bos, _ = run(family, variant, storage, "f16", tmp_path, engine_bin)
+    wanted = reference(model, tokens, bos)
+    kl = float(divergence(wanted, got).mean())
+    _, rounded, model, _, _, report = run(family, variant, storage, "i2_s", tmp_path, engine_bin)
+    assert sum(report.kinds.values()) == len(ternary) == 14
+    int8_activations(model, ternary)
+    qat = reference(model, tokens, bos)
+    qat_kl = float(divergence(qat, rounded).mean())
+    wrong = []
+    for change in changes:
+        model, _, _ = FAMILIES[family].build(variant, storage)
+        change(model)
+        wrong.append(float(divergence(wanted, reference(model, tokens, bos)).mean()))
+    line = f"{variant}: KL of f16 {kl:.1e}, of i2_s to QAT {qat_kl:.1e}; of wrong conversions {[f'{x:.1e}' for x in wrong]}"
+    print(line)
+    assert kl < MAX_MEAN_KL and qat_kl < MAX_MEAN_KL, line
+    assert 10 * max(kl, qat_kl) < min(wrong), line
