@@ -84,7 +84,6 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
     try:
         family = find_family(checkpoint.config)
-        _check_layers(checkpoint)
         specs = family.tensors(checkpoint.config)
         embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         declared = Declared.from_config(checkpoint.config, options.master_weights)
@@ -127,16 +126,6 @@ def _free_paths(outfile: Path, count: int, force: bool) -> list[Path]:
         if path.exists() and not force:
             raise UserError(f"{path}: exists already; pass --force to replace it")
     return paths
-
-
-def _check_layers(checkpoint: Checkpoint) -> None:
-    """Refuse a number of layers that no list of their tensors could be made for; raises UserError."""
-    layers = checkpoint.config.get("num_hidden_layers")
-    if isinstance(layers, int) and layers > len(checkpoint.tensors):
-        raise UserError(
-            f"{checkpoint.directory / 'config.json'}: num_hidden_layers is {layers}, more than there are tensors "
-            f"({len(checkpoint.tensors)}); the checkpoint is not whole"
-        )
 
 
 def _default_embedding(specs: list[TensorSpec], encoding: Encoding) -> str:
