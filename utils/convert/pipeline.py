@@ -284,10 +284,11 @@ def _float_pieces(
     """The values of a float tensor, a few rows at a time.
 
     Raises:
-        UserError: a value is too large for f16; names the tensor.
+        UserError: a value is too large for f16, which is also the type of the scales of every block; names the tensor.
     """
-    columns = spec.shape[-1]
+    columns, wide = spec.shape[-1], {GGMLQuantizationType.F32, GGMLQuantizationType.BF16}
     for values in stored.floats(columns):
-        if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
-            raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
+        if kind not in wide and np.abs(values).max() > F16_MAX:
+            largest = f"holds {np.abs(values).max():g}, too large for {kind.name.lower()}"
+            raise UserError(f"{stored.name}: {largest}; use --quant-embd f32")
         yield pair_rows(values, spec.rope_heads).reshape(-1, columns)
