@@ -257,7 +257,9 @@ def change(tokenizer: Tokenizer, path: Path, edit: Callable[[dict[str, Any]], An
         (lambda d: d.update(pre_tokenizer={"type": "Whitespace"}), "prepares text in a way that the engine does not"),
     ],
 )
-def test_sentencepiece_refusals(edit: Callable[[dict[str, Any]], Any], message: str, llama2: Spm, tmp_path: Path) -> None:
+def test_sentencepiece_refusals(
+    edit: Callable[[dict[str, Any]], Any], message: str, llama2: Spm, tmp_path: Path
+) -> None:
     change(llama2_tokenizer(llama2), tmp_path / "tokenizer.json", edit)
     with pytest.raises(UserError, match=message):
         load_tokenizer(tmp_path, {"eos_token_id": 2}, 40_000)
