@@ -132,19 +132,16 @@ class Reference:
         return self.model.model if self.has_head else self.model
 
     @torch.no_grad()
-    def hidden(self, ids: Sequence[Sequence[int]]) -> list[list[Floats]]:
-        """For each sequence: after each block the hidden states, normed by the model's last norm, [length, hidden]."""
-        found = []
-        for row in ids:
-            states: list[Tensor] = []
-            hooks = [block.register_forward_hook(_keep(states)) for block in self.decoder.layers]
-            try:
-                self.decoder(torch.tensor([list(row)]), use_cache=False)
-            finally:
-                for hook in hooks:
-                    hook.remove()
-            found.append([self.decoder.norm(state)[0].double().numpy() for state in states])
-        return found
+    def hidden(self, ids: Sequence[Sequence[int]]) -> list[Floats]:
+        """After each block the hidden states, normed by the model's last norm: [sequences, length, hidden]."""
+        states: list[Tensor] = []
+        hooks = [block.register_forward_hook(_keep(states)) for block in self.decoder.layers]
+        try:
+            self.decoder(torch.tensor([list(row) for row in ids]), use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [self.decoder.norm(state).double().numpy() for state in states]
 
     @torch.no_grad()
     def logprobs(self, tokens: npt.NDArray[np.int64], places: slice) -> Floats:
