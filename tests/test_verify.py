@@ -63,7 +63,7 @@ def full_cases() -> list[Case]:
         for i, variant in enumerate(family.VARIANTS):
             storage = kinds[i % len(kinds)]
             outtype = "q2_0" if storage == GROUPED else ("i2_s", "i2_s", "q2_0")[i % 3]
-            cases.append(Case(family.FAMILY, variant, storage, outtype, ("f16", "q6_k")[i % 2]))
+            cases.append(Case(family.FAMILY, variant, storage, outtype, ("f16", "q8_0")[i % 2]))
     return cases
 
 
