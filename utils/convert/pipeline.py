@@ -93,9 +93,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
             for tensor in rows:
                 writer.plan(tensor)
             expected, kinds = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
-            expected += [
-                Expected(row, writer.write([computed[row.name]])) for row in rows[len(rows) - len(computed) :]
-            ]
+            expected += [Expected(row, writer.write([computed[row.name]])) for row in rows[len(rows) - len(computed) :]]
         finally:
             writer.close()
         verified = verify(partial, expected)

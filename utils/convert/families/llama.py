@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Decoders of LLaMA's shape with ternary linear layers, and no norms beside LLaMA's own two per block.
 
-Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E, and whatever transformers' BitNet integration, onebitllms or axolotl make of a
+Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E, and what transformers' BitNet integration, onebitllms or axolotl make of a
 LLaMA or Mistral model. The engine's ``llama`` graph rotates neighbouring pairs (RoPE type NORM) where transformers
 rotates halves, so the rows of q and k change places within each head.
 """
@@ -36,7 +36,9 @@ class Llama(Family):
         check_scaling(config)
         activation = config.get("hidden_act", DEFAULT_ACTIVATION)
         if activation != "silu":
-            raise UserError(f"config.json: hidden_act is {activation!r}, the engine's {self.architecture} graph has silu")
+            raise UserError(
+                f"config.json: hidden_act is {activation!r}, the engine's {self.architecture} graph has silu"
+            )
         if (config.get("quantization_config") or {}).get("use_rms_norm"):
             raise UserError(
                 "config.json: use_rms_norm puts a norm in front of every linear layer, which the engine's "
