@@ -188,13 +188,17 @@ def test_sentencepiece_model_file(llama2: Spm, engine_bin: Path, tmp_path: Path)
 
 
 def test_gemma_style(llama2: Spm, load: Loaded) -> None:
-    """No space in front, and runs of newlines that are tokens of their own."""
-    tokenizer = llama2_tokenizer(llama2, ["\n\n", "\n\n\n", "<start_of_image>"])
+    """No space in front; runs of newlines and of spaces that are tokens of their own, all with score 0."""
+    runs = [SPACE * length for length in range(2, 12) if SPACE * length not in llama2.tokens]
+    runs += ["\n" * length for length in range(2, 6)]
+    kinds = [*llama2.types, *[int(gguf.TokenType.USER_DEFINED)] * len(runs)]
+    gemma = Spm([*llama2.tokens, *runs], [*llama2.scores, *[0.0] * len(runs)], kinds)
+    tokenizer = llama2_tokenizer(gemma, [run for run in runs if "\n" in run] + ["<start_of_image>"])
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     engine, vocabulary = load(tokenizer)
     assert vocabulary.pieces and not vocabulary.pieces.space_prefix
-    compare(engine, tokenizer)
+    compare(engine, tokenizer, [*NASTY, *(" " * length + "x" + "\n" * length for length in range(1, 40))])
     engine.close()
 
 

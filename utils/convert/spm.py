@@ -104,7 +104,10 @@ def _space_prefix(path: Path, description: Mapping[str, Any]) -> tuple[bool, lis
 
 
 def _ranks(path: Path, model: Mapping[str, Any], normal: set[str]) -> dict[str, int]:
-    """Token -> its place among the tokens that merges make.
+    """Token -> its place among the tokens that merges make, the first one where its merges are apart.
+
+    They may be apart for added tokens, which are found before any merge, and for runs of one character (Gemma's spaces),
+    which grow from the left by one in whatever order the lengths stand.
 
     Raises:
         UserError: the merges are no order of tokens; names one that is missing or out of place.
@@ -116,9 +119,10 @@ def _ranks(path: Path, model: Mapping[str, Any], normal: set[str]) -> dict[str, 
         left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
         if left + right != last:
             last = left + right
-            if last in ranks:
+            if last not in ranks:
+                ranks[last] = len(ranks)
+            elif last in normal and len(set(last)) > 1:
                 raise UserError(f"{path}: the merges that make {last!r} are apart, which the engine cannot follow")
-            ranks[last] = len(ranks)
     for token in normal:
         for i in range(1, len(token)):
             left, right = token[:i], token[i:]
