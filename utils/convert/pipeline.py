@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -15,17 +14,18 @@ import numpy.typing as npt
 import yaml  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from utils.cli import UserError, atomic_output
+from utils.cli import UserError, atomic_outputs
 from utils.convert.checkpoint import Checkpoint, StoredTensor
-from utils.convert.embedding import quantize_rows
+from utils.convert.embedding import default_embedding_type, quantize_pieces
 from utils.convert.families import find_family
 from utils.convert.families.base import Family, Kind, TensorSpec
 from utils.convert.families.rope import pair_rows
+from utils.convert.manifest import Manifest
 from utils.convert.pooling import read_pooling
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import Vocabulary, load_tokenizer
 from utils.convert.verify import Expected, ternary_digest, verify
-from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
+from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, part_paths, split_tensors
 from utils.gguf_types import GGMLQuantizationType, GGUFWriter
 from utils.weight_encodings import Encoding, check_fits, check_scale, fallback
 
@@ -38,26 +38,40 @@ NOT_WANTED = ".rotary_emb.inv_freq"
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose: encoding of the ternary matrices, type of embedding and head, two more."""
+    """What the user chose.
+
+    Attributes:
+        encoding: Of the ternary matrices.
+        embedding_type: Of embedding and head; None for the default, which depends on encoding and model.
+        master_weights: Ternarise floats though the checkpoint does not declare them master weights.
+        name: ``general.name`` of the file.
+        source: ORG/NAME[@REVISION] of the checkpoint.
+        split_bytes: Most bytes of tensor data per file; None for one file of any size.
+        force: Replace files that exist.
+    """
 
     encoding: Encoding
-    embedding_type: str
+    embedding_type: str | None
     master_weights: bool = False
     name: str | None = None
+    source: str | None = None
+    split_bytes: int | None = None
+    force: bool = True
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did: size of the file, how many matrices of each kind, what to know, the check's sentence."""
+    """What a conversion did: files, type of embedding and head, how many matrices of each kind, notes, the check."""
 
-    file_bytes: int
+    paths: list[Path]
+    embedding_type: str
     kinds: dict[str, int]
     notes: list[str]
     verified: str
 
 
 def convert(directory: Path, outfile: Path, options: Options, progress: bool = True) -> Report:
-    """Convert a checkpoint folder to one GGUF file.
+    """Convert a checkpoint folder to one GGUF file, or to several where ``options.split_bytes`` asks for it.
 
     Everything that can be known from headers is checked before the first byte is written. Memory: one matrix at a time,
     about its stored bytes plus one byte per weight plus its packed bytes; embeddings go through by a few rows.
@@ -72,6 +86,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     try:
         family = find_family(checkpoint.config)
         specs = _present(checkpoint, family.tensors(checkpoint.config))
+        embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
         declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
         pooling = read_pooling(directory, checkpoint.config)
@@ -79,7 +94,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         family.write_hyperparameters(GGUFWriter(None, family.gguf_architecture(checkpoint.config)), checkpoint.config)
         _check_names(checkpoint, family, specs)
         _check_fits(family, specs, options.encoding)
-        planned = [_plan(spec, checkpoint, options) for spec in specs]
+        planned = [_plan(spec, checkpoint, options.encoding, embedding_type) for spec in specs]
         computed = family.computed(checkpoint.config)
         vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -89,23 +104,40 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         ) from error
     rows = [tensor for tensors in planned for tensor in tensors]
     rows += [PlannedTensor(name, values.shape, GGMLQuantizationType.F32) for name, values in computed.items()]
-    with output_errors(outfile, rows), atomic_output(outfile) as partial:
-        writer = StreamWriter(partial, family.gguf_architecture(checkpoint.config))
+    parts = split_tensors(rows, options.split_bytes)
+    paths = _free_paths(outfile, len(parts), options.force)
+    files = sorted({tensor.path for tensor in checkpoint.tensors.values()})
+    manifest = Manifest.of(directory, files, options.source, progress)
+    with output_errors(outfile, rows), atomic_outputs(paths) as partials:
+        writer = SplitWriter(partials, family.gguf_architecture(checkpoint.config), parts)
         try:
-            _write_metadata(writer, checkpoint, family, vocabulary, options)
+            _write_metadata(writer.metadata, checkpoint, family, vocabulary, options)
             if pooling is not None:
                 writer.metadata.add_pooling_type(pooling)
-            for tensor in rows:
-                writer.plan(tensor)
-            expected, kinds, scale_notes = _write_tensors(
-                writer, checkpoint, specs, planned, declared, options, progress
-            )
+            manifest.write(writer.metadata, options.encoding.name, embedding_type)
+            written = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
+            expected, kinds, scale_notes = written
             expected += [Expected(row, writer.write([computed[row.name]])) for row in rows[len(rows) - len(computed) :]]
         finally:
             writer.close()
-        verified = verify(partial, expected)
+        verified = verify(partials, expected)
     notes = _fallback_notes(specs, options.encoding) + scale_notes + vocabulary.notes
-    return Report(outfile.stat().st_size, kinds, notes, verified)
+    return Report(paths, embedding_type, kinds, notes, verified)
+
+
+def _free_paths(outfile: Path, count: int, force: bool) -> list[Path]:
+    """The names of the files to write; raises UserError if one is taken and not to be replaced."""
+    paths = part_paths(outfile, count)
+    for path in paths:
+        if path.exists() and not force:
+            raise UserError(f"{path}: exists already; pass --force to replace it")
+    return paths
+
+
+def _default_embedding(specs: list[TensorSpec], encoding: Encoding) -> str:
+    """The type of embedding and head that suits the model's hidden size."""
+    columns = next(spec.shape[1] for spec in specs if spec.kind is Kind.EMBEDDING)
+    return default_embedding_type(encoding.name, columns)
 
 
 def _vocab_size(specs: list[TensorSpec]) -> int:
@@ -180,33 +212,33 @@ def _fallback_notes(specs: list[TensorSpec], encoding: Encoding) -> list[str]:
     return notes
 
 
-def _plan(spec: TensorSpec, checkpoint: Checkpoint, options: Options) -> list[PlannedTensor]:
+def _plan(spec: TensorSpec, checkpoint: Checkpoint, asked: Encoding, embedding_type: str) -> list[PlannedTensor]:
     """The tensor's row in the file, and that of its scale where it has one; raises UserError if its shape is wrong."""
     stored = checkpoint.tensors[spec.source]
     if spec.kind is Kind.TERNARY:
         n, k = spec.shape
         check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k))
-        encoding = fallback(options.encoding, k)
+        encoding = fallback(asked, k)
         row = PlannedTensor(spec.target, spec.shape, encoding.ggml_type)
-        if encoding is options.encoding:
+        if encoding is asked:
             return [row]
         name = f"{spec.target.removesuffix('.weight')}.scale"
         return [row, PlannedTensor(name, (1,), GGMLQuantizationType.F32)]
     check_shape(stored, spec.shape)
     if spec.kind in {Kind.NORM, Kind.INPUT_NORM, Kind.BIAS}:
         return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
-    kind = GGMLQuantizationType[options.embedding_type.upper()]
+    kind = GGMLQuantizationType[embedding_type.upper()]
     block = gguf.GGML_QUANT_SIZES[kind][0]
     if spec.shape[-1] % block:
         raise UserError(
-            f"{spec.target}: {spec.shape[-1]} columns, {options.embedding_type} needs a multiple of {block}; "
+            f"{spec.target}: {spec.shape[-1]} columns, {embedding_type} needs a multiple of {block}; "
             "use --quant-embd f16"
         )
     return [PlannedTensor(spec.target, spec.shape, kind)]
 
 
 def _write_metadata(
-    writer: StreamWriter, checkpoint: Checkpoint, family: Family, vocabulary: Vocabulary, options: Options
+    writer: GGUFWriter, checkpoint: Checkpoint, family: Family, vocabulary: Vocabulary, options: Options
 ) -> None:
     """General keys (name, licence, ... from the model card), hyper-parameters, tokenizer."""
     total = sum(tensor.size for tensor in checkpoint.tensors.values())
@@ -217,16 +249,16 @@ def _write_metadata(
         raise UserError(f"{checkpoint.directory / 'README.md'}: the YAML at its top is broken ({reason})") from None
     card.name = options.name or card.name or checkpoint.directory.resolve().name
     card.quantized_by = "trit.cpp"
-    writer.metadata.add_type("model")
-    card.set_gguf_meta_model(writer.metadata)
-    writer.metadata.add_file_type(options.encoding.file_type)
-    writer.metadata.add_quantization_version(QUANTIZATION_VERSION)
-    family.write_hyperparameters(writer.metadata, checkpoint.config)
-    vocabulary.write(writer.metadata)
+    writer.add_type("model")
+    card.set_gguf_meta_model(writer)
+    writer.add_file_type(options.encoding.file_type)
+    writer.add_quantization_version(QUANTIZATION_VERSION)
+    family.write_hyperparameters(writer, checkpoint.config)
+    vocabulary.write(writer)
 
 
 def _write_tensors(
-    writer: StreamWriter,
+    writer: SplitWriter,
     checkpoint: Checkpoint,
     specs: list[TensorSpec],
     planned: list[list[PlannedTensor]],
@@ -262,20 +294,25 @@ def _write_tensors(
                     expected.append(Expected(row, writer.write([np.array([beside], dtype=np.float32)])))
                 kinds[kind] = kinds.get(kind, 0) + 1
             else:
-                expected.append(Expected(tensor, writer.write(_float_pieces(stored, spec, tensor))))
+                kind_in_file = GGMLQuantizationType(tensor.ggml_type)
+                pieces = quantize_pieces(_float_pieces(stored, spec, kind_in_file), kind_in_file)
+                expected.append(Expected(tensor, writer.write(pieces)))
             bar.update(tensor.nbytes)
     notes = [f"scales are rounded to the float16 of {options.encoding.name}, by up to {deviation:.1e} of their value"]
     return expected, kinds, notes if deviation else []
 
 
-def _float_pieces(stored: StoredTensor, spec: TensorSpec, tensor: PlannedTensor) -> Iterator[npt.NDArray[Any]]:
-    """A float tensor in its type of the file, a few rows at a time.
+def _float_pieces(
+    stored: StoredTensor, spec: TensorSpec, kind: GGMLQuantizationType
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The values of a float tensor, a few rows at a time.
 
     Raises:
-        UserError: a value is too large for f16; names the tensor.
+        UserError: a value is too large for f16, which is also the type of the scales of every block; names the tensor.
     """
-    columns, kind = spec.shape[-1], GGMLQuantizationType(tensor.ggml_type)
+    columns, wide = spec.shape[-1], {GGMLQuantizationType.F32, GGMLQuantizationType.BF16}
     for values in stored.floats(columns):
-        if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
-            raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
-        yield quantize_rows(pair_rows(values + np.float32(spec.offset), spec.rope_heads).reshape(-1, columns), kind)
+        if kind not in wide and np.abs(values).max() > F16_MAX:
+            largest = f"holds {np.abs(values).max():g}, too large for {kind.name.lower()}"
+            raise UserError(f"{stored.name}: {largest}; use --quant-embd f32")
+        yield pair_rows(values + np.float32(spec.offset), spec.rope_heads).reshape(-1, columns)

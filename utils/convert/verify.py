@@ -48,8 +48,8 @@ def _stored_digest(entry: TensorEntry, path: Path) -> bytes:
     return digest.digest()
 
 
-def verify(path: Path, expected: Sequence[Expected]) -> str:
-    """Decode every ternary tensor of the file and compare values and scale; compare the other tensors' bytes.
+def verify(paths: Sequence[Path], expected: Sequence[Expected]) -> str:
+    """Decode every ternary tensor of the files and compare values and scale; compare the other tensors' bytes.
 
     Returns:
         One line that says what was checked.
@@ -57,12 +57,12 @@ def verify(path: Path, expected: Sequence[Expected]) -> str:
     Raises:
         TritError: anything differs; names the tensor.
     """
-    table = read_header(path).tensors
+    table = {name: (path, entry) for path in paths for name, entry in read_header(path).tensors.items()}
     if list(table) != [item.tensor.name for item in expected]:
-        raise TritError(f"{path}: the tensor table read back is not the one that was written")
+        raise TritError(f"{paths[0]}: the tensor table read back is not the one that was written")
     ternary_count = weights = 0
     for item in expected:
-        entry, tensor = table[item.tensor.name], item.tensor
+        (path, entry), tensor = table[item.tensor.name], item.tensor
         if (entry.shape, entry.ggml_type) != (tensor.shape, tensor.ggml_type):
             raise TritError(f"{tensor.name}: reads back as type {entry.ggml_type} {entry.shape}, expected {tensor}")
         if item.encoding is None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ class Built:
         config: config.json.
         tokenizer: tokenizer.json.
         tokenizer_config: tokenizer_config.json.
-        pooling: How sentence-transformers pools it ("lasttoken", "mean_tokens", ...); empty for a model that generates.
+        generation_config: generation_config.json, of a model that generates.
+        pooling: How sentence-transformers pools it ("lasttoken", "mean_tokens", ...), of an embedding model.
     """
 
     model: PreTrainedModel
@@ -33,6 +34,7 @@ class Built:
     config: dict[str, Any]
     tokenizer: Tokenizer
     tokenizer_config: dict[str, Any]
+    generation_config: dict[str, Any] = field(default_factory=dict)
     pooling: str = ""
 
     def write(self, directory: Path) -> None:
@@ -42,6 +44,8 @@ class Built:
         stores.write_json(directory / "config.json", self.config)
         stores.write_json(directory / "tokenizer_config.json", self.tokenizer_config)
         save_tokenizer(self.tokenizer, directory)
+        if self.generation_config:
+            stores.write_json(directory / "generation_config.json", self.generation_config)
         if self.pooling:
             write_sentence_transformers(directory, self.pooling, self.config["hidden_size"])
 

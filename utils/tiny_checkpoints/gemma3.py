@@ -112,7 +112,7 @@ def build(variant: str, storage: str, seed: int = 0, layers: int = _LAYERS) -> B
         "pad_token": "<pad>",
         "unk_token": "<unk>",
     }
-    return Built(model, stored, description, tokenizer, tokens, "lasttoken")
+    return Built(model, stored, description, tokenizer, tokens, pooling="lasttoken")
 
 
 def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:

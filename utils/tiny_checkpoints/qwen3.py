@@ -123,15 +123,13 @@ def build(variant: str, storage: str, seed: int = 0, layers: int = 2) -> Built:
         "pad_token": "<|endoftext|>",
         "unk_token": None,
     }
-    if not embedding:
-        tokens["chat_template"] = _CHAT_TEMPLATE
-    return Built(model, stored, description, tokenizer, tokens, "lasttoken" if embedding else "")
+    if embedding:
+        return Built(model, stored, description, tokenizer, tokens, pooling="lasttoken")
+    tokens["chat_template"] = _CHAT_TEMPLATE
+    stops = [description["eos_token_id"], description["bos_token_id"]]
+    return Built(model, stored, description, tokenizer, tokens, {"do_sample": True, "eos_token_id": stops})
 
 
 def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
     """Write the folder; see ``TinyFamily`` in this package."""
-    built = build(variant, storage, seed)
-    built.write(directory)
-    if not built.pooling:
-        stops = [built.config["eos_token_id"], built.config["bos_token_id"]]
-        stores.write_json(directory / "generation_config.json", {"do_sample": True, "eos_token_id": stops})
+    build(variant, storage, seed).write(directory)
