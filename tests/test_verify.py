@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``python -m utils.verify``: passes for every family and storage kind, and fails, by the right check, on each mutation."""
+"""``python -m utils.verify``: passes for every family and storage kind, and each mutation fails by the right check."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from utils.verify.stored import TorchCheckpoint
 from utils.verify.weights import GgufFile, check_weights
 from utils.weight_encodings import ENCODINGS
 
-QUICK = ["--context", "64", "--chunks", "2", "-t", "2"]
+QUICK = ["--context", "64", "--chunks", "2", "-t", "1"]
 GROUPED = "grouped-f16"
 # What the converter refuses, and with which words.
 REFUSED: dict[tuple[str, str], str] = {}
@@ -62,7 +63,7 @@ def full_cases() -> list[Case]:
         for i, variant in enumerate(family.VARIANTS):
             storage = kinds[i % len(kinds)]
             outtype = "q2_0" if storage == GROUPED else ("i2_s", "i2_s", "q2_0")[i % 3]
-            cases.append(Case(family.FAMILY, variant, storage, outtype, ("f16", "q6_k")[i % 2]))
+            cases.append(Case(family.FAMILY, variant, storage, outtype, ("f16", "q8_0")[i % 2]))
     return cases
 
 
@@ -113,14 +114,6 @@ def test_every_storage_kind_has_the_weights_of_its_checkpoint(case: Case, tmp_pa
     assert check.status == PASSED and check.values["ternary"] > 0, check.measured
 
 
-@pytest.mark.parametrize("outtype", [name for name in ENCODINGS if name != "i2_s"])
-def test_every_encoding_is_read_by_a_reader_of_its_own(outtype: str, tmp_path: Path) -> None:
-    case = Case("bitnet", "BitNet-b1.58-2B-4T", "packed-autobitlinear", outtype, "q8_0")
-    directory, gguf = case.make(tmp_path)
-    check = check_weights(TorchCheckpoint(directory), GgufFile(gguf))
-    assert check.status == PASSED and check.values["worst_lost"] > 0, check.measured
-
-
 @dataclass
 class Proof:
     """A converted model that passes, and what to compare changed copies of its file with."""
@@ -144,8 +137,8 @@ class Proof:
         return check.status, check.measured
 
     def layers(self, file: GgufFile, folder: Path) -> list[str]:
-        with engine.hidden_server(file.path, 2, 64) as server:
-            checks = layers.check_layers(self.reference, file, self.sequences, server, folder, 2)
+        with engine.hidden_server(file.path, 1, 64) as server:
+            checks = layers.check_layers(self.reference, file, self.sequences, server, folder, 1)
         return [check.status for check in checks]
 
 
@@ -158,6 +151,14 @@ def proof(engine_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Proof:
     return Proof(directory, gguf, reference, [ids[16 * i : 16 * i + 16] for i in range(8)])
 
 
+@pytest.mark.parametrize("outtype", [name for name in ENCODINGS if name != "i2_s"])
+def test_every_encoding_is_read_by_a_reader_of_its_own(outtype: str, proof: Proof, tmp_path: Path) -> None:
+    gguf = tmp_path / "model.gguf"
+    convert(proof.directory, gguf, Options(ENCODINGS[outtype], "q8_0"), progress=False)
+    check = check_weights(TorchCheckpoint(proof.directory), GgufFile(gguf))
+    assert check.status == PASSED and check.values["worst_lost"] > 0, check.measured
+
+
 def flip_weight(data: bytearray, header: Any) -> None:
     """One weight of two million: another of -1, 0, +1."""
     place = header.tensors["blk.1.ffn_up.weight"].offset + 4321
@@ -165,8 +166,9 @@ def flip_weight(data: bytearray, header: Any) -> None:
     data[place] += 16 if code < 2 else -16
 
 
-def scale_up(data: bytearray, header: Any) -> None:
-    entry = header.tensors["blk.0.attn_v.weight"]
+def scale_up(data: bytearray, header: Any, block: int = 0) -> None:
+    # Not one whose output a norm rescales: there the scale is lost anyway.
+    entry = header.tensors[f"blk.{block}.attn_output.weight"]
     place = entry.offset + entry.nbytes - 32
     (scale,) = struct.unpack_from("<f", data, place)
     struct.pack_into("<f", data, place, scale * 1.01)
@@ -192,7 +194,11 @@ def replace(old: bytes, new: bytes) -> Callable[[bytearray, Any], None]:
 
 @pytest.mark.parametrize(
     ("change", "tensor"),
-    [(flip_weight, "blk.1.ffn_up.weight"), (scale_up, "blk.0.attn_v.weight"), (swap_tensors, "blk.0.attn_k.weight")],
+    [
+        (flip_weight, "blk.1.ffn_up.weight"),
+        (scale_up, "blk.0.attn_output.weight"),
+        (swap_tensors, "blk.0.attn_k.weight"),
+    ],
 )
 def test_weights_notice(change: Callable[[bytearray, Any], None], tensor: str, proof: Proof, tmp_path: Path) -> None:
     file = proof.changed(tmp_path, change)
@@ -205,7 +211,7 @@ def test_weights_notice(change: Callable[[bytearray, Any], None], tensor: str, p
 def test_layers_notice_where_it_starts(proof: Proof, tmp_path: Path) -> None:
     assert proof.layers(GgufFile(proof.gguf), tmp_path) == [PASSED, PASSED]
     assert proof.layers(proof.changed(tmp_path, scale_up), tmp_path) == [FAILED, FAILED]
-    assert proof.layers(proof.changed(tmp_path, flip_weight), tmp_path) == [PASSED, FAILED]
+    assert proof.layers(proof.changed(tmp_path, partial(scale_up, block=1)), tmp_path) == [PASSED, FAILED]
 
 
 def test_hyperparameters_are_noticed_by_the_layers_only(proof: Proof, tmp_path: Path) -> None:
@@ -217,7 +223,7 @@ def test_hyperparameters_are_noticed_by_the_layers_only(proof: Proof, tmp_path: 
 
 def test_texts_notice(proof: Proof, tmp_path: Path) -> None:
     file = proof.changed(tmp_path, replace(b"llama-bpe", b"starcoder"), replace(b"'Assistant: '", b"'assistant: '"))
-    with engine.hidden_server(file.path, 2, 64) as server:
+    with engine.hidden_server(file.path, 1, 64) as server:
         tokens = texts.check_tokens(texts.load_tokenizer(proof.directory), server)
         template = texts.check_template(proof.directory, file, server)
     assert proof.weights(file)[0] == PASSED
@@ -272,7 +278,7 @@ def test_another_answer_fails(
     monkeypatch.setattr(golden, "TRANSCRIPTS", tmp_path / "golden.json")
     with Server(story_gguf, 2, slots=1) as server:
         check = golden.check_transcripts(server)
-    assert check.status == FAILED and recorded[3]["prompt"][-10:] in check.measured
+    assert check.status == FAILED and recorded[3]["answer"] in check.measured
 
 
 def test_without_torch_the_answers_are_still_checked(

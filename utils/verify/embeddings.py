@@ -53,9 +53,9 @@ def check_embeddings(
         return left_out("embeddings", "not an embedding model")
     pooling = pooling_of(directory)
     ids = [tokenizer.encode(sentence).ids for sentence in SENTENCES]
-    wanted = _vectors([states[-1] for states in reference.hidden(ids)], pooling)
+    wanted = _vectors([reference.hidden([row])[-1][0] for row in ids], pooling)
     with reference.in_float32():
-        rounded = _vectors([states[-1] for states in reference.hidden(ids)], pooling)
+        rounded = _vectors([reference.hidden([row])[-1][0] for row in ids], pooling)
     with Server(file.path, threads, ("--embedding",), slots=1) as server:
         answer = server.post("/v1/embeddings", {"input": list(SENTENCES)})
     found = np.array([row["embedding"] for row in answer["data"]], dtype=np.float64)

@@ -18,7 +18,7 @@ from utils.cli import EXIT_OK, atomic_output, run_main
 from utils.engine_server import Server
 from utils.host import BUNDLED_MODEL, DEMO_PROMPT, gguf_path
 from utils.train.story import held_out_questions
-from utils.train.tokenizer import EOS
+from utils.train.tokenizer import EOS, special_id
 from utils.verify.report import Check, judged
 
 TRANSCRIPTS = Path(__file__).resolve().parent / "data" / "golden.json"
@@ -61,8 +61,9 @@ def _record() -> list[dict[str, Any]]:
     prompts = [DEMO_PROMPT.replace("\\n", "\n"), *_STRANGE]
     prompts += [story.text + question.prompt for story, question in asked]
     recorded = []
+    stop = special_id(tokenizer, EOS)
     for prompt in prompts:
-        tokens = reference.greedy(tokenizer.encode(prompt).ids, MOST_TOKENS, {tokenizer.token_to_id(EOS)})
+        tokens = reference.greedy(tokenizer.encode(prompt).ids, MOST_TOKENS, {stop})
         recorded.append({"prompt": prompt, "tokens": tokens, "answer": tokenizer.decode(tokens)})
     return recorded
 

@@ -61,10 +61,10 @@ def chosen_blocks(count: int) -> list[int]:
     return [*powers, count]
 
 
-def errors(found: Sequence[Floats], wanted: Sequence[Floats]) -> Floats:
-    """|found - wanted| / |wanted| of every token."""
-    parts = [np.linalg.norm(a - b, axis=-1) / np.linalg.norm(b, axis=-1) for a, b in zip(found, wanted, strict=True)]
-    return np.concatenate(parts)
+def errors(found: Floats, wanted: Floats) -> Floats:
+    """|found - wanted| / |wanted| of every token of [sequences, length, hidden]."""
+    lengths = np.linalg.norm(wanted, axis=-1)
+    return np.asarray(np.linalg.norm(found - wanted, axis=-1) / lengths).reshape(-1)
 
 
 def check_layers(
@@ -91,10 +91,10 @@ def check_layers(
             with engine.hidden_server(cut, threads, len(sequences[0])) as server:
                 found = engine.hidden(server, sequences)
             cut.unlink()
-        here = [states[blocks - 1] for states in wanted]
-        error = errors(found, here)
-        noise = errors([states[blocks - 1] for states in rounded], here)
-        without = float(np.median(errors([states[blocks - 1] for states in plain], here)))
+        here = wanted[blocks - 1]
+        error = errors(np.stack(found), here)
+        noise = errors(rounded[blocks - 1], here)
+        without = float(np.median(errors(plain[blocks - 1], here)))
         checks.append(_judge(blocks, error, noise, without))
     return checks
 

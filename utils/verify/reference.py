@@ -21,9 +21,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from utils.cli import UserError
+from utils.gguf_types import GGMLQuantizationType as Type
 from utils.verify.names import file_name
 from utils.verify.stored import TorchCheckpoint, Weight
-from utils.verify.weights import EXACT, I2_S, TERNARY_TYPES, GgufFile, Type
+from utils.verify.weights import EXACT, I2_S, TERNARY_TYPES, GgufFile
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,9 +42,9 @@ def round_to_int8(x: Tensor, group: int) -> Tensor:
 
     r = 127 / max(max|x|, 1e-5), clamp(round(x r), -128, 127) / r.
     """
-    groups = x.unflatten(-1, (-1, group))
+    groups = x.reshape(*x.shape[:-1], -1, group)
     factor = 127 / groups.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
-    return ((groups * factor).round().clamp(-128, 127) / factor).flatten(-2)
+    return ((groups * factor).round().clamp(-128, 127) / factor).reshape(x.shape)
 
 
 def as_kernels_read(x: Tensor, kind: Type) -> Tensor:
@@ -132,19 +133,16 @@ class Reference:
         return self.model.model if self.has_head else self.model
 
     @torch.no_grad()
-    def hidden(self, ids: Sequence[Sequence[int]]) -> list[list[Floats]]:
-        """For each sequence: after each block the hidden states, normed by the model's last norm, [length, hidden]."""
-        found = []
-        for row in ids:
-            states: list[Tensor] = []
-            hooks = [block.register_forward_hook(_keep(states)) for block in self.decoder.layers]
-            try:
-                self.decoder(torch.tensor([list(row)]), use_cache=False)
-            finally:
-                for hook in hooks:
-                    hook.remove()
-            found.append([self.decoder.norm(state)[0].double().numpy() for state in states])
-        return found
+    def hidden(self, ids: Sequence[Sequence[int]]) -> list[Floats]:
+        """After each block the hidden states, normed by the model's last norm: [sequences, length, hidden]."""
+        states: list[Tensor] = []
+        hooks = [block.register_forward_hook(_keep(states)) for block in self.decoder.layers]
+        try:
+            self.decoder(torch.tensor([list(row) for row in ids]), use_cache=False)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [self.decoder.norm(state).double().numpy() for state in states]
 
     @torch.no_grad()
     def logprobs(self, tokens: npt.NDArray[np.int64], places: slice) -> Floats:
@@ -216,7 +214,7 @@ def build(checkpoint: TorchCheckpoint, file: GgufFile, activations: str = "auto"
     encoder = bool(file.field(f"{file.architecture}.pooling_type"))
     try:
         with no_init_weights():
-            make = AutoModel if encoder else AutoModelForCausalLM
+            make: Any = AutoModel if encoder else AutoModelForCausalLM
             model = make.from_config(config, attn_implementation="eager").eval()
     except ValueError as error:
         reason = str(error).splitlines()[0]

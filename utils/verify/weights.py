@@ -194,7 +194,7 @@ def _rope_factors(config: Mapping[str, Any]) -> Floats:
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    scaled = LlamaConfig(**{key: value for key, value in config.items() if key != "quantization_config"})
+    scaled: Any = LlamaConfig(**{key: value for key, value in config.items() if key != "quantization_config"})
     frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](scaled)
     size = 2 * len(frequencies)
     base = scaled.rope_parameters["rope_theta"]
