@@ -28,7 +28,7 @@ from utils.gguf_types import GGUFWriter
 from utils.tiny_checkpoints.sentencepiece_vocabulary import SPACE, Spm, llama2_tokenizer, model_file, read_spm
 from utils.tiny_checkpoints.vocabularies import read_bpe
 
-# Scripts, combining marks, emoji with joiners and modifiers, long spaces, control characters, digits of several scripts,
+# Scripts, combining marks, emoji with joiners and modifiers, long spaces, control characters, digits of many scripts,
 # contractions in both cases, byte-order mark, private use, text that looks like special and byte tokens.
 NASTY = [
     TEXT,
@@ -38,10 +38,14 @@ NASTY = [
     "\n\n\n\t\t \r\n \n x\r",
     "I'LL don'T WE'VE he's 'tis ''s",
     "1 12 123 1234 12345678901 1,234.56 3.14e-10 \u0661\u0662\u0663\u0664 \u00bd \u2167 \u4e09\u5341",
-    "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440! \u0393\u03b5\u03b9\u03ac \u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627 \u0928\u092e\u0938\u094d\u0924\u0947 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
-    "\u6771\u4eac\u90fd\u3001\u4e2d\u6587\u5b57\u7b26 \ud55c\uad6d\uc5b4 \u3072\u3089\u304c\u306a\u30ab\u30bf\u30ab\u30ca",
+    "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440! \u0393\u03b5\u03b9\u03ac",
+    "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627",
+    "\u0928\u092e\u0938\u094d\u0924\u0947 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35",
+    "\u6771\u4eac\u90fd\u3001\u4e2d\u6587\u5b57\u7b26 \ud55c\uad6d\uc5b4",
+    "\u3072\u3089\u304c\u306a\u30ab\u30bf\u30ab\u30ca",
     "e\u0301a\u0308o\u0302 \u00e9 Z\u0351\u036b\u0343\u036a\u0302\u036bA\u0300\u0301L\u0302G\u0303O\u0304",
-    "\U0001f642\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466\U0001f44d\U0001f3fd\U0001f1eb\U0001f1f7 \u2764\ufe0f \u2122 \u00a35 \u20ac7 \u00a5",
+    "\U0001f642\U0001f468\u200d\U0001f469\u200d\U0001f467\u200d\U0001f466",
+    "\U0001f44d\U0001f3fd\U0001f1eb\U0001f1f7 \u2764\ufe0f \u2122 \u00a35 \u20ac7 \u00a5",
     "\u00a0\u2003\u3000\u200b\ufeff\u2028\u2029\u0085x",
     "\x00\x01\x07\x1b[31m\x7f",
     "\U000f0000\ue000\U0010ffff \ufffd",
@@ -52,9 +56,10 @@ NASTY = [
     "CamelCaseString SCREAMING_SNAKE mixed123Numbers \u00c9cole \u00e9COLE \u0391\u0392\u0393\u03b1\u03b2\u03b3",
 ]
 TEXTS = st.lists(
-    st.sampled_from(NASTY + [" ", "  ", "\n", "'", "1", "a", "\u0301", "\u4e09"]) | st.text(max_size=12), max_size=6
+    st.sampled_from([*NASTY, " ", "  ", "\n", "'", "1", "a", "\u0301", "\u4e09"]) | st.text(max_size=12), max_size=6
 ).map("".join)
 
+Edit = Callable[[dict[str, Any]], Any]
 Loaded = Callable[[Tokenizer], tuple[EngineVocabulary, Vocabulary]]
 
 
@@ -183,13 +188,17 @@ def test_sentencepiece_model_file(llama2: Spm, engine_bin: Path, tmp_path: Path)
 
 
 def test_gemma_style(llama2: Spm, load: Loaded) -> None:
-    """No space in front, and runs of newlines that are tokens of their own."""
-    tokenizer = llama2_tokenizer(llama2, ["\n\n", "\n\n\n", "<start_of_image>"])
+    """No space in front; runs of newlines and of spaces that are tokens of their own, all with score 0."""
+    runs = [SPACE * length for length in range(2, 12) if SPACE * length not in llama2.tokens]
+    runs += ["\n" * length for length in range(2, 6)]
+    kinds = [*llama2.types, *[int(gguf.TokenType.USER_DEFINED)] * len(runs)]
+    gemma = Spm([*llama2.tokens, *runs], [*llama2.scores, *[0.0] * len(runs)], kinds)
+    tokenizer = llama2_tokenizer(gemma, [run for run in runs if "\n" in run] + ["<start_of_image>"])
     tokenizer.normalizer = normalizers.Replace(" ", SPACE)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     engine, vocabulary = load(tokenizer)
     assert vocabulary.pieces and not vocabulary.pieces.space_prefix
-    compare(engine, tokenizer)
+    compare(engine, tokenizer, [*NASTY, *(" " * length + "x" + "\n" * length for length in range(1, 40))])
     engine.close()
 
 
@@ -240,7 +249,7 @@ def trained_over_characters() -> Tokenizer:
     return tokenizer
 
 
-def change(tokenizer: Tokenizer, path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+def change(tokenizer: Tokenizer, path: Path, edit: Edit) -> None:
     description = json.loads(tokenizer.to_str())
     edit(description)
     path.write_text(json.dumps(description))
@@ -257,9 +266,7 @@ def change(tokenizer: Tokenizer, path: Path, edit: Callable[[dict[str, Any]], An
         (lambda d: d.update(pre_tokenizer={"type": "Whitespace"}), "prepares text in a way that the engine does not"),
     ],
 )
-def test_sentencepiece_refusals(
-    edit: Callable[[dict[str, Any]], Any], message: str, llama2: Spm, tmp_path: Path
-) -> None:
+def test_sentencepiece_refusals(edit: Edit, message: str, llama2: Spm, tmp_path: Path) -> None:
     change(llama2_tokenizer(llama2), tmp_path / "tokenizer.json", edit)
     with pytest.raises(UserError, match=message):
         load_tokenizer(tmp_path, {"eos_token_id": 2}, 40_000)

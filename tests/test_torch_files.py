@@ -110,9 +110,7 @@ def test_forms_that_are_not_read(pickled: Path, capsys: pytest.CaptureFixture[st
     save(pickled, {**state, Q_PROJ: torch.zeros(128, 32, dtype=torch.uint8).T})
     assert f"{Q_PROJ}: is a view with other strides" in refusal(capsys, pickled)
     save(pickled, {**state, Q_PROJ: torch.zeros(128, 128, dtype=torch.int64)})
-    assert f"{Q_PROJ}: stored as torch.int64 in pytorch_model.bin; expected one of torch.float32" in refusal(
-        capsys, pickled
-    )
+    assert f"{Q_PROJ}: stored as torch.int64 in pytorch_model.bin; expected one of torch" in refusal(capsys, pickled)
 
 
 def test_compressed_archive(pickled: Path, capsys: pytest.CaptureFixture[str]) -> None:

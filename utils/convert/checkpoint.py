@@ -103,7 +103,8 @@ def _open_file(path: Path) -> Iterator[StoredTensor]:
     if not path.is_file():
         raise UserError(f"{path.parent}: {path.name} is missing; download the checkpoint again")
     if path.suffix == ".bin":
-        yield from (StoredTensor(name, path, *where) for name, *where in torch_tensors(path))
+        for name, offset, dtype, shape in torch_tensors(path):
+            yield StoredTensor(name, path, offset, dtype, shape)
         return
     try:
         with safe_open(path, framework="numpy"):  # the package's own checks: header, overlaps, length of the file

@@ -2,7 +2,7 @@
 """How a byte-level BPE tokenizer.json splits text -> the engine's name for the same splits (``tokenizer.ggml.pre``).
 
 The engine has its splits built in, by name (llama-vocab.cpp). Here are those whose function was compared with the
-tokenizers package's on whole vocabularies (tests/test_tokenizers.py); a chain that is not here is refused, since a guess
+tokenizers package's on real vocabularies (tests/test_tokenizers.py); a chain that is not here is refused, as a guess
 would change tokens. Left out on purpose: "gpt-4o" and "tekken", whose expressions the engine only has for ASCII: it
 takes "a" + U+00C9 for one piece where tokenizer.json makes two.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from utils.cli import UserError
 
-BYTE_LEVEL = "ByteLevel with its own expression"
+BYTE_LEVEL = "ByteLevel with its own expression"  # which is GPT-2's
 DIGITS = "Digits one by one"
 DIGIT_RUNS = "Digits in runs"
 PUNCTUATION_RUNS = "Punctuation in runs"
@@ -26,9 +26,9 @@ QWEN_3_5 = (
     CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 # Falcon's digit steps run on bytes turned into letters, so they also cut inside letters whose bytes look like digits
-# (Cyrillic U+043C). The engine does not, which is the same for a vocabulary that was trained so: no token crosses a cut.
+# (Cyrillic U+043C). The engine does not, which is the same for a vocabulary trained so: no token crosses a cut.
 FALCON = (PUNCTUATION_RUNS, BYTE_LEVEL, DIGIT_RUNS, "[0-9][0-9][0-9]")
-# (the chain, whether a word that is a token needs no merges) -> the engine's name. ByteLevel's own expression is GPT-2's.
+# (the chain, whether a word that is a token needs no merges) -> the engine's name.
 PRE_TOKENIZERS: dict[tuple[tuple[str, ...], bool], str] = {
     ((BYTE_LEVEL,), False): "gpt-2",
     ((LLAMA_3,), True): "llama-bpe",

@@ -30,6 +30,7 @@ FIRST_NOTE = (
 )
 # Field numbers of SentencePiece's model file (sentencepiece_model.proto), and the number of its BPE type.
 PIECES, TRAINER, NORMALIZER = 1, 2, 3
+PIECE_TEXT, PIECE_SCORE, PIECE_TYPE = 1, 2, 3
 MODEL_TYPE, BPE = 3, 2
 CHARS_MAP, DUMMY_PREFIX, EXTRA_SPACES = 2, 3, 4
 
@@ -103,7 +104,10 @@ def _space_prefix(path: Path, description: Mapping[str, Any]) -> tuple[bool, lis
 
 
 def _ranks(path: Path, model: Mapping[str, Any], normal: set[str]) -> dict[str, int]:
-    """Token -> its place among the tokens that merges make.
+    """Token -> its place among the tokens that merges make, the first one where its merges are apart.
+
+    They may be apart for added tokens, which are found before any merge, and for runs of one character (Gemma's spaces),
+    which grow from the left by one in whatever order the lengths stand.
 
     Raises:
         UserError: the merges are no order of tokens; names one that is missing or out of place.
@@ -115,9 +119,10 @@ def _ranks(path: Path, model: Mapping[str, Any], normal: set[str]) -> dict[str, 
         left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
         if left + right != last:
             last = left + right
-            if last in ranks:
+            if last not in ranks:
+                ranks[last] = len(ranks)
+            elif last in normal and len(set(last)) > 1:
                 raise UserError(f"{path}: the merges that make {last!r} are apart, which the engine cannot follow")
-            ranks[last] = len(ranks)
     for token in normal:
         for i in range(1, len(token)):
             left, right = token[:i], token[i:]
@@ -137,18 +142,20 @@ def from_model(path: Path) -> Pieces:
         UserError: the file is broken, not BPE, or normalises text; says which.
     """
     try:
-        pieces, trainer, normalizer = [], {}, {}
+        pieces: list[dict[int, Any]] = []
+        trainer: dict[int, Any] = {}
+        normalizer: dict[int, Any] = {}
         for number, value in _fields(path.read_bytes()):
-            if number == PIECES and isinstance(value, bytes):
+            if number == PIECES:
                 pieces.append(dict(_fields(value)))
-            elif number == TRAINER and isinstance(value, bytes):
+            elif number == TRAINER:
                 trainer = dict(_fields(value))
-            elif number == NORMALIZER and isinstance(value, bytes):
+            elif number == NORMALIZER:
                 normalizer = dict(_fields(value))
-        tokens = [bytes(piece[1]).decode("utf-8") for piece in pieces]  # type: ignore[arg-type]
-        scores = [struct.unpack("<f", bytes(piece.get(2, bytes(4))))[0] for piece in pieces]  # type: ignore[arg-type]
-        types = [TokenType(piece.get(3, 1)) for piece in pieces]
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        tokens = [piece[PIECE_TEXT].decode("utf-8") for piece in pieces]
+        scores = [struct.unpack("<f", piece.get(PIECE_SCORE, bytes(4)))[0] for piece in pieces]
+        types = [TokenType(piece.get(PIECE_TYPE, TokenType.NORMAL)) for piece in pieces]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, struct.error) as error:
         raise UserError(f"{path}: not a whole SentencePiece model ({error}); download it again") from None
     if not pieces or trainer.get(MODEL_TYPE, 1) != BPE:
         raise UserError(f"{path}: is no BPE model; only SentencePiece's BPE is supported")
@@ -159,7 +166,7 @@ def from_model(path: Path) -> Pieces:
     return Pieces(tokens, scores, types, bool(normalizer.get(DUMMY_PREFIX, 1)), [])
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """(field number, value) of a protobuf message: numbers as int, everything else as bytes.
 
     Raises:

@@ -56,7 +56,8 @@ class Declared:
         weight_bits, input_bits = config.get("weight_bits"), config.get("input_bits", 8)
         if weight_bits is not None and (weight_bits, input_bits) != (1, 8):
             raise UserError(
-                f"config.json: weight_bits {weight_bits} and input_bits {input_bits}; the ternary kernels compute 1 and 8"
+                f"config.json: weight_bits {weight_bits} and input_bits {input_bits}; "
+                "the ternary kernels compute 1 and 8"
             )
         method = declared.get("quant_method", "bitnet")
         linear_class = declared.get("linear_class", "bitlinear")

@@ -90,10 +90,10 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) 
     template = _chat_template(directory, special)
     path = directory / "tokenizer.json"
     if not path.is_file() and (directory / "tokenizer.model").is_file():
-        pieces = _with_added(directory, spm.from_model(directory / "tokenizer.model"))
-        tokens, types = _padded(directory / "tokenizer.model", pieces.tokens, pieces.types, vocab_size)
+        model = _with_added(directory, spm.from_model(directory / "tokenizer.model"))
+        tokens, types = _padded(directory / "tokenizer.model", model.tokens, model.types, vocab_size)
         adds = _adds(directory, {"bos": True, "eos": False})
-        return Vocabulary("default", tokens, types, pieces, special, adds, stops, template, pieces.notes)
+        return Vocabulary("default", tokens, types, model, special, adds, stops, template, model.notes)
     description = read_json(path)
     if (description.get("model") or {}).get("type") != "BPE":
         raise UserError(f"{path}: is a {(description.get('model') or {}).get('type')} tokenizer; only BPE is supported")

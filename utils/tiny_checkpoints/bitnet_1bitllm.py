@@ -59,7 +59,7 @@ def build(variant: str, storage: str, seed: int = 0) -> tuple[BitNetForCausalLM,
     description["pad_token_id"] = description["vocab_size"] - 2
     torch.manual_seed(seed)
     keys = {key: value for key, value in description.items() if key not in {"model_type", "architectures"}}
-    model = BitNetForCausalLM(BitNetConfig(**keys, attn_implementation="eager")).double().eval()
+    model = BitNetForCausalLM(BitNetConfig(**keys)).double()
     stored = stores.store_model(model, "master-f32")
     for name in list(stored.tensors):
         renamed = name

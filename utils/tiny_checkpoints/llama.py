@@ -29,6 +29,8 @@ VARIANTS = (
 )
 
 _NORMAL_TOKENS = 3840
+# Twice the models' own: at tiny width attention would be nearly uniform, and say nothing about positions.
+_SPREAD = 0.04
 _MAX_POSITIONS = 512
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}\n{% endfor %}"
@@ -131,11 +133,11 @@ def build(variant: str, storage: str, seed: int = 0) -> tuple[LlamaForCausalLM, 
     description = configuration(variant, storage, llama3_tokenizer(_NORMAL_TOKENS))
     torch.manual_seed(seed)
     keys = {key: value for key, value in description.items() if key != "quantization_config"}
-    model = LlamaForCausalLM(LlamaConfig(**keys, attn_implementation="eager")).double().eval()
+    model = LlamaForCausalLM(LlamaConfig(**{**keys, "initializer_range": _SPREAD})).double()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):  # transformers starts them at 0
-                parameter.copy_(torch.randn_like(parameter) * 0.5)
+                parameter.copy_(torch.randn_like(parameter) * _SPREAD)
     stored = stores.store_model(model, storage)
     return model, stored, description
 

@@ -17,6 +17,8 @@ STORAGE = stores.KINDS
 VARIANTS = ("Qwen2.5-0.5B-onebitllms",)
 
 _NORMAL_TOKENS = 3840
+# Twice the models' own: at tiny width attention would be nearly uniform, and say nothing about positions.
+_SPREAD = 0.04
 
 
 def build(variant: str, storage: str, seed: int = 0) -> tuple[Qwen2ForCausalLM, stores.Stored, dict[str, Any]]:
@@ -49,11 +51,11 @@ def build(variant: str, storage: str, seed: int = 0) -> tuple[Qwen2ForCausalLM, 
         "vocab_size": tokenizer.get_vocab_size(),
     }
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM(Qwen2Config(**description, attn_implementation="eager")).double().eval()
+    model = Qwen2ForCausalLM(Qwen2Config(**{**description, "initializer_range": _SPREAD})).double()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):  # transformers starts them at 0
-                parameter.copy_(torch.randn_like(parameter) * 0.5)
+                parameter.copy_(torch.randn_like(parameter) * _SPREAD)
     stored = stores.store_model(model, storage)
     declared = stores.quantization_config(storage)
     return model, stored, {**description, **({"quantization_config": declared} if declared else {})}

@@ -28,15 +28,13 @@ class Spm:
     types: list[int]
 
     def merges(self) -> list[tuple[str, str]]:
-        """Every pair of tokens that together are a token, by the score of that one: what tokenizer.json lists."""
-        ids = {text: i for i, text in enumerate(self.tokens)}
-        found = []
-        for i, text in enumerate(self.tokens):
-            if self.types[i] == TokenType.NORMAL:
+        """Every pair of tokens that together are a token, best score first, then by length: as transformers lists."""
+        known, found = set(self.tokens), []
+        for text, score, kind in zip(self.tokens, self.scores, self.types, strict=True):
+            if kind in {TokenType.NORMAL, TokenType.USER_DEFINED}:
                 pairs = ((text[:cut], text[cut:]) for cut in range(1, len(text)))
-                known = sorted((ids[a], ids[b]) for a, b in pairs if a in ids and b in ids)
-                found += [(-self.scores[i], i, *pair) for pair in known]
-        return [(self.tokens[a], self.tokens[b]) for _, _, a, b in sorted(found)]
+                found += [(-score, -len(a), -len(b), a, b) for a, b in pairs if a in known and b in known]
+        return [pair[3:] for pair in sorted(found, key=lambda pair: pair[:3])]
 
 
 @cache

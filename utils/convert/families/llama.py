@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Decoders of LLaMA's shape with ternary linear layers, and no norms beside LLaMA's own two per block.
 
-Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E, and whatever transformers' BitNet integration, onebitllms or axolotl make of a
+Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E, and what transformers' BitNet integration, onebitllms or axolotl make of a
 LLaMA or Mistral model. The engine's ``llama`` graph rotates neighbouring pairs (RoPE type NORM) where transformers
 rotates halves, so the rows of q and k change places within each head.
 """

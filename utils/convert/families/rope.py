@@ -23,8 +23,8 @@ KINDS = ("default", "linear", "llama3", "yarn")
 def pair_rows(values: npt.NDArray[Value], heads: int) -> npt.NDArray[Value]:
     """Rows of ``heads`` heads, each (first half, second half) of its dimensions -> each as its rotated pairs.
 
-    Transformers rotates dimension i with i + size / 2 of a head, graphs with RoPE type NORM 2i with 2i + 1; with q's and
-    k's rows reordered alike, every product of a query and a key stays what it was.
+    Transformers rotates dimension i with i + size / 2 of a head, graphs with RoPE type NORM 2i with 2i + 1; with q's
+    and k's rows reordered alike, every product of a query and a key stays what it was.
 
     Args:
         values: [heads * size, ...].
@@ -32,7 +32,8 @@ def pair_rows(values: npt.NDArray[Value], heads: int) -> npt.NDArray[Value]:
     """
     if heads == 0:
         return values
-    return values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+    pairs = values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2)
+    return np.asarray(pairs.reshape(values.shape), dtype=values.dtype)
 
 
 def check_scaling(config: Mapping[str, Any]) -> None:
