@@ -19,7 +19,7 @@ from utils.foreign.convert import Options, convert
 from utils.foreign.decode import decode
 from utils.foreign.identify import identify
 from utils.foreign.layouts import LAYOUTS
-from utils.foreign.order import measure_order
+from utils.foreign.order import Order, measure_order
 from utils.foreign.source import Source
 from utils.foreign.tiles import Tiles, decode_tiled, read_kernel_config
 from utils.gguf_header import read_raw_header
@@ -265,6 +265,14 @@ def test_order_of_columns_is_told_from_the_norms(reference: Path, tmp_path: Path
         print(layout, {name: round(score, 1) for name, score in order.scores.items()})
         assert order.suggestion == key and order.scores[key] > 100
         assert max(score for name, score in order.scores.items() if name != key) < 30
+
+
+def test_few_matrices_suggest_nothing_by_chance() -> None:
+    """One comparison of random weights exceeds 5 in 2.5 % of cases; that is not enough to say anything."""
+    assert Order({"published": 1.0, "arm": 12.0, "rows4": 0.5}, 1).suggestion is None
+    assert Order({"published": 1.0, "arm": 12.0, "rows4": 0.5}, 32).suggestion == "arm"
+    assert Order({"published": 7.0, "arm": 12.0}, 32).suggestion is None
+    assert Order({"arm": 100.0}, 32).suggestion is None
 
 
 def test_random_weights_say_nothing_about_their_order(reference: Path, tmp_path: Path) -> None:
