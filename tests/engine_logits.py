@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,30 +12,13 @@ import torch
 from checkpoints import TEXT
 from torch import nn
 
+from utils.verify.engine import SavedLogprobs as EngineRun
+from utils.verify.engine import read_logprobs
+from utils.verify.reference import round_to_int8
+
+__all__ = ["EngineRun", "divergence", "int8_activations", "reference", "run_engine", "wrong_tops"]
+
 CONTEXT, CHUNKS = 64, 6
-
-
-@dataclass
-class EngineRun:
-    """What llama-perplexity saved: int32 tokens [chunks, context], log-probabilities [chunks, positions, vocabulary].
-
-    The positions are context / 2 ... context - 2 of each chunk.
-    """
-
-    tokens: np.ndarray
-    logprobs: np.ndarray
-
-
-def read_logprobs(path: Path) -> EngineRun:
-    """Parse the file of ``--save-all-logits`` (perplexity.cpp): per position float32 scale and minimum, then uint16."""
-    raw = path.read_bytes()
-    assert raw[:8] == b"_logits_"
-    context, vocab, chunks = np.frombuffer(raw, "<i4", 3, 8)
-    tokens = np.frombuffer(raw, "<i4", chunks * context, 20).reshape(chunks, context)
-    row = 2 * ((vocab + 1) // 2) + 4
-    words = np.frombuffer(raw, "<u2", offset=20 + 4 * tokens.size).reshape(chunks, -1, row)
-    scale, minimum = (np.ascontiguousarray(words[..., i : i + 2]).view("<f4") for i in (0, 2))
-    return EngineRun(tokens, scale.astype(np.float64) * words[..., 4 : 4 + vocab] + minimum)
 
 
 def run_engine(engine_bin: Path, gguf: Path, kv_type: str = "f32", chunks: int = CHUNKS) -> EngineRun:
@@ -56,8 +38,7 @@ class QatLinear(nn.Module):
         self.weight, self.bias = weight, bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scale = 127 / x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
-        return nn.functional.linear((x * scale).round().clamp(-128, 127) / scale, self.weight, self.bias)
+        return nn.functional.linear(round_to_int8(x, x.shape[-1]), self.weight, self.bias)
 
 
 def int8_activations(model: nn.Module, ternary: Iterable[str]) -> None:

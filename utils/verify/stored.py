@@ -119,10 +119,12 @@ class TorchCheckpoint:
         if bool(((weight == 0) | (weight.abs() == largest)).all()):
             scale = torch.where(largest == 0, 1.0, largest) * (1.0 if factor is None else factor)
             return Weight(weight.sign().to(torch.int8), float(scale), True)
+        if _ternary_by_groups(weight):
+            return Weight(weight, None, True)
         if self._master:
             inverse = 1.0 / weight.abs().mean(dtype=torch.float64).float().clamp(min=1e-5)
             return Weight((weight * inverse).round().clamp(-1, 1).to(torch.int8), float(1.0 / inverse), True)
-        return Weight(weight, None, _ternary_by_groups(weight))
+        return Weight(weight, None, False)
 
 
 def _ternary_by_groups(weight: Tensor) -> bool:
