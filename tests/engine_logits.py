@@ -39,11 +39,11 @@ def read_logprobs(path: Path) -> EngineRun:
     return EngineRun(tokens, scale.astype(np.float64) * words[..., 4 : 4 + vocab] + minimum)
 
 
-def run_engine(engine_bin: Path, gguf: Path, kv_type: str = "f32") -> EngineRun:
+def run_engine(engine_bin: Path, gguf: Path, kv_type: str = "f32", chunks: int = CHUNKS) -> EngineRun:
     text, saved = gguf.with_suffix(".txt"), gguf.with_suffix(".logits")
     text.write_text(TEXT, encoding="utf-8", newline="")
     command = [engine_bin / "llama-perplexity", "-m", gguf, "-f", text, "--save-all-logits", saved, "-t", "2"]
-    command += ["-c", CONTEXT, "-b", CONTEXT, "--chunks", CHUNKS, "-ctk", kv_type, "-ctv", kv_type, "-fa", "off"]
+    command += ["-c", CONTEXT, "-b", CONTEXT, "--chunks", chunks, "-ctk", kv_type, "-ctv", kv_type, "-fa", "off"]
     subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=120)
     return read_logprobs(saved)
 

@@ -106,8 +106,8 @@ def _space_prefix(path: Path, description: Mapping[str, Any]) -> tuple[bool, lis
 def _ranks(path: Path, model: Mapping[str, Any], normal: set[str]) -> dict[str, int]:
     """Token -> its place among the tokens that merges make, the first one where its merges are apart.
 
-    They may be apart for added tokens, which are found before any merge, and for runs of one character (Gemma's spaces),
-    which grow from the left by one in whatever order the lengths stand.
+    They may be apart for added tokens, which are found before any merge, and for runs of one character (Gemma's
+    spaces), which grow from the left by one in whatever order the lengths stand.
 
     Raises:
         UserError: the merges are no order of tokens; names one that is missing or out of place.
