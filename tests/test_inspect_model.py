@@ -182,7 +182,9 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_folders_that_are_not_right(pristine: Path, tmp_path: Path) -> None:
-    assert inspect(pristine).verdict == "is to be converted to i2_s"
+    whole = inspect(pristine)
+    assert whole.verdict == "is to be converted to i2_s"
+    assert whole.command and whole.command.endswith("--outtype i2_s --quant-embd f16")  # 128 columns: no q6_k
 
     def verdict(**changes: Any) -> str:
         folder = Path(shutil.copytree(pristine, tmp_path / "m", dirs_exist_ok=True))
