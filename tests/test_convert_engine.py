@@ -12,7 +12,6 @@ with float16 keys and values too, and a one-layer float32 model, with little beh
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
