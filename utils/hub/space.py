@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Will it fit: the files and the GGUF made from them on the disk, the model in this machine's memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.cli import UserError
+from utils.host import free_memory_bytes
+from utils.weight_encodings import ENCODINGS
+
+# The context that run_inference.py asks for by default, and a cache of f16 keys and values.
+_CONTEXT, _CACHE_BYTES = 2048, 2
+# The engine itself with its buffers for a batch of 512 tokens.
+_ENGINE_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a model needs, in bytes.
+
+    Attributes:
+        download: still to be downloaded.
+        gguf: the GGUF that is made from it; 0 if it is one already.
+        memory: to run it with the default context.
+    """
+
+    download: int
+    gguf: int
+    memory: int
+
+
+def ready_need(download: int, size: int) -> Need:
+    """What a ready-made GGUF of ``size`` bytes needs; its cache is not known before it is read."""
+    return Need(download, 0, size + _ENGINE_BYTES)
+
+
+def checkpoint_need(download: int, weights: int, config: Mapping[str, Any], encoding: str) -> Need:
+    """What a checkpoint needs when it is converted to an encoding.
+
+    Args:
+        download: bytes still to be downloaded.
+        weights: bytes of its weight files, the estimate where config.json does not give the shapes.
+        config: config.json.
+        encoding: a key of ``ENCODINGS``.
+    """
+    shapes = [config.get(key) for key in ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers")]
+    heads = config.get("num_attention_heads")
+    if not all(isinstance(value, int) and value > 0 for value in (*shapes, heads)):
+        return Need(download, weights, weights + _ENGINE_BYTES)
+    hidden, ffn, vocab, layers = (int(value) for value in shapes if value is not None)
+    head_size = config.get("head_dim") or hidden // int(str(heads))
+    queries, keys = head_size * int(str(heads)), head_size * int(config.get("num_key_value_heads") or str(heads))
+    matrices = layers * hidden * (2 * queries + 2 * keys + 3 * ffn)
+    row = ENCODINGS[encoding]
+    # Embeddings as f16, or f32 in an f32 file; --quant-embd can only make them smaller.
+    embeddings = vocab * hidden * (1 if config.get("tie_word_embeddings") else 2) * (4 if encoding == "f32" else 2)
+    gguf = matrices * row.block_bytes // row.block + embeddings
+    cache = 2 * layers * keys * _CONTEXT * _CACHE_BYTES
+    return Need(download, gguf, gguf + cache + _ENGINE_BYTES)
+
+
+def check_disk(repo: str, need: Need, folder: Path) -> None:
+    """Refuse a download that the disk has no room for.
+
+    Raises:
+        UserError: names what is needed and what is free.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    wanted = need.download + need.gguf
+    if wanted > free:
+        made = f" and about {_gb(need.gguf)} for the GGUF made from it" if need.gguf else ""
+        raise UserError(
+            f"{repo} needs {_gb(wanted)} of disk ({_gb(need.download)} to download{made}), {existing} has {_gb(free)} "
+            f"free; free {_gb(wanted - free)} or choose another folder with --model-dir"
+        )
+
+
+def memory_warning(repo: str, need: Need) -> str | None:
+    """A sentence if the model needs more memory than programs can get now."""
+    free = free_memory_bytes()
+    if free is None or need.memory <= free:
+        return None
+    return f"{repo} needs about {_gb(need.memory)} of memory to run, this machine has {_gb(free)} free: it may swap or fail"
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 50e6 else f"{count / 1e6:.1f} MB"
