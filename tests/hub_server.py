@@ -27,14 +27,14 @@ class Repo:
 
     Attributes:
         files: name -> content.
-        revisions: branch, tag or commit -> commit; all have the same files.
+        revisions: branch or tag -> commit; all have the same files.
         private: only for those with a good token.
         gated: its files only for those with access; "no access" refuses a good token, too.
         sizes: whether the listing tells sizes and hashes; some mirrors leave them out.
     """
 
     files: dict[str, bytes]
-    revisions: dict[str, str] = field(default_factory=lambda: {"main": COMMIT, COMMIT: COMMIT})
+    revisions: dict[str, str] = field(default_factory=lambda: {"main": COMMIT})
     private: bool = False
     gated: str = ""
     sizes: bool = True
@@ -53,6 +53,7 @@ class Fault:
         content: send this instead of the file.
         no_ranges: send the whole file, whatever range is asked for.
         silent_cut: with ``cut``: no length is announced, so that the client cannot see that the end is missing.
+        hang: with ``cut``: keep the connection open and say nothing more.
     """
 
     where: str
@@ -63,6 +64,7 @@ class Fault:
     content: bytes | None = None
     no_ranges: bool = False
     silent_cut: bool = False
+    hang: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,22 @@ class HubServer:
         self.token = "hf_good"
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.closing = threading.Event()
         handler = type("Handler", (_Handler,), {"hub": self})
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
-        self.url, self.storage_url = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+        ports = [server.server_port for server in self._servers]
+        # Of another name, because the client trusts every port of the Hub's own host.
+        self.url, self.storage_url = f"http://127.0.0.1:{ports[0]}", f"http://localhost:{ports[1]}"
 
     def __enter__(self) -> HubServer:
         for server in self._servers:
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.closing.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
@@ -130,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(fault.status, b"", dict(fault.headers))
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             return self._model_info(match[1], match[2] or "main")
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/(.+)", path):
+            return self._tree(match[1], match[2])
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._resolve(match[1], match[2], match[3], fault)
         if match := re.fullmatch(r"/storage/([^/]+/[^/]+)/(.+)", path):
@@ -150,10 +160,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(404 if good else 401, b"", {"X-Error-Code": "RepoNotFound"})
         elif content and repo.gated and (not good or repo.gated == "no access"):
             self._send(403 if good else 401, b"", {"X-Error-Code": "GatedRepo"})
-        elif revision not in repo.revisions:
+        elif revision not in {*repo.revisions, *repo.revisions.values()}:
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         else:
-            return repo, repo.revisions[revision]
+            return repo, repo.revisions.get(revision, revision)
         return None
 
     def _model_info(self, name: str, revision: str) -> None:
@@ -172,6 +182,13 @@ class _Handler(BaseHTTPRequestHandler):
             siblings.append(entry)
         body = json.dumps({"id": name, "sha": commit, "gated": repo.gated or False, "siblings": siblings})
         self._send(200, body.encode(), {"Content-Type": "application/json"})
+
+    def _tree(self, name: str, revision: str) -> None:
+        """What snapshot_download lists; the Hub would cut a long list into pages."""
+        if found := self._repo(name, revision, content=False):
+            files = found[0].files.items()
+            entries = [{"type": "file", "path": file, "size": len(data), "oid": git_hash(data)} for file, data in files]
+            self._send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, name: str, revision: str, file: str, fault: Fault) -> None:
         found = self._repo(name, revision, content=True)
@@ -215,7 +232,10 @@ class _Handler(BaseHTTPRequestHandler):
         cut = fault.cut if fault else None
         self.wfile.write(body[:cut])
         if cut is not None:
+            self.wfile.flush()
             self.close_connection = True
+            if fault and fault.hang:
+                self.hub.closing.wait(60)
 
     def log_message(self, format: str, *args: object) -> None:
         pass

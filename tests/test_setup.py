@@ -363,6 +363,7 @@ def test_flags_of_bitnet_keep_names_and_defaults() -> None:
         "clean": False,
         "log_dir": Path("logs"),
         "no_run": False,
+        "list_models": False,
         "test": False,
     }
     short = parse_options(["-hr", "a/b@main", "-md", "m", "-q", "tq2_0", "-ld", "l", "-p", "--quant-embd", "q6_k"])

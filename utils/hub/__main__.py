@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,6 +64,8 @@ def fetch_model(listing: Listing, folder: Path, encoding: str) -> None:
     if before and before.repo != listing.repo:
         raise UserError(f"{folder} holds {before.repo}; choose another folder for {listing.repo} with --model-dir")
     folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".head-*"):
+        shutil.rmtree(leftover)
     owned = dict(before.files) if before else {}
     files, gguf = choose(listing, folder, encoding, owned)
     progress = Progress(sum(file.size for file in files))

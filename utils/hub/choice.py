@@ -93,7 +93,8 @@ def prefers_gguf(repo: str) -> bool:
 def nothing_usable(repo: str, names: Sequence[str]) -> UserError:
     """Why a repository cannot be used, by what it holds instead."""
     gguf = sorted({encoding_in_name(name) or name for name in names if name.endswith(".gguf")})
-    folders = sorted({name.rsplit("/", 1)[0] for name in names if name.endswith((".safetensors", ".gguf")) and "/" in name})
+    weights = [name for name in names if name.endswith((".safetensors", ".gguf"))]
+    folders = sorted({name.rsplit("/", 1)[0] for name in weights if "/" in name})
     if gguf:
         holds = f"only GGUF files that are not ternary ({', '.join(gguf)}; read here: {', '.join(TERNARY)})"
     elif any(name.startswith("adapter_model") for name in names):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -38,20 +39,34 @@ def check_ready(file: RemoteFile, folder: Path) -> str:
     (kind, _), *_ = kinds.most_common(1)
     encoding = next((name for name in TERNARY if ENCODINGS[name].ggml_type == kind), None)
     if encoding is None:
-        raise UserError(f"{file.name}: its matrices are {GGMLQuantizationType(kind).name.lower()}, which is not ternary")
+        found = GGMLQuantizationType(kind).name.lower()
+        raise UserError(f"{file.name}: its matrices are {found}, which is not ternary")
     _check_sizes(file, head)
     return encoding
 
 
 def _read_head(file: RemoteFile, folder: Path) -> GgufHeader:
+    """The header, read from a file of the right length whose end is a hole until it is downloaded.
+
+    Raises:
+        UserError: not a GGUF header, whatever is read.
+    """
     for count in _HEADS:
-        path = fetch_head(file, folder, count)
-        try:
-            return read_header(path)
-        except UserError as error:
-            if count == _HEADS[-1] or count >= file.size:
-                raise UserError(str(error).replace(str(path), file.name)) from None
-    raise AssertionError("unreachable")
+        start = fetch_head(file, folder, count)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".head-") as place:
+            sparse = Path(place) / file.name
+            with start.open("rb") as source, sparse.open("wb") as target:
+                target.write(source.read(count))
+                target.truncate(file.size)
+            try:
+                head = read_header(sparse)
+            except UserError as error:
+                if count == _HEADS[-1] or count >= file.size:
+                    raise UserError(str(error).replace(str(sparse), file.name)) from None
+                continue
+        if count >= file.size or all(entry.offset <= count for entry in list(head.tensors.values())[:1]):
+            return head
+    raise UserError(f"{file.name}: its header is longer than {_HEADS[-1]} bytes, which no model's is")
 
 
 def _check_sizes(file: RemoteFile, head: GgufHeader) -> None:

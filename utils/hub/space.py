@@ -86,7 +86,8 @@ def memory_warning(repo: str, need: Need) -> str | None:
     free = free_memory_bytes()
     if free is None or need.memory <= free:
         return None
-    return f"{repo} needs about {_gb(need.memory)} of memory to run, this machine has {_gb(free)} free: it may swap or fail"
+    wanted = f"{repo} needs about {_gb(need.memory)} of memory to run"
+    return f"{wanted}, this machine has {_gb(free)} free: it may be slow or fail"
 
 
 def _gb(count: int) -> str:

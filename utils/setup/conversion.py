@@ -8,7 +8,7 @@ from pathlib import Path
 from utils.cli import ROOT, CommandError, UserError
 from utils.host import BUNDLED_MODEL, gguf_path
 from utils.setup.context import STAMPS, Setup, digest, files_digest, read_stamp, write_stamp
-from utils.setup.model import shown
+from utils.setup.model import ready_made, shown
 from utils.setup.progress import StepLine
 
 NAME = "conversion"
@@ -29,10 +29,11 @@ def run(setup: Setup, line: StepLine) -> str:
     """Convert unless the GGUF there was made from the same inputs by the same converter with the same options."""
     folder, options = setup.model_dir, setup.options
     assert folder is not None
+    if given := ready_made(folder, options.quant_type):
+        setup.gguf = given
+        check_gguf(given)
+        return f"{shown(given)} is given, nothing to convert"
     gguf = setup.gguf = gguf_path(folder, options.quant_type)
-    if not (folder / "config.json").is_file():
-        check_gguf(gguf)
-        return f"{shown(gguf)} is given, nothing to convert"
     inputs = sorted({path for pattern in _INPUTS for path in folder.glob(pattern)})
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in inputs]
     converter = files_digest(path for pattern in _CONVERTER for path in ROOT.glob(pattern))

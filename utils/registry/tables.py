@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The registry as tables: for the terminal (``setup_env.py --list-models``) and for README."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+
+from utils.cli import ROOT, UserError, atomic_output
+from utils.registry import Model, Registry
+
+README = ROOT / "README.md"
+BEGIN = "<!-- models: written by `python -m utils.registry` -->"
+END = "<!-- end of models -->"
+# The one model that is not on the Hub.
+_BUNDLED = (
+    '| [trit-story-3m](models/trit-story-3m) (bundled: answers "Where is X?" after a short story) | instruct '
+    "| ternary floats | i2_s, tq2_0, tq1_0, q2_0, f16, f32 | its answers are scored in the tests |"
+)
+
+
+def terminal_table(known: Registry) -> str:
+    """One line per model: name, kind, parameters, download, licence, what it can be converted to."""
+    rows = [("NAME", "KIND", "PARAMETERS", "DOWNLOAD", "LICENCE", "REPOSITORY")]
+    for model in known.models:
+        rows.append(
+            (
+                model.name,
+                model.kind or "-",
+                _count(model.parameters),
+                _size(model.download_bytes),
+                model.licence or "-",
+                model.repo,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", "- means not known here. Any other repository works, too: --hf-repo ORG/NAME"])
+
+
+def readme_table(known: Registry) -> str:
+    """README's table, between its two comments: models that share everything but their sizes are one row."""
+    lines = [BEGIN, "| model | kind | storage | outputs | verified how |", "|---|---|---|---|---|", _BUNDLED]
+    for _, group in groupby(known.models, key=lambda model: _facts(known, model)):
+        models = list(group)
+        model, family = models[0], known.families[models[0].family]
+        storage = model.storage or ", ".join(family.storage) or "-"
+        outputs = "as it is" if model.ready_made else ", ".join(known.outputs(model)) or "not yet"
+        verified = (family.verified_gguf if model.ready_made else family.verified) or "not yet"
+        lines.append(f"| {_names(models)} | {model.kind or '-'} | {storage} | {outputs} | {verified} |")
+    return "\n".join([*lines, END])
+
+
+def write_readme(known: Registry, path: Path = README, *, check: bool = False) -> bool:
+    """Bring README's table up to date; whether it was so already. ``check`` only looks.
+
+    Raises:
+        UserError: README lacks the comments that the table goes between.
+    """
+    text = path.read_text(encoding="utf-8")
+    start, end = text.find(BEGIN), text.find(END)
+    if start < 0 or end < start:
+        raise UserError(f"{path} has no lines {BEGIN} and {END}; put them where the table goes")
+    new = text[:start] + readme_table(known) + text[end + len(END) :]
+    if new != text and not check:
+        with atomic_output(path) as partial:
+            partial.write_text(new, encoding="utf-8")
+    return new == text
+
+
+def _facts(known: Registry, model: Model) -> tuple[str, str | None, str | None, tuple[str, ...]]:
+    return model.family, model.kind, model.storage, known.outputs(model)
+
+
+def _names(models: list[Model]) -> str:
+    return ", ".join(f"[{model.name}](https://huggingface.co/{model.repo})" for model in models)
+
+
+def _count(parameters: int | None) -> str:
+    return "-" if parameters is None else f"{parameters / 1e9:.2g}B"
+
+
+def _size(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e9:.3g} GB"
