@@ -238,7 +238,8 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
     (root / "requirements.txt").write_text("# nothing\n")
     (root / "CMakeLists.txt").write_text("project(fake)\n")
     (root / "src" / "ours.cpp").write_text("int ours;\n")
-    (root / "models" / "trit-story-3m" / "config.json").write_text("{}")
+    for name in ("config.json", "model.safetensors"):
+        (root / "models" / "trit-story-3m" / name).write_text("{}")
     (root / "3rdparty" / "patches" / "0001-test.patch").write_text(PATCH)
     write_lock(root, *make_sdist(index))
     shutil.copytree(index, root / "3rdparty" / "cache")

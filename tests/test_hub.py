@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from huggingface_hub import constants
 from tests.hub_server import COMMIT, Fault, HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
 from utils.cli import TritError, UserError
-from utils.hub import space
+from utils.hub import space, transfer
 from utils.hub.__main__ import main
 from utils.hub.manifest import read_manifest
 
@@ -315,6 +316,28 @@ def test_offline_with_a_shard_missing(hub: HubServer, folder: Path, monkeypatch:
         fetch(folder)
     (folder / shards[1]).touch()
     fetch(folder)
+
+
+def test_progress_lines(
+    hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(transfer, "_REPORT_S", 0.0)
+    hub.repos["org/model"].files["model.safetensors"] = bytes(8_000_000)
+    fetch(folder)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("downloaded")]
+    assert all(
+        re.fullmatch(r"downloaded [\d.]+ of [\d.]+ GB, [\d.]+ MB/s, about [\d.:]+( s)? left", line) for line in lines
+    )
+    assert any(line.startswith("downloaded 0.01 of 0.01 GB") for line in lines), lines
+
+
+def test_a_damaged_file_in_the_hub_s_cache_is_downloaded(hub: HubServer, folder: Path, tmp_path: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    snapshot = Path(snapshot_download("org/model", cache_dir=tmp_path / "cache"))
+    (snapshot / "model.safetensors").resolve().write_bytes(WEIGHTS[::-1])
+    fetch(folder)
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
 def test_a_disk_too_small(hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.hub_server import Fault, HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
 from utils.cli import ROOT, CommandError, TritError, UserError
-from utils.host import DEMO_PROMPT
+from utils.host import BUNDLED_MODEL, DEMO_PROMPT
 from utils.setup import answer, conversion, model
 from utils.setup.context import Setup
 from utils.setup.options import parse_options
@@ -142,15 +142,20 @@ def test_next_command_for_a_base_and_an_embedding_model(tmp_path: Path, monkeypa
         line.done("")
 
 
-def test_a_gguf_of_any_name_is_the_model_of_the_later_steps(
-    hub: HubServer, tmp_path: Path, story_gguf: Path, engine_bin: Path
+@pytest.mark.parametrize("ready", [True, False], ids=["gguf", "checkpoint"])
+def test_from_the_hub_to_an_answer(
+    hub: HubServer, tmp_path: Path, story_gguf: Path, engine_bin: Path, monkeypatch: pytest.MonkeyPatch, ready: bool
 ) -> None:
-    """From the Hub to an answer, with the bundled model's GGUF under a name of its own."""
-    hub.repos["org/story-GGUF"] = Repo({"Story-3M-I2_S.gguf": story_gguf.read_bytes(), "config.json": b"{}"})
-    setup = download(tmp_path, "org/story-GGUF")
+    """With the bundled model on the Hub: as a GGUF with a name of its own, and as a checkpoint that is converted."""
+    checkpoint = {path.name: path.read_bytes() for path in BUNDLED_MODEL.iterdir() if path.suffix != ".gguf"}
+    gguf = {"Story-3M-I2_S.gguf": story_gguf.read_bytes(), "config.json": b"{}"}
+    hub.repos["org/story"] = Repo(gguf if ready else checkpoint)
+    monkeypatch.setattr(conversion, "STAMPS", tmp_path / "stamps")
+    setup = download(tmp_path, "org/story")
     with StepLine(1, 1, conversion.NAME, conversion.DEED) as line:
         line.done(conversion.run(setup, line))
-    assert setup.gguf == tmp_path / "models" / "story-GGUF" / "Story-3M-I2_S.gguf"
+    name = "Story-3M-I2_S.gguf" if ready else "ggml-model-i2_s.gguf"
+    assert setup.gguf == tmp_path / "models" / "story" / name
     command = [sys.executable, "run_inference.py", "-m", str(setup.gguf), "-p", DEMO_PROMPT, "-n", "6", "-temp", "0"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.stdout.strip() == "Mary is in the garden.", result.stderr
@@ -175,4 +180,4 @@ def test_which_gguf_of_a_folder_is_the_model(tmp_path: Path) -> None:
         "b-00001-of-00002.gguf",
     ]
     assert names("a.gguf", "b.gguf") is None, "not for us to choose"
-    assert names("a.gguf", "config.json") is None, "a checkpoint is converted"
+    assert names("a.gguf", "config.json", "model.safetensors") is None, "a checkpoint is converted"

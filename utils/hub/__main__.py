@@ -71,8 +71,8 @@ def fetch_model(listing: Listing, folder: Path, encoding: str) -> None:
     progress = Progress(sum(file.size for file in files))
     got: dict[str, FetchedFile] = {}
     for file in files:
-        take_from_cache(listing.repo, listing.commit, file, folder)
-        got[file.name] = fetch(file, folder, progress, ours=file.name in owned)
+        cached = take_from_cache(listing.repo, listing.commit, file, folder)
+        got[file.name] = cached or fetch(file, folder, progress, ours=file.name in owned)
         Manifest(listing.repo, listing.revision, listing.commit, False, gguf, {**owned, **got}).write(folder)
     for outdated in owned.keys() - got.keys():
         (folder / outdated).unlink(missing_ok=True)

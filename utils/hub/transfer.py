@@ -25,6 +25,7 @@ from utils.cli import TritError, UserError
 from utils.hub.failures import retrying
 from utils.hub.listing import RemoteFile
 from utils.hub.manifest import FetchedFile
+from utils.setup.progress import clock
 
 _BLOCK = 1 << 20
 _REPORT_S = 1.0
@@ -53,7 +54,7 @@ class Progress:
         if fresh and now - self._shown >= _REPORT_S:
             self._shown = now
             speed = self._fresh / (now - self._start)
-            left = f", {(self.total - self._done) / speed:.0f} s left" if speed > 0 else ""
+            left = f", about {clock((self.total - self._done) / speed)} left" if speed > 0 else ""
             done, total = self._done / 1e9, self.total / 1e9
             print(f"downloaded {done:.2f} of {total:.2f} GB, {speed / 1e6:.1f} MB/s{left}", flush=True)
 
@@ -136,11 +137,16 @@ def checked(path: Path, file: RemoteFile) -> str | None:
     return sha256.hexdigest() if same else None
 
 
-def take_from_cache(repo: str, commit: str, file: RemoteFile, folder: Path) -> None:
-    """Use a file that the Hub's own cache has (from ``hf download`` or transformers) instead of downloading it."""
+def take_from_cache(repo: str, commit: str, file: RemoteFile, folder: Path) -> FetchedFile | None:
+    """Use a file that the Hub's own cache has (from ``hf download`` or transformers), if it has the right one."""
     cached = try_to_load_from_cache(repo, file.name, revision=commit)
-    if isinstance(cached, str) and not (folder / file.name).exists():
-        place_copy(Path(cached), folder / file.name)
+    if not isinstance(cached, str) or (folder / file.name).exists():
+        return None
+    place_copy(Path(cached), folder / file.name)
+    if sha256 := checked(folder / file.name, file):
+        return FetchedFile(file.size, sha256)
+    (folder / file.name).unlink()
+    return None
 
 
 def place_copy(source: Path, target: Path) -> None:

@@ -12,6 +12,7 @@ from utils.registry import Model, Registry
 README = ROOT / "README.md"
 BEGIN = "<!-- models: written by `python -m utils.registry` -->"
 END = "<!-- end of models -->"
+_NOT_YET = "not yet"
 # The one model that is not on the Hub.
 _BUNDLED = (
     '| [trit-story-3m](models/trit-story-3m) (bundled: answers "Where is X?" after a short story) | instruct '
@@ -44,10 +45,15 @@ def readme_table(known: Registry) -> str:
     for _, group in groupby(known.models, key=lambda model: _facts(known, model)):
         models = list(group)
         model, family = models[0], known.families[models[0].family]
-        storage = model.storage or ", ".join(family.storage) or "-"
-        outputs = "as it is" if model.ready_made else ", ".join(known.outputs(model)) or "not yet"
-        verified = (family.verified_gguf if model.ready_made else family.verified) or "not yet"
-        lines.append(f"| {_names(models)} | {model.kind or '-'} | {storage} | {outputs} | {verified} |")
+        verified = family.verified_gguf if model.ready_made else family.verified
+        outputs = ", ".join(known.outputs(model)) or ("as it is" if model.ready_made else _NOT_YET)
+        verified = _NOT_YET if outputs == _NOT_YET else verified or _NOT_YET
+        lines.append(f"| {_names(models)} | {model.kind or '-'} | {model.storage or '-'} | {outputs} | {verified} |")
+    for family in known.families.values():
+        if family.outputs and family.architectures:
+            names = ", ".join(f"`{name}`" for name in family.architectures)
+            made = f"{', '.join(family.storage)} | {', '.join(family.outputs)} | {family.verified or _NOT_YET}"
+            lines.append(f"| any other {names} | | {made} |")
     return "\n".join([*lines, END])
 
 

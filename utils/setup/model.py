@@ -18,6 +18,8 @@ DEED = "finding the model"
 
 # A revision is a branch, a tag, a commit or a pull request (refs/pr/1).
 _REPO = re.compile(r"([^@\s]+)(?:@([\w./-]+))?")
+# GGUF repositories may have a config.json, too: only with weights it is a checkpoint.
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
 _FIRST_PART = re.compile(r"-00001-of-\d{5}\.gguf$")
 _LATER_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
@@ -67,7 +69,7 @@ def ready_made(folder: Path, quant_type: str) -> Path | None:
 
     The name that set-up itself gives comes first, then what the Hub gave, then the only GGUF (or split one) there is.
     """
-    if (folder / "config.json").is_file():
+    if (folder / "config.json").is_file() and any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
         return None
     source = read_manifest(folder)
     if source and source.gguf and (folder / source.gguf).is_file():
