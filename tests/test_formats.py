@@ -163,6 +163,14 @@ def test_truncated_header_is_refused(small_gguf: Path, keep: int) -> None:
         read_header(small_gguf)
 
 
+def test_file_without_tensors(tmp_path: Path) -> None:
+    """A vocabulary by itself, as in the engine's tree."""
+    path = tmp_path / "vocabulary.gguf"
+    path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q1sII", 1, b"k", 4, 7))
+    header = read_header(path)
+    assert header.tensors == {} and header.metadata == {"k": 7}
+
+
 def test_truncated_data_is_refused(small_gguf: Path) -> None:
     entry = read_header(small_gguf).tensors["v"]
     small_gguf.write_bytes(small_gguf.read_bytes()[: entry.offset + 8])

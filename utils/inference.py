@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import UserError
+from utils.foreign.loadable import check_loadable
 from utils.host import BUNDLED_MODEL, gguf_path, physical_cores, python_command
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
@@ -102,7 +103,7 @@ def check_common(args: argparse.Namespace) -> None:
 
 
 def check_model(path: Path) -> None:
-    """Refuse a model file that is not there or is no GGUF.
+    """Refuse a model file that is not there, is no GGUF, or is one that the engine does not load.
 
     Raises:
         UserError: names the file and the command that makes it.
@@ -116,6 +117,7 @@ def check_model(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise UserError(f"-m {path} is not a GGUF file; convert its folder with: {setup} -md {path.parent}")
+    check_loadable(path)
 
 
 def chat_template(path: Path) -> str | None:

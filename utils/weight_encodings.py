@@ -281,6 +281,17 @@ def check_fits(encoding: Encoding, name: str, k: int) -> None:
     raise UserError(f"{name}: {k} columns, {wanted}; use --outtype {others}")
 
 
+def fallback(encoding: Encoding, k: int) -> Encoding:
+    """The encoding for a matrix with k inputs: ``encoding`` if they are whole blocks of it, else one that takes them.
+
+    In place of another encoding the matrix gets scale 1, which every encoding holds exactly, and its own scale is a
+    tensor of its own, so nothing is lost.
+    """
+    if k % encoding.block == 0:
+        return encoding
+    return ENCODINGS["q2_0" if k % ENCODINGS["q2_0"].block == 0 else "f16"]
+
+
 def check_scale(encoding: Encoding, name: str, scale: float) -> None:
     """Raise UserError, naming the tensor, if the encoding cannot hold a usable form of the scale."""
     stored = encoding.stored_scale(scale)

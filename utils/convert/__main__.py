@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Command line: ``python -m utils.convert CHECKPOINT_DIR --outtype i2_s``."""
+"""Command line: ``python -m utils.convert CHECKPOINT --outtype i2_s``, CHECKPOINT a folder or a GGUF file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import UserError, run_main
+from utils.foreign.layouts import I2_S_LAYOUTS
 from utils.weight_encodings import ENCODINGS
 
 
@@ -18,46 +19,117 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="python -m utils.convert",
-        description="Convert a Hugging Face checkpoint with ternary (1.58-bit) weights to GGUF.",
-        epilog="Example: python -m utils.convert models/BitNet-b1.58-2B-4T --outtype i2_s --quant-embd q6_k",
+        description="Convert a Hugging Face checkpoint, or a GGUF file of another engine, with ternary (1.58-bit) "
+        "weights to GGUF.",
+        epilog="Examples: python -m utils.convert models/BitNet-b1.58-2B-4T --outtype i2_s --quant-embd q6_k; "
+        "python -m utils.convert Ternary-Bonsai-8B-PQ2_0.gguf --outtype q2_0",
     )
-    parser.add_argument("model", type=Path, help="folder with config.json, tokenizer.json and safetensors files")
+    parser.add_argument(
+        "model", type=Path, help="folder with config.json, tokenizer.json and safetensors files, or a GGUF file"
+    )
     parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
-    parser.add_argument("--outfile", type=Path, help="default: <model>/ggml-model-<outtype>.gguf")
+    parser.add_argument(
+        "--outfile", type=Path, help="default: <model>/ggml-model-<outtype>.gguf; of a GGUF file <name>-<outtype>.gguf"
+    )
     parser.add_argument(
         "--quant-embd",
         nargs="?",
         const="f16",
         type=str.lower,
         choices=EMBEDDING_TYPES,
-        help="type of embedding and head (default: f16, in an f32 file f32; without a value: f16)",
+        help="type of embedding and head (default: q6_k if the hidden size is a multiple of 256, else q8_0 or f16; in "
+        "an f16 or f32 file the same as there; of a GGUF file as they are; without a value: f16)",
     )
     parser.add_argument(
         "--master-weights",
         action="store_true",
         help="ternarise float weights as master weights of BitLinear training though config.json does not say so",
     )
+    parser.add_argument(
+        "--i2-s-layout",
+        choices=list(I2_S_LAYOUTS),
+        help="of a GGUF file: what its i2_s tensors hold; arm: 64-weight blocks, of bitnet.cpp on ARM; rows4: four "
+        "rows in a byte, built without ACT_PARALLEL (default: published, unless the weights speak against it)",
+    )
+    parser.add_argument(
+        "--kernel-config",
+        type=Path,
+        metavar="FILE",
+        help="of a GGUF file with TL1 or TL2: bitnet.cpp's kernel_config.ini",
+    )
     parser.add_argument("--model-name", help="general.name of the file (default: from the folder and its model card)")
+    parser.add_argument(
+        "--source", metavar="ORG/NAME[@REV]", help="where the checkpoint is from, for the file's metadata"
+    )
+    parser.add_argument(
+        "--split-max-size",
+        metavar="N(M|G)",
+        help="several files NAME-00001-of-0000N.gguf with at most this much data each; the engine takes the first",
+    )
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, convert, say what was done."""
-    from utils.convert.embedding import default_embedding_type
     from utils.convert.pipeline import Options, convert
+    from utils.convert.writer import parse_size
 
     args = _parser().parse_args(argv)
-    embedding_type = args.quant_embd or default_embedding_type(args.outtype)
-    outfile = args.outfile or args.model / f"ggml-model-{args.outtype}.gguf"
-    if outfile.exists() and not args.force:
-        raise UserError(f"{outfile}: exists already; pass --force to replace it")
     # gguf-py warns about files and keys that a checkpoint may well lack.
     logging.getLogger("gguf").setLevel(logging.ERROR)
-    options = Options(ENCODINGS[args.outtype], embedding_type, args.master_weights, args.model_name)
+    if args.model.is_file():
+        return _from_gguf(args)
+    if args.i2_s_layout or args.kernel_config:
+        raise UserError(f"--i2-s-layout and --kernel-config are for GGUF files, {args.model} is none")
+    outfile = args.outfile or args.model / f"ggml-model-{args.outtype}.gguf"
+    options = Options(
+        ENCODINGS[args.outtype],
+        args.quant_embd,
+        master_weights=args.master_weights,
+        name=args.model_name,
+        source=args.source,
+        split_bytes=parse_size(args.split_max_size) if args.split_max_size else None,
+        force=args.force,
+    )
     report = convert(args.model, outfile, options)
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())
-    print(f"{outfile}: {report.file_bytes / 1e6:.1f} MB; {args.outtype} from {kinds}; embedding {embedding_type}")
+    size = sum(path.stat().st_size for path in report.paths)
+    files = f" in {len(report.paths)} files" if len(report.paths) > 1 else ""
+    print(
+        f"{report.paths[0]}: {size / 1e6:.1f} MB{files}; {args.outtype} from {kinds}; embedding {report.embedding_type}"
+    )
+    for note in report.notes:
+        print(f"note: {note}")
+    print(report.verified)
+    return 0
+
+
+def _outfile(args: argparse.Namespace, default: Path) -> Path:
+    """Where the new file goes; raises UserError if one is there already."""
+    outfile: Path = args.outfile or default
+    if outfile.exists() and not args.force:
+        raise UserError(f"{outfile}: exists already; pass --force to replace it")
+    return outfile
+
+
+def _from_gguf(args: argparse.Namespace) -> int:
+    """Convert a GGUF file."""
+    from utils.foreign.convert import Options, convert
+
+    for flag in ("--master-weights", "--model-name", "--source", "--split-max-size"):
+        if getattr(args, flag[2:].replace("-", "_")):
+            raise UserError(f"{flag} is for checkpoint folders, {args.model} is a file")
+    outfile = _outfile(args, args.model.with_name(f"{args.model.stem}-{args.outtype}.gguf"))
+    options = Options(ENCODINGS[args.outtype], args.quant_embd, args.i2_s_layout, args.kernel_config)
+    report = convert(args.model, outfile, options)
+    layouts = ", ".join(f"{count} {name}" for name, count in report.layouts.items())
+    sizes = f"{report.file_bytes / 1e6:.1f} MB, from {report.source_bytes / 1e6:.1f} MB"
+    print(f"{outfile}: {sizes}; {args.outtype} from {layouts}")
+    if report.deviation:
+        print(f"scales are {args.outtype}'s nearest: largest relative error {report.deviation:.2g}; values are exact")
+    for change in report.changes:
+        print(f"corrected: {change}")
     print(report.verified)
     return 0
 

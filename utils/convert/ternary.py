@@ -10,8 +10,8 @@ Kinds, by what is in the file and what ``quantization_config`` in config.json de
   change the scale. A ``weight_scale`` beside them counts as above.
 * master: full-precision weights of quantisation-aware training, ternarised by the absmean rule of "The Era of 1-bit
   LLMs: Training Tips, Code and FAQ": s = mean|w| (at least 1e-5), t = clamp(round(w / s), -1, 1), rounding half to
-  even. Only where they are declared (``quantization_mode`` "online") or the user says so; anything else would turn an
-  ordinary model into nonsense in silence.
+  even. Only where they are declared (``quantization_mode`` "online", or 1bitLLM's ``weight_bits`` 1) or the user says
+  so; anything else would turn an ordinary model into nonsense in silence.
 
 The rule is computed in float32 on the stored values, as transformers and the trainer do (both convert to float32 first,
 also for bfloat16 checkpoints). Then transformers rounds t * s to the model's dtype; here the scale stays float32.
@@ -53,6 +53,11 @@ class Declared:
             UserError: the quantisation method, class or mode is not one of BitNet's.
         """
         declared = config.get("quantization_config") or {}
+        weight_bits, input_bits = config.get("weight_bits"), config.get("input_bits", 8)
+        if weight_bits is not None and (weight_bits, input_bits) != (1, 8):
+            raise UserError(
+                f"config.json: weight_bits {weight_bits} and input_bits {input_bits}; the ternary kernels compute 1 and 8"
+            )
         method = declared.get("quant_method", "bitnet")
         linear_class = declared.get("linear_class", "bitlinear")
         mode = declared.get("quantization_mode", "offline")
@@ -65,7 +70,7 @@ class Declared:
                 f"config.json: quantization_config says {method}, {linear_class}, {mode}; "
                 "expected bitnet, bitlinear or autobitlinear, online or offline"
             )
-        return cls(divides=linear_class == "bitlinear", master=master or mode == "online")
+        return cls(divides=linear_class == "bitlinear", master=master or mode == "online" or weight_bits == 1)
 
 
 def check_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:

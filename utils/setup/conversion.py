@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from utils.cli import ROOT, CommandError, UserError
+from utils.foreign.loadable import check_loadable
 from utils.host import BUNDLED_MODEL, gguf_path
 from utils.setup.context import STAMPS, Setup, digest, files_digest, read_stamp, write_stamp
 from utils.setup.model import ready_made, shown
@@ -19,6 +20,7 @@ _INPUTS = (
     "generation_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
+    "pytorch_model*.bin*",
     "*token*",
     "chat_template*",
 )
@@ -48,6 +50,7 @@ def run(setup: Setup, line: StepLine) -> str:
         leftover.unlink()
     command: list[str | Path] = [setup.python, "-m", "utils.convert", folder, "--outfile", gguf, "--force"]
     command += ["--outtype", options.quant_type, *(["--quant-embd", options.quant_embd] if options.quant_embd else [])]
+    command += ["--source", options.hf_repo] if options.hf_repo else []
     try:
         setup.run(command, "conversion", NAME, on_line=lambda text: line.update(text[-80:]))
     except CommandError as error:
@@ -68,13 +71,14 @@ def _is_good(gguf: Path, inputs: list[Path], stamp: dict[str, str], key: str, qu
 
 
 def check_gguf(path: Path) -> None:
-    """Refuse a file that is no GGUF.
+    """Refuse a file that is no GGUF, or one that the engine does not load.
 
     Raises:
         UserError: naming it.
     """
     if _magic(path) != b"GGUF":
         raise UserError(f"{path} is not a GGUF file; download or convert it again")
+    check_loadable(path)
 
 
 def _magic(path: Path) -> bytes:

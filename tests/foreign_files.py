@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: MIT
+"""Writers of foreign GGUF files for the tests: plain loops from the formats' descriptions, no code of the decoders.
+
+``rows`` is a matrix as lists of codes t + 1 (0, 1, 2; for the two-bit formats also 3), row by row.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.foreign.source import Source
+from utils.gguf_header import RawHeader, read_raw_header
+
+Rows = Sequence[Sequence[int]]
+
+
+def f16(value: float) -> bytes:
+    return struct.pack("<e", value)
+
+
+def i2_s(rows: Rows, scale: float, width: int = 32) -> bytes:
+    out = bytearray()
+    for c in rows:
+        for b in range(0, len(c), 4 * width):
+            for p in range(b, b + width):
+                out.append(c[p] << 6 | c[p + width] << 4 | c[p + 2 * width] << 2 | c[p + 3 * width])
+    return bytes(out) + struct.pack("<f", scale) + bytes(28)
+
+
+def i2_s_arm(rows: Rows, scale: float) -> bytes:
+    return i2_s(rows, scale, width=16)
+
+
+def i2_s_rows4(rows: Rows, scale: float) -> bytes:
+    out = bytearray()
+    for r in range(0, len(rows), 4):
+        for a, b, c, d in zip(*rows[r : r + 4], strict=True):
+            out.append(a << 6 | b << 4 | c << 2 | d)
+    return bytes(out) + struct.pack("<f", scale) + bytes(28)
+
+
+def tq2_0(rows: Rows, scale: float) -> bytes:
+    out = bytearray()
+    for c in rows:
+        for b in range(0, len(c), 256):
+            for half in (b, b + 128):
+                for p in range(half, half + 32):
+                    out.append(c[p] | c[p + 32] << 2 | c[p + 64] << 4 | c[p + 96] << 6)
+            out += f16(scale)
+    return bytes(out)
+
+
+def _five(a: int, b: int, c: int, d: int, e: int) -> int:
+    """Five trits, the first the most significant, as the smallest fraction of 256 that is not below them."""
+    return ((81 * a + 27 * b + 9 * c + 3 * d + e) * 256 + 242) // 243
+
+
+def tq1_0(rows: Rows, scale: float) -> bytes:
+    out = bytearray()
+    for c in rows:
+        for b in range(0, len(c), 256):
+            for p in range(b, b + 32):
+                out.append(_five(c[p], c[p + 32], c[p + 64], c[p + 96], c[p + 128]))
+            for p in range(b + 160, b + 176):
+                out.append(_five(c[p], c[p + 16], c[p + 32], c[p + 48], c[p + 64]))
+            for p in range(b + 240, b + 244):
+                out.append(_five(c[p], c[p + 4], c[p + 8], c[p + 12], 0))
+            out += f16(scale)
+    return bytes(out)
+
+
+def ptq1_0(rows: Rows, scale: float) -> bytes:
+    out = bytearray()
+    for c in rows:
+        for b in range(0, len(c), 128):
+            for p in range(b, b + 16):
+                out.append(_five(c[p], c[p + 16], c[p + 32], c[p + 48], c[p + 64]))
+            for p in range(b + 80, b + 88):
+                out.append(_five(c[p], c[p + 8], c[p + 16], c[p + 24], c[p + 32]))
+            for p in range(b + 120, b + 122):
+                out.append(_five(c[p], c[p + 2], c[p + 4], c[p + 6], 0))
+            out += f16(scale)
+    return bytes(out)
+
+
+def q2_0(rows: Rows, scale: float, group: int = 64) -> bytes:
+    out = bytearray()
+    for c in rows:
+        for b in range(0, len(c), group):
+            out += f16(scale)
+            for p in range(b, b + group, 4):
+                out.append(c[p] | c[p + 1] << 2 | c[p + 2] << 4 | c[p + 3] << 6)
+    return bytes(out)
+
+
+def q2_0_g128(rows: Rows, scale: float) -> bytes:
+    return q2_0(rows, scale, group=128)
+
+
+def iq1_bn(rows: Rows, scale: float) -> bytes:
+    out = bytearray()
+    for c in rows:
+        out += f16(scale)
+        for b in range(0, len(c), 64):
+            for s in range(b, b + 64, 16):
+                for p in range(s, s + 15, 5):
+                    out.append(_five(c[p + 4], c[p + 3], c[p + 2], c[p + 1], c[p]))
+            out.append(_five(0, c[b + 63], c[b + 47], c[b + 31], c[b + 15]))
+    return bytes(out)
+
+
+def iq2_bn(rows: Rows, scale: float) -> bytes:
+    out = bytearray()
+    for c in rows:
+        out += struct.pack("<f", scale)
+        for b in range(0, len(c), 64):
+            for p in range(b, b + 16):
+                out.append(c[p] | c[p + 16] << 2 | c[p + 32] << 4 | c[p + 48] << 6)
+    return bytes(out)
+
+
+def bitnet_tl1(rows: Rows, scale: float, bm: int = 128, bk: int = 64, bmm: int = 32) -> bytes:
+    """Tile by tile, strip by strip, vectors of 256 / bmm columns, 16 rows at a time: two pairs of a row in a byte."""
+    n, k, by = len(rows), len(rows[0]), 256 // bmm
+    out = bytearray()
+    for m in range(0, n, bm):
+        for kk in range(0, k, bk):
+            for strip in range(m, m + bm, bmm):
+                for vector in range(kk, kk + bk, by):
+                    for sixteen in range(strip, strip + bmm, 16):
+                        for c in range(vector, vector + by, 4):
+                            for row in rows[sixteen : sixteen + 16]:
+                                high, low = 3 * row[c] + row[c + 1], 3 * row[c + 2] + row[c + 3]
+                                out.append(high << 4 | low)
+    return bytes(out)
+
+
+# The rows of a strip of TL2 in the order of its bytes.
+TL2_ROWS = [*range(8), *range(16, 24), *range(8, 16), *range(24, 32)]
+
+
+def bitnet_tl2(rows: Rows, scale: float, bm: int = 128, bk: int = 96) -> bytes:
+    """Indices of triples of the whole matrix, then their signs, then the columns that are left as pairs, then zeros."""
+    n, k = len(rows), len(rows[0])
+    main = k - k % bk
+    indices, signs, pairs = bytearray(), bytearray(), bytearray()
+
+    def triple(row: Sequence[int], c: int) -> int:
+        return 9 * (row[c] - 1) + 3 * (row[c + 1] - 1) + row[c + 2] - 1
+
+    for m in range(0, n, bm):
+        for kk in range(0, main, bk):
+            for strip in range(m, m + bm, 32):
+                block = rows[strip : strip + 32]
+                for c in range(kk, kk + bk, 6):
+                    for r in TL2_ROWS:
+                        indices.append(abs(triple(block[r], c)) << 4 | abs(triple(block[r], c + 3)))
+                for c in range(kk, kk + bk, 24):
+                    for r in range(16):
+                        word = 0
+                        for i in range(8):
+                            word |= (triple(block[r], c + 3 * i) < 0) << (15 - 2 * i)
+                            word |= (triple(block[r + 16], c + 3 * i) < 0) << (14 - 2 * i)
+                        signs += struct.pack("<H", word)
+        for kk in range(main, k, 32):
+            for strip in range(m, m + bm, 32):
+                block = rows[strip : strip + 32]
+                for c in range(kk, kk + 32, 4):
+                    for r in TL2_ROWS:
+                        w = block[r]
+                        pairs.append((3 * w[c] + w[c + 1]) << 4 | 3 * w[c + 2] + w[c + 3])
+    data = bytes(indices + signs + pairs)
+    return data + bytes((k - 256) * n // 3 * 5 // 8 + 64 * n - len(data))
+
+
+# Layout -> (tensor type number, writer).
+WRITERS: dict[str, tuple[int, Callable[[Rows, float], bytes]]] = {
+    "i2_s": (36, i2_s),
+    "i2_s_arm": (36, i2_s_arm),
+    "i2_s_rows4": (36, i2_s_rows4),
+    "tq1_0": (34, tq1_0),
+    "tq2_0": (35, tq2_0),
+    "q2_0": (42, q2_0),
+    "q2_0_g128": (42, q2_0_g128),
+    "pq2_0": (142, q2_0_g128),
+    "ptq1_0": (143, ptq1_0),
+    "iq1_bn": (134, iq1_bn),
+    "iq2_bn": (135, iq2_bn),
+    "bitnet_tl1": (38, bitnet_tl1),
+    "bitnet_tl2": (39, bitnet_tl2),
+}
+TILED = ("bitnet_tl1", "bitnet_tl2")
+SCALAR = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+Key = tuple[str, int, "int | None", Any]
+Tensor = tuple[str, Sequence[int], int, bytes]
+
+
+def text(value: str | bytes) -> bytes:
+    raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def value_bytes(kind: int, element: int | None, value: Any) -> bytes:
+    if kind == 8:
+        return text(value)
+    if kind == 9:
+        assert element is not None
+        items = b"".join(value_bytes(element, None, item) for item in value)
+        return struct.pack("<IQ", element, len(value)) + items
+    return struct.pack("<" + SCALAR[kind], value)
+
+
+def write_gguf(path: Path, keys: Sequence[Key], tensors: Sequence[Tensor], alignment: int = 32) -> Path:
+    """A GGUF file, version 3; shapes in numpy's order."""
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
+    for key, kind, element, value in keys:
+        head += text(key) + struct.pack("<I", kind) + value_bytes(kind, element, value)
+    data = b""
+    for name, shape, kind, raw in tensors:
+        head += text(name) + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *reversed(shape))
+        head += struct.pack("<IQ", kind, len(data))
+        data += raw + bytes(-len(raw) % alignment)
+    path.write_bytes(head + bytes(-len(head) % alignment) + data)
+    return path
+
+
+def keys_of(header: RawHeader, **changes: Any) -> list[Key]:
+    """The keys of a file; ``changes`` by the part of the name behind the last dot, None drops a key."""
+    keys = []
+    for key, value in header.metadata.items():
+        kind, element = header.types[key]
+        new = changes.get(key.rpartition(".")[2], value)
+        if new is not None:
+            keys.append((key, kind, element, new))
+    return keys
+
+
+def rewrite(source: Path, target: Path, layout: str, scales: Mapping[str, float] | None = None) -> Path:
+    """A model file with i2_s matrices, with those in another layout as their engine writes it."""
+    header = read_raw_header(source)
+    kind, writer = WRITERS[layout]
+    opened = Source.open(source)
+    tensors: list[Tensor] = []
+    for item in opened.found.values():
+        tensor = item.tensor
+        raw = opened.bytes(tensor, 0, item.nbytes).tobytes()
+        if item.name != "i2_s":
+            tensors.append((tensor.name, tensor.shape, tensor.ggml_type, raw))
+            continue
+        scale = struct.unpack_from("<f", raw, len(raw) - 32)[0]
+        tensors.append((tensor.name, tensor.shape, kind, writer(codes(raw, *tensor.shape), scale)))
+        if layout in TILED:
+            tensors.append((f"{tensor.name}_scale", (1,), 0, struct.pack("<f", scale)))
+    return write_gguf(target, keys_of(header), tensors)
+
+
+def codes(raw: bytes, n: int, k: int) -> list[list[int]]:
+    """The codes of i2_s bytes, row by row."""
+    packed = np.frombuffer(raw, np.uint8, n * k // 4).reshape(-1, 32)
+    fields = [packed >> 6, packed >> 4 & 3, packed >> 2 & 3, packed & 3]
+    rows: list[list[int]] = np.stack(fields, axis=1).reshape(n, k).tolist()
+    return rows

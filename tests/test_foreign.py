@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: MIT
+"""Foreign GGUF files: bytes on paper, the scalar writers against the decoders, sizes that decide, conversions."""
+
+from __future__ import annotations
+
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from foreign_files import TILED, WRITERS, Key, codes, keys_of, rewrite, write_gguf
+
+from utils.cli import ROOT, TritError, UserError, run_main
+from utils.convert.__main__ import main
+from utils.foreign.convert import Options, convert
+from utils.foreign.decode import decode
+from utils.foreign.identify import identify
+from utils.foreign.layouts import LAYOUTS
+from utils.foreign.order import measure_order
+from utils.foreign.source import Source
+from utils.foreign.tiles import Tiles, decode_tiled, read_kernel_config
+from utils.gguf_header import read_raw_header
+from utils.gguf_types import read_header
+from utils.host import DEMO_PROMPT, engine_program
+from utils.weight_encodings import ENCODINGS
+
+TILES = {"bitnet_tl1": Tiles(128, 64, 32), "bitnet_tl2": Tiles(128, 96, 32)}
+KERNEL_CONFIG = {
+    layout: "".join(
+        f"[Kernels_{i}]\nm = {m}\nk = {k}\nbm = {tiles.rows}\nbk = {tiles.columns}\nbmm = {tiles.strip}\n\n"
+        for i, (m, k) in enumerate([(256, 256), (768, 256), (256, 768)])
+    )
+    for layout, tiles in TILES.items()
+}
+
+
+def random_rows(n: int, k: int, seed: int = 0) -> list[list[int]]:
+    rows: list[list[int]] = np.random.default_rng(seed).integers(0, 3, (n, k)).tolist()
+    return rows
+
+
+def as_bytes(raw: bytes) -> np.ndarray:
+    return np.frombuffer(raw, np.uint8)
+
+
+# Bytes written by hand from docs/encodings.md: layout, rows, columns, bytes, {(row, column): value}; all else is 0.
+HALF = "0038"  # 0.5 as float16
+VECTORS = [
+    ("i2_s_arm", 1, 64, "95" + "55" * 14 + "54" + "0000003f" + "00" * 28, {(0, 0): 1, (0, 63): -1}),
+    ("i2_s_rows4", 4, 2, "1956" + "0000003f" + "00" * 28, {(0, 0): -1, (2, 0): 1, (3, 1): 1}),
+    ("q2_0", 1, 64, HALF + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),
+    ("pq2_0", 1, 128, HALF + "54" + "55" * 30 + "d5", {(0, 0): -1, (0, 127): 2}),
+    ("tq2_0", 1, 256, "56" + "55" * 62 + "15" + HALF, {(0, 0): 1, (0, 255): -1}),
+    # 121 = 11111 in base 3 (all zeros): ceil(121 * 256 / 243) = 128. 202 = 21111: 213. 120 = 11110: 127.
+    ("ptq1_0", 1, 128, "d5" + "80" * 22 + "7f" + "8080" + HALF, {(0, 0): 1, (0, 119): -1}),
+    ("tq1_0", 1, 256, "d5" + "80" * 46 + "7f" + "80" * 4 + HALF, {(0, 0): 1, (0, 239): -1}),
+    # The first weight is the lowest digit: 122 -> 129, and the last byte's fourth digit 40 + 27 = 67 -> 71.
+    ("iq1_bn", 1, 64, HALF + "81" + "80" * 11 + "47", {(0, 0): 1, (0, 63): 1}),
+    ("iq2_bn", 1, 64, "0000003f" + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),
+]
+
+
+@pytest.mark.parametrize(("layout", "n", "k", "raw", "places"), VECTORS, ids=[row[0] for row in VECTORS])
+def test_bytes_on_paper(layout: str, n: int, k: int, raw: str, places: dict[tuple[int, int], int]) -> None:
+    expected = np.zeros((n, k), np.int8)
+    for place, value in places.items():
+        expected[place] = value
+    decoded = decode(layout, as_bytes(bytes.fromhex(raw)), n, k, "w")
+    np.testing.assert_array_equal(decoded.values, expected)
+    assert (decoded.scales == 0.5).all()
+
+
+def test_tl_bytes_on_paper() -> None:
+    """Weights (0, 1) = +1 and (17, 6) = -1 in a strip of TL1; triple (0, 0, -1) of row 8 in TL2 with its sign bit."""
+    tl1 = bytearray(b"\x44" * (32 * 8 // 4))
+    tl1[0] = 0x54
+    tl1[32 + 16 + 1] = 0x41
+    values = decode_tiled("bitnet_tl1", as_bytes(bytes(tl1)), 2.0, 32, 8, Tiles(32, 8, 32), "w").values
+    assert dict(zip(map(tuple, np.argwhere(values).tolist()), values[values != 0], strict=True)) == {
+        (0, 1): 1,
+        (17, 6): -1,
+    }
+    # One tile of 32 x 24: 4 vectors of 32 bytes, then 16 words; row 8 is byte 16 of its vector.
+    tl2 = bytearray(4 * 32 + 32)
+    tl2[16] = 0x10
+    tl2[4 * 32 + 2 * 8 : 4 * 32 + 2 * 8 + 2] = struct.pack("<H", 1 << 15)
+    values = decode_tiled("bitnet_tl2", as_bytes(bytes(tl2)), 2.0, 32, 24, Tiles(32, 24, 32), "w").values
+    assert np.argwhere(values).tolist() == [[8, 2]] and values[8, 2] == -1
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize(("n", "k"), [(128, 768), (256, 512)])
+def test_scalar_writers_round_trip(layout: str, n: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.foreign.decode.CHUNK_WEIGHTS", 7 * k)
+    rows = random_rows(n, k, seed=k)
+    raw = WRITERS[layout][1](rows, 0.375)
+    assert len(raw) in LAYOUTS[layout].sizes(n, k)
+    if layout in TILED:
+        decoded = decode_tiled(layout, as_bytes(raw), 0.375, n, k, TILES[layout], "w")
+    else:
+        decoded = decode(layout, as_bytes(raw), n, k, "w")
+    np.testing.assert_array_equal(decoded.values, np.array(rows, np.int8) - 1)
+    assert (decoded.scales == 0.375).all()
+    per_row = {"tensor": 1, "row": n}.get(LAYOUTS[layout].scales) or n * k // int(LAYOUTS[layout].scales.split()[-1])
+    assert decoded.scales.size == per_row
+
+
+def test_our_encodings_agree_with_the_scalar_writers() -> None:
+    ternary = np.array(random_rows(8, 512), np.int8) - 1
+    for name in ("i2_s", "tq1_0", "tq2_0", "q2_0"):
+        assert ENCODINGS[name].pack(ternary, 0.5).tobytes() == WRITERS[name][1]((ternary + 1).tolist(), 0.5), name
+
+
+def test_codes_and_scales_that_mean_nothing_are_refused() -> None:
+    for layout in ("i2_s", "i2_s_arm", "tq2_0", "iq2_bn"):
+        rows = random_rows(4, 256)
+        rows[1][7] = 3
+        with pytest.raises(UserError, match=r"^blk\.0\.x: row 1, column 7 holds the 2-bit code 3"):
+            decode(layout, as_bytes(WRITERS[layout][1](rows, 1.0)), 4, 256, "blk.0.x")
+    for scale in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=r"^w: has a scale of .*OxiBonsai"):
+            decode("q2_0_g128", as_bytes(WRITERS["q2_0_g128"][1](random_rows(4, 256), scale)), 4, 256, "w")
+    for layout in TILED:
+        with pytest.raises(UserError, match=r"^w: holds the (pair|triple) index 15"):
+            decode_tiled(layout, np.full(128 * 192, 255, np.uint8), 1.0, 128, 192, TILES[layout], "w")
+
+
+KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
+
+
+def matrix_file(path: Path, layout: str, shapes: list[tuple[int, int]], kind: int | None = None) -> Path:
+    number, writer = WRITERS[layout]
+    tensors = [
+        (f"blk.{i}.ffn_up.weight", shape, number if kind is None else kind, writer(random_rows(*shape), 0.5))
+        for i, shape in enumerate(shapes)
+    ]
+    return write_gguf(path, KEYS, tensors)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_number_and_size_decide(layout: str, tmp_path: Path) -> None:
+    path = matrix_file(tmp_path / "m.gguf", layout, [(128, 768), (256, 512)])
+    key = {"i2_s_arm": "arm", "i2_s_rows4": "rows4"}.get(layout, "published")
+    found = identify(read_raw_header(path), key)
+    assert [item.name for item in found] == [layout, layout] and not any(item.problem for item in found)
+    assert [item.loads for item in found] == [LAYOUTS[layout].loads] * 2
+
+
+def test_group_64_and_128_under_one_number(tmp_path: Path) -> None:
+    """A matrix so small that padding hides the difference is what the others of the file are."""
+    assert len(WRITERS["q2_0"][1](random_rows(1, 128), 1)) == 36  # and 34 for groups of 128: both pad to 64
+    for layout in ("q2_0", "q2_0_g128"):
+        path = matrix_file(tmp_path / f"{layout}.gguf", layout, [(1, 128), (64, 128)])
+        assert [item.name for item in identify(read_raw_header(path))] == [layout, layout]
+    alone = matrix_file(tmp_path / "alone.gguf", "q2_0_g128", [(1, 128)])
+    assert identify(read_raw_header(alone))[0].name == "q2_0"
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind", "sentence"),
+    [
+        ("tq2_0", 42, "neither q2_0 of llama.cpp .* perhaps a q2b1 file"),
+        ("iq2_bn", 143, "not pq2_0 or ptq1_0 of PrismML's fork by its size"),
+        ("iq2_bn", 335, "iq2_bn_r4 of ik_llama.cpp"),
+        ("q2_0", 150, "probably a type of ik_llama.cpp"),
+        ("q2_0", 37, "i8_s of bitnet.cpp"),
+        ("q2_0", 999, "of no engine that is known here"),
+        ("tq2_0", 36, "not i2_s by its size"),
+        ("tq2_0", 38, "not TL1 or TL2 of bitnet.cpp by its size"),
+    ],
+)
+def test_what_is_not_known_is_refused_by_name(
+    layout: str, kind: int, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = matrix_file(tmp_path / "m.gguf", layout, [(64, 256)], kind)
+    assert run_main(main, [str(path)]) == 2
+    assert re.search(rf"m\.gguf: blk\.0\.ffn_up\.weight has type {kind} and .*{sentence}", capsys.readouterr().err)
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_first_versions_of_ik_are_told_from_llama_cpp_s(tmp_path: Path) -> None:
+    rows = random_rows(64, 256)
+    without_scales = b"".join(WRITERS["iq2_bn"][1]([row], 1.0)[4:] for row in rows)
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [("w", (64, 256), 35, without_scales)])
+    (item,) = identify(read_raw_header(path))
+    assert item.problem and "iq2_bn of ik_llama.cpp in 2024" in item.problem
+
+
+@pytest.fixture(scope="module")
+def reference(story_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(story_gguf)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_bundled_model_comes_back_byte_for_byte(layout: str, reference: Path, tmp_path: Path) -> None:
+    """Through every layout, as its engine would write it, and back to i2_s."""
+    foreign = rewrite(reference, tmp_path / "foreign.gguf", layout)
+    command = [str(foreign), "--outfile", str(tmp_path / "back.gguf")]
+    if layout in TILED:
+        config = tmp_path / "kernel_config.ini"
+        config.write_text(KERNEL_CONFIG[layout])
+        command += ["--kernel-config", str(config)]
+    if layout in ("i2_s_arm", "i2_s_rows4"):
+        command += ["--i2-s-layout", layout.removeprefix("i2_s_")]
+    assert run_main(main, command) == 0
+    assert (tmp_path / "back.gguf").read_bytes() == reference.read_bytes()
+
+
+@pytest.mark.parametrize("outtype", ["tq2_0", "tq1_0", "q2_0", "f16", "f32"])
+def test_bundled_model_in_every_encoding_and_back(outtype: str, reference: Path, tmp_path: Path) -> None:
+    there, back = tmp_path / "there.gguf", tmp_path / "back.gguf"
+    assert run_main(main, [str(reference), "--outtype", outtype, "--outfile", str(there)]) == 0
+    assert read_header(there).metadata["general.file_type"] == ENCODINGS[outtype].file_type
+    assert run_main(main, [str(there), "--outfile", str(back)]) == 0
+    assert back.read_bytes() == reference.read_bytes()
+
+
+def answer(model: Path) -> str:
+    command = [sys.executable, "run_inference.py", "-m", str(model), "-p", DEMO_PROMPT, "-n", "6", "-temp", "0"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_arm_file_end_to_end(
+    reference: Path, engine_bin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It loads and answers nonsense; converting it is refused with the option that mends it; then it is as before."""
+    assert engine_program("llama-completion", engine_bin).is_file()
+    foreign, mended = rewrite(reference, tmp_path / "arm.gguf", "i2_s_arm"), tmp_path / "mended.gguf"
+    right = answer(reference)
+    assert "garden" in right and answer(foreign) != right
+    assert run_main(main, [str(foreign), "--outfile", str(mended)]) == 2
+    message = capsys.readouterr().err
+    assert "bitnet.cpp built for ARM" in message and "--i2-s-layout arm" in message
+    assert run_main(main, [str(foreign), "--outfile", str(mended), "--i2-s-layout", "arm"]) == 0
+    assert mended.read_bytes() == reference.read_bytes() and answer(mended) == right
+    # The user's word counts: read as it stands, it stays the nonsense that it is.
+    as_is = tmp_path / "as-is.gguf"
+    assert run_main(main, [str(foreign), "--outfile", str(as_is), "--i2-s-layout", "published"]) == 0
+    assert as_is.read_bytes() == foreign.read_bytes()
+
+
+def test_order_of_columns_is_told_from_the_norms(reference: Path, tmp_path: Path) -> None:
+    for layout, key in (("i2_s", "published"), ("i2_s_arm", "arm"), ("i2_s_rows4", "rows4")):
+        order = measure_order(Source.open(rewrite(reference, tmp_path / f"{key}.gguf", layout)))
+        print(layout, {name: round(score, 1) for name, score in order.scores.items()})
+        assert order.suggestion == key and order.scores[key] > 100
+        assert max(score for name, score in order.scores.items() if name != key) < 30
+
+
+def test_random_weights_say_nothing_about_their_order(reference: Path, tmp_path: Path) -> None:
+    raw, source = bytearray(reference.read_bytes()), Source.open(reference)
+    for item in source.found.values():
+        if item.name == "i2_s":
+            data = WRITERS["i2_s"][1](random_rows(*item.tensor.shape, seed=item.tensor.offset), 1.0)
+            raw[item.tensor.offset : item.tensor.offset + len(data)] = data
+    path = tmp_path / "random.gguf"
+    path.write_bytes(raw)
+    order = measure_order(Source.open(path))
+    assert order.suggestion is None and max(order.scores.values()) < 2
+    assert run_main(main, [str(path), "--outfile", str(tmp_path / "out.gguf")]) == 0
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A pq2_0 file whose groups have different scales, with +2 in one tensor; the weights of the other."""
+    rows = random_rows(64, 512)
+    scales = 0.25 + np.arange(64 * 4).reshape(64, 4) / 1024
+    raw = bytearray(WRITERS["pq2_0"][1](rows, 1.0))
+    for group, scale in enumerate(scales.reshape(-1)):
+        raw[34 * group : 34 * group + 2] = struct.pack("<e", scale)
+    twos = [[*row[:5], 3, *row[6:]] for row in rows[:32]]
+    tensors = [
+        ("token_embd.weight", (64, 512), 142, bytes(raw)),
+        ("blk.0.ffn_up.weight", (64, 512), 142, bytes(raw)),
+        ("blk.0.ffn_down.weight", (32, 512), 142, WRITERS["pq2_0"][1](twos, 0.5)),
+    ]
+    path = write_gguf(tmp_path_factory.mktemp("grouped") / "g.gguf", KEYS, tensors)
+    return path, (np.array(rows) - 1) * np.repeat(np.float16(scales).astype(np.float32), 128, axis=1)
+
+
+def test_group_scales_and_plus_two_are_kept_in_q2_0(grouped: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    path, weights = grouped
+    outfile = tmp_path / "q.gguf"
+    report = convert(path, outfile, Options(ENCODINGS["q2_0"]), progress=False)
+    assert report.deviation == 0 and report.layouts == {"pq2_0": 3}
+    source = Source.open(outfile)
+    for name in ("token_embd.weight", "blk.0.ffn_up.weight"):
+        decoded = source.matrix(source.found[name])
+        assert source.found[name].name == "q2_0"
+        np.testing.assert_array_equal(decoded.values * np.repeat(decoded.scales, 64, axis=1), weights)
+    assert (source.matrix(source.found["blk.0.ffn_down.weight"]).values == 2).sum() == 32
+
+
+@pytest.mark.parametrize(
+    ("outtype", "sentence"),
+    [
+        ("i2_s", r"blk\.0\.ffn_up\.weight: its groups of 128 have 25\d different scales .* use --outtype q2_0"),
+        ("tq2_0", r"blk\.0\.ffn_up\.weight: its groups of 128 have different scales inside the blocks of 256"),
+    ],
+)
+def test_what_an_encoding_cannot_hold_is_refused(
+    outtype: str, sentence: str, grouped: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        convert(grouped[0], tmp_path / "x.gguf", Options(ENCODINGS[outtype]), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_plus_two_is_refused_with_its_count(tmp_path: Path) -> None:
+    rows = [[3, 0, 1, 2] * 64] * 4
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.a.weight", (4, 256), 42, WRITERS["q2_0"][1](rows, 1.0))])
+    with pytest.raises(UserError, match=r"blk\.0\.a\.weight: holds \+2 256 times \(25\.00 %"):
+        convert(path, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"]), progress=False)
+
+
+def test_row_scales_say_their_deviation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """iq2_bn has a float32 scale per row: exact where float16 holds it, else rounded and said; not in i2_s."""
+    rows = random_rows(4, 256)
+    raw = b"".join(WRITERS["iq2_bn"][1]([row], scale) for row, scale in zip(rows, (0.5, 0.25, 0.1, 1.0), strict=True))
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.a.weight", (4, 256), 135, raw)])
+    with pytest.raises(UserError, match=r"its rows have 4 different scales \(0\.1 to 1\)"):
+        convert(path, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"]), progress=False)
+    assert run_main(main, [str(path), "--outtype", "tq2_0"]) == 0
+    assert "largest relative error 0.00024" in capsys.readouterr().out
+    source = Source.open(tmp_path / "m-tq2_0.gguf")
+    scales = source.matrix(source.found["blk.0.a.weight"]).scales[:, 0]
+    np.testing.assert_array_equal(scales, np.float16([0.5, 0.25, 0.1, 1.0]).astype(np.float32))
+
+
+def test_metadata_is_put_right(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of bitnet.cpp: first upload's architecture, no pre-tokenizer, file type 40, tokens that are not UTF-8."""
+    header = read_raw_header(reference)
+    tokens = [*header.metadata["tokenizer.ggml.tokens"][:-1], b"\xff\xfe"]
+    keys = [
+        (key.replace("bitnet-b1.58", "bitnet-25"), kind, element, value)
+        for key, kind, element, value in keys_of(
+            header, architecture="bitnet-25", file_type=40, pre=None, tokens=tokens
+        )
+    ]
+    keys.append(("general.empty", 9, 8, []))
+    source = Source.open(reference)
+    tensors = [
+        (item.tensor.name, item.tensor.shape, item.tensor.ggml_type, bytes(source.bytes(item.tensor, 0, item.nbytes)))
+        for item in source.found.values()
+    ]
+    path = write_gguf(tmp_path / "old.gguf", [("general.alignment", 4, None, 64), *keys], tensors, alignment=64)
+    assert run_main(main, [str(path), "--outtype", "i2_s", "--outfile", str(tmp_path / "new.gguf")]) == 0
+    said = capsys.readouterr().out
+    assert "architecture bitnet-25 is now bitnet-b1.58" in said and "pre was missing and is now llama-bpe" in said
+    assert "file_type 40, which means q1_0 today, is now 140" in said
+    new = read_header(tmp_path / "new.gguf").metadata
+    assert new["general.architecture"] == "bitnet-b1.58" and new["tokenizer.ggml.pre"] == "llama-bpe"
+    assert new["general.file_type"] == 140 and new["bitnet-b1.58.block_count"] == 4
+    assert new["tokenizer.ggml.tokens"][-1].encode("utf-8", "surrogateescape") == b"\xff\xfe"
+    assert not any(key.startswith("bitnet-25") for key in new)
+
+
+@pytest.mark.parametrize(
+    ("key", "sentence"),
+    [
+        (
+            ("split.count", 2, None, 3),
+            "one of 3 parts of a split model; join them first with: build/bin/llama-gguf-split",
+        ),
+        (("prism.hadamard.version", 4, None, 1), "its weights are rotated"),
+    ],
+)
+def test_files_that_cannot_run_are_refused(key: Key, sentence: str, tmp_path: Path) -> None:
+    tensor = ("blk.0.a.weight", (4, 256), 142, WRITERS["pq2_0"][1](random_rows(4, 256), 1.0))
+    path = write_gguf(tmp_path / "m.gguf", [*KEYS, key], [tensor])
+    with pytest.raises(UserError, match=sentence):
+        convert(path, tmp_path / "x.gguf", Options(ENCODINGS["q2_0"]), progress=False)
+
+
+def test_ordinary_models_and_wrong_flags_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = np.random.default_rng(0).standard_normal((4, 256)).astype("<f4")
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.a.weight", (4, 256), 0, values.tobytes())])
+    for flags, sentence in (
+        ([], "holds no ternary matrix; an ordinary model cannot be made ternary"),
+        (["--outfile", str(path), "--force"], "is the file that is to be converted"),
+        (["--master-weights"], "--master-weights is for checkpoint folders"),
+    ):
+        assert run_main(main, [str(path), *flags]) == 2
+        assert sentence in capsys.readouterr().err
+    assert run_main(main, [str(tmp_path), "--i2-s-layout", "arm"]) == 2
+    assert "are for GGUF files" in capsys.readouterr().err
+
+
+def test_tiles_have_to_be_given_and_to_fit(reference: Path, tmp_path: Path) -> None:
+    path = rewrite(reference, tmp_path / "tl1.gguf", "bitnet_tl1")
+    options, config = Options(ENCODINGS["i2_s"]), tmp_path / "kernel_config.ini"
+    with pytest.raises(UserError, match=r"blk\.0\.attn_q\.weight: is bitnet_tl1 of bitnet.cpp.*--kernel-config FILE"):
+        convert(path, tmp_path / "x.gguf", options, progress=False)
+    config.write_text(KERNEL_CONFIG["bitnet_tl1"].replace("bm = 128", "bm = 96"))
+    with pytest.raises(UserError, match=r"blk\.0\.attn_q\.weight: tiles of bm 96, bk 64, bmm 32 do not divide 256x256"):
+        convert(path, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"], kernel_config=config), progress=False)
+    for text in ("", "[Kernels_0]\nm = 1\n", "m = 1", "[K]\nm=1\nk=1\nbm=0\nbk=1\nbmm=1\n"):
+        config.write_text(text)
+        with pytest.raises(UserError, match=r"kernel_config\.ini: (has no|not a kernel_config)"):
+            read_kernel_config(config)
+    assert not (tmp_path / "x.gguf").exists()
+
+
+def test_float_files_of_ternary_models_and_their_embedding(reference: Path, tmp_path: Path) -> None:
+    f32, back = tmp_path / "f32.gguf", tmp_path / "back.gguf"
+    convert(reference, f32, Options(ENCODINGS["f32"]), progress=False)
+    report = convert(f32, back, Options(ENCODINGS["q2_0"], "q6_k"), progress=False)
+    assert report.layouts == {"f32": 28}
+    assert read_header(back).tensors["token_embd.weight"].ggml_type == 14
+    with pytest.raises(UserError, match=r"token_embd\.weight: is q6_k already"):
+        convert(back, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
+
+
+def test_damage_between_writing_and_reading_is_noticed(
+    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from utils.foreign import convert as module
+
+    verify = module._verify
+
+    def damaged(path: Path, plans: list[object]) -> str:
+        entry = read_header(path).tensors["blk.1.ffn_up.weight"]
+        with path.open("r+b") as file:
+            file.seek(entry.offset + 5)
+            old = file.read(1)[0]
+            file.seek(entry.offset + 5)
+            file.write(bytes([old ^ 1 if old & 3 < 2 else old & 0xFC]))
+        return verify(path, plans)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_verify", damaged)
+    with pytest.raises(TritError, match=r"blk\.1\.ffn_up\.weight: reads back with other values"):
+        convert(reference, tmp_path / "x.gguf", Options(ENCODINGS["tq2_0"]), progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_codes_helper_reads_what_the_writer_wrote() -> None:
+    rows = random_rows(4, 256)
+    assert codes(WRITERS["i2_s"][1](rows, 1.0), 4, 256) == rows

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""What run_inference.py and set-up say about files that the engine does not load, before they start it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from foreign_files import TILED, WRITERS, Key, keys_of, write_gguf
+from test_foreign import random_rows
+
+import run_inference
+import run_inference_server
+from utils.cli import ROOT, UserError, run_main
+from utils.convert.__main__ import main as convert_main
+from utils.foreign.layouts import LAYOUTS
+from utils.foreign.loadable import check_loadable
+from utils.gguf_header import read_raw_header
+from utils.setup.conversion import check_gguf
+
+KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
+# What nothing in the file tells apart from the published layout.
+SILENT = ("i2_s_arm", "i2_s_rows4")
+
+
+def model(path: Path, layout: str, *keys: Key) -> Path:
+    kind, writer = WRITERS[layout]
+    tensors = [("blk.0.ffn_up.weight", (128, 768), kind, writer(random_rows(128, 768), 0.5))]
+    if layout in TILED:
+        tensors.append(("blk.0.ffn_up.weight_scale", (1,), 0, b"\0\0\0\x3f"))
+    return write_gguf(path, [*KEYS, *keys], tensors)
+
+
+@pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if row.loads])
+def test_what_the_engine_loads_passes(layout: str, tmp_path: Path) -> None:
+    check_loadable(model(tmp_path / "m.gguf", layout))
+
+
+@pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if not row.loads and name not in SILENT])
+def test_foreign_files_are_refused_with_a_command_that_works(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = model(tmp_path / "my model.gguf", layout)
+    for main in (run_inference.main, run_inference_server.main):
+        assert run_main(main, ["-m", str(path), "-p", "x"]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith(f"error: {path}: blk.0.ffn_up.weight is {layout}, written by {LAYOUTS[layout].writer}")
+    with pytest.raises(UserError, match=rf"is {layout}, written by"):
+        check_gguf(path)
+    words = shlex.split(line.partition("convert the file first: ")[2])
+    assert words[1:3] == ["-m", "utils.convert"]
+    (tmp_path / "kernel_config.ini").write_text("[K]\nm = 128\nk = 768\nbm = 128\nbk = 96\nbmm = 32\n")
+    if layout == "bitnet_tl1":
+        (tmp_path / "kernel_config.ini").write_text("[K]\nm = 128\nk = 768\nbm = 128\nbk = 64\nbmm = 32\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_main(convert_main, words[3:]) == 0
+    (made,) = tmp_path.glob("my model-*.gguf")
+    check_loadable(made)
+
+
+def test_unknown_and_rotated_files_are_refused(tmp_path: Path) -> None:
+    raw = WRITERS["q2_0"][1](random_rows(4, 256), 0.5)
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.a.weight", (4, 256), 150, raw)])
+    with pytest.raises(UserError, match=r"blk\.0\.a\.weight has type 150 .* ik_llama.cpp; the engine does not load it"):
+        check_loadable(path)
+    with pytest.raises(UserError, match=r"rotated \(prism\.hadamard\.\* keys"):
+        check_loadable(model(tmp_path / "r.gguf", "q2_0", ("prism.hadamard.version", 4, None, 1)))
+
+
+def test_damaged_headers_are_left_to_the_engine(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF and more")
+    check_loadable(path)
+
+
+def test_needs_no_packages_and_little_time(story_gguf: Path, tmp_path: Path) -> None:
+    """A vocabulary of 128,256 tokens with 280,147 merges; measured without site-packages."""
+    keys = keys_of(
+        read_raw_header(story_gguf),
+        tokens=[f"token{i}" for i in range(128_256)],
+        token_type=[1] * 128_256,
+        merges=[f"a{i} b{i}" for i in range(280_147)],
+    )
+    raw = WRITERS["pq2_0"][1](random_rows(4, 256), 0.5)
+    path = write_gguf(tmp_path / "big.gguf", keys, [("blk.0.a.weight", (4, 256), 142, raw)])
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); "]
+    command[-1] += f"sys.argv = ['x', '-m', {str(path)!r}, '-p', 'x']; from run_inference import main; "
+    command[-1] += "from utils.cli import run_main; sys.exit(run_main(main))"
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "is pq2_0, written by PrismML's fork" in done.stderr, done.stderr
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        with pytest.raises(UserError):
+            check_loadable(path)
+        times.append(time.process_time() - started)
+    print(f"{1000 * min(times):.0f} ms for {path.stat().st_size / 1e6:.1f} MB")
+    assert min(times) < 0.3

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Which layout the tensors of a GGUF file have: the type number and the size have to agree.
+
+Standard library only, like ``layouts``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from utils.foreign.layouts import I2_S_LAYOUTS, LAYOUTS, PLAIN, Layout, fits, guess
+from utils.gguf_header import RawHeader, RawTensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a tensor is.
+
+    Attributes:
+        tensor: Its row of the table.
+        name: Name of its layout or type; "type N" if it is not known.
+        layout: Its ternary layout, None if it has none.
+        nbytes: Size of its data without padding; 0 if it is not known.
+        problem: Why it cannot be read, as one clause; None if it can.
+    """
+
+    tensor: RawTensor
+    name: str
+    layout: Layout | None
+    nbytes: int
+    problem: str | None = None
+
+    @property
+    def loads(self) -> bool:
+        """Whether our engine loads it as it is."""
+        return self.problem is None and (self.layout is None or self.layout.loads)
+
+
+def identify(header: RawHeader, i2_s_layout: str = "published") -> list[Found]:
+    """What every tensor of a file is, in the file's order.
+
+    Args:
+        header: Of the file.
+        i2_s_layout: Key of ``I2_S_LAYOUTS``: what type 36 means; sizes cannot tell.
+    """
+    skipped = set(I2_S_LAYOUTS.values()) - {I2_S_LAYOUTS[i2_s_layout]}
+    candidates = {
+        tensor.name: [
+            (layout, size)
+            for layout in LAYOUTS.values()
+            if tensor.ggml_type in layout.ids and layout.name not in skipped
+            for size in _sizes(layout, tensor, header.alignment)
+        ]
+        for tensor in header.tensors.values()
+    }
+    certain = {
+        (header.tensors[name].ggml_type, rows[0][0].name)
+        for name, rows in candidates.items()
+        if len({layout.name for layout, _ in rows}) == 1
+    }
+    return [_settle(tensor, candidates[tensor.name], certain, header.alignment) for tensor in header.tensors.values()]
+
+
+def _sizes(layout: Layout, tensor: RawTensor, alignment: int) -> list[int]:
+    """The sizes of a layout that fit a tensor."""
+    if tensor.columns % layout.columns:
+        return []
+    return [size for size in layout.sizes(tensor.rows, tensor.columns) if fits(size, tensor.span, alignment)]
+
+
+def _settle(
+    tensor: RawTensor, rows: list[tuple[Layout, int]], certain: Iterable[tuple[int, str]], alignment: int
+) -> Found:
+    """One layout of those that fit; a small tensor that fits two is what its larger neighbours are."""
+    if len({layout.name for layout, _ in rows}) > 1:
+        agreed = [row for row in rows if (tensor.ggml_type, row[0].name) in certain]
+        # None of the file's tensors can tell: it is what the number means in llama.cpp.
+        rows = agreed or [row for row in rows if row[0].loads] or rows
+    if rows:
+        layout, size = rows[0]
+        return Found(tensor, layout.name, layout, size)
+    if tensor.ggml_type in PLAIN:
+        name, block, block_bytes = PLAIN[tensor.ggml_type]
+        size = tensor.rows * tensor.columns // block * block_bytes
+        if tensor.columns % block == 0 and fits(size, tensor.span, alignment):
+            return Found(tensor, name, None, size)
+        problem = f"as {name} takes {size} bytes and has {tensor.span}"
+        if tensor.columns % block:
+            problem = f"has {tensor.columns} columns, which {name} cannot have"
+        return Found(tensor, name, None, 0, problem)
+    return Found(tensor, f"type {tensor.ggml_type}", None, 0, _why(tensor, alignment))
+
+
+def _why(tensor: RawTensor, alignment: int) -> str:
+    """Why a tensor of a number that is not llama.cpp's, or of another size than its number says, is not read."""
+    known = [layout for layout in LAYOUTS.values() if tensor.ggml_type in layout.ids]
+    shape = "x".join(map(str, tensor.shape))
+    text = guess(tensor.ggml_type, tensor.rows, tensor.columns, tensor.span, alignment)
+    if known and tensor.columns % min(layout.columns for layout in known):
+        text = f"{tensor.columns} columns are not possible for {known[0].name}"
+    return f"has type {tensor.ggml_type} and {tensor.span} bytes for {shape} weights: {text}"
+
+
+def ternary_names(found: Iterable[Found]) -> dict[str, int]:
+    """How many tensors have each ternary layout."""
+    counts: dict[str, int] = {}
+    for item in found:
+        if item.layout:
+            counts[item.name] = counts.get(item.name, 0) + 1
+    return counts

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Does the engine load this GGUF file? Asked before the engine starts, which would say less. Standard library only."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from utils.cli import UserError
+from utils.foreign.identify import Found, identify
+from utils.foreign.layouts import TILED
+from utils.gguf_header import RawHeader, read_raw_header
+from utils.host import python_command
+
+_ROTATED = "prism.hadamard."
+
+
+def check_loadable(path: Path) -> None:
+    """Refuse a file that the engine does not load, or would load and compute nonsense with.
+
+    A header that cannot be read is left to the engine, whose own message names the place.
+
+    Raises:
+        UserError: names the tensor, its layout, who writes it, and the command that helps.
+    """
+    try:
+        header = read_raw_header(path, arrays=False)
+    except UserError:
+        return
+    reason = why_not(path, header, identify(header))
+    if reason:
+        raise UserError(f"{path}: {reason}")
+
+
+def why_not(path: Path, header: RawHeader, found: list[Found]) -> str | None:
+    """Why the engine does not load a file, with the command that helps if there is one; None if it does."""
+    if rotated := rotation(header):
+        return rotated
+    item = next((item for item in found if not item.loads), None)
+    if item is None:
+        return None
+    if item.problem or item.layout is None:
+        return f"{item.tensor.name} {item.problem}; the engine does not load it"
+    return (
+        f"{item.tensor.name} is {item.name}, written by {item.layout.writer}, which the engine does not load; convert "
+        f"the file first: {convert_command(path, item)}"
+    )
+
+
+def convert_command(path: Path, item: Found) -> str:
+    """The command that makes a file with a foreign tensor loadable."""
+    assert item.layout is not None
+    tiles = " --kernel-config kernel_config.ini" if item.name in TILED else ""
+    return f"{python_command('-m utils.convert')} {shlex.quote(str(path))} --outtype {item.layout.outtype}{tiles}"
+
+
+def rotation(header: RawHeader) -> str | None:
+    """Why a file with weights in a rotated basis cannot be run, whatever its types; None if they are not."""
+    if not any(key.startswith(_ROTATED) for key in header.metadata):
+        return None
+    return (
+        f"its weights are rotated ({_ROTATED}* keys, as in PrismML's Bonsai 2): it needs a transform of the "
+        "activations that only PrismML's fork has"
+    )
