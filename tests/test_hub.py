@@ -441,10 +441,27 @@ def test_a_split_gguf(hub: HubServer, folder: Path) -> None:
     assert manifest is not None and manifest.gguf == names[0]
 
 
-def test_q2_0_of_the_older_fork_is_refused_before_the_download(hub: HubServer, folder: Path) -> None:
+def test_a_gguf_of_another_engine_is_fetched_to_be_converted(hub: HubServer, folder: Path) -> None:
     """Ternary-Bonsai's published files: type 42 with groups of 128 in 34 bytes, not 64 in 18."""
-    hub.repos["org/model-gguf"] = Repo({"Bonsai-Q2_0.gguf": tiny_gguf("q2_0", bytes_per_128=34)})
-    with pytest.raises(UserError, match=r"blk\.0\.attn_q\.weight takes .* older fork, with groups of 128 weights"):
+    old, new = tiny_gguf("q2_0", bytes_per_128=34), tiny_gguf("q2_0")
+    hub.repos["org/model-gguf"] = Repo({"B-Q2_0.gguf": old, "B-F16.gguf": b"no", "B-Q2_0_g64.gguf": new})
+    fetch(folder, "org/model-gguf")
+    assert present(folder) == {"B-Q2_0_g64.gguf"}, "better one that loads as it is"
+    shutil.rmtree(folder)
+    hub.repos["org/model-gguf"] = Repo({"B-Q2_0.gguf": old, "B-F16.gguf": b"no"})
+    fetch(folder, "org/model-gguf")
+    assert present(folder) == {"B-Q2_0.gguf"}
+    shutil.rmtree(folder)
+    hub.repos["org/model-gguf"] = Repo({"B-Q2_0.gguf": old, **FILES})
+    fetch(folder, "org/model-gguf")
+    assert present(folder) == WANTED, "a checkpoint is the better thing to convert"
+
+
+def test_layouts_that_nothing_reads_are_refused_before_the_download(hub: HubServer, folder: Path) -> None:
+    hub.repos["org/model-gguf"] = Repo({"B-Q2_0.gguf": tiny_gguf("q2_0", bytes_per_128=40)})
+    with pytest.raises(
+        UserError, match=r"no GGUF file that can be used: B-Q2_0\.gguf: blk\.0\.attn_q\.weight has type 42"
+    ):
         fetch(folder, "org/model-gguf")
     assert present(folder) == set()
 

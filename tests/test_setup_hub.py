@@ -13,9 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.hub_server import Fault, HubServer, Repo
+from tests.foreign_files import rewrite
+from tests.hub_server import COMMIT, Fault, HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
 from utils.cli import ROOT, CommandError, TritError, UserError
+from utils.gguf_header import read_raw_header
 from utils.host import BUNDLED_MODEL, DEMO_PROMPT
 from utils.setup import answer, conversion, model
 from utils.setup.context import Setup
@@ -142,23 +144,32 @@ def test_next_command_for_a_base_and_an_embedding_model(tmp_path: Path, monkeypa
         line.done("")
 
 
-@pytest.mark.parametrize("ready", [True, False], ids=["gguf", "checkpoint"])
+@pytest.mark.parametrize("form", ["gguf", "checkpoint", "foreign"])
 def test_from_the_hub_to_an_answer(
-    hub: HubServer, tmp_path: Path, story_gguf: Path, engine_bin: Path, monkeypatch: pytest.MonkeyPatch, ready: bool
+    hub: HubServer, tmp_path: Path, story_gguf: Path, engine_bin: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
-    """With the bundled model on the Hub: as a GGUF with a name of its own, and as a checkpoint that is converted."""
-    checkpoint = {path.name: path.read_bytes() for path in BUNDLED_MODEL.iterdir() if path.suffix != ".gguf"}
-    gguf = {"Story-3M-I2_S.gguf": story_gguf.read_bytes(), "config.json": b"{}"}
-    hub.repos["org/story"] = Repo(gguf if ready else checkpoint)
+    """With the bundled model on the Hub: a GGUF with a name of its own, a checkpoint, another engine's GGUF."""
+    if form == "checkpoint":
+        files = {path.name: path.read_bytes() for path in BUNDLED_MODEL.iterdir() if path.suffix != ".gguf"}
+    else:
+        source = story_gguf if form == "gguf" else rewrite(story_gguf, tmp_path / "old.gguf", "q2_0_g128")
+        files = {f"Story-{'I2_S' if form == 'gguf' else 'Q2_0'}.gguf": source.read_bytes(), "config.json": b"{}"}
+    hub.repos["org/story"] = Repo(files)
     monkeypatch.setattr(conversion, "STAMPS", tmp_path / "stamps")
     setup = download(tmp_path, "org/story")
     with StepLine(1, 1, conversion.NAME, conversion.DEED) as line:
         line.done(conversion.run(setup, line))
-    name = "Story-3M-I2_S.gguf" if ready else "ggml-model-i2_s.gguf"
-    assert setup.gguf == tmp_path / "models" / "story" / name
+    names = {"gguf": "Story-I2_S.gguf", "checkpoint": "ggml-model-i2_s.gguf", "foreign": "ggml-model-q2_0.gguf"}
+    assert setup.gguf == tmp_path / "models" / "story" / names[form]
+    if form == "checkpoint":
+        metadata = read_raw_header(setup.gguf).metadata
+        assert (metadata["trit.source.repository"], metadata["trit.source.revision"]) == ("org/story", COMMIT)
     command = [sys.executable, "run_inference.py", "-m", str(setup.gguf), "-p", DEMO_PROMPT, "-n", "6", "-temp", "0"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.stdout.strip() == "Mary is in the garden.", result.stderr
+    with StepLine(1, 1, conversion.NAME, conversion.DEED) as line:
+        assert conversion.run(setup, line).startswith("up to date" if form != "gguf" else str(setup.gguf))
+        line.done("")
 
 
 def test_which_gguf_of_a_folder_is_the_model(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from huggingface_hub.errors import HFValidationError
 
 from utils.cli import EXIT_OK, UserError, run_main
 from utils.hub import space
-from utils.hub.choice import TERNARY, checkpoint_files, nothing_usable, prefers_gguf, ready_models
+from utils.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
 from utils.hub.failures import EXPLAINED, explained
-from utils.hub.gguf_head import check_ready
+from utils.hub.gguf_head import look_into
 from utils.hub.listing import Listing, RemoteFile, list_repository
 from utils.hub.manifest import FetchedFile, Manifest, read_manifest
 from utils.hub.offline import find_offline
@@ -82,41 +82,68 @@ def fetch_model(listing: Listing, folder: Path, encoding: str) -> None:
 def choose(
     listing: Listing, folder: Path, encoding: str, owned: dict[str, FetchedFile]
 ) -> tuple[list[RemoteFile], str | None]:
-    """The files to download, for which there is room; with them the (first) file of a ready-made model, if it is one.
+    """The files to download, for which there is room; with them the (first) file of a GGUF model, if it is one.
 
-    A repository's checkpoint comes first, its GGUF files if there is none or if they are what it is for.
+    A repository's checkpoint comes first, its GGUF files if there is none or if they are what it is for; but a GGUF
+    that has to be converted is no better than a checkpoint.
     """
     checkpoint = checkpoint_files(listing.names)
-    ready = ready_models(listing.names, encoding)
-    refusals = []
-    if not checkpoint or prefers_gguf(listing.repo):
-        for model in ready:
-            files = [listing.file(name) for name in model.files]
-            download = sum(file.size - present_bytes(folder, file) for file in files)
-            need = space.ready_need(download, sum(file.size for file in files))
-            space.check_disk(listing.repo, need, folder)
-            try:
-                found = check_ready(files[0], folder)
-            except UserError as error:
-                partial_path(folder, files[0]).unlink(missing_ok=True)
-                refusals.append(str(error))
-                continue
-            _warn(listing, need)
-            if found != encoding and encoding in TERNARY:
-                print(f"note: {listing.repo} is ready-made as {found}, so it is used as that and not made {encoding}")
-            return files, model.files[0]
+    refusals: list[str] = []
+    foreign: list[RemoteFile] = []
+    for model in ready_models(listing.names, encoding) if not checkpoint or prefers_gguf(listing.repo) else []:
+        files = [listing.file(name) for name in model.files]
+        _need_of_gguf(listing, files, folder, loads=True)
+        try:
+            found = look_into(files[0], folder)
+        except UserError as error:
+            _forget(files, folder)
+            refusals.append(str(error))
+            continue
+        if found.loads:
+            if found.layout != encoding:
+                what = f"ready-made as {found.layout}, so it is used as that and not made {encoding}"
+                print(f"note: {listing.repo} is {what}", flush=True)
+            _warn(listing, _need_of_gguf(listing, files, folder, loads=True))
+            _forget(foreign, folder)
+            return files, files[0].name
+        if foreign:
+            _forget(files, folder)
+        foreign = foreign or files
     if checkpoint:
-        files = [listing.file(name) for name in checkpoint]
-        config = _config(files, folder, ours="config.json" in owned)
-        download = sum(file.size - present_bytes(folder, file) for file in files)
-        weights = sum(file.size for file in files if file.name.endswith((".safetensors", ".bin")))
-        need = space.checkpoint_need(download, weights, config, encoding)
-        space.check_disk(listing.repo, need, folder)
-        _warn(listing, need)
-        return files, None
+        _forget(foreign, folder)
+        return _checkpoint(listing, checkpoint, folder, encoding, ours="config.json" in owned), None
+    if foreign:
+        _warn(listing, _need_of_gguf(listing, foreign, folder, loads=False))
+        return foreign, foreign[0].name
     if refusals:
         raise UserError(f"{listing.repo} has no GGUF file that can be used: {'; '.join(refusals)}")
     raise nothing_usable(listing.repo, listing.names)
+
+
+def _forget(files: list[RemoteFile], folder: Path) -> None:
+    """Delete the beginnings of files that were looked into and not chosen."""
+    for file in files:
+        partial_path(folder, file).unlink(missing_ok=True)
+
+
+def _need_of_gguf(listing: Listing, files: list[RemoteFile], folder: Path, *, loads: bool) -> space.Need:
+    """What a GGUF model needs; raises UserError if the disk has no room for it."""
+    download = sum(file.size - present_bytes(folder, file) for file in files)
+    need = space.gguf_need(download, sum(file.size for file in files), loads=loads)
+    space.check_disk(listing.repo, need, folder)
+    return need
+
+
+def _checkpoint(listing: Listing, names: list[str], folder: Path, encoding: str, *, ours: bool) -> list[RemoteFile]:
+    """The files of a checkpoint; raises UserError if the disk has no room for them and for what is made of them."""
+    files = [listing.file(name) for name in names]
+    config = _config(files, folder, ours)
+    download = sum(file.size - present_bytes(folder, file) for file in files)
+    weights = sum(file.size for file in files if file.name.endswith((".safetensors", ".bin")))
+    need = space.checkpoint_need(download, weights, config, encoding)
+    space.check_disk(listing.repo, need, folder)
+    _warn(listing, need)
+    return files
 
 
 def _config(files: list[RemoteFile], folder: Path, ours: bool) -> dict[str, Any]:

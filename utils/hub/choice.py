@@ -32,7 +32,9 @@ _SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetens
 _TORCH = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 TERNARY = tuple(name for name in ENCODINGS if name not in ("f16", "f32"))
-_OTHER = r"p?tq[12]_0|pq2_0|iq\d_\w+|tl[12]|q\d(?:_[01k])(?:_[sml])?|bf16|f16|f32|mxfp4"
+# Written by other engines and converted by set-up; TL1 and TL2 are not, their tile sizes are not in the file.
+FOREIGN = ("pq2_0", "ptq1_0", "iq2_bn", "iq1_bn")
+_OTHER = rf"{'|'.join(FOREIGN)}|iq\d_\w+|tl[12]|q\d(?:_[01k])(?:_[sml])?|bf16|f16|f32|mxfp4"
 _IN_NAME = re.compile(rf"(?:^|[-_.])({'|'.join(TERNARY)}|{_OTHER})(?=$|[-_.])")
 
 
@@ -78,8 +80,8 @@ def ready_models(names: Iterable[str], wanted: str) -> list[ReadyModel]:
         if name.endswith(".gguf") and "/" not in name and "\\" not in name and not name.startswith("mmproj"):
             models.setdefault(_PART.sub(".gguf", name), []).append(name)
     found = [ReadyModel(tuple(files), encoding_in_name(name)) for name, files in models.items()]
-    order = [wanted, *TERNARY]
-    known = [model for model in found if model.encoding in TERNARY]
+    order = [wanted, *TERNARY, *FOREIGN]
+    known = [model for model in found if model.encoding in order[1:]]
     return sorted(known, key=lambda model: order.index(str(model.encoding))) + [
         model for model in found if model.encoding is None
     ]
@@ -96,7 +98,9 @@ def nothing_usable(repo: str, names: Sequence[str]) -> UserError:
     weights = [name for name in names if name.endswith((".safetensors", ".gguf"))]
     folders = sorted({name.rsplit("/", 1)[0] for name in weights if "/" in name})
     if gguf:
-        holds = f"only GGUF files that are not ternary ({', '.join(gguf)}; read here: {', '.join(TERNARY)})"
+        holds = (
+            f"only GGUF files that are not ternary ({', '.join(gguf)}; read here: {', '.join([*TERNARY, *FOREIGN])})"
+        )
     elif any(name.startswith("adapter_model") for name in names):
         holds = "an adapter and no model of its own"
     elif folders:

@@ -25,7 +25,7 @@ class Need:
 
     Attributes:
         download: still to be downloaded.
-        gguf: the GGUF that is made from it; 0 if it is one already.
+        gguf: the GGUF that is made from it; 0 if nothing is made.
         memory: to run it with the default context.
     """
 
@@ -34,9 +34,11 @@ class Need:
     memory: int
 
 
-def ready_need(download: int, size: int) -> Need:
-    """What a ready-made GGUF of ``size`` bytes needs; its cache is not known before it is read."""
-    return Need(download, 0, size + _ENGINE_BYTES)
+def gguf_need(download: int, size: int, *, loads: bool) -> Need:
+    """What a GGUF of ``size`` bytes needs (its cache is not known here), as it is or converted to another layout."""
+    # The most that a conversion adds: ptq1_0 has 28 bytes for 128 weights, q2_0 has 36.
+    made = 0 if loads else size * 9 // 7
+    return Need(download, made, (made or size) + _ENGINE_BYTES)
 
 
 def checkpoint_need(download: int, weights: int, config: Mapping[str, Any], encoding: str) -> Need:
