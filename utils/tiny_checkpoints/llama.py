@@ -29,6 +29,8 @@ VARIANTS = (
 )
 
 _NORMAL_TOKENS = 3840
+# Twice the models' own: at tiny width attention would be nearly uniform, and say nothing about positions.
+_SPREAD = 0.04
 _MAX_POSITIONS = 512
 _CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}\n{% endfor %}"
@@ -125,15 +127,25 @@ def configuration(variant: str, storage: str, tokenizer: Tokenizer) -> dict[str,
     return description
 
 
-def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
-    """Write the folder; see ``TinyFamily`` in this package."""
+def build(variant: str, storage: str, seed: int = 0) -> tuple[LlamaForCausalLM, stores.Stored, dict[str, Any]]:
+    """(float64 model that computes what the files stand for, what they hold, config.json)."""
     assert variant in VARIANTS and storage in STORAGE
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer = llama3_tokenizer(_NORMAL_TOKENS)
-    description = configuration(variant, storage, tokenizer)
+    description = configuration(variant, storage, llama3_tokenizer(_NORMAL_TOKENS))
     torch.manual_seed(seed)
     keys = {key: value for key, value in description.items() if key != "quantization_config"}
-    stored = stores.store_model(LlamaForCausalLM(LlamaConfig(**keys)).double(), storage)
+    model = LlamaForCausalLM(LlamaConfig(**{**keys, "initializer_range": _SPREAD}, attn_implementation="eager")).double().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):  # transformers starts them at 0
+                parameter.copy_(torch.randn_like(parameter) * _SPREAD)
+    stored = stores.store_model(model, storage)
+    return model, stored, description
+
+
+def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
+    """Write the folder; see ``TinyFamily`` in this package."""
+    _, stored, description = build(variant, storage, seed)
+    directory.mkdir(parents=True, exist_ok=True)
     stores.write_weights(directory, stored.tensors)
     stores.write_json(directory / "config.json", description)
     ends = {key: description[key] for key in ("bos_token_id", "eos_token_id")}
@@ -148,4 +160,4 @@ def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
         "chat_template": _CHAT_TEMPLATE,
     }
     stores.write_json(directory / "tokenizer_config.json", tokens)
-    save_tokenizer(tokenizer, directory)
+    save_tokenizer(llama3_tokenizer(_NORMAL_TOKENS), directory)
