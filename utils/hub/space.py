@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
 from utils.cli import UserError
-from utils.host import free_memory_bytes
+from utils.convert.embedding import default_embedding_type
+from utils.host import cgroup_memory, free_memory_bytes
 from utils.weight_encodings import ENCODINGS
 
 # The context that run_inference.py asks for by default, and a cache of f16 keys and values.
@@ -59,8 +62,9 @@ def checkpoint_need(download: int, weights: int, config: Mapping[str, Any], enco
     queries, keys = head_size * int(str(heads)), head_size * int(config.get("num_key_value_heads") or str(heads))
     matrices = layers * hidden * (2 * queries + 2 * keys + 3 * ffn)
     row = ENCODINGS[encoding]
-    # Embeddings as f16, or f32 in an f32 file; --quant-embd can only make them smaller.
-    embeddings = vocab * hidden * (1 if config.get("tie_word_embeddings") else 2) * (4 if encoding == "f32" else 2)
+    kind = GGMLQuantizationType[default_embedding_type(encoding, hidden).upper()]
+    block, block_bytes = GGML_QUANT_SIZES[kind]
+    embeddings = vocab * hidden * (1 if config.get("tie_word_embeddings") else 2) // block * block_bytes
     gguf = matrices * row.block_bytes // row.block + embeddings
     cache = 2 * layers * keys * _CONTEXT * _CACHE_BYTES
     return Need(download, gguf, gguf + cache + _ENGINE_BYTES)
@@ -85,8 +89,9 @@ def check_disk(repo: str, need: Need, folder: Path) -> None:
 
 def memory_warning(repo: str, need: Need) -> str | None:
     """A sentence if the model needs more memory than programs can get now."""
-    free = free_memory_bytes()
-    if free is None or need.memory <= free:
+    known = [count for count in (free_memory_bytes(), cgroup_memory()) if count is not None]
+    free = min(known, default=need.memory)
+    if need.memory <= free:
         return None
     wanted = f"{repo} needs about {_gb(need.memory)} of memory to run"
     return f"{wanted}, this machine has {_gb(free)} free: it may be slow or fail"

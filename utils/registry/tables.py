@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from itertools import groupby
 from pathlib import Path
 
@@ -39,25 +40,32 @@ def terminal_table(known: Registry) -> str:
     return "\n".join([*lines, "", "- means not known here. Any other repository works, too: --hf-repo ORG/NAME"])
 
 
-def readme_table(known: Registry) -> str:
-    """README's table, between its two comments: models that share everything but their sizes are one row."""
+def readme_table(known: Registry, converted: Set[str]) -> str:
+    """README's table, between its two comments: models that share everything but their sizes are one row.
+
+    Args:
+        known: the models.
+        converted: architectures that the converter has; the others are not there yet, whatever the registry says.
+    """
     lines = [BEGIN, "| model | kind | storage | outputs | verified how |", "|---|---|---|---|---|", _BUNDLED]
     for _, group in groupby(known.models, key=lambda model: _facts(known, model)):
         models = list(group)
         model, family = models[0], known.families[models[0].family]
         verified = family.verified_gguf if model.ready_made else family.verified
         outputs = ", ".join(known.outputs(model)) or ("as it is" if model.ready_made else _NOT_YET)
+        if not model.ready_made and converted.isdisjoint(family.architectures):
+            outputs = _NOT_YET
         verified = _NOT_YET if outputs == _NOT_YET else verified or _NOT_YET
         lines.append(f"| {_names(models)} | {model.kind or '-'} | {model.storage or '-'} | {outputs} | {verified} |")
     for family in known.families.values():
-        if family.outputs and family.architectures:
-            names = ", ".join(f"`{name}`" for name in family.architectures)
+        if family.outputs and (architectures := [name for name in family.architectures if name in converted]):
+            names = ", ".join(f"`{name}`" for name in architectures)
             made = f"{', '.join(family.storage)} | {', '.join(family.outputs)} | {family.verified or _NOT_YET}"
             lines.append(f"| any other {names} | | {made} |")
     return "\n".join([*lines, END])
 
 
-def write_readme(known: Registry, path: Path = README, *, check: bool = False) -> bool:
+def write_readme(known: Registry, converted: Set[str], path: Path = README, *, check: bool = False) -> bool:
     """Bring README's table up to date; whether it was so already. ``check`` only looks.
 
     Raises:
@@ -67,7 +75,7 @@ def write_readme(known: Registry, path: Path = README, *, check: bool = False) -
     start, end = text.find(BEGIN), text.find(END)
     if start < 0 or end < start:
         raise UserError(f"{path} has no lines {BEGIN} and {END}; put them where the table goes")
-    new = text[:start] + readme_table(known) + text[end + len(END) :]
+    new = text[:start] + readme_table(known, converted) + text[end + len(END) :]
     if new != text and not check:
         with atomic_output(path) as partial:
             partial.write_text(new, encoding="utf-8")
