@@ -235,7 +235,8 @@ def test_progress_on_a_terminal_is_one_line(
         line.done("compiled")
     output = capsys.readouterr().out
     assert "compiling 3/9" in output
-    assert output.endswith("compiled\n") and output.count("\n") == 1
+    assert "\r\033[Knote: stays\n" in output, "a note is a line of its own"
+    assert output.endswith("compiled\n") and output.count("\n") == 2
     with pytest.raises(KeyboardInterrupt), progress.StepLine(2, 2, "model", "finding"):
         raise KeyboardInterrupt
     assert capsys.readouterr().out.endswith("stopped\n")

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
@@ -95,7 +96,7 @@ def fetch(file: RemoteFile, folder: Path, progress: Progress, *, ours: bool = Tr
         if not ours:
             raise UserError(f"{target} was not downloaded by set-up and differs from the Hub's file; move it away")
     partial = partial_path(folder, file)
-    for outdated in folder.glob(f".{file.name}.*.download"):
+    for outdated in folder.glob(f".{escape(file.name)}.*.download"):
         if outdated != partial:
             outdated.unlink()
     _download(file, partial, progress)

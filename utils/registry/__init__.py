@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.cli import TritError, UserError
+from utils.hub.manifest import read_manifest
 
 FILE = Path(__file__).with_name("models.json")
 KINDS = ("base", "instruct", "embedding")
@@ -163,6 +164,12 @@ def _typed(kind: type, name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         if key not in wanted or not isinstance(values[key], _TYPES[wanted[key]]):
             raise TritError(f"{FILE.name}: {name}: {key} is {values[key]!r}, expected {wanted.get(key, 'no such key')}")
     return values
+
+
+def model_in(folder: Path) -> Model | None:
+    """The known model that a folder holds: by the note of its download, else by the folder's name."""
+    source = read_manifest(folder)
+    return registry().find(source.repo if source else folder.resolve().name)
 
 
 def resolve(text: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from utils.cli import ROOT, CommandError, TritError, UserError
 from utils.host import BUNDLED_MODEL, MODELS_DIR, gguf_path
 from utils.hub.manifest import read_manifest
-from utils.registry import registry, resolve
+from utils.registry import model_in, registry, resolve
 from utils.setup.context import Setup
 from utils.setup.progress import StepLine
 
@@ -46,8 +46,7 @@ def run(setup: Setup, line: StepLine) -> str:
         summary = _download(setup, line, repo, revision, setup.model_dir)
     elif options.model_dir:
         setup.model_dir, summary = options.model_dir, "local folder"
-        source = read_manifest(setup.model_dir)
-        setup.known = registry().find(source.repo if source else setup.model_dir.name)
+        setup.known = model_in(setup.model_dir)
     else:
         setup.model_dir, summary = BUNDLED_MODEL, "bundled"
         if not BUNDLED_MODEL.is_dir():
