@@ -133,11 +133,7 @@ def build(variant: str, storage: str, seed: int = 0) -> tuple[LlamaForCausalLM, 
     description = configuration(variant, storage, llama3_tokenizer(_NORMAL_TOKENS))
     torch.manual_seed(seed)
     keys = {key: value for key, value in description.items() if key != "quantization_config"}
-    model = (
-        LlamaForCausalLM(LlamaConfig(**{**keys, "initializer_range": _SPREAD}, attn_implementation="eager"))
-        .double()
-        .eval()
-    )
+    model = LlamaForCausalLM(LlamaConfig(**{**keys, "initializer_range": _SPREAD}, attn_implementation="eager")).double().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):  # transformers starts them at 0

@@ -51,11 +51,7 @@ def build(variant: str, storage: str, seed: int = 0) -> tuple[Qwen2ForCausalLM, 
         "vocab_size": tokenizer.get_vocab_size(),
     }
     torch.manual_seed(seed)
-    model = (
-        Qwen2ForCausalLM(Qwen2Config(**{**description, "initializer_range": _SPREAD}, attn_implementation="eager"))
-        .double()
-        .eval()
-    )
+    model = Qwen2ForCausalLM(Qwen2Config(**{**description, "initializer_range": _SPREAD}, attn_implementation="eager")).double().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):  # transformers starts them at 0
