@@ -32,6 +32,10 @@ def i2_s(rows: Rows, scale: float, width: int = 32) -> bytes:
     return bytes(out) + struct.pack("<f", scale) + bytes(28)
 
 
+def i2_s_flat(rows: Rows, scale: float) -> bytes:
+    return i2_s([[code for row in rows for code in row]], scale)
+
+
 def i2_s_arm(rows: Rows, scale: float) -> bytes:
     return i2_s(rows, scale, width=16)
 

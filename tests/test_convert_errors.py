@@ -255,7 +255,9 @@ def test_columns_that_do_not_fit(master: Path, capsys: pytest.CaptureFixture[str
 def test_values_too_large_for_f16(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "model.embed_tokens.weight"
     edit_tensors(packed, lambda tensors: tensors[name].view(-1)[9].fill_(1e5))
-    assert f"{name}: holds 100000, too large for f16; use --quant-embd f32" in refusal(capsys, packed)
+    for kind in ("f16", "q8_0"):
+        line = refusal(capsys, packed, "--quant-embd", kind)
+        assert f"{name}: holds 100000, too large for {kind}; use --quant-embd f32" in line
     edit_tensors(packed, lambda tensors: tensors[f"{Q_PROJ}_scale"].fill_(1e6))
     assert "blk.0.attn_q.weight: its scale" in refusal(capsys, packed, "--outtype", "f16", "--quant-embd", "f32")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_files import TILED, WRITERS, Key, codes, keys_of, rewrite, write_gguf
+from foreign_files import TILED, WRITERS, Key, codes, i2_s_flat, keys_of, rewrite, write_gguf
 
 from utils.cli import ROOT, TritError, UserError, run_main
 from utils.convert.__main__ import main
@@ -242,6 +242,23 @@ def test_arm_file_end_to_end(
     assert as_is.read_bytes() == foreign.read_bytes()
 
 
+def test_rows_that_are_no_whole_blocks(tmp_path: Path) -> None:
+    """ffn_down of bitnet_b1_58-3B has 8640 columns: bitnet.cpp's blocks lie across its rows; q2_0 can hold it."""
+    rows = random_rows(4, 192)
+    raw = i2_s_flat(rows, 0.5)
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.ffn_down.weight", (4, 192), 36, raw)])
+    assert [item.name for item in identify(read_raw_header(path))] == ["i2_s_flat"]
+    assert [item.name for item in identify(read_raw_header(path), "arm")] == ["i2_s_arm"]
+    with pytest.raises(
+        UserError, match=r"ffn_down\.weight: 192 columns, i2_s needs a multiple of 128; use --outtype q2_0"
+    ):
+        convert(path, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"]), progress=False)
+    convert(path, tmp_path / "x.gguf", Options(ENCODINGS["q2_0"]), progress=False)
+    source = Source.open(tmp_path / "x.gguf")
+    decoded = source.matrix(source.found["blk.0.ffn_down.weight"])
+    np.testing.assert_array_equal(decoded.values, np.array(rows) - 1)
+
+
 def test_order_of_columns_is_told_from_the_norms(reference: Path, tmp_path: Path) -> None:
     for layout, key in (("i2_s", "published"), ("i2_s_arm", "arm"), ("i2_s_rows4", "rows4")):
         order = measure_order(Source.open(rewrite(reference, tmp_path / f"{key}.gguf", layout)))
@@ -412,6 +429,27 @@ def test_float_files_of_ternary_models_and_their_embedding(reference: Path, tmp_
     assert read_header(back).tensors["token_embd.weight"].ggml_type == 14
     with pytest.raises(UserError, match=r"token_embd\.weight: is q6_k already"):
         convert(back, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("group", [64, 128, 512])
+def test_float_files_with_scales_of_groups(kind: str, group: int, tmp_path: Path) -> None:
+    """Ternary-Bonsai's unpacked files: every group of a row is -s, 0, +s; a router beside them is not ternary."""
+    rows = np.array(random_rows(8, 512)) - 1
+    weights = (rows.reshape(8, -1, group) * (1 + np.arange(8 * 512 // group).reshape(8, -1, 1) / 64)).reshape(8, 512)
+    number, raw = {
+        "f32": (0, weights.astype("<f4").tobytes()),
+        "f16": (1, weights.astype("<f2").tobytes()),
+        "bf16": (30, (weights.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()),
+    }[kind]
+    router = np.random.default_rng(0).standard_normal((8, 512)).astype("<f4").tobytes()
+    tensors = [("blk.0.ffn_up.weight", (8, 512), number, raw), ("blk.0.ffn_gate_inp.weight", (8, 512), 0, router)]
+    path = write_gguf(tmp_path / "m.gguf", KEYS, tensors)
+    report = convert(path, tmp_path / "q.gguf", Options(ENCODINGS["q2_0"]), progress=False)
+    source = Source.open(tmp_path / "q.gguf")
+    assert report.layouts == {kind: 1} and source.found["blk.0.ffn_gate_inp.weight"].name == "f32"
+    decoded = source.matrix(source.found["blk.0.ffn_up.weight"])
+    np.testing.assert_array_equal(decoded.values * np.repeat(decoded.scales, 64, axis=1), weights)
 
 
 def test_damage_between_writing_and_reading_is_noticed(

@@ -23,8 +23,8 @@ from utils.gguf_header import read_raw_header
 from utils.setup.conversion import convertible
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
-# What nothing in the file tells apart from the published layout.
-SILENT = ("i2_s_arm", "i2_s_rows4")
+# What nothing in a file tells apart from the published layout, or what its shapes do.
+SILENT = ("i2_s_flat", "i2_s_arm", "i2_s_rows4")
 
 
 def model(path: Path, layout: str, *keys: Key) -> Path:

@@ -24,7 +24,7 @@ constexpr int kRefused = 3;
 /// Alternates between mapped and read files, and between packed and unpacked weights.
 int load(const std::string& path, int number) {
     llama_model_params params = llama_model_default_params();
-    params.use_mmap = (number & 1) == 0;
+    params.load_mode = (number & 1) == 0 ? LLAMA_LOAD_MODE_MMAP : LLAMA_LOAD_MODE_NONE;
     params.use_extra_bufts = (number & 2) == 0;
     llama_model* model = llama_model_load_from_file(path.c_str(), params);
     if (model == nullptr) {

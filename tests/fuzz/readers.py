@@ -34,6 +34,7 @@ from utils.convert.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert
 from utils.gguf_types import read_header
 from utils.host import usable_cpus
+from utils.inspect_model.__main__ import inspect
 from utils.weight_encodings import ENCODINGS
 
 SEEDS = Path(__file__).parent / "seeds"
@@ -69,8 +70,9 @@ def make_gguf(rng: Random, folder: Path) -> None:
 
 
 def read_gguf(folder: Path) -> None:
-    """The header, and every tensor's data."""
+    """The header, and every tensor's data; then what the inspector says of it."""
     path = folder / "input.gguf"
+    inspect(path)
     for entry in read_header(path).tensors.values():
         entry.read(path)
 
@@ -95,7 +97,7 @@ def make_checkpoint(rng: Random, folder: Path) -> None:
 
 
 def read_checkpoint(folder: Path) -> None:
-    """Every tensor; then all that a conversion does before it writes (there is no tokenizer, so it ends there)."""
+    """Every tensor; what the inspector says; all that a conversion does before it writes (it wants a tokenizer)."""
     with suppress(TritError):
         checkpoint = Checkpoint.open(folder)
         for tensor in checkpoint.tensors.values():
@@ -103,6 +105,8 @@ def read_checkpoint(folder: Path) -> None:
                 tensor.read(0, min(tensor.size, READ_VALUES))
                 if tensor.size <= READ_VALUES:
                     list(tensor.floats())
+    with suppress(TritError):
+        inspect(folder)
     convert(folder, folder / "out.gguf", Options(ENCODINGS["f16"], None), progress=False)
 
 

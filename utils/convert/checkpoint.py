@@ -165,4 +165,12 @@ class Checkpoint:
         for name, file in (weight_map or {}).items():
             if name not in tensors:
                 raise UserError(f"{name}: the index says it is in {file}, but it is not; download the checkpoint again")
+        layers = config.get("num_hidden_layers")
+        if isinstance(layers, int) and layers > len(
+            tensors
+        ):  # also: no list of so many layers' tensors fits into memory
+            raise UserError(
+                f"{directory / 'config.json'}: num_hidden_layers is {layers}, more than there are tensors "
+                f"({len(tensors)}); the checkpoint is not whole"
+            )
         return cls(directory, config, tensors)

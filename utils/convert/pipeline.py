@@ -84,7 +84,6 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
     try:
         family = find_family(checkpoint.config)
-        _check_layers(checkpoint)
         specs = family.tensors(checkpoint.config)
         embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         declared = Declared.from_config(checkpoint.config, options.master_weights)
@@ -127,16 +126,6 @@ def _free_paths(outfile: Path, count: int, force: bool) -> list[Path]:
         if path.exists() and not force:
             raise UserError(f"{path}: exists already; pass --force to replace it")
     return paths
-
-
-def _check_layers(checkpoint: Checkpoint) -> None:
-    """Refuse a number of layers that no list of their tensors could be made for; raises UserError."""
-    layers = checkpoint.config.get("num_hidden_layers")
-    if isinstance(layers, int) and layers > len(checkpoint.tensors):
-        raise UserError(
-            f"{checkpoint.directory / 'config.json'}: num_hidden_layers is {layers}, more than there are tensors "
-            f"({len(checkpoint.tensors)}); the checkpoint is not whole"
-        )
 
 
 def _default_embedding(specs: list[TensorSpec], encoding: Encoding) -> str:
@@ -295,10 +284,11 @@ def _float_pieces(
     """The values of a float tensor, a few rows at a time.
 
     Raises:
-        UserError: a value is too large for f16; names the tensor.
+        UserError: a value is too large for f16, which is also the type of the scales of every block; names the tensor.
     """
-    columns = spec.shape[-1]
+    columns, wide = spec.shape[-1], {GGMLQuantizationType.F32, GGMLQuantizationType.BF16}
     for values in stored.floats(columns):
-        if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
-            raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
+        if kind not in wide and np.abs(values).max() > F16_MAX:
+            largest = f"holds {np.abs(values).max():g}, too large for {kind.name.lower()}"
+            raise UserError(f"{stored.name}: {largest}; use --quant-embd f32")
         yield pair_rows(values, spec.rope_heads).reshape(-1, columns)

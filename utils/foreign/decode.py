@@ -94,14 +94,17 @@ def _tail_scale(data: Bytes, n: int, k: int) -> Scales:
 
 
 def _i2_s(width: int) -> Callable[[Bytes, int, int], Decoded]:
-    """Blocks of 4 * width weights: byte p holds weights p, width + p, ... at bits 7:6, 5:4, 3:2, 1:0."""
+    """Blocks of 4 * width weights: byte p holds weights p, width + p, ... at bits 7:6, 5:4, 3:2, 1:0.
+
+    The blocks follow each other through all rows; where k is no multiple of theirs, they lie across two.
+    """
 
     def decoder(data: Bytes, n: int, k: int) -> Decoded:
-        values = np.empty((n, k), dtype=np.int8)
-        codes = data[: n * k // 4].reshape(n, k // 4)
-        for rows in _chunks(n, k):
-            values[rows] = _fields(codes[rows].reshape(-1, width), (6, 4, 2, 0)).reshape(-1, k)
-        return Decoded(values, _tail_scale(data, n, k))
+        values = np.empty(n * k, dtype=np.int8)
+        blocks = data[: n * k // 4].reshape(-1, width)
+        for rows in _chunks(len(blocks), 4 * width):
+            values[4 * width * rows.start : 4 * width * rows.stop] = _fields(blocks[rows], (6, 4, 2, 0)).reshape(-1)
+        return Decoded(values.reshape(n, k), _tail_scale(data, n, k))
 
     return decoder
 
@@ -200,6 +203,7 @@ def _rows(block_bytes: int, scale: str, values_of: Callable[[Bytes], Values]) ->
 
 _DECODERS: dict[str, Callable[[Bytes, int, int], Decoded]] = {
     "i2_s": _i2_s(32),
+    "i2_s_flat": _i2_s(32),
     "i2_s_arm": _i2_s(16),
     "i2_s_rows4": _i2_s_rows4,
     "tq1_0": _grouped(256, 54, 52, _trits(((0, 32, 5), (32, 16, 5), (48, 4, 4)))),

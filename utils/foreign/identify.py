@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from utils.foreign.layouts import I2_S_LAYOUTS, LAYOUTS, PLAIN, Layout, fits, guess
+from utils.foreign.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PLAIN, Layout, fits, guess
 from utils.gguf_header import RawHeader, RawTensor
 
 
@@ -44,7 +44,9 @@ def identify(header: RawHeader, i2_s_layout: str = "published") -> list[Found]:
         header: Of the file.
         i2_s_layout: Key of ``I2_S_LAYOUTS``: what type 36 means; sizes cannot tell.
     """
-    skipped = set(I2_S_LAYOUTS.values()) - {I2_S_LAYOUTS[i2_s_layout]}
+    skipped = {*I2_S_LAYOUTS.values(), FLAT_I2_S} - {I2_S_LAYOUTS[i2_s_layout]}
+    if i2_s_layout == "published":
+        skipped.remove(FLAT_I2_S)
     candidates = {
         tensor.name: [
             (layout, size)

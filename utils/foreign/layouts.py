@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 PUBLISHED_I2_S = "i2_s"
+# What the published layout is where rows are no whole blocks (3B's ffn_down): the packer does not see rows.
+FLAT_I2_S = "i2_s_flat"
 # --i2-s-layout VALUE -> name of the layout; nothing in a file tells these apart.
 I2_S_LAYOUTS = {"published": PUBLISHED_I2_S, "arm": "i2_s_arm", "rows4": "i2_s_rows4"}
 
@@ -66,6 +68,16 @@ LAYOUTS: dict[str, Layout] = {
     row.name: row
     for row in (
         Layout(PUBLISHED_I2_S, (36,), BITNET_CPP, 128, _blocks(128, 32, 0, 32), "tensor", True, "i2_s"),
+        Layout(
+            "i2_s_flat",
+            (36,),
+            f"{BITNET_CPP}, with blocks across rows",
+            1,
+            lambda n, k: (n * k // 4 + 32,) if k % 128 and n * k % 128 == 0 else (),
+            "tensor",
+            False,
+            "q2_0",
+        ),
         Layout("i2_s_arm", (36,), "bitnet.cpp built for ARM", 64, _blocks(64, 16, 0, 32), "tensor", False, "i2_s"),
         Layout(
             "i2_s_rows4",

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from utils.cli import UserError
 from utils.foreign.decode import decode
-from utils.foreign.layouts import I2_S_LAYOUTS, LAYOUTS, PUBLISHED_I2_S
+from utils.foreign.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PUBLISHED_I2_S
 from utils.foreign.source import Source
 
 Floats = npt.NDArray[np.float64]
@@ -103,10 +103,12 @@ def _block_scores(source: Source, prefix: str, layout: str) -> list[float]:
 def _densities(source: Source, name: str, layout: str) -> tuple[Floats, Floats] | None:
     """Share of non-zeros in each row and in each column of an i2_s tensor read as ``layout``."""
     item = source.found.get(name)
-    row = LAYOUTS[layout]
-    if item is None or item.tensor.ggml_type not in row.ids or not item.nbytes or len(item.tensor.shape) != 2:
+    if item is None or item.tensor.ggml_type not in LAYOUTS[layout].ids or len(item.tensor.shape) != 2:
         return None
     n, k = item.tensor.shape
+    if layout == PUBLISHED_I2_S and k % LAYOUTS[layout].columns:
+        layout = FLAT_I2_S
+    row = LAYOUTS[layout]
     if k % row.columns or item.nbytes not in row.sizes(n, k):
         return None
     try:

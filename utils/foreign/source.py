@@ -18,6 +18,8 @@ from utils.gguf_header import RawHeader, RawTensor, read_raw_header
 
 # Float tensors that may hold a ternary matrix as it is: type name -> numpy dtype (bfloat16 as the upper half of f32).
 FLOATS = {"f32": "<f4", "f16": "<f2", "bf16": "<u2"}
+# Group sizes that ternary weights come in as plain floats: those of llama.cpp's blocks and of Ternary-Bonsai.
+GROUPS = (256, 128, 64)
 PIECE_BYTES = 1 << 24
 SCALE_SUFFIX = "_scale"
 
@@ -99,22 +101,37 @@ class Source:
         return _as_float32(values).reshape(tensor.rows, tensor.columns)
 
     def exact_ternary(self, item: Found) -> Decoded | None:
-        """The matrix of a float tensor whose every value is -s, 0 or +s for one s; None, mostly soon, if it is not."""
-        tensor = item.tensor
-        dtype = np.dtype(FLOATS[item.name])
-        values = np.empty(tensor.rows * tensor.columns, dtype=np.int8)
-        scale = np.float32(0)
-        for start in range(0, item.nbytes, PIECE_BYTES):
-            stop = min(start + PIECE_BYTES, item.nbytes)
-            piece = _as_float32(self.bytes(tensor, start, stop).view(dtype))
-            magnitudes = np.abs(piece)
-            scale = scale or magnitudes.max()
-            if not np.isin(magnitudes, (0, scale)).all():
+        """The matrix of a float tensor whose every value is -s, 0 or +s; None, mostly soon, if it is not.
+
+        One s for the whole tensor, for each row, or for each group of a row.
+        """
+        k = item.tensor.columns
+        for group in (0, k, *[size for size in GROUPS if size < k and k % size == 0]):
+            decoded = self._ternary_groups(item, group)
+            if decoded is not None:
+                return decoded
+        return None
+
+    def _ternary_groups(self, item: Found, group: int) -> Decoded | None:
+        """As :meth:`exact_ternary` for groups of one size; 0: all values are one group."""
+        n, k = item.tensor.rows, item.tensor.columns
+        values = np.empty((n, k), dtype=np.int8)
+        scales = np.zeros((n, k // group) if group else (1, 1), dtype=np.float32)
+        step = max(1, PIECE_BYTES // (4 * k))
+        for start in range(0, n, step):
+            rows = slice(start, min(start + step, n))
+            piece = self.float_rows(item, rows.start, rows.stop)
+            magnitudes = np.abs(piece).reshape(len(piece), -1, group or k)
+            largest = magnitudes.max(axis=2)
+            if group:
+                scales[rows] = largest
+            else:
+                scales[0, 0] = scales[0, 0] or largest.max()
+                largest = scales
+            if not ((magnitudes == 0) | (magnitudes == largest[..., None])).all():
                 return None
-            values[start // dtype.itemsize : stop // dtype.itemsize] = np.sign(piece)
-        if not scale:
-            return None
-        return Decoded(values.reshape(tensor.rows, tensor.columns), np.full((1, 1), scale, dtype=np.float32))
+            values[rows] = np.sign(piece)
+        return Decoded(values, scales) if scales.any() else None
 
 
 def _as_float32(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:

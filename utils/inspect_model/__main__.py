@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Command line: ``python -m utils.inspect_model PATH``, PATH a GGUF file or a Hugging Face checkpoint folder."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.cli import UserError, run_main
+from utils.inspect_model import checkpoint_folder, gguf_file
+from utils.inspect_model.description import Description
+from utils.inspect_model.host import read_rate, speed_bound
+from utils.inspect_model.report import lines
+
+DEFAULT_CONTEXT = 2048
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.inspect_model",
+        description="Say what a model file or checkpoint folder is, what it needs, and what would be done with it.",
+        epilog="Example: python -m utils.inspect_model models/trit-story-3m/ggml-model-i2_s.gguf --layers",
+    )
+    parser.add_argument("path", type=Path, help="a GGUF file of any engine, or a Hugging Face checkpoint folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
+    parser.add_argument("--layers", action="store_true", help="shares of -1, 0 and +1 for every layer")
+    parser.add_argument("--exact", action="store_true", help="look at all weights, not at some rows or layers")
+    parser.add_argument(
+        "-c", "--ctx-size", type=int, default=DEFAULT_CONTEXT, help="tokens of the KV cache (default: %(default)s)"
+    )
+    speed = parser.add_mutually_exclusive_group()
+    speed.add_argument("--no-speed", action="store_true", help="do not measure how fast this machine reads memory")
+    speed.add_argument("--measure", action="store_true", help="measure it again instead of using what is known")
+    return parser
+
+
+def inspect(path: Path, context: int = DEFAULT_CONTEXT, exact: bool = False) -> Description:
+    """Describe a file or folder, without the speed of this host.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if path.is_dir():
+        return checkpoint_folder.describe(path, context, exact)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+            size = file.seek(0, 2)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    found = Description(str(path), "GGUF file" if magic == b"GGUF" else "no model file", bytes=size)
+    if magic == b"GGUF":
+        try:
+            return gguf_file.describe(path, context, exact)
+        except UserError as error:
+            found.verdict = f"refused: {error}"
+            return found
+    if path.suffix in {".safetensors", ".bin"}:
+        found.kind = "part of a checkpoint"
+        found.verdict = f"refused: give the whole folder, {path.parent}"
+        return found
+    found.verdict = "refused: neither a GGUF file nor a Hugging Face checkpoint folder"
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Look, measure, print."""
+    args = _parser().parse_args(argv)
+    if args.ctx_size < 1:
+        raise UserError(f"-c {args.ctx_size}: give a positive number of tokens")
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    # A folder's shares come from some layers, a file's from some rows of all layers.
+    exact = args.exact or (args.layers and args.path.is_dir())
+    found = inspect(args.path, args.ctx_size, exact)
+    if "packed" in found.memory and not args.no_speed:
+        size = found.speed.get("bytes_per_token") or gguf_file.bytes_per_token(args.path)
+        found.speed = speed_bound(size, read_rate(args.measure))
+    if args.json:
+        print(json.dumps(dataclasses.asdict(found), ensure_ascii=True))
+    else:
+        for line in lines(found, args.layers):
+            # Names come from the file: what a terminal would act on is shown, not sent.
+            print("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""Look at a Hugging Face checkpoint folder, with the converter's own eyes."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.cli import UserError
+from utils.convert.checkpoint import Checkpoint
+from utils.convert.families import find_family
+from utils.convert.families.base import Family, Kind, TensorSpec
+from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
+from utils.convert.tokenizer import load_tokenizer
+from utils.host import python_command
+from utils.inspect_model.description import Description, Shares, packed_bytes
+from utils.inspect_model.sample import counts
+from utils.weight_encodings import ENCODINGS
+
+# Layers whose weights are looked at unless all are asked for.
+LAYERS = 4
+DIMENSIONS = {
+    "num_hidden_layers": "layers",
+    "hidden_size": "embedding",
+    "intermediate_size": "feed_forward",
+    "num_attention_heads": "heads",
+    "num_key_value_heads": "kv_heads",
+    "head_dim": "head_size",
+    "max_position_embeddings": "context",
+}
+
+
+def describe(path: Path, context: int, exact: bool) -> Description:
+    """Describe a checkpoint folder; what is wrong with it becomes its verdict."""
+    found = Description(str(path), "checkpoint folder")
+    try:
+        checkpoint = Checkpoint.open(path)
+    except UserError as error:
+        found.verdict = f"refused: {error}"
+        return found
+    for tensor in checkpoint.tensors.values():
+        found.count(tensor.dtype, tensor.size, tensor.size * _item_bytes(tensor.dtype))
+    found.bytes = sum(row["bytes"] for row in found.types.values())
+    _config(found, checkpoint.config)
+    found.kv_cache(context)
+    found.memory["file"] = found.bytes
+    try:
+        family = find_family(checkpoint.config)
+        specs = family.tensors(checkpoint.config)
+        found.architecture = f"{found.architecture}, {family.gguf_architecture(checkpoint.config)} in the engine"
+        _look(found, checkpoint, specs, exact)
+        _check(found, checkpoint, family, specs)
+        _size(found, specs)
+        _judge(found, specs)
+    except UserError as error:
+        found.verdict = f"refused: {error}"
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        found.verdict = f"refused: config.json or tokenizer.json is not of the form it must have ({error})"
+    return found
+
+
+def _item_bytes(dtype: str) -> int:
+    """Bytes of one value of a safetensors dtype: its name ends in its bits."""
+    bits = "".join(letter for letter in dtype if letter.isdigit())
+    return int(bits or 8) // 8
+
+
+def _config(found: Description, config: dict[str, Any]) -> None:
+    names = config.get("architectures")
+    found.architecture = ", ".join(map(str, names)) if isinstance(names, list) else None
+    for key, name in DIMENSIONS.items():
+        value = config.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            found.dimensions[name] = value
+    known = found.dimensions
+    if "heads" in known:
+        known.setdefault("kv_heads", known["heads"])
+        if "embedding" in known:
+            known.setdefault("head_size", known["embedding"] // known["heads"])
+
+
+def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], exact: bool) -> None:
+    """Shares of the ternary weights of some layers, and how they are stored; raises UserError if they are none."""
+    declared = Declared.from_config(checkpoint.config, False)
+    ternary = [spec for spec in specs if spec.kind is Kind.TERNARY]
+    layers = list(dict.fromkeys(spec.target.split(".")[1] for spec in ternary))
+    chosen = layers if exact else layers[:: max(1, len(layers) // LAYERS)][:LAYERS]
+    for spec in ternary:
+        if spec.target.split(".")[1] not in chosen:
+            continue
+        if spec.source not in checkpoint.tensors:
+            raise UserError(f"{spec.source}: is missing; the checkpoint is not whole")
+        stored, scale = checkpoint.tensors[spec.source], checkpoint.tensors.get(f"{spec.source}_scale")
+        n, k = spec.shape
+        check_stored(stored, scale, (n, k))
+        values, scales, kind = read_ternary(stored, scale, declared)
+        found.layers.setdefault(spec.target.split(".")[1], Shares()).add(counts(values))
+        found.looked_at += values.size
+        # A float, or an array [n, groups] once a family has them.
+        groups = np.atleast_2d(scales).size // n
+        shared = f"one per group of {k // groups}" if groups else "one per tensor"
+        found.scales[f"{shared} ({kind})"] = found.scales.get(f"{shared} ({kind})", 0) + 1
+
+
+def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
+    """The tokenizer, the head, and the shapes of everything; raises UserError."""
+    for spec in specs:
+        if spec.source not in checkpoint.tensors:
+            raise UserError(f"{spec.source}: is missing; the checkpoint is not whole")
+        if spec.kind is not Kind.TERNARY:
+            check_shape(checkpoint.tensors[spec.source], spec.shape)
+    embeddings = [spec for spec in specs if spec.kind is Kind.EMBEDDING]
+    found.embedding = checkpoint.tensors[embeddings[0].source].dtype if embeddings else None
+    own = len(embeddings) > 1
+    if embeddings:
+        found.head = (
+            f"{checkpoint.tensors[embeddings[-1].source].dtype}, {'its own' if own else 'the embedding (tied)'}"
+        )
+        vocabulary = load_tokenizer(checkpoint.directory, checkpoint.config, embeddings[0].shape[0])
+        found.tokenizer = {
+            "model": type(vocabulary).__name__,
+            "pre": getattr(vocabulary, "pre", None),
+            "tokens": len(vocabulary.tokens),
+            "chat_template": bool(vocabulary.chat_template),
+        }
+
+
+def _size(found: Description, specs: list[TensorSpec]) -> None:
+    """Memory once converted with float16 embeddings: ternary matrices packed, norms as float32."""
+    sizes = {spec.target: _converted_bytes(spec) for spec in specs}
+    found.memory["packed"] = sum(sizes.values())
+    own = any(spec.target == "output.weight" for spec in specs)
+    found.speed["bytes_per_token"] = found.memory["packed"] - (sizes.get("token_embd.weight", 0) if own else 0)
+
+
+def _converted_bytes(spec: TensorSpec) -> int:
+    rows, columns = int(np.prod(spec.shape[:-1])), spec.shape[-1]
+    if spec.kind is Kind.TERNARY:
+        return packed_bytes(rows, columns)
+    return rows * columns * (4 if spec.kind is Kind.NORM else 2)
+
+
+def _judge(found: Description, specs: list[TensorSpec]) -> None:
+    """The encoding that every matrix fits, i2_s if it can be."""
+    grouped = any("group" in kind for kind in found.scales)
+    columns = {spec.shape[-1] for spec in specs if spec.kind is Kind.TERNARY}
+    choices = ["q2_0", "f16"] if grouped else ["i2_s", "q2_0", "f16"]
+    outtype = next(name for name in choices if all(k % ENCODINGS[name].block == 0 for k in columns))
+    command = python_command("-m utils.convert")
+    found.command = f"{command} {shlex.quote(found.path)} --outtype {outtype} --quant-embd q6_k"
+    found.verdict = f"is to be converted to {outtype}"

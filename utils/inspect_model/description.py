@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""What an inspection found: plain data, which is also the output of --json."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+# Rows of a panel of packed weights, and bits of a weight in it (docs/encodings.md).
+PANEL_ROWS, PANEL_BITS = 64, 2
+KV_BYTES = 2
+
+
+@dataclass
+class Shares:
+    """How many of the weights looked at are -1, 0, +1 and +2."""
+
+    counts: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+
+    def add(self, counts: list[int]) -> None:
+        """Add the counts of one tensor."""
+        self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
+
+    @property
+    def shares(self) -> list[float]:
+        """Parts of one, of -1, 0, +1 and +2."""
+        total = sum(self.counts)
+        return [count / total if total else 0.0 for count in self.counts]
+
+
+@dataclass
+class Description:
+    """Everything that is known about a model; None or empty where it is not.
+
+    Attributes:
+        path: Of the file or folder.
+        kind: "GGUF file", "checkpoint folder", or what else it is.
+        bytes: Size of the file, or of the checkpoint's tensors.
+        name: The model's.
+        architecture: general.architecture, or config.json's architectures.
+        dimensions: Layers, embedding, feed-forward, heads, KV heads, head size, context: as far as they are known.
+        types: Name of a type or layout -> tensors, weights and bytes.
+        scales: How the scales are shared -> number of ternary tensors.
+        layers: Layer -> shares of its ternary weights.
+        looked_at: Weights that were decoded for the shares.
+        head: How the logits are made.
+        embedding: Type of the embedding.
+        tokenizer: model, pre-tokenizer, number of tokens, chat template.
+        memory: Bytes: file, packed weights, KV cache and its context.
+        speed: Bound of tokens per second, and from what.
+        order: Of GGUF files with i2_s: agreement with the norms by layout.
+        verdict: What would be done with it.
+        command: The command that does it.
+        problems: What is wrong with it.
+    """
+
+    path: str
+    kind: str
+    bytes: int = 0
+    name: str | None = None
+    architecture: str | None = None
+    dimensions: dict[str, int] = field(default_factory=dict)
+    types: dict[str, dict[str, int]] = field(default_factory=dict)
+    scales: dict[str, int] = field(default_factory=dict)
+    layers: dict[str, Shares] = field(default_factory=dict)
+    looked_at: int = 0
+    head: str | None = None
+    embedding: str | None = None
+    tokenizer: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    speed: dict[str, Any] = field(default_factory=dict)
+    order: dict[str, float] = field(default_factory=dict)
+    verdict: str = ""
+    command: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def count(self, kind: str, weights: int, size: int) -> None:
+        """Note one tensor of a type."""
+        row = self.types.setdefault(kind, {"tensors": 0, "weights": 0, "bytes": 0})
+        row["tensors"] += 1
+        row["weights"] += weights
+        row["bytes"] += size
+
+    def kv_cache(self, context: int) -> None:
+        """Note the bytes of a float16 KV cache for ``context`` tokens, if the dimensions are known."""
+        known = self.dimensions
+        if {"layers", "kv_heads", "head_size"} <= set(known):
+            context = min(context, known.get("context") or context)
+            size = 2 * KV_BYTES * known["layers"] * known["kv_heads"] * known["head_size"] * context
+            self.memory |= {"kv_cache": size, "context": context}
+
+    def spread(self, value: int) -> tuple[float, float, float] | None:
+        """Smallest, median and largest share of a value (index: -1, 0, +1, +2) over the layers; None without layers."""
+        shares = [layer.shares[value] for layer in self.layers.values()]
+        return (min(shares), median(shares), max(shares)) if shares else None
+
+
+def packed_bytes(rows: int, columns: int) -> int:
+    """Bytes of a ternary matrix in panels of two bits."""
+    return math.ceil(rows / PANEL_ROWS) * PANEL_ROWS * columns * PANEL_BITS // 8

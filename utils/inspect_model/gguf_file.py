@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""Look at a GGUF file of any engine."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import gguf
+
+from utils.cli import UserError
+from utils.foreign.identify import Found
+from utils.foreign.layouts import PUBLISHED_I2_S
+from utils.foreign.loadable import convert_command, rotation, why_not
+from utils.foreign.order import measure_order
+from utils.foreign.source import Source
+from utils.host import python_command
+from utils.inspect_model.description import Description, Shares, packed_bytes
+from utils.inspect_model.sample import counts, look, scale_kind
+
+OWN_ARCHITECTURES = ("bitnet-b1.58", "bitnet-25")
+# Key behind the architecture's name -> dimension.
+DIMENSIONS = {
+    "block_count": "layers",
+    "embedding_length": "embedding",
+    "feed_forward_length": "feed_forward",
+    "attention.head_count": "heads",
+    "attention.head_count_kv": "kv_heads",
+    "attention.key_length": "head_size",
+    "context_length": "context",
+}
+
+
+def describe(path: Path, context: int, exact: bool) -> Description:
+    """Describe a GGUF file; raises UserError if its header cannot be read."""
+    source = Source.open(path)
+    found = Description(str(path), "GGUF file", bytes=source.header.file_bytes)
+    metadata = source.header.metadata
+    found.name = _text(metadata, "general.name")
+    found.architecture = _text(metadata, "general.architecture")
+    _dimensions(found, metadata)
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    found.tokenizer = {
+        "model": _text(metadata, "tokenizer.ggml.model"),
+        "pre": _text(metadata, "tokenizer.ggml.pre"),
+        "tokens": len(tokens) if isinstance(tokens, list) else 0,
+        "chat_template": bool(_text(metadata, "tokenizer.chat_template")),
+    }
+    for item in source.found.values():
+        found.count(item.name, item.tensor.rows * item.tensor.columns, item.nbytes or item.tensor.span)
+        if item.problem:
+            found.problems.append(f"{item.tensor.name} {item.problem}")
+    _weights(found, source, exact)
+    _head(found, source)
+    found.kv_cache(context)
+    found.memory |= {"file": found.bytes, "packed": sum(map(_loaded_bytes, source.found.values()))}
+    _judge(found, source)
+    return found
+
+
+def bytes_per_token(path: Path) -> int:
+    """Bytes of weights that are read for every token: all but an embedding that only gives one row."""
+    source = Source.open(path)
+    tied = "output.weight" not in source.found
+    items = [item for name, item in source.found.items() if name != "token_embd.weight" or tied]
+    return sum(map(_loaded_bytes, items))
+
+
+def _loaded_bytes(item: Found) -> int:
+    """Bytes of a tensor in memory: ternary matrices of layers are packed, the others stay as they are."""
+    if item.layout and item.tensor.name.startswith("blk."):
+        return packed_bytes(item.tensor.rows, item.tensor.columns)
+    return item.nbytes or item.tensor.span
+
+
+def _text(metadata: dict[str, Any], key: str) -> str | None:
+    value = metadata.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _dimensions(found: Description, metadata: dict[str, Any]) -> None:
+    """The numbers that the architecture's keys give; a list (one per layer) counts with its largest."""
+    for key, name in DIMENSIONS.items():
+        value = metadata.get(f"{found.architecture}.{key}")
+        if isinstance(value, list) and value and all(isinstance(part, int) for part in value):
+            value = max(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 32:
+            found.dimensions[name] = value
+    known = found.dimensions
+    known.setdefault("kv_heads", known.get("heads", 0))
+    if "head_size" not in known and known.get("heads") and known.get("embedding"):
+        known["head_size"] = known["embedding"] // known["heads"]
+    found.dimensions = {name: value for name, value in known.items() if value}
+
+
+def _weights(found: Description, source: Source, exact: bool) -> None:
+    """Shares and scales of the ternary tensors, layer by layer."""
+    for item in source.found.values():
+        if item.layout is None or not item.tensor.name.startswith("blk."):
+            continue
+        try:
+            decoded = look(source, item, exact)
+        except UserError as error:
+            found.problems.append(str(error))
+            continue
+        found.layers.setdefault(item.tensor.name.split(".")[1], Shares()).add(counts(decoded.values))
+        found.looked_at += decoded.values.size
+        kind = scale_kind(decoded)
+        found.scales[kind] = found.scales.get(kind, 0) + 1
+
+
+def _head(found: Description, source: Source) -> None:
+    embedding, head = source.found.get("token_embd.weight"), source.found.get("output.weight")
+    found.embedding = embedding.name if embedding else None
+    if head:
+        found.head = f"{head.name}, its own"
+    elif embedding:
+        found.head = f"{embedding.name}, the embedding (tied)"
+
+
+def _judge(found: Description, source: Source) -> None:
+    """What would be done with the file."""
+    path = Path(found.path)
+    foreign = next((item for item in source.found.values() if item.layout and not item.loads), None)
+    reason = why_not(path, source.header, list(source.found.values()))
+    if rotation(source.header) or any(item.problem for item in source.found.values()):
+        found.verdict = f"refused: {reason}"
+        return
+    if foreign:
+        found.command = convert_command(path, foreign)
+        found.verdict = f"is to be converted: {reason}"
+        return
+    if any(item.name == PUBLISHED_I2_S for item in source.found.values()):
+        order = measure_order(source)
+        found.order = order.scores
+        if order.suggestion not in (None, "published"):
+            found.command = f"{convert_command(path, _first_i2_s(source))} --i2-s-layout {order.suggestion}"
+            found.verdict = (
+                f"loads, but answers nonsense: its i2_s is probably in the order of --i2-s-layout {order.suggestion}; "
+                "convert it"
+            )
+            return
+    if found.problems:
+        found.verdict = "loads, but holds bytes that mean nothing: download or convert it again"
+        return
+    known = {*gguf.MODEL_ARCH_NAMES.values(), *OWN_ARCHITECTURES}
+    if found.architecture not in known:
+        found.verdict = f"refused: the engine has no graph for the architecture {found.architecture}"
+        return
+    if not source.found:
+        found.verdict = "has no weights: only a vocabulary"
+        return
+    found.command = f"{python_command('run_inference.py')} -m {shlex.quote(found.path)} -p ..."
+    found.verdict = "loads as it is" if found.layers else "loads as it is, but nothing in it is ternary"
+
+
+def _first_i2_s(source: Source) -> Found:
+    return next(item for item in source.found.values() if item.name == PUBLISHED_I2_S)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""Count the values of a ternary tensor of a GGUF file, on evenly spaced rows if it is large."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.foreign.decode import Decoded, decode
+from utils.foreign.identify import Found
+from utils.foreign.layouts import FLAT_I2_S, TILED
+from utils.foreign.source import Source
+
+# Weights of a tensor that are looked at unless all are asked for.
+SAMPLE_WEIGHTS = 1 << 20
+
+
+def look(source: Source, item: Found, exact: bool) -> Decoded:
+    """Decode a tensor, or evenly spaced rows of it; raises UserError on codes and scales that mean nothing."""
+    tensor = item.tensor
+    n, k = tensor.rows, tensor.columns
+    wanted = max(1, SAMPLE_WEIGHTS // k)
+    # In these the bytes of a row are not together.
+    if exact or wanted >= n or item.name in (*TILED, FLAT_I2_S, "i2_s_rows4"):
+        return source.matrix(item)
+    tail = 32 if item.layout and item.layout.scales == "tensor" else 0
+    row_bytes = (item.nbytes - tail) // n
+    rows = np.unique(np.linspace(0, n - 1, wanted).astype(int))
+    whole = np.memmap(source.path, dtype=np.uint8, mode="r", offset=tensor.offset, shape=(item.nbytes,))
+    picked = whole[: n * row_bytes].reshape(n, row_bytes)[rows].reshape(-1)
+    return decode(item.name, np.concatenate([picked, whole[n * row_bytes :]]), len(rows), k, tensor.name)
+
+
+def counts(values: npt.NDArray[np.int8]) -> list[int]:
+    """How many of the values are -1, 0, +1, +2."""
+    return [int((values == value).sum()) for value in (-1, 0, 1, 2)]
+
+
+def scale_kind(decoded: Decoded) -> str:
+    """How the scales are shared, by what they are, not by what the layout could hold."""
+    if decoded.used_scales().size <= 1:
+        return "one per tensor"
+    scales = decoded.scales
+    if scales.shape[1] == 1 or (scales == scales[:, :1]).all():
+        return "one per row"
+    return f"one per group of {decoded.shape[1] // scales.shape[1]}"
