@@ -105,7 +105,9 @@ def test_failures_are_one_sentence(hub: HubServer, tmp_path: Path, monkeypatch: 
     with pytest.raises(UserError, match=r"is private.*\(did you mean microsoft/BitNet-b1\.58-2B-4T.*\?\)"):
         download(tmp_path, "microsoft/BitNet-b158-2B-4T")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(TritError, match=r"did not deliver org/model .*check the network") as error:
+    with pytest.raises(
+        TritError, match=r"the Hub at http://127.0.0.1:9 did not deliver org/model .*check the network"
+    ) as error:
         download(tmp_path, "org/model")
     assert not isinstance(error.value, (CommandError, UserError))
 

@@ -87,7 +87,7 @@ def _facts(known: Registry, model: Model) -> tuple[str, str | None, str | None, 
 
 
 def _names(models: list[Model]) -> str:
-    return ", ".join(f"[{model.name}](https://huggingface.co/{model.repo})" for model in models)
+    return ", ".join(f"`{model.repo}`" for model in models)
 
 
 def _count(parameters: int | None) -> str:
