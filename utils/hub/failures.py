@@ -93,8 +93,8 @@ def explained(error: Exception, repo: str, revision: str) -> TritError:
         hint = "wait some minutes" if token else "wait some minutes, or set HF_TOKEN for a higher limit,"
         return TritError(f"the Hub takes no more requests from here for now (HTTP 429); {hint} and run this again")
     return TritError(
-        f"the Hub at {constants.ENDPOINT} did not deliver {repo} ({reason(error)}); check the network and run this again, "
-        "it carries on where it was"
+        f"the Hub at {constants.ENDPOINT} did not deliver {repo} ({reason(error)}); "
+        "check the network and run this again, it carries on where it was"
     )
 
 
