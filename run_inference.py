@@ -22,6 +22,7 @@ from typing import IO, Any
 from utils import inference
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK, UserError, become, run_main
 from utils.host import engine_binary
+from utils.registry import model_in
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
 _ENDED = b" [end of text]\n\n\n"
@@ -128,6 +129,9 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
             f"{args.model} has no chat template, so -cnv cannot be used with it; "
             "leave -cnv away, or name a template with: -- --chat-template llama3"
         )
+    known = model_in(args.model.parent)
+    if known and (advice := known.advice()):
+        print(f"note: {advice}", file=sys.stderr)
     command = engine_command("llama-cli", args)
     if args.file or args.prompt:
         command += ["-sys", read_file(args.file) if args.file else inference.unescape(args.prompt)]

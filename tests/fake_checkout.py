@@ -228,7 +228,9 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
     for name in ("setup_env.py", "run_inference.py"):
         shutil.copy(ROOT / name, root)
     shutil.copytree(ROOT / "utils" / "setup", root / "utils" / "setup", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__", "cli", "host", "inference"):
+    for name in ("registry", "hub", "foreign"):
+        shutil.copytree(ROOT / "utils" / name, root / "utils" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("__init__", "cli", "gguf_header", "host", "inference"):
         shutil.copy(ROOT / "utils" / f"{name}.py", root / "utils")
     (root / "utils" / "convert").mkdir()
     (root / "utils" / "convert" / "__init__.py").touch()
@@ -236,7 +238,8 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
     (root / "requirements.txt").write_text("# nothing\n")
     (root / "CMakeLists.txt").write_text("project(fake)\n")
     (root / "src" / "ours.cpp").write_text("int ours;\n")
-    (root / "models" / "trit-story-3m" / "config.json").write_text("{}")
+    for name in ("config.json", "model.safetensors"):
+        (root / "models" / "trit-story-3m" / name).write_text("{}")
     (root / "3rdparty" / "patches" / "0001-test.patch").write_text(PATCH)
     write_lock(root, *make_sdist(index))
     shutil.copytree(index, root / "3rdparty" / "cache")

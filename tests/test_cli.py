@@ -183,6 +183,26 @@ def test_container_quota(limits: dict[str, str], expected: int | None, tmp_path:
     assert host.cgroup_quota(tmp_path, tmp_path / "nothing") is None
 
 
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({}, None),
+        ({"memory.max": "max"}, None),
+        ({"memory.max": "max", "a/memory.max": "2147483648", "a/b/memory.max": "4294967296"}, 2 << 30),
+        ({"memory/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ({"memory/memory.limit_in_bytes": "1073741824"}, 1 << 30),
+    ],
+)
+def test_container_memory(limits: dict[str, str], expected: int | None, tmp_path: Path) -> None:
+    for name, text in limits.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    group = tmp_path / "self"
+    group.write_text("1:cpu:/x\n0::/a/b\n")
+    assert host.cgroup_memory(tmp_path, group) == expected
+    assert host.cgroup_memory(tmp_path, tmp_path / "nothing") is None
+
+
 def test_counts_respect_affinity_and_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= host.physical_cores() <= host.usable_cpus() <= (os.cpu_count() or 1)
     monkeypatch.setattr(host, "_allowed_cpus", lambda: set(range(16)))
@@ -209,12 +229,14 @@ def test_progress_on_a_terminal_is_one_line(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(progress, "_REDRAW_S", 0.02)
     with progress.StepLine(1, 2, "build", "compiling") as line:
+        line.note("stays")
         line.update("compiling 3/9")
         time.sleep(0.1)
         line.done("compiled")
     output = capsys.readouterr().out
     assert "compiling 3/9" in output
-    assert output.endswith("compiled\n") and output.count("\n") == 1
+    assert "\r\033[Knote: stays\n" in output, "a note is a line of its own"
+    assert output.endswith("compiled\n") and output.count("\n") == 2
     with pytest.raises(KeyboardInterrupt), progress.StepLine(2, 2, "model", "finding"):
         raise KeyboardInterrupt
     assert capsys.readouterr().out.endswith("stopped\n")

@@ -20,7 +20,7 @@ from utils.convert.__main__ import main as convert_main
 from utils.foreign.layouts import LAYOUTS
 from utils.foreign.loadable import check_loadable
 from utils.gguf_header import read_raw_header
-from utils.setup.conversion import check_gguf
+from utils.setup.conversion import convertible
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 # What nothing in a file tells apart from the published layout, or what its shapes do.
@@ -38,6 +38,7 @@ def model(path: Path, layout: str, *keys: Key) -> Path:
 @pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if row.loads])
 def test_what_the_engine_loads_passes(layout: str, tmp_path: Path) -> None:
     check_loadable(model(tmp_path / "m.gguf", layout))
+    assert convertible(tmp_path / "m.gguf") is None
 
 
 @pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if not row.loads and name not in SILENT])
@@ -49,8 +50,11 @@ def test_foreign_files_are_refused_with_a_command_that_works(
         assert run_main(main, ["-m", str(path), "-p", "x"]) == 2
         line = capsys.readouterr().err
         assert line.startswith(f"error: {path}: blk.0.ffn_up.weight is {layout}, written by {LAYOUTS[layout].writer}")
-    with pytest.raises(UserError, match=rf"is {layout}, written by"):
-        check_gguf(path)
+    if layout in TILED:
+        with pytest.raises(UserError, match=rf"is {layout}, written by"):
+            convertible(path)
+    else:
+        assert convertible(path) == LAYOUTS[layout].outtype
     words = shlex.split(line.partition("convert the file first: ")[2])
     assert words[1:3] == ["-m", "utils.convert"]
     (tmp_path / "kernel_config.ini").write_text("[K]\nm = 128\nk = 768\nbm = 128\nbk = 96\nbmm = 32\n")
@@ -66,15 +70,16 @@ def test_unknown_and_rotated_files_are_refused(tmp_path: Path) -> None:
     raw = WRITERS["q2_0"][1](random_rows(4, 256), 0.5)
     path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.a.weight", (4, 256), 150, raw)])
     with pytest.raises(UserError, match=r"blk\.0\.a\.weight has type 150 .* ik_llama.cpp; the engine does not load it"):
-        check_loadable(path)
+        convertible(path)
     with pytest.raises(UserError, match=r"rotated \(prism\.hadamard\.\* keys"):
-        check_loadable(model(tmp_path / "r.gguf", "q2_0", ("prism.hadamard.version", 4, None, 1)))
+        convertible(model(tmp_path / "r.gguf", "q2_0", ("prism.hadamard.version", 4, None, 1)))
 
 
 def test_damaged_headers_are_left_to_the_engine(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(b"GGUF and more")
     check_loadable(path)
+    assert convertible(path) is None
 
 
 def test_needs_no_packages_and_little_time(story_gguf: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import run_inference
 from utils import inference
 from utils.cli import ROOT, run_main
 from utils.host import DEMO_PROMPT, physical_cores
+from utils.hub.manifest import Manifest
 
 PERF = """0.00.000.100 I sampler seed: 77
 0.00.000.100 I generate: n_ctx = 2048, n_batch = 2048, n_predict = 6, n_keep = 0
@@ -344,6 +345,17 @@ def test_chat_becomes_llama_cli(engine: FakeEngine, monkeypatch: pytest.MonkeyPa
     assert became[2][-2:] == ["-sys", "from a\\file"]
     engine.model.write_bytes(b"GGUF without")
     assert run(engine, "-cnv", "--", "--chat-template", "chatml") == 0
+
+
+def test_chat_with_a_base_model_is_warned_of(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_inference, "become", lambda command: 0)
+    gguf_with_template(engine.model, "{{ messages }}")
+    for repo, warned in (("tiiuae/Falcon-E-3B-Base", True), ("tiiuae/Falcon-E-3B-Instruct", False), ("a/b", False)):
+        Manifest(repo, "main", "c" * 40).write(engine.model.parent)
+        assert run(engine, "-cnv") == 0
+        assert ("note: Falcon-E-3B-Base is a base model" in capsys.readouterr().err) == warned
 
 
 def test_unescape_is_the_engine_s() -> None:

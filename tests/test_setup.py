@@ -289,7 +289,8 @@ def test_failing_self_test_stops_set_up(inside: Checkout, capsys: pytest.Capture
 def test_local_model_with_bitnet_s_flags(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
     folder = inside.root / "models" / "mine"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
     assert setup("-md", "models/mine", "-q", "tl1", "-p", "-ld", "other-logs", "--quant-embd") == 0
     out = capsys.readouterr().out
     assert "note: --use-pretuned has no effect" in out
@@ -307,6 +308,9 @@ def test_folder_with_only_a_gguf(inside: Checkout, capsys: pytest.CaptureFixture
     (folder / "ggml-model-i2_s.gguf").write_bytes(b"GGUF from elsewhere")
     assert setup("--no-run", "-md", "models/given") == 0
     assert "is given, nothing to convert" in capsys.readouterr().out
+    (folder / "config.json").write_text("{}")
+    assert setup("--no-run", "-md", "models/given") == 0
+    assert "is given, nothing to convert" in capsys.readouterr().out, "a config.json alone is no checkpoint"
     (folder / "ggml-model-i2_s.gguf").write_bytes(b"<html>")
     assert setup("--no-run", "-md", "models/given") == 2
     assert "is not a GGUF file" in capsys.readouterr().err
@@ -315,10 +319,12 @@ def test_folder_with_only_a_gguf(inside: Checkout, capsys: pytest.CaptureFixture
 def test_user_s_own_gguf_is_never_replaced(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
     folder = inside.root / "models" / "mine"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text("{}")
     own = folder / "ggml-model-i2_s.gguf"
     own.write_bytes(b"GGUF made by hand")
-    os.utime(folder / "config.json", (1, 1))
+    for name in ("config.json", "model.safetensors"):
+        os.utime(folder / name, (1, 1))
     assert setup("--no-run", "-md", "models/mine") == 0
     os.utime(own, (0, 0))
     assert setup("--no-run", "-md", "models/mine") == 2
@@ -363,6 +369,7 @@ def test_flags_of_bitnet_keep_names_and_defaults() -> None:
         "clean": False,
         "log_dir": Path("logs"),
         "no_run": False,
+        "list_models": False,
         "test": False,
     }
     short = parse_options(["-hr", "a/b@main", "-md", "m", "-q", "tq2_0", "-ld", "l", "-p", "--quant-embd", "q6_k"])

@@ -85,20 +85,36 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/p
     cgroup v2 has one ``cpu.max`` (quota and period in microseconds, or ``max``) in each group down to ours; the
     tightest holds. cgroup v1 splits it over two files.
     """
-    try:
-        lines = self_file.read_text().splitlines()
-    except OSError:
+    if not self_file.is_file():
         return None
-    limits = []
-    for path in [line[3:] for line in lines if line.startswith("0::")]:
-        group = root / path.strip("/")
-        limits += [folder / "cpu.max" for folder in (group, *group.parents) if folder.is_relative_to(root)]
-    quotas = [file.read_text().split() for file in limits if file.is_file()]
+    quotas = [text.split() for text in _cgroup_files("cpu.max", root, self_file)]
     v1 = [root / "cpu" / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
     if all(file.is_file() for file in v1):
         quotas.append([file.read_text().strip() for file in v1])
     granted = [int(quota) // int(period) for quota, period in quotas if quota not in ("max", "-1")]
     return max(1, min(granted)) if granted else None
+
+
+def cgroup_memory(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes of memory that a container or slice grants (cgroup v2 and v1); None without a limit."""
+    if not self_file.is_file():
+        return None
+    limits = [text.strip() for text in _cgroup_files("memory.max", root, self_file)]
+    v1 = root / "memory" / "memory.limit_in_bytes"
+    if v1.is_file():
+        limits.append(v1.read_text().strip())
+    granted = [int(limit) for limit in limits if limit.isdigit()]
+    # Version 1 says "no limit" by a number near 2^63.
+    return min((limit for limit in granted if limit < 1 << 60), default=None)
+
+
+def _cgroup_files(name: str, root: Path, self_file: Path) -> list[str]:
+    """The texts of a control file in our own cgroup and those around it (version 2)."""
+    files = []
+    for path in [line[3:] for line in self_file.read_text().splitlines() if line.startswith("0::")]:
+        group = root / path.strip("/")
+        files += [folder / name for folder in (group, *group.parents) if folder.is_relative_to(root)]
+    return [file.read_text() for file in files if file.is_file()]
 
 
 def usable_cpus() -> int:

@@ -23,6 +23,8 @@ _NEXT_STORY = "John moved to the office. Mary went to the garden. John moved to 
 def run(setup: Setup, line: StepLine) -> str:
     """Ask, and keep the answer and the speeds for :func:`report`."""
     assert setup.gguf is not None
+    if setup.known and setup.known.kind == "embedding":
+        return "not asked: an embedding model gives vectors"
     prompt, count = (DEMO_PROMPT, 6) if setup.model_dir == BUNDLED_MODEL else (_OTHER_PROMPT, 24)
     command: list[str | Path] = [setup.python, ROOT / "run_inference.py", "-m", setup.gguf, "-p", prompt]
     lines = setup.run([*command, "-n", str(count), "-temp", "0", "--json"], "the first answer", NAME)
@@ -56,6 +58,7 @@ def next_arguments(setup: Setup) -> str:
     assert setup.gguf is not None
     if setup.model_dir == BUNDLED_MODEL:
         return f'-p "{_NEXT_STORY}" -n 6 -temp 0'
-    if chat_template(setup.gguf):
+    continues = setup.known is not None and setup.known.kind == "base"
+    if not continues and chat_template(setup.gguf):
         return f'-m {shown(setup.gguf)} -p "You are a helpful assistant" -cnv'
     return f'-m {shown(setup.gguf)} -p "Once upon a time" -n 64'

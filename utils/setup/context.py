@@ -12,6 +12,7 @@ from pathlib import Path
 
 from utils import cli
 from utils.cli import ROOT, atomic_output
+from utils.registry import Model
 
 VENV = ROOT / ".venv"
 ENGINE_DIR = ROOT / "3rdparty" / "llama.cpp"
@@ -36,6 +37,7 @@ class Options:
     clean: bool
     test: bool
     no_run: bool
+    list_models: bool
     pytest_args: list[str]
 
 
@@ -67,6 +69,7 @@ class Setup:
         python: the environment's Python; ours until the tools step has run.
         compiler: found by the tools step.
         model_dir: folder of the model, found by the model step.
+        known: what the registry says about the model, None if it is not in it.
         gguf: the converted model, from the conversion step.
         keep_open: descriptors that started programs inherit (the lock).
         started_logs: logs that this run has begun; the others are of earlier runs, whose steps are skipped now.
@@ -77,6 +80,7 @@ class Setup:
     python: Path = Path(sys.executable)
     compiler: Compiler | None = None
     model_dir: Path | None = None
+    known: Model | None = None
     gguf: Path | None = None
     keep_open: tuple[int, ...] = ()
     started_logs: set[str] = field(default_factory=set)

@@ -3,13 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from utils.cli import ROOT, CommandError, UserError
+from utils.foreign.identify import identify
+from utils.foreign.layouts import TILED
 from utils.foreign.loadable import check_loadable
+from utils.gguf_header import read_raw_header
 from utils.host import BUNDLED_MODEL, gguf_path
+from utils.hub.manifest import read_manifest
 from utils.setup.context import STAMPS, Setup, digest, files_digest, read_stamp, write_stamp
-from utils.setup.model import shown
+from utils.setup.model import ready_made, shown
 from utils.setup.progress import StepLine
 
 NAME = "conversion"
@@ -24,32 +29,63 @@ _INPUTS = (
     "*token*",
     "chat_template*",
 )
-_CONVERTER = ("utils/convert/**/*.py", "utils/weight_encodings.py", "utils/gguf_types.py")
+_CONVERTER = ("utils/convert/**/*.py", "utils/weight_encodings.py", "utils/gguf_types.py", "utils/foreign/*.py")
 
 
 def run(setup: Setup, line: StepLine) -> str:
-    """Convert unless the GGUF there was made from the same inputs by the same converter with the same options."""
+    """Convert unless the model is a GGUF that loads, or the one there was made from the same inputs in the same way."""
+    folder, outtype = setup.model_dir, setup.options.quant_type
+    assert folder is not None
+    given = ready_made(folder, outtype)
+    if given is None:
+        inputs = sorted({path for pattern in _INPUTS for path in folder.glob(pattern)})
+        source = read_manifest(folder)
+        origin = ["--source", f"{source.repo}@{source.commit}"] if source else []
+        return _convert(setup, line, Job(folder, inputs, outtype, origin))
+    if _magic(given) != b"GGUF":
+        raise UserError(f"{given} is not a GGUF file; download or convert it again")
+    if foreign := convertible(given):
+        # i2_s is what nobody asked for: the layout's own kin keeps its scales.
+        return _convert(setup, line, Job(given, [given], foreign if outtype == "i2_s" else outtype, []))
+    setup.gguf = given
+    return f"{shown(given)} is given, nothing to convert"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A conversion.
+
+    Attributes:
+        source: checkpoint folder or GGUF file.
+        inputs: the files that it is made from.
+        outtype: encoding of the ternary matrices.
+        origin: the converter's flags that say where the checkpoint came from.
+    """
+
+    source: Path
+    inputs: list[Path]
+    outtype: str
+    origin: list[str]
+
+
+def _convert(setup: Setup, line: StepLine, job: Job) -> str:
     folder, options = setup.model_dir, setup.options
     assert folder is not None
-    gguf = setup.gguf = gguf_path(folder, options.quant_type)
-    if not (folder / "config.json").is_file():
-        check_gguf(gguf)
-        return f"{shown(gguf)} is given, nothing to convert"
-    inputs = sorted({path for pattern in _INPUTS for path in folder.glob(pattern)})
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in inputs]
+    gguf = setup.gguf = gguf_path(folder, job.outtype)
+    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in job.inputs]
     converter = files_digest(path for pattern in _CONVERTER for path in ROOT.glob(pattern))
-    key = digest(options.quant_type, options.quant_embd, converter, *stats)
+    key = digest(job.outtype, options.quant_embd, converter, *stats)
     stamp_file = STAMPS / f"gguf-{digest(gguf.resolve())}.json"
     stamp = read_stamp(stamp_file)
-    if gguf.is_file() and _is_good(gguf, inputs, stamp, key, options.quant_embd):
+    if gguf.is_file() and _is_good(gguf, job.inputs, stamp, key, options.quant_embd):
         return f"up to date: {shown(gguf)} ({gguf.stat().st_size / 1e6:.1f} MB)"
     if gguf.is_file() and not stamp and folder != BUNDLED_MODEL:
         raise UserError(f"{gguf} was not made by set-up and is older than the model beside it; move it away")
     for leftover in folder.glob(f".{gguf.name}.*.partial"):
         leftover.unlink()
-    command: list[str | Path] = [setup.python, "-m", "utils.convert", folder, "--outfile", gguf, "--force"]
-    command += ["--outtype", options.quant_type, *(["--quant-embd", options.quant_embd] if options.quant_embd else [])]
-    command += ["--source", options.hf_repo] if options.hf_repo else []
+    command: list[str | Path] = [setup.python, "-m", "utils.convert", job.source, "--outfile", gguf, "--force"]
+    command += ["--outtype", job.outtype, *job.origin]
+    command += ["--quant-embd", options.quant_embd] if options.quant_embd else []
     try:
         setup.run(command, "conversion", NAME, on_line=lambda text: line.update(text[-80:]))
     except CommandError as error:
@@ -61,23 +97,29 @@ def run(setup: Setup, line: StepLine) -> str:
     return f"{shown(gguf)} ({gguf.stat().st_size / 1e6:.1f} MB)"
 
 
+def convertible(path: Path) -> str | None:
+    """The encoding to convert a GGUF of another engine to; None if ours loads it as it is.
+
+    Raises:
+        UserError: it does neither load nor convert; says why.
+    """
+    try:
+        found = identify(read_raw_header(path, arrays=False))
+    except UserError:
+        return None  # left to the engine, whose own message names the place
+    foreign = next((item for item in found if not item.loads), None)
+    if foreign is None or foreign.layout is None or foreign.name in TILED or any(item.problem for item in found):
+        check_loadable(path)
+        return None
+    return foreign.layout.outtype
+
+
 def _is_good(gguf: Path, inputs: list[Path], stamp: dict[str, str], key: str, quant_embd: str | None) -> bool:
     """Whether a GGUF can stay; of one without a stamp, which is not ours, only the time can be judged."""
     if stamp:
         return stamp.get("key") == key and stamp.get("bytes") == str(gguf.stat().st_size)
     newest = max(path.stat().st_mtime for path in inputs)
     return quant_embd is None and gguf.stat().st_mtime > newest and _magic(gguf) == b"GGUF"
-
-
-def check_gguf(path: Path) -> None:
-    """Refuse a file that is no GGUF, or one that the engine does not load.
-
-    Raises:
-        UserError: naming it.
-    """
-    if _magic(path) != b"GGUF":
-        raise UserError(f"{path} is not a GGUF file; download or convert it again")
-    check_loadable(path)
 
 
 def _magic(path: Path) -> bytes:

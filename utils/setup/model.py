@@ -8,13 +8,20 @@ from pathlib import Path
 
 from utils.cli import ROOT, CommandError, TritError, UserError
 from utils.host import BUNDLED_MODEL, MODELS_DIR, gguf_path
-from utils.setup.context import STAMPS, Setup, digest, read_stamp, write_stamp
+from utils.hub.manifest import read_manifest
+from utils.registry import model_in, registry, resolve
+from utils.setup.context import Setup
 from utils.setup.progress import StepLine
 
 NAME = "model"
 DEED = "finding the model"
 
-_REPO = re.compile(r"([\w.-]+)/([\w.-]+)(?:@([\w./-]+))?")
+# A revision is a branch, a tag, a commit or a pull request (refs/pr/1).
+_REPO = re.compile(r"([^@\s]+)(?:@([\w./-]+))?")
+# GGUF repositories may have a config.json, too: only with weights it is a checkpoint.
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
+_FIRST_PART = re.compile(r"-00001-of-\d{5}\.gguf$")
+_LATER_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
 def check_options(setup: Setup) -> None:
@@ -30,19 +37,23 @@ def check_options(setup: Setup) -> None:
 
 
 def run(setup: Setup, line: StepLine) -> str:
-    """Settle ``setup.model_dir``; downloads from the Hub what is not there yet."""
+    """Settle ``setup.model_dir`` and ``setup.known``; downloads from the Hub what is not there yet."""
     options = setup.options
     if options.hf_repo:
-        repo, name, revision = _parse_repo(options.hf_repo)
-        setup.model_dir = (options.model_dir or MODELS_DIR) / name
+        repo, revision = _parse_repo(options.hf_repo)
+        setup.model_dir = (options.model_dir or MODELS_DIR) / repo.split("/")[1]
+        setup.known = registry().find(repo)
         summary = _download(setup, line, repo, revision, setup.model_dir)
     elif options.model_dir:
         setup.model_dir, summary = options.model_dir, "local folder"
+        setup.known = model_in(setup.model_dir)
     else:
         setup.model_dir, summary = BUNDLED_MODEL, "bundled"
         if not BUNDLED_MODEL.is_dir():
             raise TritError(f"the bundled model {BUNDLED_MODEL} is missing; get it back with: git checkout -- models")
     _check_folder(setup.model_dir, options.quant_type)
+    if setup.known and (advice := setup.known.advice()):
+        line.note(advice)
     return f"{summary}: {shown(setup.model_dir)}"
 
 
@@ -52,35 +63,66 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def _parse_repo(text: str) -> tuple[str, str, str]:
+def ready_made(folder: Path, quant_type: str) -> Path | None:
+    """The GGUF of a folder that is used as it is; None if the folder is a checkpoint to convert, or holds nothing.
+
+    The name that set-up itself gives comes first, then what the Hub gave, then the only GGUF (or split one) there is.
+    """
+    if (folder / "config.json").is_file() and any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
+        return None
+    source = read_manifest(folder)
+    if source and source.gguf and (folder / source.gguf).is_file():
+        return folder / source.gguf
+    if (usual := gguf_path(folder, quant_type)).is_file():
+        return usual
+    found = [path for path in sorted(folder.glob("*.gguf")) if not path.name.startswith(".")]
+    whole = [path for path in found if _FIRST_PART.search(path.name) or not _LATER_PART.search(path.name)]
+    return whole[0] if len(whole) == 1 else None
+
+
+def _parse_repo(text: str) -> tuple[str, str]:
+    """``ORG/NAME@REVISION`` or a known model's short name -> repository and revision."""
     match = _REPO.fullmatch(text)
     if not match:
         raise UserError(f"--hf-repo {text}: expected ORG/NAME[@REVISION], such as microsoft/BitNet-b1.58-2B-4T")
-    return f"{match[1]}/{match[2]}", match[2], match[3] or "main"
+    return resolve(match[1]), match[2] or "main"
 
 
 def _check_folder(folder: Path, quant_type: str) -> None:
     if not folder.is_dir():
         raise UserError(f"--model-dir {folder}: there is no such folder; name one that holds a model, or use --hf-repo")
-    if not (folder / "config.json").is_file() and not gguf_path(folder, quant_type).is_file():
+    if not (folder / "config.json").is_file() and not ready_made(folder, quant_type):
         wanted = gguf_path(folder, quant_type).name
         raise UserError(f"{folder} holds neither config.json nor {wanted}; name a model's folder, or use --hf-repo")
 
 
 def _download(setup: Setup, line: StepLine, repo: str, revision: str, folder: Path) -> str:
-    """Fetch a model unless the stamp says that it is there whole; a broken download carries on."""
-    stamp_file = STAMPS / f"hub-{digest(folder.resolve())}.json"
-    stamp = read_stamp(stamp_file)
-    names = stamp.get("files", "").split("\n")
-    if stamp.get("source") == f"{repo}@{revision}" and all((folder / name).is_file() for name in names):
+    """Fetch a model unless its manifest says that it is there whole; a broken download carries on."""
+    source = read_manifest(folder)
+    if source and (source.repo, source.revision) == (repo, revision) and source.is_whole(folder):
         return f"{repo} is there already"
     line.update(f"downloading {repo}")
-    command: list[str | Path] = [setup.python, "-m", "utils.setup.hub", repo, "--revision", revision, "--to", folder]
+    command: list[str | Path] = [setup.python, "-m", "utils.hub", repo, "--revision", revision, "--to", folder]
+    command += ["--quant-type", setup.options.quant_type]
+
+    def show(text: str) -> None:
+        if text.startswith("note: "):
+            line.note(text.removeprefix("note: "))
+        else:
+            line.update(text.strip()[:80])
+
     try:
-        lines = setup.run(command, f"downloading {repo}", NAME, on_line=lambda text: line.update(text.strip()[:80]))
+        setup.run(command, f"downloading {repo}", NAME, on_line=show)
     except CommandError as error:
         own = [text.removeprefix("error: ") for text in error.tail if text.startswith("error: ")]
-        raise (UserError(own[-1]) if own else error) from error
-    got = [text.removeprefix("got ") for text in lines if text.startswith("got ")]
-    write_stamp(stamp_file, {"source": f"{repo}@{revision}", "files": "\n".join(got)})
-    return f"downloaded {repo}"
+        if not own:
+            raise
+        kind = UserError if error.returncode == UserError.exit_code else TritError
+        raise kind(own[-1] + _meant(own[-1], repo)) from error
+    return f"downloaded {repo}" if read_manifest(folder) else f"{repo}, offline"
+
+
+def _meant(message: str, repo: str) -> str:
+    """The known models whose names are close to one that the Hub does not have."""
+    close = registry().close_names(repo) if "is not on the Hub" in message and not registry().find(repo) else []
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

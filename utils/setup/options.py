@@ -29,7 +29,13 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     model = parser.add_argument_group("model")
-    model.add_argument("--hf-repo", "-hr", metavar="ORG/NAME[@REV]", help="download this model from the Hub")
+    model.add_argument(
+        "--hf-repo",
+        "-hr",
+        metavar="ORG/NAME[@REV]",
+        help="download this model from the Hub; models that --list-models shows also go by their short names",
+    )
+    model.add_argument("--list-models", action="store_true", help="show the models that are known by name, and end")
     model.add_argument(
         "--model-dir",
         "-md",

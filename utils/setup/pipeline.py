@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from types import FrameType, ModuleType
 
 from utils.cli import EXIT_OK, CommandError, TritError
+from utils.registry import registry
+from utils.registry.tables import terminal_table
 from utils.setup import answer, build, conversion, engine, model, selftest, tools
 from utils.setup.context import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS, Options, Setup, write_stamp
 from utils.setup.lock import only_one
@@ -23,6 +25,9 @@ from utils.setup.suite import run_suite
 def main(argv: Sequence[str] | None = None) -> int:
     """Run set-up; what ``setup_env.py`` calls."""
     options = parse_options(sys.argv[1:] if argv is None else argv)
+    if options.list_models:
+        print(terminal_table(registry()))
+        return EXIT_OK
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:

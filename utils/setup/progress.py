@@ -80,6 +80,10 @@ class StepLine:
             self._shown = time.monotonic()
             print(f"{self._head} ... {clock(self.elapsed_s):>7}  {state}", flush=True)
 
+    def note(self, text: str) -> None:
+        """Print a line that stays, above the running step's."""
+        print(f"\r\033[Knote: {text}" if self._live else f"note: {text}", flush=True)
+
     def done(self, summary: str) -> None:
         """Set what the finished line says."""
         self._summary = summary

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Download the files of a model that set-up needs: ``python -m utils.hub ORG/NAME --to FOLDER``.
+
+Runs in the environment that set-up has made, for it needs the ``huggingface_hub`` package. ``HF_TOKEN``,
+``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` mean what they mean to huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import constants
+from huggingface_hub.errors import HFValidationError
+
+from utils.cli import EXIT_OK, UserError, run_main
+from utils.hub import space
+from utils.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
+from utils.hub.failures import EXPLAINED, explained
+from utils.hub.gguf_head import look_into
+from utils.hub.listing import Listing, RemoteFile, list_repository
+from utils.hub.manifest import FetchedFile, Manifest, read_manifest
+from utils.hub.offline import find_offline
+from utils.hub.transfer import Progress, fetch, partial_path, present_bytes, take_from_cache
+from utils.weight_encodings import ENCODINGS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Download; lines that begin with ``note:`` are for the user, the others say how far it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repo", help="ORG/NAME on the Hub")
+    parser.add_argument("--revision", default="main", help="branch, tag or commit (default: %(default)s)")
+    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder that the files go into")
+    parser.add_argument(
+        "--quant-type", choices=tuple(ENCODINGS), default="i2_s", help="what it is wanted for (default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    try:
+        if constants.HF_HUB_OFFLINE:
+            print(find_offline(args.repo, args.revision, args.to, args.quant_type))
+        else:
+            fetch_model(list_repository(args.repo, args.revision), args.to, args.quant_type)
+    except HFValidationError as error:
+        raise UserError(f"{args.repo} is no name of a repository; expected ORG/NAME") from error
+    except EXPLAINED as error:
+        raise explained(error, args.repo, args.revision) from error
+    return EXIT_OK
+
+
+def fetch_model(listing: Listing, folder: Path, encoding: str) -> None:
+    """Choose, measure, download and check; what the folder then holds is in its manifest.
+
+    Raises:
+        UserError: nothing usable, no room, or the folder holds something else.
+        HfHubHTTPError: see :func:`utils.hub.transfer.fetch`.
+        TransportError: likewise.
+    """
+    before = read_manifest(folder)
+    if before and before.repo != listing.repo:
+        raise UserError(f"{folder} holds {before.repo}; choose another folder for {listing.repo} with --model-dir")
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".head-*"):
+        shutil.rmtree(leftover)
+    owned = dict(before.files) if before else {}
+    files, gguf = choose(listing, folder, encoding, owned)
+    progress = Progress(sum(file.size for file in files))
+    got: dict[str, FetchedFile] = {}
+    for file in files:
+        cached = take_from_cache(listing.repo, listing.commit, file, folder)
+        got[file.name] = cached or fetch(file, folder, progress, ours=file.name in owned)
+        Manifest(listing.repo, listing.revision, listing.commit, False, gguf, {**owned, **got}).write(folder)
+    for outdated in owned.keys() - got.keys():
+        (folder / outdated).unlink(missing_ok=True)
+    Manifest(listing.repo, listing.revision, listing.commit, True, gguf, got).write(folder)
+
+
+def choose(
+    listing: Listing, folder: Path, encoding: str, owned: dict[str, FetchedFile]
+) -> tuple[list[RemoteFile], str | None]:
+    """The files to download, for which there is room; with them the (first) file of a GGUF model, if it is one.
+
+    A repository's checkpoint comes first, its GGUF files if there is none or if they are what it is for; but a GGUF
+    that has to be converted is no better than a checkpoint.
+    """
+    checkpoint = checkpoint_files(listing.names)
+    refusals: list[str] = []
+    foreign: list[RemoteFile] = []
+    for model in ready_models(listing.names, encoding) if not checkpoint or prefers_gguf(listing.repo) else []:
+        files = [listing.file(name) for name in model.files]
+        _need_of_gguf(listing, files, folder, loads=True)
+        try:
+            found = look_into(files[0], folder)
+        except UserError as error:
+            _forget(files, folder)
+            refusals.append(str(error))
+            continue
+        if found.loads:
+            if found.layout != encoding:
+                what = f"ready-made as {found.layout}, so it is used as that and not made {encoding}"
+                print(f"note: {listing.repo} is {what}", flush=True)
+            _warn(listing, _need_of_gguf(listing, files, folder, loads=True))
+            _forget(foreign, folder)
+            return files, files[0].name
+        if foreign:
+            _forget(files, folder)
+        foreign = foreign or files
+    if checkpoint:
+        _forget(foreign, folder)
+        return _checkpoint(listing, checkpoint, folder, encoding, ours="config.json" in owned), None
+    if foreign:
+        _warn(listing, _need_of_gguf(listing, foreign, folder, loads=False))
+        return foreign, foreign[0].name
+    if refusals:
+        raise UserError(f"{listing.repo} has no GGUF file that can be used: {'; '.join(refusals)}")
+    raise nothing_usable(listing.repo, listing.names)
+
+
+def _forget(files: list[RemoteFile], folder: Path) -> None:
+    """Delete the beginnings of files that were looked into and not chosen."""
+    for file in files:
+        partial_path(folder, file).unlink(missing_ok=True)
+
+
+def _need_of_gguf(listing: Listing, files: list[RemoteFile], folder: Path, *, loads: bool) -> space.Need:
+    """What a GGUF model needs; raises UserError if the disk has no room for it."""
+    download = sum(file.size - present_bytes(folder, file) for file in files)
+    need = space.gguf_need(download, sum(file.size for file in files), loads=loads)
+    space.check_disk(listing.repo, need, folder)
+    return need
+
+
+def _checkpoint(listing: Listing, names: list[str], folder: Path, encoding: str, *, ours: bool) -> list[RemoteFile]:
+    """The files of a checkpoint; raises UserError if the disk has no room for them and for what is made of them."""
+    files = [listing.file(name) for name in names]
+    config = _config(files, folder, ours)
+    download = sum(file.size - present_bytes(folder, file) for file in files)
+    weights = sum(file.size for file in files if file.name.endswith((".safetensors", ".bin")))
+    need = space.checkpoint_need(download, weights, config, encoding)
+    space.check_disk(listing.repo, need, folder)
+    _warn(listing, need)
+    return files
+
+
+def _config(files: list[RemoteFile], folder: Path, ours: bool) -> dict[str, Any]:
+    """The model's config.json, fetched before everything else; empty if there is none."""
+    for file in files:
+        if file.name == "config.json":
+            fetch(file, folder, Progress(file.size), ours=ours)
+            try:
+                config = json.loads((folder / file.name).read_text(encoding="utf-8"))
+            except ValueError:
+                return {}  # the converter refuses it with the right words
+            return config if isinstance(config, dict) else {}
+    raise UserError("the repository has weights and no config.json, so what they are is unknown")
+
+
+def _warn(listing: Listing, need: space.Need) -> None:
+    if warning := space.memory_warning(listing.repo, need):
+        print(f"note: {warning}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""Write README's table of models from the registry: ``python -m utils.registry``; ``--check`` only compares."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from utils.cli import EXIT_FAILED, EXIT_OK, run_main
+from utils.convert.families import all_families
+from utils.registry import registry
+from utils.registry.tables import README, write_readme
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Rewrite the table, or fail if ``--check`` finds it out of date."""
+    parser = argparse.ArgumentParser(prog="python -m utils.registry", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is out of date")
+    args = parser.parse_args(argv)
+    converted = {name for family in all_families() for name in family.architectures}
+    current = write_readme(registry(), converted, check=args.check)
+    print(f"{README.name}: the table of models {'is' if current else 'was not'} up to date")
+    return EXIT_FAILED if args.check and not current else EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""The registry as tables: for the terminal (``setup_env.py --list-models``) and for README."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from itertools import groupby
+from pathlib import Path
+
+from utils.cli import ROOT, UserError, atomic_output
+from utils.registry import Model, Registry
+
+README = ROOT / "README.md"
+BEGIN = "<!-- models: written by `python -m utils.registry` -->"
+END = "<!-- end of models -->"
+_NOT_YET = "not yet"
+# The one model that is not on the Hub.
+_BUNDLED = (
+    '| [trit-story-3m](models/trit-story-3m) (bundled: answers "Where is X?" after a short story) | instruct '
+    "| ternary floats | i2_s, tq2_0, tq1_0, q2_0, f16, f32 | its answers are scored in the tests |"
+)
+
+
+def terminal_table(known: Registry) -> str:
+    """One line per model: name, kind, parameters, download, licence, what it can be converted to."""
+    rows = [("NAME", "KIND", "PARAMETERS", "DOWNLOAD", "LICENCE", "REPOSITORY")]
+    for model in known.models:
+        rows.append(
+            (
+                model.name,
+                model.kind or "-",
+                _count(model.parameters),
+                _size(model.download_bytes),
+                model.licence or "-",
+                model.repo,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", "- means not known here. Any other repository works, too: --hf-repo ORG/NAME"])
+
+
+def readme_table(known: Registry, converted: Set[str]) -> str:
+    """README's table, between its two comments: models that share everything but their sizes are one row.
+
+    Args:
+        known: the models.
+        converted: architectures that the converter has; the others are not there yet, whatever the registry says.
+    """
+    lines = [BEGIN, "| model | kind | storage | outputs | verified how |", "|---|---|---|---|---|", _BUNDLED]
+    for _, group in groupby(known.models, key=lambda model: _facts(known, model)):
+        models = list(group)
+        model, family = models[0], known.families[models[0].family]
+        verified = family.verified_gguf if model.ready_made else family.verified
+        outputs = ", ".join(known.outputs(model)) or ("as it is" if model.ready_made else _NOT_YET)
+        if not model.ready_made and converted.isdisjoint(family.architectures):
+            outputs = _NOT_YET
+        verified = _NOT_YET if outputs == _NOT_YET else verified or _NOT_YET
+        lines.append(f"| {_names(models)} | {model.kind or '-'} | {model.storage or '-'} | {outputs} | {verified} |")
+    for family in known.families.values():
+        if family.outputs and (architectures := [name for name in family.architectures if name in converted]):
+            names = ", ".join(f"`{name}`" for name in architectures)
+            made = f"{', '.join(family.storage)} | {', '.join(family.outputs)} | {family.verified or _NOT_YET}"
+            lines.append(f"| any other {names} | | {made} |")
+    return "\n".join([*lines, END])
+
+
+def write_readme(known: Registry, converted: Set[str], path: Path = README, *, check: bool = False) -> bool:
+    """Bring README's table up to date; whether it was so already. ``check`` only looks.
+
+    Raises:
+        UserError: README lacks the comments that the table goes between.
+    """
+    text = path.read_text(encoding="utf-8")
+    start, end = text.find(BEGIN), text.find(END)
+    if start < 0 or end < start:
+        raise UserError(f"{path} has no lines {BEGIN} and {END}; put them where the table goes")
+    new = text[:start] + readme_table(known, converted) + text[end + len(END) :]
+    if new != text and not check:
+        with atomic_output(path) as partial:
+            partial.write_text(new, encoding="utf-8")
+    return new == text
+
+
+def _facts(known: Registry, model: Model) -> tuple[str, str | None, str | None, tuple[str, ...]]:
+    return model.family, model.kind, model.storage, known.outputs(model)
+
+
+def _names(models: list[Model]) -> str:
+    return ", ".join(f"`{model.repo}`" for model in models)
+
+
+def _count(parameters: int | None) -> str:
+    return "-" if parameters is None else f"{parameters / 1e9:.2g}B"
+
+
+def _size(count: int | None) -> str:
+    return "-" if count is None else f"{count / 1e9:.3g} GB"
