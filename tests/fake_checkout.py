@@ -227,9 +227,9 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
         part.mkdir(parents=True)
     for name in ("setup_env.py", "run_inference.py"):
         shutil.copy(ROOT / name, root)
-    shutil.copytree(ROOT / "utils" / "setup", root / "utils" / "setup", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("registry", "hub", "foreign"):
-        shutil.copytree(ROOT / "utils" / name, root / "utils" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("setup", "registry", "hub", "foreign"):
+        source = ROOT / "utils" / package
+        shutil.copytree(source, root / "utils" / package, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("__init__", "cli", "gguf_header", "host", "inference"):
         shutil.copy(ROOT / "utils" / f"{name}.py", root / "utils")
     (root / "utils" / "convert").mkdir()
