@@ -81,7 +81,7 @@ from utils.cli import atomic_output
 {hold}
 parser = argparse.ArgumentParser()
 parser.add_argument("model", type=pathlib.Path)
-for flag in ("--outfile", "--outtype", "--quant-embd"):
+for flag in ("--outfile", "--outtype", "--quant-embd", "--source"):
     parser.add_argument(flag)
 parser.add_argument("--force", action="store_true")
 args = parser.parse_args()

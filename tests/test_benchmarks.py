@@ -103,6 +103,10 @@ def test_facts_about_the_machine(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("processor : 0\nmodel name\t:  Some   CPU @ 2.0GHz\nmodel name : other\n")
     assert host.cpu_name(cpuinfo) == "Some CPU @ 2.0GHz"
+    cpuinfo.write_text("cpu family : 26\nmodel : 2\nmodel name : AMD EPYC\n\ncpu family : 1\nmodel name : Other 1\n")
+    assert host.cpu_name(cpuinfo) == "AMD EPYC (family 26, model 2)"
+    cpuinfo.write_text("model name : AMD EPYC\n")
+    assert host.cpu_name(cpuinfo) == "AMD EPYC"
     for cpu, (level, size, shared) in enumerate(
         [(2, "1024K", "0"), (3, "32M", "0-1"), (3, "32M", "0-1"), (3, "8M", "3")]
     ):
@@ -123,6 +127,7 @@ def test_facts_about_the_machine(tmp_path: Path) -> None:
         ("AMD EPYC 9B14", "amd-epyc-9b14"),
         ("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "intel-xeon-platinum-8481c"),
         ("Apple M2", "apple-m2"),
+        ("AMD EPYC (family 23, model 1)", "amd-epyc-family-23-model-1"),
         ("???", "cpu"),
     ],
 )

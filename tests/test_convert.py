@@ -171,14 +171,18 @@ def test_scales_that_differ_between_pieces(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_shards_give_the_same_file(tmp_path: Path) -> None:
-    files = []
+    contents = []
     for shards in (1, 3):
         tiny = make_checkpoint(tmp_path / "checkpoint", "master-bf16", shards=shards)
         outfile = tmp_path / f"{shards}.gguf"
         convert(tiny.directory, outfile, Options(ENCODINGS["i2_s"], "f16"), progress=False)
-        files.append(outfile.read_bytes())
+        header = read_header(outfile)
+        metadata = {key: value for key, value in header.metadata.items() if not key.startswith("trit.source.")}
+        tensors = {name: entry.read(outfile).tobytes() for name, entry in header.tensors.items()}
+        assert len(header.metadata["trit.source.files"]) == shards
+        contents.append((metadata, tensors))
         shutil.rmtree(tiny.directory)
-    assert files[0] == files[1]
+    assert contents[0] == contents[1]
 
 
 def test_metadata(checkpoints: dict[str, TinyModel], tmp_path: Path) -> None:
@@ -245,6 +249,7 @@ def test_llama_3_tokenizer(checkpoint: Path, tmp_path: Path) -> None:
     split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     description["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    description["model"]["ignore_merges"] = True
     (checkpoint / "tokenizer.json").write_text(json.dumps(description))
     convert(checkpoint, tmp_path / "m.gguf", Options(ENCODINGS["i2_s"], "f16"), progress=False)
     assert read_header(tmp_path / "m.gguf").metadata["tokenizer.ggml.pre"] == "llama-bpe"
@@ -268,7 +273,7 @@ def test_adding_bos(says: dict[str, bool], expected: bool, checkpoint: Path, tmp
     assert read_header(tmp_path / "m.gguf").metadata["tokenizer.ggml.add_bos_token"] is expected
 
 
-@pytest.mark.parametrize("embedding", ["f16", "bf16", "q8_0", "q6_k", "q4_0"])
+@pytest.mark.parametrize("embedding", ["f16", "bf16", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0"])
 def test_embedding_types(embedding: str, checkpoints: dict[str, TinyModel], tmp_path: Path) -> None:
     tiny = checkpoints["packed-autobitlinear"]
     convert(tiny.directory, tmp_path / "m.gguf", Options(ENCODINGS["i2_s"], embedding), progress=False)
@@ -278,7 +283,15 @@ def test_embedding_types(embedding: str, checkpoints: dict[str, TinyModel], tmp_
         assert tensor.tensor_type.name == embedding.upper()
         wanted = tiny.model.state_dict()[name].numpy()
         error = np.abs(gguf.quants.dequantize(tensor.data, tensor.tensor_type) - wanted).max()
-        steps = {"f16": 0, "bf16": 2**-9, "q8_0": 1 / 200, "q6_k": 1 / 50, "q4_0": 1 / 8}
+        steps = {
+            "f16": 0,
+            "bf16": 2**-9,
+            "q8_0": 1 / 200,
+            "q6_k": 1 / 50,
+            "q5_k": 1 / 25,
+            "q4_k": 1 / 12,
+            "q4_0": 1 / 8,
+        }
         assert error <= np.abs(wanted).max() * steps[embedding]
 
 
@@ -294,7 +307,7 @@ def test_master_weights_flag(checkpoint: Path, capsys: pytest.CaptureFixture[str
     edit_json(checkpoint / "config.json", quantization_config=None)
     assert main([str(checkpoint), "--master-weights"]) == 0
     output = capsys.readouterr().out
-    assert "i2_s from 14 master; embedding f16" in output
+    assert "i2_s from 14 master; embedding q6_k" in output
     assert "14 ternary tensors (1,114,112 weights) decode to the checkpoint's values and scales" in output
     assert (checkpoint / "ggml-model-i2_s.gguf").is_file()
 

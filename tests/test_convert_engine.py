@@ -14,98 +14,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from checkpoints import TEXT, TinyModel, make_checkpoint
+from engine_logits import EngineRun, divergence, int8_activations, reference, run_engine, wrong_tops
 from tokenizers import Tokenizer
-from torch import nn
 
 from utils.convert.pipeline import Options, convert
-from utils.gguf_types import read_header
 from utils.weight_encodings import ENCODINGS
 
-CONTEXT, CHUNKS = 64, 6
 MAX_MEAN_KL = 1e-3
-
-
-@dataclass
-class EngineRun:
-    """What llama-perplexity saved: int32 tokens [chunks, context], log-probabilities [chunks, positions, vocabulary].
-
-    The positions are context / 2 ... context - 2 of each chunk.
-    """
-
-    tokens: np.ndarray
-    logprobs: np.ndarray
-
-
-def read_logprobs(path: Path) -> EngineRun:
-    """Parse the file of ``--save-all-logits`` (perplexity.cpp): per position float32 scale and minimum, then uint16."""
-    raw = path.read_bytes()
-    assert raw[:8] == b"_logits_"
-    context, vocab, chunks = np.frombuffer(raw, "<i4", 3, 8)
-    tokens = np.frombuffer(raw, "<i4", chunks * context, 20).reshape(chunks, context)
-    row = 2 * ((vocab + 1) // 2) + 4
-    words = np.frombuffer(raw, "<u2", offset=20 + 4 * tokens.size).reshape(chunks, -1, row)
-    scale, minimum = (np.ascontiguousarray(words[..., i : i + 2]).view("<f4") for i in (0, 2))
-    return EngineRun(tokens, scale.astype(np.float64) * words[..., 4 : 4 + vocab] + minimum)
-
-
-def run_engine(engine_bin: Path, gguf: Path, kv_type: str = "f32") -> EngineRun:
-    text, saved = gguf.with_suffix(".txt"), gguf.with_suffix(".logits")
-    text.write_text(TEXT, encoding="utf-8", newline="")
-    command = [engine_bin / "llama-perplexity", "-m", gguf, "-f", text, "--save-all-logits", saved, "-t", "2"]
-    command += ["-c", CONTEXT, "-b", CONTEXT, "--chunks", CHUNKS, "-ctk", kv_type, "-ctv", kv_type, "-fa", "off"]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=120)
-    return read_logprobs(saved)
-
-
-class QatLinear(nn.Module):
-    """A linear layer whose input is rounded to int8 per token, as in the BitNet training tips; in float64."""
-
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        scale = 127 / x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
-        return nn.functional.linear((x * scale).round().clamp(-128, 127) / scale, self.weight)
-
-
-def reference(tiny: TinyModel, tokens: np.ndarray, qat: bool) -> np.ndarray:
-    """Log-probabilities of transformers' forward in float64, at the positions that the engine saves."""
-    model = tiny.model
-    if qat:
-        for name in tiny.ternary:
-            parent = model.get_submodule(name.removesuffix(".weight").rpartition(".")[0])
-            leaf = name.removesuffix(".weight").rpartition(".")[2]
-            setattr(parent, leaf, QatLinear(getattr(parent, leaf).weight))
-    inputs = torch.tensor(tokens)
-    inputs[:, 0] = 0  # llama-perplexity starts every chunk with bos
-    with torch.no_grad():
-        logits = model(inputs).logits
-    return torch.log_softmax(logits[:, CONTEXT // 2 : -1].double(), dim=-1).numpy()
-
-
-def divergence(wanted: np.ndarray, got: np.ndarray) -> np.ndarray:
-    """Kullback-Leibler divergence at every position."""
-    return np.asarray((np.exp(wanted) * (wanted - got)).sum(axis=-1))
-
-
-def wrong_tops(wanted: np.ndarray, got: np.ndarray, noise: float) -> tuple[int, int]:
-    """(positions whose top token differs, positions compared): those where the reference's margin is above the noise.
-
-    Noise moves the first and the second candidate, so the margin has to be above twice its size.
-    """
-    ordered = np.sort(wanted, axis=-1)
-    clear = ordered[..., -1] - ordered[..., -2] > 2 * noise
-    differs = wanted.argmax(axis=-1) != got.argmax(axis=-1)
-    return int((differs & clear).sum()), int(clear.sum())
 
 
 Run = Callable[..., EngineRun]
@@ -138,14 +59,15 @@ def test_engine_agrees_with_transformers(kind: str, run: Run, tmp_path: Path) ->
     tiny = make_checkpoint(tmp_path / kind, kind, **CASES[kind])
 
     plain_run = run(tiny, "f16")
-    plain = reference(tiny, plain_run.tokens, qat=False)
+    plain = reference(tiny.model, plain_run.tokens)
     f16_noise = float(np.abs(plain - plain_run.logprobs).max())
     plain_kl = float(divergence(plain, plain_run.logprobs).mean())
     plain_wrong, plain_clear = wrong_tops(plain, plain_run.logprobs, f16_noise)
 
     ternary = run(tiny, "i2_s").logprobs
     noise = max(f16_noise, float(np.abs(ternary - run(tiny, "i2_s", "f16").logprobs).max()))
-    qat = reference(tiny, plain_run.tokens, qat=True)
+    int8_activations(tiny.model, tiny.ternary)
+    qat = reference(tiny.model, plain_run.tokens)
     kl = float(divergence(qat, ternary).mean())
     wrong, clear = wrong_tops(qat, ternary, noise)
     count = qat[..., 0].size
@@ -164,8 +86,9 @@ def test_engine_agrees_with_transformers(kind: str, run: Run, tmp_path: Path) ->
 def test_one_layer_computes_the_forward_of_training(run: Run, tmp_path: Path) -> None:
     tiny = make_checkpoint(tmp_path / "checkpoint", "master-f32", layers=1)
     got = run(tiny, "i2_s")
-    plain = reference(tiny, got.tokens, qat=False)
-    qat = reference(tiny, got.tokens, qat=True)
+    plain = reference(tiny.model, got.tokens)
+    int8_activations(tiny.model, tiny.ternary)
+    qat = reference(tiny.model, got.tokens)
     engine, rounding = np.median(divergence(qat, got.logprobs)), np.median(divergence(qat, plain))
     line = f"one layer: median KL of i2_s to QAT {engine:.1e}; of the plain forward to QAT {rounding:.1e}"
     print(line)
@@ -177,19 +100,3 @@ def test_engine_tokenizes_like_the_checkpoint(run: Run, tmp_path: Path) -> None:
     tokens = run(tiny, "i2_s").tokens.reshape(-1)
     wanted = Tokenizer.from_file(str(tiny.directory / "tokenizer.json")).encode(TEXT).ids[: tokens.size]
     assert tokens.tolist() == wanted
-
-
-def test_q6_k_equals_llama_quantize(engine_bin: Path, tmp_path: Path) -> None:
-    """The engine's own quantiser, on the same values, makes the same bytes but for a few values near a half."""
-    tiny = make_checkpoint(tmp_path / "checkpoint")
-    ours, plain, theirs = (tmp_path / name for name in ("ours.gguf", "plain.gguf", "theirs.gguf"))
-    convert(tiny.directory, ours, Options(ENCODINGS["f32"], "q6_k"), progress=False)
-    convert(tiny.directory, plain, Options(ENCODINGS["f32"], "f32"), progress=False)
-    command = [engine_bin / "llama-quantize", "--token-embedding-type", "q6_k", plain, theirs, "F16", "2"]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=120)
-    tables = {path: read_header(path).tensors["token_embd.weight"] for path in (ours, theirs)}
-    a, b = (entry.read(path).reshape(-1, 210) for path, entry in tables.items())
-    assert tables[theirs].ggml_type == tables[ours].ggml_type
-    equal = float((a == b).mean())
-    print(f"q6_k: {equal:.4%} of the bytes equal llama-quantize's")
-    assert equal > 0.99

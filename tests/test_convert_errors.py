@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from utils.cli import TritError, run_main
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
-from utils.convert.tokenizer import PRE_TOKENIZERS
+from utils.convert.pretokenizers import LLAMA_3
 from utils.gguf_types import read_header
 from utils.weight_encodings import ENCODINGS
 
@@ -61,9 +61,9 @@ def test_missing_file(file: str, master: Path, capsys: pytest.CaptureFixture[str
     assert f"has no {file}" in refusal(capsys, master)
 
 
-def test_pickled_weights_are_named(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (master / "model.safetensors").rename(master / "pytorch_model.bin")
-    assert "found pytorch_model.bin" in refusal(capsys, master)
+def test_weights_of_another_form_are_named(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (master / "model.safetensors").rename(master / "consolidated.00.pth")
+    assert "pytorch_model.bin.index.json (found consolidated.00.pth)" in refusal(capsys, master)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"[1]"])
@@ -139,9 +139,9 @@ def test_model_card(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_wrong_architecture(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edit_json(master / "config.json", architectures=["LlamaForCausalLM"])
+    edit_json(master / "config.json", architectures=["FalconForCausalLM"])
     line = refusal(capsys, master)
-    assert "architecture LlamaForCausalLM is not supported; supported: BitNetForCausalLM" in line
+    assert "architecture FalconForCausalLM is not supported; supported: BitNetForCausalLM" in line
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,9 @@ def test_columns_that_do_not_fit(master: Path, capsys: pytest.CaptureFixture[str
 def test_values_too_large_for_f16(packed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "model.embed_tokens.weight"
     edit_tensors(packed, lambda tensors: tensors[name].view(-1)[9].fill_(1e5))
-    assert f"{name}: holds 100000, too large for f16; use --quant-embd f32" in refusal(capsys, packed)
+    for kind in ("f16", "q8_0"):
+        line = refusal(capsys, packed, "--quant-embd", kind)
+        assert f"{name}: holds 100000, too large for {kind}; use --quant-embd f32" in line
     edit_tensors(packed, lambda tensors: tensors[f"{Q_PROJ}_scale"].fill_(1e6))
     assert "blk.0.attn_q.weight: its scale" in refusal(capsys, packed, "--outtype", "f16", "--quant-embd", "f32")
 
@@ -294,9 +296,9 @@ def edit_tokenizer(directory: Path, **changes: Any) -> None:
                     ],
                 }
             },
-            "none that is known here (gpt-2, llama-bpe); it splits by ['x+']",
+            "none that is known here (gpt-2, llama-bpe, dbrx, qwen2, qwen35, smollm, falcon); it splits by ['x+']",
         ),
-        ({"normalizer": {"type": "NFC"}}, "has a NFC normalizer"),
+        ({"normalizer": {"type": "NFKC"}}, "has a NFKC normalizer"),
         ({"model": {"type": "WordPiece"}}, "is a WordPiece tokenizer"),
         ({"version": "77"}, "tokenizer.json: cannot be read"),
     ],
@@ -366,8 +368,7 @@ def test_tokenizer_parts_of_a_wrong_kind(
 def test_known_pattern_used_in_another_way(
     change: dict[str, Any], master: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (regex,) = [key for key, name in PRE_TOKENIZERS.items() if name == "llama-bpe"]
-    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False, **change}
+    split = {"type": "Split", "pattern": {"Regex": LLAMA_3}, "behavior": "Isolated", "invert": False, **change}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     edit_tokenizer(master, pre_tokenizer={"type": "Sequence", "pretokenizers": [split, level]})
     assert "none that is known here" in refusal(capsys, master)

@@ -126,7 +126,8 @@ def test_full_disk(limit: int, master: Path) -> None:
 def test_damage_between_writing_and_reading_is_noticed(
     place: str, master: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damage(path: Path, *arguments: Any) -> str:
+    def damage(paths: list[Path], *arguments: Any) -> str:
+        (path,) = paths
         table = read_header(path).tensors
         matrix, norm = table["blk.0.ffn_up.weight"], table["blk.0.ffn_norm.weight"]
         offset = {"ternary": matrix.offset + 99, "scale": matrix.offset + matrix.nbytes - 32, "norm": norm.offset}[
@@ -138,7 +139,7 @@ def test_damage_between_writing_and_reading_is_noticed(
             file.seek(offset)
             # A flip from one valid code to another: 0 <-> 1 in the lowest field.
             file.write(bytes([old ^ 1 if old & 3 < 2 else old & 0xFC]))
-        return verify(path, *arguments)
+        return verify(paths, *arguments)
 
     monkeypatch.setattr("utils.convert.pipeline.verify", damage)
     with pytest.raises(TritError, match=r"blk\.0\.ffn_\w+\.weight: reads back with other values"):

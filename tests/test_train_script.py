@@ -15,11 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from utils.cli import EXIT_INTERRUPTED, EXIT_USAGE, TritError, run_main
+from utils.engine_server import Server
 from utils.host import BUNDLED_MODEL
 from utils.train import score, train_story
 from utils.train.batches import BatchMaker
 from utils.train.checkpoint import load_checkpoint
-from utils.train.engine import Server
 from utils.train.model import Decoder, DecoderConfig
 from utils.train.tokenizer import train_tokenizer
 

@@ -58,20 +58,32 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
 
 
 @contextmanager
-def atomic_output(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; fsync and rename it on success, delete it on any failure.
+def atomic_outputs(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield a temporary path beside each path; fsync and rename them all on success, delete them on any failure.
 
-    A reader therefore sees the old file or the whole new one, never a part of it.
+    A reader therefore sees the old file or the whole new one, never a part of it. The first path gets its file last:
+    where it is, the others are.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    partials = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path in paths]
     try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        yield partials
+        for partial in partials:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        for partial, path in reversed(list(zip(partials, paths, strict=True))):
+            partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_output(path: Path) -> Iterator[Path]:
+    """:func:`atomic_outputs` for one file."""
+    with atomic_outputs([path]) as (partial,):
+        yield partial
 
 
 # Lines of a log that say what went wrong, in the words of compilers, linkers, CMake, ninja, pip, git and Python.

@@ -124,12 +124,17 @@ def physical_cores() -> int:
 
 
 def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """What the CPU calls itself."""
+    """What the CPU calls itself; virtual machines often hide the number, then family and model are added."""
     if cpuinfo.is_file():
+        facts: dict[str, str] = {}
         for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return " ".join(value.split())
+            facts.setdefault(key.strip(), " ".join(value.split()))
+        name = facts.get("model name")
+        if name:
+            numbers = [facts.get("cpu family"), facts.get("model")]
+            hidden = all(numbers) and not any(letter.isdigit() for letter in name)
+            return f"{name} (family {numbers[0]}, model {numbers[1]})" if hidden else name
     if sys.platform == "darwin":
         code, output = capture(["sysctl", "-n", "machdep.cpu.brand_string"])
         if code == 0 and output.strip():

@@ -2,12 +2,14 @@
 """The table of weight encodings: how a ternary matrix becomes the bytes of a GGUF tensor, and back.
 
 Everywhere a ternary matrix is ``ternary * scale``: ``ternary`` is int8 [n, k] (n output rows, k inputs, row-major) with
-values in {-1, 0, 1}, ``scale`` is one positive float32. To add an encoding, add a row to ``ENCODINGS``; the converter,
-the dummy generator and the tests walk the table. Plain numpy, so that the kernel tests can import it too.
+values in {-1, 0, 1}, ``scale`` is one positive float32 for the matrix, or float32 [n, k / group], one for each group of
+consecutive inputs of a row. To add an encoding, add a row to ``ENCODINGS``; the converter, the dummy generator and the
+tests walk the table. Plain numpy, so that the kernel tests can import it too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,9 +20,15 @@ from utils.cli import UserError
 
 Ternary = npt.NDArray[np.int8]
 Bytes = npt.NDArray[np.uint8]
+# One for the matrix, or float32 [n, k / group].
+Scale = float | npt.NDArray[np.float32]
 
 # Rows that are packed at once. It bounds the temporary arrays to a few times this many weights.
 CHUNK_WEIGHTS = 1 << 22
+# What rounding may change a scale by, relative to it: twice what it is for the normal numbers of float16.
+MAX_SCALE_DEVIATION = 1e-3
+# Group sizes that are looked for in floats, after one group a row: those of llama.cpp's blocks and of Ternary-Bonsai.
+GROUPS = (256, 128, 64)
 # After the packed weights of an i2_s tensor: its float32 scale, then zeros up to this many bytes.
 I2_S_TAIL_BYTES = 32
 
@@ -36,8 +44,10 @@ class Encoding:
         block: The number of inputs k has to be a multiple of this.
         block_bytes: Bytes per block.
         tail_bytes: Bytes after the last block of the matrix.
+        scale_inputs: Inputs of a row that share a scale are a multiple of this; 0: the whole matrix shares one.
         pack: (ternary int8 [n, k], scale) -> uint8 [nbytes].
         unpack: (uint8 [nbytes], n, k, tensor name) -> (ternary int8 [n, k], scale); raises UserError on invalid bytes.
+            The scale is a float where one fits the whole matrix.
         stored_scale: float32 scale -> the scale as this encoding can hold it.
     """
 
@@ -47,22 +57,63 @@ class Encoding:
     block: int
     block_bytes: int
     tail_bytes: int
-    pack: Callable[[Ternary, float], Bytes]
-    unpack: Callable[[Bytes, int, int, str], tuple[Ternary, float]]
-    stored_scale: Callable[[float], float]
+    scale_inputs: int
+    pack: Callable[[Ternary, Scale], Bytes]
+    unpack: Callable[[Bytes, int, int, str], tuple[Ternary, Scale]]
+    stored_scale: Callable[[Scale], Scale]
 
     def nbytes(self, n: int, k: int) -> int:
         """Size in bytes of a matrix [n, k]; k has to be a multiple of ``block``."""
         return n * k // self.block * self.block_bytes + self.tail_bytes
 
 
-def _scale_f16(scale: float) -> float:
-    with np.errstate(over="ignore"):  # the caller looks at the result: infinity means that f16 cannot hold it
-        return float(np.float16(scale))
+def _rounded(dtype: str) -> Callable[[Scale], Scale]:
+    def stored_scale(scale: Scale) -> Scale:
+        with np.errstate(over="ignore"):  # the caller looks at the result: infinity means that the type cannot hold it
+            stored = np.asarray(scale).astype(dtype).astype(np.float32)
+        return stored if stored.ndim else float(stored)
+
+    return stored_scale
 
 
-def _scale_f32(scale: float) -> float:
-    return float(np.float32(scale))
+_scale_f16, _scale_f32 = _rounded("<f2"), _rounded("<f4")
+
+
+def spread_scale(scale: Scale, n: int, k: int, group: int) -> npt.NDArray[np.float32]:
+    """A scale as float32 [n, k / group], for a group that divides its own."""
+    scales = np.asarray(scale, dtype=np.float32)
+    if scales.ndim == 0:
+        return np.full((n, k // group), scales, dtype=np.float32)
+    return scales.repeat(k // group // scales.shape[1], axis=1)
+
+
+def _gathered(scales: npt.NDArray[np.float32]) -> Scale:
+    """The one scale of a matrix if its blocks' scales [n, blocks] agree (0 in blocks of zeros), else all of them."""
+    scale = float(scales.max(initial=0.0))
+    return scale if np.isin(scales, [0.0, scale]).all() else scales
+
+
+def same_values(ternary: Ternary, a: Scale, b: Scale) -> bool:
+    """Whether ``ternary * a`` equals ``ternary * b``: the scales of groups of zeros do not matter."""
+    n, k = ternary.shape
+    group = math.gcd(*[k // scale.shape[1] if isinstance(scale, np.ndarray) else k for scale in (a, b)])
+    used = ternary.reshape(n, k // group, group).any(axis=-1)
+    return bool((spread_scale(a, n, k, group) == spread_scale(b, n, k, group))[used].all())
+
+
+def split_groups(values: npt.NDArray[np.float32], group: int) -> tuple[Ternary, npt.NDArray[np.float32]] | None:
+    """Float32 [n, k] -> ternary int8 [n, k] and scales [n, k / group] if every group is exactly -s, 0 and +s."""
+    n, k = values.shape
+    signs = np.sign(values)
+    scales = np.abs(values).reshape(n, k // group, group).max(axis=-1)
+    if not np.array_equal(values, signs * scales.repeat(group, axis=1)):
+        return None
+    return signs.astype(np.int8), scales
+
+
+def group_sizes(k: int) -> tuple[int, ...]:
+    """Sizes of groups that are tried on rows of k floats, the largest first."""
+    return (k, *[group for group in GROUPS if group < k and k % group == 0])
 
 
 def _row_chunks(n: int, k: int) -> list[slice]:
@@ -111,7 +162,7 @@ I2_S_SHIFTS = (6, 4, 2, 0)
 TQ2_0_SHIFTS = (0, 2, 4, 6)
 
 
-def pack_i2_s(ternary: Ternary, scale: float) -> Bytes:
+def pack_i2_s(ternary: Ternary, scale: Scale) -> Bytes:
     """Ternary matrix -> i2_s bytes, as in the files published for bitnet.cpp (the same on every CPU).
 
     Blocks of 128 weights in 32 bytes: byte p holds weights p, 32+p, 64+p, 96+p at bits 7:6, 5:4, 3:2, 1:0 as value + 1.
@@ -119,24 +170,25 @@ def pack_i2_s(ternary: Ternary, scale: float) -> Bytes:
 
     Args:
         ternary: int8 [n, k], values in {-1, 0, 1}, k a multiple of 128.
-        scale: What every weight is multiplied by.
+        scale: What every weight is multiplied by; one number, as i2_s has no room for more.
 
     Returns:
         uint8 [n*k/4 + 32].
     """
+    assert not isinstance(scale, np.ndarray)  # check_scale has refused it
     out = np.zeros(ternary.size // 4 + I2_S_TAIL_BYTES, dtype=np.uint8)
     out[: ternary.size // 4] = _pack_2bit(ternary, I2_S_SHIFTS).reshape(-1)
     out[ternary.size // 4 :][:4] = np.array([scale], dtype="<f4").view(np.uint8)
     return out
 
 
-def unpack_i2_s(data: Bytes, n: int, k: int, name: str = "i2_s tensor") -> tuple[Ternary, float]:
+def unpack_i2_s(data: Bytes, n: int, k: int, name: str = "i2_s tensor") -> tuple[Ternary, Scale]:
     """Inverse of :func:`pack_i2_s` for uint8 [n*k/4 + 32]; raises UserError on code 3, naming the tensor."""
     ternary = _unpack_2bit(data[: n * k // 4].reshape(n, k // 4), k, I2_S_SHIFTS, name)
     return ternary, float(data[n * k // 4 :][:4].view("<f4")[0])
 
 
-def pack_tq2_0(ternary: Ternary, scale: float) -> Bytes:
+def pack_tq2_0(ternary: Ternary, scale: Scale) -> Bytes:
     """Ternary matrix -> TQ2_0 bytes of llama.cpp (block_tq2_0 in ggml-common.h), equal to what gguf-py makes of it.
 
     Blocks of 256 weights: two groups of 32 bytes, byte p of group g holds weights 128g + p, +32, +64, +96 at bits
@@ -144,48 +196,49 @@ def pack_tq2_0(ternary: Ternary, scale: float) -> Bytes:
 
     Args:
         ternary: int8 [n, k], values in {-1, 0, 1}, k a multiple of 256.
-        scale: What every weight is multiplied by; rounded to float16.
+        scale: One, or float32 [n, k / group] for groups of whole blocks; rounded to float16.
 
     Returns:
         uint8 [n * k / 256 * 66].
     """
+    n, k = ternary.shape
+    scales = spread_scale(scale, n, k, 256).reshape(-1)
     blocks = np.empty((ternary.size // 256, 66), dtype=np.uint8)
     blocks[:, :64] = _pack_2bit(ternary, TQ2_0_SHIFTS).reshape(-1, 64)
     nonzero = ternary.reshape(-1, 256).any(axis=1)
-    blocks[:, 64:] = np.where(nonzero, np.float16(scale), np.float16(0)).astype("<f2").view(np.uint8).reshape(-1, 2)
+    blocks[:, 64:] = np.where(nonzero, scales, 0).astype("<f2").view(np.uint8).reshape(-1, 2)
     return blocks.reshape(-1)
 
 
-def _block_scale(scales: npt.NDArray[np.float32], name: str) -> float:
-    """The one scale of a matrix from its blocks' scales (0 in blocks of zeros); raises UserError if they differ."""
-    scale = float(scales.max(initial=0.0))
-    if not np.isin(scales, [0.0, scale]).all():
-        raise UserError(f"{name}: blocks have different scales, so it is not one ternary matrix with one scale")
-    return scale
-
-
-def unpack_tq2_0(data: Bytes, n: int, k: int, name: str = "tq2_0 tensor") -> tuple[Ternary, float]:
-    """Inverse of :func:`pack_tq2_0`; the scale of an all-zero matrix comes back as 0."""
+def unpack_tq2_0(data: Bytes, n: int, k: int, name: str = "tq2_0 tensor") -> tuple[Ternary, Scale]:
+    """Inverse of :func:`pack_tq2_0`; the scale of an all-zero matrix or block comes back as 0."""
     blocks = data.reshape(-1, 66)
     ternary = _unpack_2bit(np.ascontiguousarray(blocks[:, :64]).reshape(n, k // 4), k, TQ2_0_SHIFTS, name)
-    scales = np.ascontiguousarray(blocks[:, 64:]).view("<f2").astype(np.float32).reshape(-1)
-    return ternary, _block_scale(scales, name)
+    scales = np.ascontiguousarray(blocks[:, 64:]).view("<f2").astype(np.float32).reshape(n, -1)
+    return ternary, _gathered(scales)
 
 
-def _pack_with_gguf(quantization: str) -> Callable[[Ternary, float], Bytes]:
+def _floats(ternary: Ternary, scale: Scale, rows: slice) -> npt.NDArray[np.float32]:
+    """Float32 [rows, k]: some rows of ``ternary * scale``."""
+    part = ternary[rows]
+    factors = scale[rows].repeat(part.shape[1] // scale.shape[1], axis=1) if isinstance(scale, np.ndarray) else scale
+    return np.asarray(part * np.asarray(factors, dtype=np.float32))
+
+
+def _pack_with_gguf(quantization: str) -> Callable[[Ternary, Scale], Bytes]:
     """Packer that leaves the bytes to gguf-py, a few rows at a time."""
 
-    def pack(ternary: Ternary, scale: float) -> Bytes:
+    def pack(ternary: Ternary, scale: Scale) -> Bytes:
         import gguf
 
         kind = gguf.GGMLQuantizationType[quantization]
-        chunks = [gguf.quants.quantize(ternary[rows] * np.float32(scale), kind) for rows in _row_chunks(*ternary.shape)]
+        chunks = [gguf.quants.quantize(_floats(ternary, scale, rows), kind) for rows in _row_chunks(*ternary.shape)]
         return np.concatenate(chunks).reshape(-1).view(np.uint8)
 
     return pack
 
 
-def unpack_tq1_0(data: Bytes, n: int, k: int, name: str = "tq1_0 tensor") -> tuple[Ternary, float]:
+def unpack_tq1_0(data: Bytes, n: int, k: int, name: str = "tq1_0 tensor") -> tuple[Ternary, Scale]:
     """TQ1_0 bytes (block_tq1_0 in ggml-common.h: 256 weights in 54 bytes) -> ternary matrix and scale, by gguf-py."""
     import gguf
 
@@ -194,11 +247,11 @@ def unpack_tq1_0(data: Bytes, n: int, k: int, name: str = "tq1_0 tensor") -> tup
     for rows in _row_chunks(n, k):
         values = gguf.quants.dequantize(row_blocks[rows], gguf.GGMLQuantizationType.TQ1_0)
         ternary[rows] = np.sign(values)
-    scales = np.ascontiguousarray(data.reshape(-1, 54)[:, 52:]).view("<f2").astype(np.float32).reshape(-1)
-    return ternary, _block_scale(scales, name)
+    scales = np.ascontiguousarray(data.reshape(-1, 54)[:, 52:]).view("<f2").astype(np.float32).reshape(n, -1)
+    return ternary, _gathered(scales)
 
 
-def pack_q2_0(ternary: Ternary, scale: float) -> Bytes:
+def pack_q2_0(ternary: Ternary, scale: Scale) -> Bytes:
     """Ternary matrix -> Q2_0 bytes of llama.cpp (block_q2_0 in ggml-common.h), the type of Ternary-Bonsai's files.
 
     Blocks of 64 weights: the scale as float16, then 16 bytes; byte p holds weights 4p .. 4p + 3 at bits 1:0, 3:2, 5:4,
@@ -206,54 +259,58 @@ def pack_q2_0(ternary: Ternary, scale: float) -> Bytes:
 
     Args:
         ternary: int8 [n, k], values in {-1, 0, 1}, k a multiple of 64.
-        scale: What every weight is multiplied by; rounded to float16.
+        scale: One, or float32 [n, k / group] for groups of whole blocks; rounded to float16.
 
     Returns:
         uint8 [n * k / 64 * 18].
     """
     blocks = np.empty((ternary.size // 64, 18), dtype=np.uint8)
-    blocks[:, :2] = np.array([scale], dtype="<f2").view(np.uint8)
+    n, k = ternary.shape
+    blocks[:, :2] = spread_scale(scale, n, k, 64).astype("<f2").view(np.uint8).reshape(-1, 2)
     codes = (ternary.reshape(-1, 16, 4) + np.int8(1)).view(np.uint8)
     blocks[:, 2:] = codes[..., 0] | codes[..., 1] << 2 | codes[..., 2] << 4 | codes[..., 3] << 6
     return blocks.reshape(-1)
 
 
-def unpack_q2_0(data: Bytes, n: int, k: int, name: str = "q2_0 tensor") -> tuple[Ternary, float]:
-    """Inverse of :func:`pack_q2_0`; raises UserError on +2, and on blocks with different scales."""
+def unpack_q2_0(data: Bytes, n: int, k: int, name: str = "q2_0 tensor") -> tuple[Ternary, Scale]:
+    """Inverse of :func:`pack_q2_0`; raises UserError on +2."""
     blocks = data.reshape(-1, 18)
     codes = np.stack([blocks[:, 2:] >> shift & 3 for shift in (0, 2, 4, 6)], axis=-1).reshape(n, k)
     if codes.max(initial=0) > 2:
         row, column = np.argwhere(codes > 2)[0]
         raise UserError(f"{name}: row {row}, column {column} holds +2, so it is not ternary")
-    scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32).reshape(-1)
-    return codes.view(np.int8) - np.int8(1), _block_scale(scales, name)
+    scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float32).reshape(n, -1)
+    return codes.view(np.int8) - np.int8(1), _gathered(scales)
 
 
-def _pack_float(dtype: str) -> Callable[[Ternary, float], Bytes]:
+def _pack_float(dtype: str) -> Callable[[Ternary, Scale], Bytes]:
     """Packer for plain floats: every value is -s, 0 or +s, with s the scale rounded to ``dtype``."""
 
-    def pack(ternary: Ternary, scale: float) -> Bytes:
-        stored = np.array(scale).astype(dtype).astype(np.float32)
+    def pack(ternary: Ternary, scale: Scale) -> Bytes:
         out = np.empty(ternary.shape, dtype=dtype)
         for rows in _row_chunks(*ternary.shape):
-            out[rows] = ternary[rows] * stored
+            out[rows] = _floats(ternary, scale, rows)
         return out.reshape(-1).view(np.uint8)
 
     return pack
 
 
-def _unpack_float(dtype: str) -> Callable[[Bytes, int, int, str], tuple[Ternary, float]]:
-    def unpack(data: Bytes, n: int, k: int, name: str) -> tuple[Ternary, float]:
+def _unpack_float(dtype: str) -> Callable[[Bytes, int, int, str], tuple[Ternary, Scale]]:
+    def unpack(data: Bytes, n: int, k: int, name: str) -> tuple[Ternary, Scale]:
         values = data.view(dtype).reshape(n, k)
-        chunks = _row_chunks(n, k)
-        scale = max(float(np.abs(values[rows].astype(np.float32)).max()) for rows in chunks)
-        ternary = np.empty((n, k), dtype=np.int8)
-        for rows in chunks:
-            floats = values[rows].astype(np.float32)
-            ternary[rows] = np.sign(floats)
-            if not np.array_equal(floats, ternary[rows] * np.float32(scale)):
-                raise UserError(f"{name}: not every value is -s, 0 or +s for one scale s, so it is not ternary")
-        return ternary, scale
+        for group in group_sizes(k):
+            parts = []
+            for rows in _row_chunks(n, k):
+                part = split_groups(values[rows].astype(np.float32), group)
+                if part is None:
+                    break
+                parts.append(part)
+            else:
+                return np.concatenate([part[0] for part in parts]), _gathered(np.concatenate([p[1] for p in parts]))
+        raise UserError(
+            f"{name}: not every value is -s, 0 or +s, with one scale s for the matrix, a row, or a group of "
+            f"{' or '.join(map(str, GROUPS))} inputs, so it is not ternary"
+        )
 
     return unpack
 
@@ -262,12 +319,12 @@ ENCODINGS: dict[str, Encoding] = {
     row.name: row
     for row in (
         # 140: the engine's own number. Files of bitnet.cpp say 40, which means Q1_0 today.
-        Encoding("i2_s", 36, 140, 128, 32, I2_S_TAIL_BYTES, pack_i2_s, unpack_i2_s, _scale_f32),
-        Encoding("tq2_0", 35, 37, 256, 66, 0, pack_tq2_0, unpack_tq2_0, _scale_f16),
-        Encoding("tq1_0", 34, 36, 256, 54, 0, _pack_with_gguf("TQ1_0"), unpack_tq1_0, _scale_f16),
-        Encoding("q2_0", 42, 41, 64, 18, 0, pack_q2_0, unpack_q2_0, _scale_f16),
-        Encoding("f16", 1, 1, 1, 2, 0, _pack_float("<f2"), _unpack_float("<f2"), _scale_f16),
-        Encoding("f32", 0, 0, 1, 4, 0, _pack_float("<f4"), _unpack_float("<f4"), _scale_f32),
+        Encoding("i2_s", 36, 140, 128, 32, I2_S_TAIL_BYTES, 0, pack_i2_s, unpack_i2_s, _scale_f32),
+        Encoding("tq2_0", 35, 37, 256, 66, 0, 256, pack_tq2_0, unpack_tq2_0, _scale_f16),
+        Encoding("tq1_0", 34, 36, 256, 54, 0, 256, _pack_with_gguf("TQ1_0"), unpack_tq1_0, _scale_f16),
+        Encoding("q2_0", 42, 41, 64, 18, 0, 64, pack_q2_0, unpack_q2_0, _scale_f16),
+        Encoding("f16", 1, 1, 1, 2, 0, 1, _pack_float("<f2"), _unpack_float("<f2"), _scale_f16),
+        Encoding("f32", 0, 0, 1, 4, 0, 1, _pack_float("<f4"), _unpack_float("<f4"), _scale_f32),
     )
 }
 
@@ -281,8 +338,43 @@ def check_fits(encoding: Encoding, name: str, k: int) -> None:
     raise UserError(f"{name}: {k} columns, {wanted}; use --outtype {others}")
 
 
-def check_scale(encoding: Encoding, name: str, scale: float) -> None:
-    """Raise UserError, naming the tensor, if the encoding cannot hold a usable form of the scale."""
-    stored = encoding.stored_scale(scale)
-    if not np.isfinite(stored) or stored <= 0:
-        raise UserError(f"{name}: its scale {scale:g} becomes {stored:g} in {encoding.name}; use --outtype i2_s or f32")
+def fallback(encoding: Encoding, k: int) -> Encoding:
+    """The encoding for a matrix with k inputs: ``encoding`` if they are whole blocks of it, else one that takes them.
+
+    In place of another encoding the matrix gets scale 1, which every encoding holds exactly, and its own scale is a
+    tensor of its own, so nothing is lost.
+    """
+    if k % encoding.block == 0:
+        return encoding
+    return ENCODINGS["q2_0" if k % ENCODINGS["q2_0"].block == 0 else "f16"]
+
+
+def check_scale(encoding: Encoding, name: str, scale: Scale, k: int) -> float:
+    """Look whether an encoding can hold a usable form of the scale of a matrix with k inputs.
+
+    Returns:
+        The largest deviation of a stored scale from its value, relative to it.
+
+    Raises:
+        UserError: it cannot; names the tensor and a way out.
+    """
+    group = k // scale.shape[1] if isinstance(scale, np.ndarray) else 0
+    if group and (not encoding.scale_inputs or group % encoding.scale_inputs):
+        others = [row.name for row in ENCODINGS.values() if row.scale_inputs and group % row.scale_inputs == 0]
+        room = f"one for {encoding.scale_inputs} inputs" if encoding.scale_inputs else "one for the matrix"
+        raise UserError(
+            f"{name}: has a scale for every {group} inputs, {encoding.name} holds {room}; "
+            f"use --outtype {' or '.join(others)}"
+        )
+    wanted, stored = np.atleast_1d(scale), np.atleast_1d(encoding.stored_scale(scale))
+    used = wanted != 0 if group else np.full(1, True)  # a group of zeros has no scale
+    with np.errstate(all="ignore"):
+        deviations = np.abs(stored[used] / wanted[used] - 1)
+    # Negated, so that NaN counts as a deviation.
+    if not ((stored[used] > 0) & (deviations <= MAX_SCALE_DEVIATION)).all():
+        worst = int(np.nan_to_num(deviations, nan=np.inf).argmax())
+        raise UserError(
+            f"{name}: its scale {wanted[used][worst]:g} becomes {stored[used][worst]:g} in {encoding.name}; "
+            f"use --outtype {'f32' if group else 'i2_s or f32'}"
+        )
+    return float(deviations.max(initial=0.0))

@@ -30,6 +30,7 @@ Lane add(Lane lane, __m256i u, __m256i act) {
     return _mm256_add_epi16(lane, _mm256_maddubs_epi16(u, act));
 #endif
 }
+Lane fold(Lane ones, Lane fours) { return _mm256_add_epi16(ones, _mm256_srai_epi16(fours, 2)); }
 __m256i widen(Lane lane) { return _mm256_madd_epi16(lane, _mm256_set1_epi16(1)); }
 
 #include "avx2_in_place.h"

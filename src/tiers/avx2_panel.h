@@ -4,6 +4,7 @@
 ///
 ///     Lane                       what products are added up in
 ///     Lane add(Lane, u, act)     32 products of codes and activations, added to a lane of 8 rows
+///     Lane fold(Lane, Lane)      sums, and four times sums, as one lane of sums
 ///     int32 lanes widen(Lane)    a lane's sums per row
 ///     kMostFours                 how often `add` may be called with codes of 2 bits before `widen`
 ///
@@ -15,6 +16,7 @@ constexpr int kTileRegisters = 2;  // 16 rows
 constexpr int kTileTokens = 6;
 constexpr size_t kPanelAhead = 8192;
 constexpr int64_t kOneTokenSteps = 8;
+constexpr int kFewTokens = 16;
 
 __m256i yload(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 void ystore(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
@@ -30,40 +32,128 @@ void add_to(int32_t* c, bool first, __m256i sums) {
     ystore(c, first ? sums : _mm256_add_epi32(yload(c), sums));
 }
 
-/// One token: 16 rows (a cache line) x 16 inputs at a time. Codes of the two upper fields are shifted down
-/// once; those of fields 1 and 3 stay at four times their value, in lanes of their own. A few steps only, so
-/// that the lines of all rows are read nearly in the order in which they are in memory.
+/// One token: 32 rows x 16 inputs at a time, so that a repeated activation serves four registers. Codes of
+/// the two upper fields are shifted down once; those of fields 1 and 3 stay at four times their value, in
+/// lanes of their own, until these are folded into the others. A few steps only, so that the lines of all
+/// rows are read nearly in the order in which they are in memory.
 void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
-    constexpr int64_t kSteps = kMostFours / 8 < kOneTokenSteps ? kMostFours / 8 : kOneTokenSteps;
-    static_assert(kSteps >= 1, "fields 1 and 3 count 4 x, twice in a step; a step must fit");
+    constexpr int kRegisters = 4;
+    constexpr int64_t kFoldSteps = kMostFours / 8 < kOneTokenSteps ? kMostFours / 8 : kOneTokenSteps;
+    static_assert(kFoldSteps >= 1, "fields 1 and 3 count 4 x, twice in a step; a step must fit");
+    // A step adds to a folded lane what it adds to `fours`, divided by two: twice as many steps fit.
+    constexpr int64_t kWidenSteps = 2 * kFoldSteps;
     const __m256i low = _mm256_set1_epi8(0x03);
     const __m256i high = _mm256_set1_epi8(0x0C);
     const int64_t steps = (k + 15) / 16;
-    for (int64_t step = 0; step < steps; step += kSteps) {
-        const int64_t count = steps - step < kSteps ? steps - step : kSteps;
-        for (int r = 0; r < TRIT_PANEL_ROWS; r += 16) {
-            const uint8_t* bytes = panel + step * 256 + 4 * r;
-            const int8_t* x = q + step * 16;
-            Lane ones[2] = {zero_lane(), zero_lane()};
-            Lane fours[2] = {zero_lane(), zero_lane()};
-            for (int64_t i = 0; i < count; ++i, bytes += 256, x += 16) {
-                _mm_prefetch(reinterpret_cast<const char*>(bytes + kPanelAhead), _MM_HINT_T0);
-                const __m256i act[4] = {repeat_four(x), repeat_four(x + 4), repeat_four(x + 8),
-                                        repeat_four(x + 12)};
+    for (int64_t step = 0; step < steps; step += kWidenSteps) {
+        const int64_t end = steps - step < kWidenSteps ? steps : step + kWidenSteps;
+        for (int r = 0; r < TRIT_PANEL_ROWS; r += 8 * kRegisters) {
+            Lane ones[kRegisters] = {zero_lane(), zero_lane(), zero_lane(), zero_lane()};
+            for (int64_t from = step; from < end; from += kFoldSteps) {
+                const int64_t to = end - from < kFoldSteps ? end : from + kFoldSteps;
+                Lane fours[kRegisters] = {zero_lane(), zero_lane(), zero_lane(), zero_lane()};
+                const uint8_t* bytes = panel + from * 256 + 4 * r;
+                const int8_t* x = q + from * 16;
+                for (int64_t i = from; i < to; ++i, bytes += 256, x += 16) {
+                    _mm_prefetch(reinterpret_cast<const char*>(bytes + kPanelAhead), _MM_HINT_T0);
+                    _mm_prefetch(reinterpret_cast<const char*>(bytes + kPanelAhead + 64), _MM_HINT_T0);
+                    // Two fields after the other two, loaded again: with all four activations there are too
+                    // few registers.
+                    TRIT_UNROLL
+                    for (int shift = 0; shift <= 4; shift += 4) {
+                        const __m256i act[2] = {repeat_four(x + 2 * shift), repeat_four(x + 2 * shift + 4)};
+                        TRIT_UNROLL
+                        for (int g = 0; g < kRegisters; ++g) {
+                            const __m256i codes = _mm256_srli_epi16(yload(bytes + 32 * g), shift);
+                            ones[g] = add(ones[g], _mm256_and_si256(codes, low), act[0]);
+                            fours[g] = add(fours[g], _mm256_and_si256(codes, high), act[1]);
+                        }
+                    }
+                }
                 TRIT_UNROLL
-                for (int half = 0; half < 2; ++half) {
-                    const __m256i codes = yload(bytes + 32 * half);
-                    const __m256i upper = _mm256_srli_epi16(codes, 4);
-                    ones[half] = add(ones[half], _mm256_and_si256(codes, low), act[0]);
-                    fours[half] = add(fours[half], _mm256_and_si256(codes, high), act[1]);
-                    ones[half] = add(ones[half], _mm256_and_si256(upper, low), act[2]);
-                    fours[half] = add(fours[half], _mm256_and_si256(upper, high), act[3]);
+                for (int g = 0; g < kRegisters; ++g) {
+                    ones[g] = fold(ones[g], fours[g]);
                 }
             }
             TRIT_UNROLL
-            for (int half = 0; half < 2; ++half) {
-                add_to(c + r + 8 * half, step == 0,
-                       _mm256_add_epi32(widen(ones[half]), _mm256_srai_epi32(widen(fours[half]), 2)));
+            for (int g = 0; g < kRegisters; ++g) {
+                add_to(c + r + 8 * g, step == 0, widen(ones[g]));
+            }
+        }
+    }
+}
+
+/// Adds `steps` x 16 inputs of all rows x M tokens to c, straight from the panel.
+template <int M>
+void direct(int64_t steps, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, bool first,
+            int32_t* c) {
+    const __m256i mask = _mm256_set1_epi8(3);
+    for (int r = 0; r < TRIT_PANEL_ROWS; r += 8 * kTileRegisters) {
+        Lane acc[M][kTileRegisters];
+        TRIT_UNROLL
+        for (int j = 0; j < M; ++j) {
+            TRIT_UNROLL
+            for (int g = 0; g < kTileRegisters; ++g) {
+                acc[j][g] = zero_lane();
+            }
+        }
+        const uint8_t* bytes = panel + 4 * r;
+        const int8_t* x = q;
+        for (int64_t i = 0; i < steps; ++i, bytes += 256, x += 16) {
+            _mm_prefetch(reinterpret_cast<const char*>(bytes + kPanelAhead), _MM_HINT_T0);
+            TRIT_UNROLL
+            for (int f = 0; f < 4; ++f) {
+                __m256i u[kTileRegisters];
+                TRIT_UNROLL
+                for (int g = 0; g < kTileRegisters; ++g) {
+                    u[g] = _mm256_and_si256(_mm256_srli_epi16(yload(bytes + 32 * g), 2 * f), mask);
+                }
+                TRIT_UNROLL
+                for (int j = 0; j < M; ++j) {
+                    const __m256i act = repeat_four(x + static_cast<size_t>(j) * q_row_bytes + 4 * f);
+                    TRIT_UNROLL
+                    for (int g = 0; g < kTileRegisters; ++g) {
+                        acc[j][g] = add(acc[j][g], u[g], act);
+                    }
+                }
+            }
+        }
+        TRIT_UNROLL
+        for (int j = 0; j < M; ++j) {
+            TRIT_UNROLL
+            for (int g = 0; g < kTileRegisters; ++g) {
+                add_to(c + j * TRIT_PANEL_ROWS + r + 8 * g, first, widen(acc[j][g]));
+            }
+        }
+    }
+}
+
+/// Up to kFewTokens tokens: unpacked bytes would be used too seldom to be worth writing. A chunk of the panel
+/// stays in the first-level cache while the tokens go by, four at a time.
+void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
+                       int32_t* c) {
+    constexpr int64_t kChunk = (kMostFours < 64 ? kMostFours : 64) / 4;
+    const int64_t steps = (k + 15) / 16;
+    const int groups = (m + 3) / 4;
+    for (int64_t step = 0; step < steps; step += kChunk) {
+        const int64_t count = steps - step < kChunk ? steps - step : kChunk;
+        for (int t = 0; t < groups; ++t) {
+            const int from = m * t / groups;
+            const int8_t* x = q + 16 * step + static_cast<size_t>(from) * q_row_bytes;
+            int32_t* sums = c + from * TRIT_PANEL_ROWS;
+            switch (m * (t + 1) / groups - from) {
+                case 1:
+                    direct<1>(count, panel + 256 * step, x, q_row_bytes, step == 0, sums);
+                    break;
+                case 2:
+                    direct<2>(count, panel + 256 * step, x, q_row_bytes, step == 0, sums);
+                    break;
+                case 3:
+                    direct<3>(count, panel + 256 * step, x, q_row_bytes, step == 0, sums);
+                    break;
+                default:
+                    direct<4>(count, panel + 256 * step, x, q_row_bytes, step == 0, sums);
+                    break;
             }
         }
     }
@@ -167,6 +257,8 @@ void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t
 void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
     if (m == 1) {
         one_token_2_bits(k, panel, q, c);
+    } else if (m <= kFewTokens) {
+        few_tokens_2_bits(k, panel, q, q_row_bytes, m, c);
     } else {
         many_tokens_2_bits(k, panel, q, q_row_bytes, m, c);
     }

@@ -45,6 +45,7 @@ Lane add(Lane lane, __m256i u, __m256i act) {
     return _mm256_dpbusd_avx_epi32(lane, u, act);
 #endif
 }
+Lane fold(Lane ones, Lane fours) { return _mm256_add_epi32(ones, _mm256_srai_epi32(fours, 2)); }
 __m256i widen(Lane lane) { return lane; }
 
 #include "avx2_in_place.h"

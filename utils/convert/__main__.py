@@ -37,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
         const="f16",
         type=str.lower,
         choices=EMBEDDING_TYPES,
-        help="type of embedding and head (default: f16, in an f32 file f32, of a GGUF file as they are; without a "
-        "value: f16)",
+        help="type of embedding and head (default: q6_k if the hidden size is a multiple of 256, else q8_0 or f16; in "
+        "an f16 or f32 file the same as there; of a GGUF file as they are; without a value: f16)",
     )
     parser.add_argument(
         "--master-weights",
@@ -58,14 +58,22 @@ def _parser() -> argparse.ArgumentParser:
         help="of a GGUF file with TL1 or TL2: bitnet.cpp's kernel_config.ini",
     )
     parser.add_argument("--model-name", help="general.name of the file (default: from the folder and its model card)")
+    parser.add_argument(
+        "--source", metavar="ORG/NAME[@REV]", help="where the checkpoint is from, for the file's metadata"
+    )
+    parser.add_argument(
+        "--split-max-size",
+        metavar="N(M|G)",
+        help="several files NAME-00001-of-0000N.gguf with at most this much data each; the engine takes the first",
+    )
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, convert, say what was done."""
-    from utils.convert.embedding import default_embedding_type
     from utils.convert.pipeline import Options, convert
+    from utils.convert.writer import parse_size
 
     args = _parser().parse_args(argv)
     # gguf-py warns about files and keys that a checkpoint may well lack.
@@ -74,12 +82,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _from_gguf(args)
     if args.i2_s_layout or args.kernel_config:
         raise UserError(f"--i2-s-layout and --kernel-config are for GGUF files, {args.model} is none")
-    embedding_type = args.quant_embd or default_embedding_type(args.outtype)
-    outfile = _outfile(args, args.model / f"ggml-model-{args.outtype}.gguf")
-    options = Options(ENCODINGS[args.outtype], embedding_type, args.master_weights, args.model_name)
+    outfile = args.outfile or args.model / f"ggml-model-{args.outtype}.gguf"
+    options = Options(
+        ENCODINGS[args.outtype],
+        args.quant_embd,
+        master_weights=args.master_weights,
+        name=args.model_name,
+        source=args.source,
+        split_bytes=parse_size(args.split_max_size) if args.split_max_size else None,
+        force=args.force,
+    )
     report = convert(args.model, outfile, options)
     kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())
-    print(f"{outfile}: {report.file_bytes / 1e6:.1f} MB; {args.outtype} from {kinds}; embedding {embedding_type}")
+    size = sum(path.stat().st_size for path in report.paths)
+    files = f" in {len(report.paths)} files" if len(report.paths) > 1 else ""
+    print(
+        f"{report.paths[0]}: {size / 1e6:.1f} MB{files}; {args.outtype} from {kinds}; embedding {report.embedding_type}"
+    )
+    for note in report.notes:
+        print(f"note: {note}")
     print(report.verified)
     return 0
 
@@ -96,8 +117,8 @@ def _from_gguf(args: argparse.Namespace) -> int:
     """Convert a GGUF file."""
     from utils.foreign.convert import Options, convert
 
-    for flag, value in (("--master-weights", args.master_weights), ("--model-name", args.model_name)):
-        if value:
+    for flag in ("--master-weights", "--model-name", "--source", "--split-max-size"):
+        if getattr(args, flag[2:].replace("-", "_")):
             raise UserError(f"{flag} is for checkpoint folders, {args.model} is a file")
     outfile = _outfile(args, args.model.with_name(f"{args.model.stem}-{args.outtype}.gguf"))
     options = Options(ENCODINGS[args.outtype], args.quant_embd, args.i2_s_layout, args.kernel_config)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Read a Hugging Face checkpoint folder: config.json and the tensors of one or many safetensors files.
+"""Read a Hugging Face checkpoint folder: config.json and the tensors of one or many safetensors or ``.bin`` files.
 
 The safetensors package checks each file (header, offsets, length). It cannot give bfloat16 to numpy, so the bytes are
 read here, by rows, from the offsets in the header. Nothing is memory-mapped: mapped pages would count as peak memory.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,21 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from utils.cli import UserError
+from utils.convert.torch_file import torch_tensors
 
 Floats = npt.NDArray[np.float32]
 
 # numpy's dtypes of the stored values; numpy has no bfloat16, so it is read as the upper half of a float32.
 STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "U8": "|u1"}
+# What a folder may have, the first that is there counts: name of the only file, and of the index of many.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # Values that are converted to float32 at once.
 CHUNK_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies: file, byte offset of its data, safetensors dtype name, shape."""
+    """Where one tensor lies: file, byte offset of its data, dtype as safetensors names it, shape."""
 
     name: str
     path: Path
@@ -84,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent}: has no {path.name}; expected a Hugging Face checkpoint folder") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, endless digits, endless nesting
         raise UserError(f"{path}: cannot be read as JSON ({error}); download the file again") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
@@ -92,13 +95,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _open_file(path: Path) -> Iterator[StoredTensor]:
-    """The tensors of one safetensors file.
+    """The tensors of one safetensors or ``.bin`` file.
 
     Raises:
         UserError: the file is missing, truncated, corrupt, or holds a tensor type that no BitNet checkpoint has.
     """
     if not path.is_file():
         raise UserError(f"{path.parent}: {path.name} is missing; download the checkpoint again")
+    if path.suffix == ".bin":
+        for name, offset, dtype, shape in torch_tensors(path):
+            yield StoredTensor(name, path, offset, dtype, shape)
+        return
     try:
         with safe_open(path, framework="numpy"):  # the package's own checks: header, overlaps, length of the file
             pass
@@ -118,7 +125,7 @@ def _open_file(path: Path) -> Iterator[StoredTensor]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder: its config.json and every tensor of its safetensors files, by name."""
+    """A checkpoint folder: its config.json and every tensor of its files, by name."""
 
     directory: Path
     config: dict[str, Any]
@@ -134,21 +141,22 @@ class Checkpoint:
         if not directory.is_dir():
             raise UserError(f"{directory}: not a folder; expected a Hugging Face checkpoint folder")
         config = read_json(directory / "config.json")
-        index = directory / "model.safetensors.index.json"
-        if index.is_file():
-            weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-                raise UserError(f"{index}: has no weight_map of file names; download the file again")
-            files = sorted(set(weight_map.values()))
+        for single in WEIGHTS:
+            index = directory / f"{single}.index.json"
+            if index.is_file():
+                weight_map = read_json(index).get("weight_map")
+                if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+                    raise UserError(f"{index}: has no weight_map of file names; download the file again")
+                files = sorted(set(weight_map.values()))
+                break
+            if (directory / single).is_file():
+                weight_map, files = None, [single]
+                break
         else:
-            weight_map = None
-            files = ["model.safetensors"]
-            if not (directory / files[0]).is_file():
-                found = ", ".join(sorted(path.name for path in directory.glob("*.bin"))) or "no weights"
-                raise UserError(
-                    f"{directory}: has no model.safetensors or model.safetensors.index.json (found {found}); "
-                    "only safetensors checkpoints are read"
-                )
+            suffixes = {".bin", ".safetensors", ".pt", ".pth", ".gguf"}
+            found = ", ".join(sorted(path.name for path in directory.iterdir() if path.suffix in suffixes))
+            expected = " or ".join(f"{name} or {name}.index.json" for name in WEIGHTS)
+            raise UserError(f"{directory}: has no {expected} (found {found or 'no weights'})")
         tensors: dict[str, StoredTensor] = {}
         for file in files:
             for tensor in _open_file(directory / file):
@@ -158,4 +166,18 @@ class Checkpoint:
         for name, file in (weight_map or {}).items():
             if name not in tensors:
                 raise UserError(f"{name}: the index says it is in {file}, but it is not; download the checkpoint again")
+        layers = config.get("num_hidden_layers")
+        if isinstance(layers, int) and layers > len(
+            tensors
+        ):  # also: no list of so many layers' tensors fits into memory
+            raise UserError(
+                f"{directory / 'config.json'}: num_hidden_layers is {layers}, more than there are tensors "
+                f"({len(tensors)}); the checkpoint is not whole"
+            )
         return cls(directory, config, tensors)
+
+    def with_prefix(self, prefix: str) -> Checkpoint:
+        """The checkpoint with ``prefix`` before every name, unless a name has it: base models are saved without it."""
+        if any(name.startswith(prefix) for name in self.tensors):
+            return self
+        return replace(self, tensors={prefix + name: tensor for name, tensor in self.tensors.items()})

@@ -1,86 +1,80 @@
 # SPDX-License-Identifier: MIT
-"""Embeddings and heads in the type that --quant-embd names: gguf-py's quantisers, and q6_k, which it lacks."""
+"""Embeddings and heads in the type that --quant-embd names: gguf-py's quantisers, and ours for what it lacks."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 
+from utils.cli import UserError
+from utils.convert.k_quants import quantize_k
 from utils.gguf_types import GGMLQuantizationType
+from utils.host import usable_cpus
+from utils.weight_encodings import ENCODINGS, check_scale, split_groups
 
 Floats = npt.NDArray[np.float32]
 
-EMBEDDING_TYPES = ("f16", "f32", "bf16", "q8_0", "q6_k", "q5_1", "q5_0", "q4_1", "q4_0")
-# A q6_K block: 256 values in 16 groups of 16; 6-bit q from -32 to 31, one int8 scale per group, one f16 d per block.
-Q6_K_VALUES, Q6_K_GROUP, Q6_K_MIN, Q6_K_MAX = 256, 16, -32, 31
-# Below this a group's scale counts as zero (llama.cpp's GROUP_MAX_EPS).
-SMALLEST_SCALE = 1e-15
+# Also the type of the scales in every block.
+F16_MAX = 65504.0
+# q2_0: for models whose embedding and head are ternary in groups, as Ternary-Bonsai's are.
+EMBEDDING_TYPES = ("f16", "f32", "bf16", "q8_0", "q6_k", "q5_k", "q4_k", "q5_1", "q5_0", "q4_1", "q4_0", "q2_0")
+K_BITS = {GGMLQuantizationType.Q4_K: 4, GGMLQuantizationType.Q5_K: 5, GGMLQuantizationType.Q6_K: 6}
+# More would only wait for the one thread that writes.
+MAX_WORKERS = 8
 
 
-def default_embedding_type(outtype: str) -> str:
-    """f32 in an all-f32 file, else f16."""
-    return "f32" if outtype == "f32" else "f16"
+def default_embedding_type(outtype: str, columns: int) -> str:
+    """The type that embedding and head get if none is asked for.
+
+    In a file of ternary matrices q6_k, because the head is read whole for every token; q8_0 or f16 where ``columns``
+    (the hidden size) is not a multiple of q6_k's block of 256. In a file of plain floats the floats' own type.
+    """
+    if outtype in {"f16", "f32"}:
+        return outtype
+    return "q6_k" if columns % 256 == 0 else "q8_0" if columns % 32 == 0 else "f16"
 
 
 def quantize_rows(values: Floats, kind: GGMLQuantizationType) -> npt.NDArray[Any]:
     """Float32 [rows, k] -> the rows in a type of the file; k is a multiple of the type's block."""
-    if kind == GGMLQuantizationType.Q6_K:
-        return _quantize_q6_k(values.reshape(-1, Q6_K_VALUES))
+    if kind in K_BITS:
+        return quantize_k(values, K_BITS[kind])
+    if kind.name == "Q2_0":
+        grouped = split_groups(values, ENCODINGS["q2_0"].block)
+        assert grouped is not None  # check_values has refused it
+        return ENCODINGS["q2_0"].pack(*grouped).reshape(len(values), -1)
     return np.asarray(gguf.quants.quantize(values, kind))
 
 
-def _group_scales(groups: Floats) -> Floats:
-    """The scale of each group that loses least when its values are rounded to scale * q.
+def check_values(values: Floats, kind: GGMLQuantizationType, name: str) -> None:
+    """Raise UserError, naming the tensor, if float32 [rows, k] cannot be in a type of the file without harm."""
+    peak, type_name = np.abs(values).max(), kind.name.lower()
+    if kind not in {GGMLQuantizationType.F32, GGMLQuantizationType.BF16} and peak > F16_MAX:
+        raise UserError(f"{name}: holds {peak:g}, too large for {type_name}; use --quant-embd f32")
+    if type_name != "q2_0":
+        return
+    grouped = split_groups(values, ENCODINGS["q2_0"].block)
+    if grouped is None:
+        raise UserError(f"{name}: is not ternary, and q2_0 would make it so; use --quant-embd q6_k")
+    check_scale(ENCODINGS["q2_0"], name, grouped[1], values.shape[1])
 
-    Method of llama.cpp (make_qx_quants in ggml-quants.c): for 19 steps around -32 / (value of largest magnitude) round
-    to q, fit the scale to the q by least squares with weights x^2, keep the best fit.
 
-    Args:
-        groups: float32 [g, 16].
+def quantize_pieces(pieces: Iterable[Floats], kind: GGMLQuantizationType) -> Iterator[npt.NDArray[Any]]:
+    """:func:`quantize_rows` of one piece after the other, several at a time, in their order.
 
-    Returns:
-        float32 [g], 0 for groups of zeros.
+    What the pieces raise comes through; memory is bounded by two pieces for each CPU.
     """
-    squares = groups * groups
-    cubes = squares * groups
-    peaks = np.take_along_axis(groups, np.abs(groups).argmax(axis=1, keepdims=True), axis=1)
-    used = np.abs(peaks) >= SMALLEST_SCALE
-    inverse = np.divide(1, peaks, out=np.zeros_like(peaks), where=used)
-    scales = np.zeros(len(groups), dtype=np.float32)
-    best = np.zeros(len(groups), dtype=np.float32)
-    for tenth in (0, *range(-9, 0), *range(1, 10)):
-        steps = np.float32(-(32 + 0.1 * tenth)) * inverse
-        q = np.clip(np.rint(groups * steps), Q6_K_MIN, Q6_K_MAX)
-        along = np.einsum("gi,gi->g", cubes, q)
-        norm = np.einsum("gi,gi->g", squares, q * q)
-        better = along * along > best * norm
-        scales[better] = along[better] / norm[better]
-        best[better] = scales[better] * along[better]
-    return scales
-
-
-def _quantize_q6_k(blocks: Floats) -> npt.NDArray[np.uint8]:
-    """Float32 [b, 256] -> uint8 [b, 210], block_q6_K of ggml-common.h: low 4 bits, high 2 bits, group scales, d.
-
-    In each half of 128 values, byte l of 64 holds the low bits of values l and 64 + l, and byte l of 32 the high bits
-    of values l, 32 + l, 64 + l and 96 + l.
-    """
-    count = len(blocks)
-    groups = blocks.reshape(-1, Q6_K_GROUP)
-    scales = _group_scales(groups).reshape(count, -1)
-    peaks = np.take_along_axis(scales, np.abs(scales).argmax(axis=1, keepdims=True), axis=1)
-    used = np.abs(peaks) >= SMALLEST_SCALE
-    inverse = np.divide(np.float32(-128), peaks, out=np.zeros_like(peaks), where=used)
-    d = np.divide(1, inverse, out=np.zeros_like(peaks), where=used).astype("<f2")
-    int_scales = np.minimum(np.rint(inverse * scales), 127).astype(np.int8)
-    steps = (d.astype(np.float32) * int_scales).reshape(-1, 1)
-    scaled = np.divide(groups, steps, out=np.zeros_like(groups), where=steps != 0)
-    codes = (np.clip(np.rint(scaled), Q6_K_MIN, Q6_K_MAX) - Q6_K_MIN).astype(np.uint8).reshape(count, 2, 4, 32)
-    low, high = codes & 0xF, codes >> 4
-    ql = low[:, :, :2] | low[:, :, 2:] << 4
-    qh = high[:, :, 0] | high[:, :, 1] << 2 | high[:, :, 2] << 4 | high[:, :, 3] << 6
-    parts = (ql.reshape(count, 128), qh.reshape(count, 64), int_scales.view(np.uint8), d.view(np.uint8))
-    return np.concatenate(parts, axis=1)
+    workers = min(usable_cpus(), MAX_WORKERS)
+    waiting: deque[Future[npt.NDArray[Any]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for piece in pieces:
+            waiting.append(pool.submit(quantize_rows, piece, kind))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

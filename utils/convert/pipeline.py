@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
@@ -14,44 +14,63 @@ import numpy.typing as npt
 import yaml  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from utils.cli import UserError, atomic_output
+from utils.cli import UserError, atomic_outputs
 from utils.convert.checkpoint import Checkpoint, StoredTensor
-from utils.convert.embedding import quantize_rows
+from utils.convert.embedding import check_values, default_embedding_type, quantize_pieces
 from utils.convert.families import find_family
 from utils.convert.families.base import Family, Kind, TensorSpec
+from utils.convert.families.rope import pair_rows
+from utils.convert.manifest import Manifest
+from utils.convert.pooling import read_pooling
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
-from utils.convert.tokenizer import BpeVocabulary, load_tokenizer
+from utils.convert.tokenizer import Vocabulary, load_tokenizer
 from utils.convert.verify import Expected, ternary_digest, verify
-from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
+from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, part_paths, split_tensors
 from utils.gguf_types import GGMLQuantizationType, GGUFWriter
-from utils.weight_encodings import Encoding, check_fits, check_scale
+from utils.weight_encodings import Encoding, check_fits, check_scale, fallback
 
-F16_MAX = 65504.0
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2
+# Stored by older savers, though they follow from the configuration.
+NOT_WANTED = ".rotary_emb.inv_freq"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose: encoding of the ternary matrices, type of embedding and head, two more."""
+    """What the user chose.
+
+    Attributes:
+        encoding: Of the ternary matrices.
+        embedding_type: Of embedding and head; None for the default, which depends on encoding and model.
+        master_weights: Ternarise floats though the checkpoint does not declare them master weights.
+        name: ``general.name`` of the file.
+        source: ORG/NAME[@REVISION] of the checkpoint.
+        split_bytes: Most bytes of tensor data per file; None for one file of any size.
+        force: Replace files that exist.
+    """
 
     encoding: Encoding
-    embedding_type: str
+    embedding_type: str | None
     master_weights: bool = False
     name: str | None = None
+    source: str | None = None
+    split_bytes: int | None = None
+    force: bool = True
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a conversion did: size of the file, how many matrices of each kind, the sentence of the check."""
+    """What a conversion did: files, type of embedding and head, how many matrices of each kind, notes, the check."""
 
-    file_bytes: int
+    paths: list[Path]
+    embedding_type: str
     kinds: dict[str, int]
+    notes: list[str]
     verified: str
 
 
 def convert(directory: Path, outfile: Path, options: Options, progress: bool = True) -> Report:
-    """Convert a checkpoint folder to one GGUF file.
+    """Convert a checkpoint folder to one GGUF file, or to several where ``options.split_bytes`` asks for it.
 
     Everything that can be known from headers is checked before the first byte is written. Memory: one matrix at a time,
     about its stored bytes plus one byte per weight plus its packed bytes; embeddings go through by a few rows.
@@ -60,39 +79,77 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         UserError: the checkpoint is missing something, is broken, or is not ternary; names the file or tensor.
         TritError: the file cannot be written, or reads back differently.
     """
-    checkpoint = Checkpoint.open(directory)
+    checkpoint = Checkpoint.open(directory).with_prefix("model.")
     if outfile.suffix in {".safetensors", ".json", ".bin"}:
         raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
     try:
         family = find_family(checkpoint.config)
-        specs = family.tensors(checkpoint.config)
-        declared = Declared.from_config(checkpoint.config, options.master_weights)
+        specs = _present(checkpoint, family.tensors(checkpoint.config))
+        embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
+        input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
+        declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
+        pooling = read_pooling(directory, checkpoint.config)
         # A writer without a file: a hyper-parameter of the wrong type or size must not show only when all is written.
         family.write_hyperparameters(GGUFWriter(None, family.gguf_architecture(checkpoint.config)), checkpoint.config)
         _check_names(checkpoint, family, specs)
-        planned = [_plan(spec, checkpoint, options) for spec in specs]
+        _check_fits(family, specs, options.encoding)
+        planned = [_plan(spec, checkpoint, options.encoding, embedding_type) for spec in specs]
+        computed = family.computed(checkpoint.config)
         vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{directory}: a value in config.json or tokenizer.json has not the type or form it must have ({error}); "
             "compare the file with the model's original"
         ) from error
-    with output_errors(outfile, planned), atomic_output(outfile) as partial:
-        writer = StreamWriter(partial, family.gguf_architecture(checkpoint.config))
+    rows = [tensor for tensors in planned for tensor in tensors]
+    rows += [PlannedTensor(name, values.shape, GGMLQuantizationType.F32) for name, values in computed.items()]
+    parts = split_tensors(rows, options.split_bytes)
+    paths = _free_paths(outfile, len(parts), options.force)
+    files = sorted({tensor.path for tensor in checkpoint.tensors.values()})
+    manifest = Manifest.of(directory, files, options.source, progress)
+    with output_errors(outfile, rows), atomic_outputs(paths) as partials:
+        writer = SplitWriter(partials, family.gguf_architecture(checkpoint.config), parts)
         try:
-            _write_metadata(writer, checkpoint, family, vocabulary, options)
-            for tensor in planned:
-                writer.plan(tensor)
-            expected, kinds = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
+            _write_metadata(writer.metadata, checkpoint, family, vocabulary, options)
+            if pooling is not None:
+                writer.metadata.add_pooling_type(pooling)
+            manifest.write(writer.metadata, options.encoding.name, embedding_type)
+            written = _write_tensors(writer, checkpoint, specs, planned, declared, options, progress)
+            expected, kinds, scale_notes = written
+            expected += [Expected(row, writer.write([computed[row.name]])) for row in rows[len(rows) - len(computed) :]]
         finally:
             writer.close()
-        verified = verify(partial, expected, options.encoding)
-    return Report(outfile.stat().st_size, kinds, verified)
+        verified = verify(partials, expected)
+    notes = _fallback_notes(specs, options.encoding) + scale_notes + vocabulary.notes
+    return Report(paths, embedding_type, kinds, notes, verified)
+
+
+def _free_paths(outfile: Path, count: int, force: bool) -> list[Path]:
+    """The names of the files to write; raises UserError if one is taken and not to be replaced."""
+    paths = part_paths(outfile, count)
+    for path in paths:
+        if path.exists() and not force:
+            raise UserError(f"{path}: exists already; pass --force to replace it")
+    return paths
+
+
+def _default_embedding(specs: list[TensorSpec], encoding: Encoding) -> str:
+    """The type of embedding and head that suits the model's hidden size."""
+    columns = next(spec.shape[1] for spec in specs if spec.kind is Kind.EMBEDDING)
+    return default_embedding_type(encoding.name, columns)
 
 
 def _vocab_size(specs: list[TensorSpec]) -> int:
     """Rows of the embedding, which is how many tokens the vocabulary has to have."""
     return next(spec.shape[0] for spec in specs if spec.kind is Kind.EMBEDDING)
+
+
+def _present(checkpoint: Checkpoint, specs: list[TensorSpec]) -> list[TensorSpec]:
+    """The specs without the norms of the projections' inputs, if the checkpoint has none of them."""
+    norms = [spec for spec in specs if spec.kind is Kind.INPUT_NORM]
+    if any(spec.source in checkpoint.tensors for spec in norms):
+        return specs
+    return [spec for spec in specs if spec.kind is not Kind.INPUT_NORM]
 
 
 def _check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
@@ -107,7 +164,8 @@ def _check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]
     if missing:
         raise UserError(f"{checkpoint.directory}: {_list(missing)} missing; the checkpoint is not whole")
     copies = family.copies(checkpoint.config)
-    unexpected = [name for name in checkpoint.tensors if name not in wanted | scales | set(copies)]
+    known = wanted | scales | set(copies)
+    unexpected = [name for name in checkpoint.tensors if name not in known and not name.endswith(NOT_WANTED)]
     if unexpected:
         raise UserError(f"{checkpoint.directory}: unexpected tensor {_list(unexpected)}; this model is of another kind")
     for copy, original in copies.items():
@@ -124,29 +182,62 @@ def _equal(a: StoredTensor, b: StoredTensor) -> bool:
     return a.shape == b.shape and all(np.array_equal(x, y) for x, y in zip(a.floats(), b.floats(), strict=True))
 
 
-def _plan(spec: TensorSpec, checkpoint: Checkpoint, options: Options) -> PlannedTensor:
-    """The tensor's row in the file; raises UserError if its stored shape is wrong or does not fit its type."""
+def _odd_ones(specs: list[TensorSpec], encoding: Encoding) -> list[TensorSpec]:
+    """The matrices whose columns are no whole blocks of the encoding."""
+    return [spec for spec in specs if spec.kind is Kind.TERNARY and spec.shape[-1] % encoding.block]
+
+
+def _check_fits(family: Family, specs: list[TensorSpec], encoding: Encoding) -> None:
+    """Raise UserError, naming a tensor, if most of the weights cannot be in the encoding that was asked for.
+
+    Or any of them, if the family's graph has no use for the scale tensor that the others would get.
+    """
+    odd = _odd_ones(specs, encoding)
+    total = sum(math.prod(spec.shape) for spec in specs if spec.kind is Kind.TERNARY)
+    if odd and (not family.scale_tensors or 2 * sum(math.prod(spec.shape) for spec in odd) > total):
+        check_fits(encoding, odd[0].target, odd[0].shape[-1])
+
+
+def _fallback_notes(specs: list[TensorSpec], encoding: Encoding) -> list[str]:
+    """What was done with the matrices that are not in the encoding that was asked for: a line for each shape."""
+    notes, odd = [], _odd_ones(specs, encoding)
+    for k in sorted({spec.shape[-1] for spec in odd}):
+        names = [spec.target for spec in odd if spec.shape[-1] == k]
+        notes.append(
+            f"{len(names)} matrices like {names[0]} have {k} columns, {encoding.name} needs a multiple of "
+            f"{encoding.block}: they are stored as {fallback(encoding, k).name} with scale 1 and their scales beside "
+            "them as float32, which loses nothing"
+        )
+    return notes
+
+
+def _plan(spec: TensorSpec, checkpoint: Checkpoint, asked: Encoding, embedding_type: str) -> list[PlannedTensor]:
+    """The tensor's row in the file, and that of its scale where it has one; raises UserError if its shape is wrong."""
     stored = checkpoint.tensors[spec.source]
     if spec.kind is Kind.TERNARY:
         n, k = spec.shape
         check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k))
-        check_fits(options.encoding, spec.target, spec.shape[-1])
-        return PlannedTensor(spec.target, spec.shape, options.encoding.ggml_type)
+        encoding = fallback(asked, k)
+        row = PlannedTensor(spec.target, spec.shape, encoding.ggml_type)
+        if encoding is asked:
+            return [row]
+        name = f"{spec.target.removesuffix('.weight')}.scale"
+        return [row, PlannedTensor(name, (1,), GGMLQuantizationType.F32)]
     check_shape(stored, spec.shape)
-    if spec.kind is Kind.NORM:
-        return PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)
-    kind = GGMLQuantizationType[options.embedding_type.upper()]
+    if spec.kind in {Kind.NORM, Kind.INPUT_NORM, Kind.BIAS}:
+        return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
+    kind = GGMLQuantizationType[embedding_type.upper()]
     block = gguf.GGML_QUANT_SIZES[kind][0]
     if spec.shape[-1] % block:
         raise UserError(
-            f"{spec.target}: {spec.shape[-1]} columns, {options.embedding_type} needs a multiple of {block}; "
+            f"{spec.target}: {spec.shape[-1]} columns, {embedding_type} needs a multiple of {block}; "
             "use --quant-embd f16"
         )
-    return PlannedTensor(spec.target, spec.shape, kind)
+    return [PlannedTensor(spec.target, spec.shape, kind)]
 
 
 def _write_metadata(
-    writer: StreamWriter, checkpoint: Checkpoint, family: Family, vocabulary: BpeVocabulary, options: Options
+    writer: GGUFWriter, checkpoint: Checkpoint, family: Family, vocabulary: Vocabulary, options: Options
 ) -> None:
     """General keys (name, licence, ... from the model card), hyper-parameters, tokenizer."""
     total = sum(tensor.size for tensor in checkpoint.tensors.values())
@@ -157,54 +248,69 @@ def _write_metadata(
         raise UserError(f"{checkpoint.directory / 'README.md'}: the YAML at its top is broken ({reason})") from None
     card.name = options.name or card.name or checkpoint.directory.resolve().name
     card.quantized_by = "trit.cpp"
-    writer.metadata.add_type("model")
-    card.set_gguf_meta_model(writer.metadata)
-    writer.metadata.add_file_type(options.encoding.file_type)
-    writer.metadata.add_quantization_version(QUANTIZATION_VERSION)
-    family.write_hyperparameters(writer.metadata, checkpoint.config)
-    vocabulary.write(writer.metadata)
+    writer.add_type("model")
+    card.set_gguf_meta_model(writer)
+    writer.add_file_type(options.encoding.file_type)
+    writer.add_quantization_version(QUANTIZATION_VERSION)
+    family.write_hyperparameters(writer, checkpoint.config)
+    vocabulary.write(writer)
 
 
 def _write_tensors(
-    writer: StreamWriter,
+    writer: SplitWriter,
     checkpoint: Checkpoint,
     specs: list[TensorSpec],
-    planned: list[PlannedTensor],
+    planned: list[list[PlannedTensor]],
     declared: Declared,
     options: Options,
     progress: bool,
-) -> tuple[list[Expected], dict[str, int]]:
-    """Stream every tensor into the file; returns what to expect when reading back, and how many of which kind."""
+) -> tuple[list[Expected], dict[str, int], list[str]]:
+    """Stream every tensor into the file; returns what to expect when reading back, how many of which kind, notes."""
     writer.begin()
     expected: list[Expected] = []
     kinds: dict[str, int] = {}
-    total = sum(tensor.nbytes for tensor in planned)
+    deviation = 0.0
+    total = sum(row.nbytes for rows in planned for row in rows)
     # disable=None: no bar where stderr is not a terminal.
     with tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None if progress else True) as bar:
-        for spec, tensor in zip(specs, planned, strict=True):
+        for spec, (tensor, *scale_row) in zip(specs, planned, strict=True):
             stored = checkpoint.tensors[spec.source]
             if spec.kind is Kind.TERNARY:
                 scale_tensor = checkpoint.tensors.get(f"{spec.source}_scale")
                 ternary, scale, kind = read_ternary(stored, scale_tensor, declared)
-                check_scale(options.encoding, spec.target, scale)
-                writer.write([options.encoding.pack(ternary, scale)])
-                stored_scale = options.encoding.stored_scale(scale)
-                expected.append(Expected(tensor, ternary_digest(ternary), stored_scale))
+                ternary = pair_rows(ternary, spec.rope_heads)
+                encoding = fallback(options.encoding, spec.shape[-1])
+                # Beside a matrix in another encoding than was asked for there is a tensor for its scale.
+                own, beside = scale, 1.0
+                if isinstance(scale, np.ndarray):
+                    own = pair_rows(scale, spec.rope_heads)
+                elif scale_row:
+                    own, beside = 1.0, scale
+                deviation = max(deviation, check_scale(encoding, spec.target, own, spec.shape[-1]))
+                writer.write([encoding.pack(ternary, own)])
+                expected.append(Expected(tensor, ternary_digest(ternary), encoding, encoding.stored_scale(own)))
+                for row in scale_row:
+                    expected.append(Expected(row, writer.write([np.array([beside], dtype=np.float32)])))
                 kinds[kind] = kinds.get(kind, 0) + 1
             else:
-                expected.append(Expected(tensor, writer.write(_float_pieces(stored, spec, tensor)), None))
+                kind_in_file = GGMLQuantizationType(tensor.ggml_type)
+                pieces = quantize_pieces(_float_pieces(stored, spec, kind_in_file), kind_in_file)
+                expected.append(Expected(tensor, writer.write(pieces)))
             bar.update(tensor.nbytes)
-    return expected, kinds
+    notes = [f"scales are rounded to the float16 of {options.encoding.name}, by up to {deviation:.1e} of their value"]
+    return expected, kinds, notes if deviation else []
 
 
-def _float_pieces(stored: StoredTensor, spec: TensorSpec, tensor: PlannedTensor) -> Iterator[npt.NDArray[Any]]:
-    """A float tensor in its type of the file, a few rows at a time.
+def _float_pieces(
+    stored: StoredTensor, spec: TensorSpec, kind: GGMLQuantizationType
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The values of a float tensor, a few rows at a time.
 
     Raises:
-        UserError: a value is too large for f16; names the tensor.
+        UserError: the type cannot hold a value; names the tensor.
     """
-    columns, kind = spec.shape[-1], GGMLQuantizationType(tensor.ggml_type)
+    columns = spec.shape[-1]
     for values in stored.floats(columns):
-        if kind == GGMLQuantizationType.F16 and np.abs(values).max() > F16_MAX:
-            raise UserError(f"{stored.name}: holds {np.abs(values).max():g}, too large for f16; use --quant-embd f32")
-        yield quantize_rows(values.reshape(-1, columns), kind)
+        rows = pair_rows(values + np.float32(spec.offset), spec.rope_heads).reshape(-1, columns)
+        check_values(rows, kind, stored.name)
+        yield rows

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Any kind of stored BitLinear weight -> one ternary matrix (int8 [n, k]) and one scale.
+"""Any kind of stored BitLinear weight -> one ternary matrix (int8 [n, k]) and its scale.
 
 Kinds, by what is in the file and what ``quantization_config`` in config.json declares:
 
@@ -8,10 +8,12 @@ Kinds, by what is in the file and what ``quantization_config`` in config.json de
   "bitlinear" divides by that scale, "autobitlinear" multiplies with it.
 * ternary floats: every value is exactly -s, 0 or +s. Kept as they are, whatever is declared: quantising again would
   change the scale. A ``weight_scale`` beside them counts as above.
+* grouped ternary floats: the same with an s of its own for every row, or for every 256, 128 or 64 inputs of a row, as
+  Ternary-Bonsai's "unpacked" checkpoints have them (128).
 * master: full-precision weights of quantisation-aware training, ternarised by the absmean rule of "The Era of 1-bit
   LLMs: Training Tips, Code and FAQ": s = mean|w| (at least 1e-5), t = clamp(round(w / s), -1, 1), rounding half to
-  even. Only where they are declared (``quantization_mode`` "online") or the user says so; anything else would turn an
-  ordinary model into nonsense in silence.
+  even. Only where they are declared (``quantization_mode`` "online", or 1bitLLM's ``weight_bits`` 1) or the user says
+  so; anything else would turn an ordinary model into nonsense in silence.
 
 The rule is computed in float32 on the stored values, as transformers and the trainer do (both convert to float32 first,
 also for bfloat16 checkpoints). Then transformers rounds t * s to the model's dtype; here the scale stays float32.
@@ -23,10 +25,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from utils.cli import UserError
 from utils.convert.checkpoint import StoredTensor
-from utils.weight_encodings import Ternary
+from utils.weight_encodings import GROUPS, Scale, Ternary, group_sizes, split_groups
 
 MIN_ABSMEAN = 1e-5
 # The dtype that says that four ternary values are in each stored one.
@@ -53,6 +56,12 @@ class Declared:
             UserError: the quantisation method, class or mode is not one of BitNet's.
         """
         declared = config.get("quantization_config") or {}
+        weight_bits, input_bits = config.get("weight_bits"), config.get("input_bits", 8)
+        if weight_bits is not None and (weight_bits, input_bits) != (1, 8):
+            raise UserError(
+                f"config.json: weight_bits {weight_bits} and input_bits {input_bits}; "
+                "the ternary kernels compute 1 and 8"
+            )
         method = declared.get("quant_method", "bitnet")
         linear_class = declared.get("linear_class", "bitlinear")
         mode = declared.get("quantization_mode", "offline")
@@ -65,7 +74,7 @@ class Declared:
                 f"config.json: quantization_config says {method}, {linear_class}, {mode}; "
                 "expected bitnet, bitlinear or autobitlinear, online or offline"
             )
-        return cls(divides=linear_class == "bitlinear", master=master or mode == "online")
+        return cls(divides=linear_class == "bitlinear", master=master or mode == "online" or weight_bits == 1)
 
 
 def check_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
@@ -94,7 +103,7 @@ def check_stored(weight: StoredTensor, weight_scale: StoredTensor | None, shape:
 
 def read_ternary(
     weight: StoredTensor, weight_scale: StoredTensor | None, declared: Declared
-) -> tuple[Ternary, float, str]:
+) -> tuple[Ternary, Scale, str]:
     """Read one weight matrix that has passed :func:`check_stored`.
 
     Args:
@@ -103,7 +112,8 @@ def read_ternary(
         declared: What the checkpoint says about its weights.
 
     Returns:
-        int8 [n, k] with values in {-1, 0, 1}; the scale to multiply with; "packed", "ternary floats" or "master".
+        int8 [n, k] with values in {-1, 0, 1}; the scale to multiply with, a float or float32 [n, k / group]; "packed",
+        "ternary floats", "ternary floats in groups of N" or "master".
 
     Raises:
         UserError: wrong dtype, invalid code, neither ternary nor master; names the tensor and the deviation.
@@ -115,6 +125,15 @@ def read_ternary(
     if found is not None:
         ternary, scale = found
         return ternary, scale if weight_scale is None else _apply_scale(scale, weight_scale, declared), "ternary floats"
+    for group in group_sizes(weight.shape[-1]):
+        # Few values can be ternary by chance.
+        if group < min(GROUPS):
+            continue
+        grouped = _read_groups(weight, group)
+        if grouped is not None:
+            ternary, scales = grouped
+            kind = f"ternary floats in groups of {group}"
+            return ternary, scales if weight_scale is None else _apply_scale(scales, weight_scale, declared), kind
     if not declared.master:
         raise UserError(
             f"{weight.name}: is not ternary ({_worst_deviation(weight)}), and config.json declares no BitNet master "
@@ -127,7 +146,7 @@ def read_ternary(
     return ternary, scale, "master"
 
 
-def _apply_scale(scale: float, weight_scale: StoredTensor, declared: Declared) -> float:
+def _apply_scale(scale: Scale, weight_scale: StoredTensor, declared: Declared) -> Scale:
     """``scale`` times (or divided by) the stored ``weight_scale`` [1], as float32."""
     if weight_scale.size != 1:
         raise UserError(f"{weight_scale.name}: has shape {list(weight_scale.shape)}, expected one positive value")
@@ -135,7 +154,7 @@ def _apply_scale(scale: float, weight_scale: StoredTensor, declared: Declared) -
     if value <= 0:
         raise UserError(f"{weight_scale.name}: is {value:g}, expected one positive value")
     factor = np.float32(1) / value if declared.divides else value
-    return float(np.float32(scale) * factor)
+    return scale * factor if isinstance(scale, np.ndarray) else float(np.float32(scale) * factor)
 
 
 def _read_packed(weight: StoredTensor) -> Ternary:
@@ -170,6 +189,21 @@ def _read_exact(weight: StoredTensor) -> tuple[Ternary, float] | None:
         done += values.size
     # A matrix of zeros has no scale of its own; 1 is as good as any and every encoding can hold it.
     return ternary, float(scale) or 1.0
+
+
+def _read_groups(weight: StoredTensor, group: int) -> tuple[Ternary, npt.NDArray[np.float32]] | None:
+    """int8 [n, k] and scales [n, k / group] if every group is exactly -s, 0 and +s, else None (mostly at once)."""
+    n, k = weight.shape
+    ternary, scales = np.empty((n, k), dtype=np.int8), np.empty((n, k // group), dtype=np.float32)
+    done = 0
+    for values in weight.floats(k):
+        part = split_groups(values.reshape(-1, k), group)
+        if part is None:
+            return None
+        rows = slice(done, done + len(part[0]))
+        ternary[rows], scales[rows] = part
+        done = rows.stop
+    return ternary, scales
 
 
 def _ternarise(weight: StoredTensor) -> tuple[Ternary, float]:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""tokenizer.json -> the ``tokenizer.*`` keys of a GGUF file, for byte-level BPE.
+"""A checkpoint's tokenizer -> the ``tokenizer.*`` keys of a GGUF file: byte-level and SentencePiece-style BPE.
 
-The engine splits text with the regular expressions that it knows by name (``tokenizer.ggml.pre``), so the split in
-tokenizer.json has to be one of ``PRE_TOKENIZERS``: an unknown one is refused, since a guess would change tokens.
+What the engine would not do in the same way is refused (``pretokenizers``, ``spm``), or told where it is a corner case.
 """
 
 from __future__ import annotations
@@ -16,49 +15,53 @@ from gguf import SpecialVocab, TokenType
 from tokenizers import Tokenizer
 
 from utils.cli import UserError
+from utils.convert import spm
 from utils.convert.checkpoint import read_json
+from utils.convert.pretokenizers import pre_tokenizer
 from utils.gguf_types import GGUFWriter
 
-BYTE_LEVEL = "ByteLevel with its own expression"
-# The split of tokenizer.json -> the engine's name for it (llama-vocab.cpp). ByteLevel's own expression is GPT-2's.
-PRE_TOKENIZERS = {
-    BYTE_LEVEL: "gpt-2",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
-    r"\s*[\r\n]+|\s+(?!\S)|\s+": "llama-bpe",
-}
 # Stop tokens beside the first: the engine has two more keys for them.
 SECOND_STOPS = ("add_eot_token_id", "add_eom_token_id")
 
 
 @dataclass(frozen=True)
-class BpeVocabulary:
-    """A byte-level BPE vocabulary as the engine wants it.
+class Vocabulary:
+    """A vocabulary as the engine wants it.
 
     Attributes:
-        pre: Name of the pre-tokenizer.
+        pre: Name of the pre-tokenizer; "default" for SentencePiece-style vocabularies.
         tokens: Text of every token, by id, padded to the model's vocabulary size.
         types: TokenType of every token.
+        pieces: Scores and space prefix of a SentencePiece-style vocabulary; None for byte-level BPE.
         special: gguf-py's view of the folder: merges, special token ids.
         adds: Whether tokenizing adds the token: "bos" and "eos" -> bool.
         stops: Ids that end a generation, the tokenizer's eos first.
         chat_template: Jinja text, or a list of named templates, or None.
+        notes: What the engine does otherwise than the checkpoint's tokenizer, a sentence each.
     """
 
     pre: str
     tokens: list[str]
     types: list[TokenType]
+    pieces: spm.Pieces | None
     special: SpecialVocab
     adds: dict[str, bool]
     stops: list[int]
     chat_template: Any
+    notes: list[str]
 
     def write(self, writer: GGUFWriter) -> None:
         """Add all ``tokenizer.*`` keys."""
-        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_model("llama" if self.pieces else "gpt2")
         writer.add_tokenizer_pre(self.pre)
         writer.add_token_list([text.encode("utf-8") for text in self.tokens])
         writer.add_token_types(self.types)
-        writer.add_token_merges(self.special.merges)
+        if self.pieces:
+            padding = [0.0] * (len(self.tokens) - len(self.pieces.scores))
+            writer.add_token_scores(self.pieces.scores + padding)
+            writer.add_add_space_prefix(self.pieces.space_prefix)
+        else:
+            writer.add_token_merges(self.special.merges)
         for name in ("bos", "unk", "pad"):
             if name in self.special.special_token_ids:
                 getattr(writer, f"add_{name}_token_id")(self.special.special_token_ids[name])
@@ -71,8 +74,8 @@ class BpeVocabulary:
             writer.add_chat_template(self.chat_template)
 
 
-def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) -> BpeVocabulary:
-    """Read the tokenizer of a checkpoint folder.
+def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) -> Vocabulary:
+    """Read the tokenizer of a checkpoint folder: tokenizer.json, or tokenizer.model where only that is there.
 
     Args:
         directory: The checkpoint.
@@ -80,73 +83,83 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) 
         vocab_size: Rows of the model's embedding; unused rows get padding tokens.
 
     Raises:
-        UserError: no tokenizer.json, not byte-level BPE, an unknown pre-tokenizer, too many tokens, no end token.
+        UserError: no tokenizer, one that the engine cannot run as it is, too many tokens, no end token.
     """
+    special = SpecialVocab(directory, load_merges=True, n_vocab=vocab_size)
+    stops = _stop_ids(directory, config, special.special_token_ids.get("eos"), vocab_size)
+    template = _chat_template(directory, special)
     path = directory / "tokenizer.json"
+    if not path.is_file() and (directory / "tokenizer.model").is_file():
+        model = _with_added(directory, spm.from_model(directory / "tokenizer.model"))
+        tokens, types = _padded(directory / "tokenizer.model", model.tokens, model.types, vocab_size)
+        adds = _adds(directory, {"bos": True, "eos": False})
+        return Vocabulary("default", tokens, types, model, special, adds, stops, template, model.notes)
     description = read_json(path)
-    pre = _pre_tokenizer(path, description)
+    if (description.get("model") or {}).get("type") != "BPE":
+        raise UserError(f"{path}: is a {(description.get('model') or {}).get('type')} tokenizer; only BPE is supported")
+    sentencepiece = spm.is_sentencepiece(description)
+    pre, notes = ("default", []) if sentencepiece else pre_tokenizer(path, description)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers package raises bare Exception for everything
         raise UserError(f"{path}: cannot be read ({error}); download the file again") from None
-    tokens, types = _tokens(path, tokenizer, vocab_size)
-    special = SpecialVocab(directory, load_merges=True, n_vocab=vocab_size)
-    if not special.merges:
+    vocab, added = tokenizer.get_vocab(with_added_tokens=True), tokenizer.get_added_tokens_decoder()
+    pieces = spm.from_json(path, description, vocab, set(added)) if sentencepiece else None
+    if pieces is None and not special.merges:
         raise UserError(f"{path}: has no merges, so it is not a BPE tokenizer that the engine can run")
-    stops = _stop_ids(directory, config, special.special_token_ids.get("eos"), vocab_size)
-    return BpeVocabulary(
-        pre,
-        tokens,
-        types,
-        special,
-        _added_by_default(directory, tokenizer, special.special_token_ids.get("bos"), stops[0]),
-        stops,
-        _chat_template(directory, special),
+    by_id = {i: text for text, i in vocab.items()}
+    tokens = pieces.tokens if pieces else [by_id.get(i, f"[PAD{i}]") for i in range(max(by_id) + 1)]
+    types = (
+        pieces.types if pieces else [TokenType.NORMAL if i in by_id else TokenType.UNUSED for i in range(len(tokens))]
     )
+    for i, token in added.items():
+        if types[i] != TokenType.UNKNOWN:
+            types[i] = TokenType.CONTROL if token.special else TokenType.USER_DEFINED
+        if pieces and token.normalized and not token.special:
+            # It is matched where spaces are replaced already, by the engine before they are.
+            tokens[i] = token.content.replace(spm.SPACE, " ")
+    tokens, types = _padded(path, tokens, types, vocab_size)
+    ids, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+    if ids[-1] != plain[-1]:
+        # The engine appends its eos and nothing else. Qwen3's embedding models append <|endoftext|>, their eos is
+        # <|im_end|>.
+        stops = list(dict.fromkeys([ids[-1], *stops]))
+    bos = special.special_token_ids.get("bos")
+    adds = _adds(directory, {"bos": ids[0] == bos, "eos": ids[-1] == stops[0]})
+    notes += pieces.notes if pieces else []
+    return Vocabulary(pre, tokens, types, pieces, special, adds, stops, template, notes)
 
 
-def _pre_tokenizer(path: Path, description: Mapping[str, Any]) -> str:
-    """The engine's name for the way in which tokenizer.json splits text.
+def _padded(
+    path: Path, tokens: list[str], types: list[TokenType], vocab_size: int
+) -> tuple[list[str], list[TokenType]]:
+    """Texts and types with padding tokens up to the model's vocabulary; raises UserError if there are too many."""
+    if len(tokens) > vocab_size:
+        raise UserError(f"{path}: has token {len(tokens) - 1}, but config.json says vocab_size {vocab_size}")
+    padding = range(len(tokens), vocab_size)
+    return tokens + [f"[PAD{i}]" for i in padding], types + [TokenType.UNUSED] * len(padding)
+
+
+def _with_added(directory: Path, pieces: spm.Pieces) -> spm.Pieces:
+    """A SentencePiece vocabulary with the tokens that added_tokens.json and tokenizer_config.json add to it.
 
     Raises:
-        UserError: not byte-level BPE, or a split that is not in the table; says what was found.
+        UserError: an id leaves a gap, or is that of another token.
     """
-    model = description.get("model") or {}
-    if model.get("type") != "BPE" or model.get("byte_fallback"):
-        raise UserError(f"{path}: is a {model.get('type')} tokenizer; only byte-level BPE is supported")
-    if description.get("normalizer") is not None:
-        raise UserError(
-            f"{path}: has a {description['normalizer'].get('type')} normalizer, which the engine does not run"
-        )
-    outer = description.get("pre_tokenizer") or {}
-    parts = outer.get("pretokenizers", [outer])
-    if not parts or parts[-1].get("type") != "ByteLevel" or parts[-1].get("add_prefix_space"):
-        raise UserError(f"{path}: its pre_tokenizer is not byte-level without a prefix space: {outer}")
-    # The engine keeps each match as a piece, which is what "Isolated" means.
-    splits = [
-        str(part)
-        if part.get("behavior") != "Isolated" or part.get("invert")
-        else part.get("pattern", {}).get("Regex", str(part))
-        for part in parts[:-1]
-    ]
-    if parts[-1].get("use_regex", True):
-        splits.append(BYTE_LEVEL)
-    if len(splits) != 1 or splits[0] not in PRE_TOKENIZERS:
-        known = ", ".join(PRE_TOKENIZERS.values())
-        raise UserError(f"{path}: its pre_tokenizer is none that is known here ({known}); it splits by {splits}")
-    return PRE_TOKENIZERS[splits[0]]
-
-
-def _tokens(path: Path, tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[TokenType]]:
-    """Text and type of every token id; added tokens are control tokens if special, else user-defined."""
-    by_id = {token_id: text for text, token_id in tokenizer.get_vocab(with_added_tokens=True).items()}
-    if max(by_id) >= vocab_size:
-        raise UserError(f"{path}: has token {max(by_id)}, but config.json says vocab_size {vocab_size}")
-    tokens = [by_id.get(i, f"[PAD{i}]") for i in range(vocab_size)]
-    types = [TokenType.NORMAL if i in by_id else TokenType.UNUSED for i in range(vocab_size)]
-    for i, added in tokenizer.get_added_tokens_decoder().items():
-        types[i] = TokenType.CONTROL if added.special else TokenType.USER_DEFINED
-    return tokens, types
+    path, config = directory / "added_tokens.json", directory / "tokenizer_config.json"
+    added = dict(read_json(path)) if path.is_file() else {}
+    decoder = (read_json(config) if config.is_file() else {}).get("added_tokens_decoder") or {}
+    special = {entry["content"]: bool(entry.get("special")) for entry in decoder.values()}
+    added |= {entry["content"]: int(i) for i, entry in decoder.items()}
+    for text, i in sorted(added.items(), key=lambda item: item[1]):
+        if i < len(pieces.tokens) and pieces.tokens[i] == text:
+            continue
+        if i != len(pieces.tokens):
+            raise UserError(f"{directory}: added token {text!r} has id {i}, expected {len(pieces.tokens)}")
+        pieces.tokens.append(text)
+        pieces.scores.append(0.0)
+        pieces.types.append(TokenType.CONTROL if special.get(text) else TokenType.USER_DEFINED)
+    return pieces
 
 
 def _stop_ids(directory: Path, config: Mapping[str, Any], eos: int | None, vocab_size: int) -> list[int]:
@@ -171,12 +184,10 @@ def _stop_ids(directory: Path, config: Mapping[str, Any], eos: int | None, vocab
     return ids
 
 
-def _added_by_default(directory: Path, tokenizer: Tokenizer, bos: int | None, eos: int) -> dict[str, bool]:
+def _adds(directory: Path, does: dict[str, bool]) -> dict[str, bool]:
     """Whether tokenizing puts bos in front and eos at the end: what tokenizer_config.json says, else what it does."""
     path = directory / "tokenizer_config.json"
     says = read_json(path) if path.is_file() else {}
-    ids = tokenizer.encode("a").ids
-    does = {"bos": ids[0] == bos, "eos": ids[-1] == eos}
     flags = {name: says.get(f"add_{name}_token") for name in does}
     return {name: flag if isinstance(flag, bool) else does[name] for name, flag in flags.items()}
 

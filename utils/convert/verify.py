@@ -13,7 +13,7 @@ import numpy as np
 from utils.cli import TritError
 from utils.convert.writer import PlannedTensor
 from utils.gguf_types import TensorEntry, read_header
-from utils.weight_encodings import Encoding, Ternary
+from utils.weight_encodings import Encoding, Scale, Ternary, same_values
 
 PIECE_BYTES = 1 << 24
 
@@ -25,12 +25,14 @@ class Expected:
     Attributes:
         tensor: Its row of the tensor table.
         digest: Of the ternary int8 matrix that came from the checkpoint (ternary tensors), else of the stored bytes.
-        scale: The scale of a ternary tensor as its encoding can hold it; None for the other tensors.
+        encoding: Of a ternary tensor; None for the other tensors.
+        scale: The scale of a ternary tensor as its encoding can hold it.
     """
 
     tensor: PlannedTensor
     digest: bytes
-    scale: float | None
+    encoding: Encoding | None = None
+    scale: Scale = 1.0
 
 
 def ternary_digest(ternary: Ternary) -> bytes:
@@ -46,8 +48,8 @@ def _stored_digest(entry: TensorEntry, path: Path) -> bytes:
     return digest.digest()
 
 
-def verify(path: Path, expected: Sequence[Expected], encoding: Encoding) -> str:
-    """Decode every ternary tensor of the file and compare values and scale; compare the other tensors' bytes.
+def verify(paths: Sequence[Path], expected: Sequence[Expected]) -> str:
+    """Decode every ternary tensor of the files and compare values and scale; compare the other tensors' bytes.
 
     Returns:
         One line that says what was checked.
@@ -55,21 +57,20 @@ def verify(path: Path, expected: Sequence[Expected], encoding: Encoding) -> str:
     Raises:
         TritError: anything differs; names the tensor.
     """
-    table = read_header(path).tensors
+    table = {name: (path, entry) for path in paths for name, entry in read_header(path).tensors.items()}
     if list(table) != [item.tensor.name for item in expected]:
-        raise TritError(f"{path}: the tensor table read back is not the one that was written")
+        raise TritError(f"{paths[0]}: the tensor table read back is not the one that was written")
     ternary_count = weights = 0
     for item in expected:
-        entry, tensor = table[item.tensor.name], item.tensor
+        (path, entry), tensor = table[item.tensor.name], item.tensor
         if (entry.shape, entry.ggml_type) != (tensor.shape, tensor.ggml_type):
             raise TritError(f"{tensor.name}: reads back as type {entry.ggml_type} {entry.shape}, expected {tensor}")
-        if item.scale is None:
+        if item.encoding is None:
             same = _stored_digest(entry, path) == item.digest
         else:
             n, k = tensor.shape
-            ternary, scale = encoding.unpack(entry.read(path), n, k, tensor.name)
-            # Encodings with a scale per block store none for an all-zero matrix.
-            same = ternary_digest(ternary) == item.digest and (scale == item.scale or not ternary.any())
+            ternary, scale = item.encoding.unpack(entry.read(path), n, k, tensor.name)
+            same = ternary_digest(ternary) == item.digest and same_values(ternary, scale, item.scale)
             ternary_count, weights = ternary_count + 1, weights + n * k
         if not same:
             raise TritError(

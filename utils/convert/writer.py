@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import TritError
+from utils.cli import TritError, UserError
 from utils.gguf_types import GGMLQuantizationType, GGUFWriter, tensor_nbytes
 
 
@@ -89,3 +90,74 @@ class StreamWriter:
     def close(self) -> None:
         """Flush and close; safe to call twice."""
         self.metadata.close()
+
+
+class SplitWriter:
+    """A model in one file, or in several that the engine reads as one.
+
+    Of several the first has all metadata; each has the keys ``split.no``, ``split.count`` and ``split.tensors.count``,
+    as llama.cpp's gguf-split gives them.
+    """
+
+    def __init__(self, paths: Sequence[Path], architecture: str, parts: Sequence[Sequence[PlannedTensor]]) -> None:
+        self._writers = [StreamWriter(path, architecture) for path in paths]
+        self._parts = parts
+        self._part = self._written = 0
+        for i, (writer, part) in enumerate(zip(self._writers, parts, strict=True)):
+            if len(parts) > 1:
+                writer.metadata.add_uint16("split.no", i)
+                writer.metadata.add_uint16("split.count", len(parts))
+                writer.metadata.add_int32("split.tensors.count", sum(len(part) for part in parts))
+            for tensor in part:
+                writer.plan(tensor)
+
+    @property
+    def metadata(self) -> GGUFWriter:
+        """The writer that the model's metadata go into."""
+        return self._writers[0].metadata
+
+    def begin(self) -> None:
+        """Write header, metadata and tensor table of every file."""
+        for writer in self._writers:
+            writer.begin()
+
+    def write(self, pieces: Iterable[npt.NDArray[Any]]) -> bytes:
+        """As :meth:`StreamWriter.write`, into the file that the next tensor belongs to."""
+        while self._written == len(self._parts[self._part]):
+            self._part, self._written = self._part + 1, 0
+        self._written += 1
+        return self._writers[self._part].write(pieces)
+
+    def close(self) -> None:
+        """Flush and close all; safe to call twice."""
+        for writer in self._writers:
+            writer.close()
+
+
+def parse_size(text: str) -> int:
+    """``500M`` or ``2G`` -> bytes, in powers of 1000 as llama.cpp's gguf-split has it; raises UserError."""
+    match = re.fullmatch(r"([1-9]\d{0,5})([MG])", text)
+    if not match:
+        raise UserError(f"--split-max-size {text}: expected a number and M or G, such as 2G")
+    return int(match[1]) * {"M": 10**6, "G": 10**9}[match[2]]
+
+
+def split_tensors(planned: Sequence[PlannedTensor], max_bytes: int | None) -> list[list[PlannedTensor]]:
+    """The tensors in their order, in runs of at most ``max_bytes`` of data; a larger tensor is a run of its own."""
+    runs: list[list[PlannedTensor]] = [[]]
+    room = max_bytes
+    for tensor in planned:
+        if room is not None and max_bytes is not None:
+            if runs[-1] and tensor.nbytes > room:
+                runs.append([])
+                room = max_bytes
+            room -= tensor.nbytes
+        runs[-1].append(tensor)
+    return runs
+
+
+def part_paths(outfile: Path, count: int) -> list[Path]:
+    """The files of a model: ``outfile`` itself, or NAME-00001-of-0000N.gguf beside it."""
+    if count == 1:
+        return [outfile]
+    return [outfile.with_name(f"{outfile.stem}-{i + 1:05d}-of-{count:05d}{outfile.suffix}") for i in range(count)]

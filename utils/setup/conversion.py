@@ -20,6 +20,7 @@ _INPUTS = (
     "generation_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
+    "pytorch_model*.bin*",
     "*token*",
     "chat_template*",
 )
@@ -48,6 +49,7 @@ def run(setup: Setup, line: StepLine) -> str:
         leftover.unlink()
     command: list[str | Path] = [setup.python, "-m", "utils.convert", folder, "--outfile", gguf, "--force"]
     command += ["--outtype", options.quant_type, *(["--quant-embd", options.quant_embd] if options.quant_embd else [])]
+    command += ["--source", options.hf_repo] if options.hf_repo else []
     try:
         setup.run(command, "conversion", NAME, on_line=lambda text: line.update(text[-80:]))
     except CommandError as error:

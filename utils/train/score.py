@@ -19,9 +19,9 @@ from random import Random
 import torch
 
 from utils.cli import EXIT_OK, UserError, run_main
+from utils.engine_server import Server
 from utils.host import BUNDLED_MODEL, gguf_path, physical_cores
 from utils.train.checkpoint import MAX_ANSWER_TOKENS, load_checkpoint
-from utils.train.engine import Server
 from utils.train.story import MAX_SENTENCES, Question, Story, held_out_questions
 from utils.train.tokenizer import EOS, special_id
 

@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from utils.cli import UserError
 from utils.gguf_types import GGUFWriter
+
+Floats = npt.NDArray[np.float32]
 
 
 class Kind(Enum):
@@ -19,16 +24,30 @@ class Kind(Enum):
     TERNARY = "ternary"  # in the encoding that --outtype names
     EMBEDDING = "embedding"  # in the type that --quant-embd names
     NORM = "norm"  # float32
+    INPUT_NORM = "input norm"  # float32; RMS norm of a projection's input: a checkpoint has all of them or none
+    BIAS = "bias"  # float32
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a model: its name in the checkpoint and in the file, its kind, its shape (numpy order)."""
+    """One tensor of a model.
+
+    Attributes:
+        source: Name in the checkpoint.
+        target: Name in the file.
+        kind: How it is stored.
+        shape: Numpy order.
+        rope_heads: Where not 0, the rows belong to this many heads, and each head's rows go from the checkpoint's order
+            (first half, second half) to the order of rotated pairs that graphs with RoPE type NORM want.
+        offset: Added to every value of a float tensor.
+    """
 
     source: str
     target: str
     kind: Kind
     shape: tuple[int, ...]
+    rope_heads: int = 0
+    offset: float = 0.0
 
 
 class Family(ABC):
@@ -36,6 +55,8 @@ class Family(ABC):
 
     architectures: tuple[str, ...]
     """Values of ``architectures`` in config.json that belong to this family."""
+    scale_tensors = True
+    """Whether the engine's graph multiplies with the scale tensor that may lie beside a matrix."""
 
     @abstractmethod
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:
@@ -48,6 +69,10 @@ class Family(ABC):
     @abstractmethod
     def copies(self, config: Mapping[str, Any]) -> dict[str, str]:
         """Tensors that may be in the checkpoint as equal copies of another: name -> name of the original."""
+
+    def computed(self, config: Mapping[str, Any]) -> dict[str, Floats]:
+        """Float32 tensors of the file that follow from the configuration alone: name -> values; most have none."""
+        return {}
 
     @abstractmethod
     def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
@@ -62,14 +87,37 @@ def positive_int(config: Mapping[str, Any], key: str) -> int:
     return value
 
 
+def boolean(config: Mapping[str, Any], key: str, default: bool) -> bool:
+    """A truth value of config.json, ``default`` where it is absent or null; raises UserError that names the key."""
+    value = config.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise UserError(f"config.json: {key} is {value!r}, expected true or false")
+    return value
+
+
+def rope_parameters(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """(type of RoPE scaling, its parameters), from ``rope_scaling`` or transformers 5's ``rope_parameters``.
+
+    The type is "default" for plain rotary embeddings.
+    """
+    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    return str(parameters.get("rope_type", parameters.get("type", "default"))), parameters
+
+
+def rope_base(config: Mapping[str, Any], default: float) -> float:
+    """Base of the rotary position embedding."""
+    return float(rope_parameters(config)[1].get("rope_theta", config.get("rope_theta", default)))
+
+
 def rope_theta(config: Mapping[str, Any], default: float) -> float:
-    """Base of the rotary position embedding, from ``rope_theta`` or transformers 5's ``rope_parameters``.
+    """Base of the rotary position embedding of a graph that knows no scaling.
 
     Raises:
         UserError: the positions are scaled (YaRN, linear, ...), which the family's graph does not do.
     """
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    kind = rope_parameters(config)[0]
     if kind != "default":
         raise UserError(f"config.json: rope scaling of type {kind} is not supported, only plain rotary embeddings are")
-    return float(parameters.get("rope_theta", config.get("rope_theta", default)))
+    return rope_base(config, default)

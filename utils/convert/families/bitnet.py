@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""BitNet b1.58 decoders as transformers has them (``BitNetForCausalLM``): BitNet-b1.58-2B-4T and our bundled model.
+"""BitNet b1.58 decoders: transformers' ``BitNetForCausalLM`` (BitNet-b1.58-2B-4T, our bundled model) and 1bitLLM's.
 
 A LLaMA-like decoder with a norm before the output projection of attention and one before the down projection, a gate
-with squared ReLU, and rotary embeddings that rotate halves (NEOX order in the engine: q and k need no permutation).
+with squared ReLU or SiLU, and rotary embeddings that rotate halves (NEOX order in the engine: q and k need no
+permutation). 1bitLLM's models (bitnet_b1_58-large, -xl, -3B) come from code of their own, which names the two norms
+differently and declares master weights by ``weight_bits``.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.cli import UserError
-from utils.convert.families.base import Family, Kind, TensorSpec, positive_int, rope_theta
+from utils.convert.families.base import Family, Kind, TensorSpec, boolean, positive_int, rope_theta
 from utils.gguf_types import GGUFWriter
 
 # hidden_act -> the engine's architecture; they share tensors and keys and differ in the activation of the gate.
 ARCHITECTURE_OF_ACTIVATION = {"relu2": "bitnet-b1.58", "silu": "bitnet"}
+# The norms before the output projection and the down projection.
+SUB_NORMS = ("self_attn.attn_sub_norm", "mlp.ffn_sub_norm")
+SUB_NORMS_1BITLLM = ("self_attn.inner_attn_ln", "mlp.ffn_layernorm")
 # Defaults of transformers' BitNetConfig for keys that a config.json may leave out.
 DEFAULT_ACTIVATION = "relu2"
 DEFAULT_THETA = 500000.0
@@ -42,6 +47,7 @@ class BitNet(Family):
         vocab, layers = positive_int(config, "vocab_size"), positive_int(config, "num_hidden_layers")
         heads, kv_heads = _heads(config)
         kv = hidden // heads * kv_heads
+        sub_norms = SUB_NORMS_1BITLLM if "weight_bits" in config else SUB_NORMS
         specs = [TensorSpec("model.embed_tokens.weight", "token_embd.weight", Kind.EMBEDDING, (vocab, hidden))]
         for i in range(layers):
             rows = (
@@ -49,12 +55,12 @@ class BitNet(Family):
                 ("self_attn.q_proj", "attn_q", Kind.TERNARY, (hidden, hidden)),
                 ("self_attn.k_proj", "attn_k", Kind.TERNARY, (kv, hidden)),
                 ("self_attn.v_proj", "attn_v", Kind.TERNARY, (kv, hidden)),
-                ("self_attn.attn_sub_norm", "attn_sub_norm", Kind.NORM, (hidden,)),
+                (sub_norms[0], "attn_sub_norm", Kind.NORM, (hidden,)),
                 ("self_attn.o_proj", "attn_output", Kind.TERNARY, (hidden, hidden)),
                 ("post_attention_layernorm", "ffn_norm", Kind.NORM, (hidden,)),
                 ("mlp.gate_proj", "ffn_gate", Kind.TERNARY, (ffn, hidden)),
                 ("mlp.up_proj", "ffn_up", Kind.TERNARY, (ffn, hidden)),
-                ("mlp.ffn_sub_norm", "ffn_sub_norm", Kind.NORM, (ffn,)),
+                (sub_norms[1], "ffn_sub_norm", Kind.NORM, (ffn,)),
                 ("mlp.down_proj", "ffn_down", Kind.TERNARY, (hidden, ffn)),
             )
             specs += [
@@ -62,13 +68,14 @@ class BitNet(Family):
                 for source, target, kind, shape in rows
             ]
         specs.append(TensorSpec("model.norm.weight", "output_norm.weight", Kind.NORM, (hidden,)))
-        if not _tied(config):
+        if not boolean(config, "tie_word_embeddings", False):
             specs.append(TensorSpec("lm_head.weight", "output.weight", Kind.EMBEDDING, (vocab, hidden)))
         return specs
 
     def copies(self, config: Mapping[str, Any]) -> dict[str, str]:
         """A tied head is the embedding; some savers write it a second time."""
-        return {"lm_head.weight": "model.embed_tokens.weight"} if _tied(config) else {}
+        tied = boolean(config, "tie_word_embeddings", False)
+        return {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
 
     def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
         """The keys that the engine's ``bitnet`` graphs read."""
@@ -85,14 +92,6 @@ class BitNet(Family):
         writer.add_rope_dimension_count(hidden // heads)
         writer.add_rope_freq_base(rope_theta(config, DEFAULT_THETA))
         writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", DEFAULT_NORM_EPSILON)))
-
-
-def _tied(config: Mapping[str, Any]) -> bool:
-    """Whether the head is the embedding; raises UserError if the value is not a truth value."""
-    tied = config.get("tie_word_embeddings", False)
-    if not isinstance(tied, bool):
-        raise UserError(f"config.json: tie_word_embeddings is {tied!r}, expected true or false")
-    return tied
 
 
 def _heads(config: Mapping[str, Any]) -> tuple[int, int]:

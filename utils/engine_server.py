@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Greedy completions through the compiled engine: a llama-server of our own on a free local port."""
+"""A llama-server of our own on a free local port: greedy completions, and any other question to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -22,14 +22,32 @@ from utils.host import engine_binary, python_command
 _SLOTS = 4
 _TOKENS_PER_SLOT = 512
 _START_SECONDS = 60
-_ANSWER_SECONDS = 60
+_ANSWER_SECONDS = 600
+
+
+class Refused(TritError):
+    """The server runs, but does not answer this request."""
 
 
 class Server:
     """A running llama-server; use it in a ``with`` statement, which ends it."""
 
-    def __init__(self, gguf: Path, threads: int) -> None:
+    def __init__(
+        self,
+        gguf: Path,
+        threads: int,
+        flags: Sequence[str] = (),
+        slots: int = _SLOTS,
+        context: int = _TOKENS_PER_SLOT,
+    ) -> None:
         """Check that file and engine are there; the server starts with the ``with`` statement.
+
+        Args:
+            gguf: The model.
+            threads: Threads to compute with.
+            flags: More flags of llama-server.
+            slots: Questions that it answers at the same time.
+            context: Most tokens of one question and its answer.
 
         Raises:
             UserError: the GGUF file or the compiled engine is missing; names the command that makes it.
@@ -42,7 +60,8 @@ class Server:
         self._url = f"http://127.0.0.1:{port}"
         self._command = [str(engine_binary("llama-server")), "-m", str(gguf), "-ngl", "0"]
         self._command += ["--host", "127.0.0.1", "--port", str(port)]
-        self._command += ["-t", str(threads), "-np", str(_SLOTS), "-c", str(_SLOTS * _TOKENS_PER_SLOT)]
+        self._command += ["-t", str(threads), "-np", str(slots), "-c", str(slots * context), *flags]
+        self._slots = slots
 
     def __enter__(self) -> Server:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
@@ -73,20 +92,30 @@ class Server:
         Raises:
             TritError: the server ended or answered with an error.
         """
-        with ThreadPoolExecutor(_SLOTS) as pool:
+        with ThreadPoolExecutor(self._slots) as pool:
             return list(pool.map(lambda prompt: self._complete_one(prompt, max_new), prompts))
 
     def _complete_one(self, prompt: str, max_new: int) -> str:
         body = {"prompt": prompt, "n_predict": max_new, "temperature": 0, "cache_prompt": True}
+        return str(self.post("/completion", body)["content"])
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The server's answer to a request, parsed.
+
+        Raises:
+            Refused: it answered that the request is wrong.
+            TritError: it ended or answered otherwise with an error.
+        """
         request = urllib.request.Request(
-            f"{self._url}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self._url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         try:
             with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:
-                answer: dict[str, Any] = json.load(response)
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise Refused(f"llama-server refuses {path}: {error.read().decode('utf-8', 'replace')}") from error
         except (OSError, ValueError) as error:
             raise TritError(f"llama-server gave no answer ({error}); its last words: {self._last_words()}") from error
-        return str(answer["content"])
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + _START_SECONDS

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Load damaged model files of all our types in an engine compiled with the address sanitizer.
+
+Example: python -m tests.fuzz.engine --build /tmp/asan --count 20000       # compiles into /tmp/asan first, 15 minutes
+
+What counts as a failure is a memory error that the sanitizer reports, a crash by another signal than abort, or a hang.
+Aborts (GGML_ASSERT, an exception that nobody catches) are upstream's way to refuse and are counted by their place.
+POSIX only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+
+from tests.fuzz.mutate import mutate_gguf
+from utils.cli import EXIT_FAILED, EXIT_OK, ROOT, TritError, call, run_main
+from utils.generate_dummy_model import Shape, generate
+from utils.host import BUNDLED_MODEL, usable_cpus
+from utils.setup.context import ENGINE_DIR
+from utils.weight_encodings import ENCODINGS
+
+FLAGS = "-O1 -g1 -DNDEBUG -fno-omit-frame-pointer -fsanitize=address"
+# No leak check: upstream leaves memory behind where it refuses. Allocations over 2 GB fail, as on a small machine.
+ASAN_OPTIONS = "detect_leaks=0:exitcode=99:max_allocation_size_mb=2048:allocator_may_return_null=1:handle_abort=0"
+MEMORY_ERROR, ABORT = "exit 99", "signal 6"
+BATCH = 50
+SHAPE = Shape("bitnet-b1.58", 1, 256, 256, 2, 1, 512, True, 10000.0, 64, 1e-5, BUNDLED_MODEL)
+
+
+def build(folder: Path) -> Path:
+    """Compile the engine's library with the sanitizer, and the program; returns the program."""
+    settings = [f"-DCMAKE_{language}_FLAGS={FLAGS}" for language in ("C", "CXX")]
+    settings += ["-DCMAKE_BUILD_TYPE=None", "-DGGML_OPENMP=OFF", "-DGGML_LLAMAFILE=OFF"]
+    steps: list[list[str | Path]] = [
+        ["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *settings],
+        ["cmake", "--build", folder, "--target", "llama", "--parallel", str(usable_cpus())],
+    ]
+    includes = [f"-I{ENGINE_DIR / 'include'}", f"-I{ENGINE_DIR / 'ggml' / 'include'}"]
+    links = [f"-L{folder / 'bin'}", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{folder / 'bin'}"]
+    program = folder / "load"
+    steps.append(["c++", "-std=c++17", *FLAGS.split(), *includes, ROOT / "tests/fuzz/load.cpp", *links, "-o", program])
+    for step in steps:
+        if call(step) != EXIT_OK:
+            raise TritError(f"{step[0]} failed; see above")
+    return program
+
+
+def seeds(folder: Path) -> list[bytes]:
+    """One valid model of each encoding and two types of head."""
+    files = []
+    for name, head in (("i2_s", "q6_k"), ("tq2_0", "f16"), ("tq1_0", "q8_0"), ("q2_0", "q4_k"), ("i2_s", "f16")):
+        path = folder / f"{name}-{head}.gguf"
+        generate(name, SHAPE, ENCODINGS[name], head, path)
+        files.append(path.read_bytes())
+    return files
+
+
+def results(program: Path, files: Sequence[bytes], seed: int, start: int, stop: int) -> Iterator[tuple[int, str, str]]:
+    """(number, how it ended, why) of the damaged files [start, stop) of a seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        for begin in range(start, stop, BATCH):
+            names = {}
+            for i in range(begin, min(begin + BATCH, stop)):
+                path = Path(folder) / f"{i}.gguf"
+                path.write_bytes(damaged(files, seed, i))
+                names[str(path)] = i
+            environment = {**os.environ, "ASAN_OPTIONS": ASAN_OPTIONS, "GGML_NO_BACKTRACE": "1"}
+            listed = "\n".join(names) + "\n"
+            done = subprocess.run(
+                [str(program)], input=listed, stdout=subprocess.PIPE, text=True, errors="replace", env=environment
+            )
+            for line in done.stdout.splitlines():
+                name, how, why = line.split("\t", 2)
+                yield names[name], how, why
+                Path(name).unlink()
+
+
+def damaged(files: Sequence[bytes], seed: int, number: int) -> bytes:
+    """File number ``number`` of a seed."""
+    rng = Random(f"{seed}/{number}")
+    return mutate_gguf(rng.choice(files), rng)
+
+
+def place(why: str) -> str:
+    """What tells one kind of end from another: numbers and names of this file's tensors taken out."""
+    return re.sub(r"'[^']*'|0x[0-9a-f]+|==\d+==|\b\d+\b", "_", why)[:160]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build, run, report; exit 1 if anything but loading, refusing and aborting was seen."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.engine", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--build", type=Path, required=True, help="folder to compile in, kept for the next run")
+    parser.add_argument("--no-build", action="store_true", help="take the program that is there")
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--start", type=int, default=0, help="first input, to run slices beside each other")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where files that failed go")
+    args = parser.parse_args(argv)
+    program = args.build / "load" if args.no_build else build(args.build)
+    ends: Counter[str] = Counter()
+    aborts: Counter[str] = Counter()
+    failures: dict[str, list[int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = seeds(Path(folder))
+    for number, how, why in results(program, files, args.seed, args.start, args.start + args.count):
+        ends[how] += 1
+        if how == ABORT:
+            aborts[place(why)] += 1
+        elif how not in {"loaded", "refused", "exit 1"}:
+            failures.setdefault(f"{how}: {place(why) if how != MEMORY_ERROR else why[:600]}", []).append(number)
+            if args.keep:
+                args.keep.mkdir(parents=True, exist_ok=True)
+                (args.keep / f"{args.seed}-{number}.gguf").write_bytes(damaged(files, args.seed, number))
+        if sum(ends.values()) % 500 == 0:
+            print(dict(ends), flush=True)
+    print(f"{sum(ends.values())} files of seed {args.seed}: {dict(ends)}")
+    for text, count in aborts.most_common():
+        print(f"{count:6} x abort: {text}")
+    for text, numbers in failures.items():
+        print(f"{len(numbers):6} x FAILURE {text}; inputs {numbers[:5]}")
+    return EXIT_FAILED if failures else EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""A short slice of the readers' fuzzing, always the same; the full run is ``python -m tests.fuzz.readers``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+
+if os.name != "posix":
+    pytest.skip("needs resource limits and alarms", allow_module_level=True)
+
+from tests.fuzz import readers
+from tests.fuzz.mutate import gguf_fields, mutate_gguf, mutate_json, mutate_safetensors
+from utils.cli import ROOT, UserError
+from utils.convert.checkpoint import Checkpoint
+from utils.convert.pipeline import Options, convert
+from utils.gguf_types import read_header
+from utils.weight_encodings import ENCODINGS
+
+PLAIN = readers.SEEDS / "plain.gguf"
+PACKED = readers.SEEDS / "packed"
+
+
+@pytest.mark.parametrize(("reader", "count"), [("gguf", 2500), ("checkpoint", 1000)])
+def test_slice(reader: str, count: int) -> None:
+    """In a process of its own: its limits must not stay on this one."""
+    command = [sys.executable, "-m", "tests.fuzz.readers", "--reader", reader, "--count", str(count), "--seed", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
+def test_seeds_are_good() -> None:
+    for path in readers.SEEDS.glob("*.gguf"):
+        assert len(read_header(path).tensors) == 2 + len(ENCODINGS)
+    for folder in (PACKED, readers.SEEDS / "floats"):
+        assert Checkpoint.open(folder).tensors
+        with pytest.raises(UserError, match="tokenizer"):
+            convert(folder, folder / "out.gguf", Options(ENCODINGS["f16"], None), progress=False)
+
+
+def test_mutations_reach_every_part() -> None:
+    """Every field of the header is changed by some input, and most inputs still say what they are."""
+    data = PLAIN.read_bytes()
+    mutants = [mutate_gguf(data, Random(i)) for i in range(3000)]
+    untouched = [
+        field
+        for field in gguf_fields(data)
+        if all(
+            mutant[field.offset : field.offset + field.size] == data[field.offset : field.offset + field.size]
+            for mutant in mutants
+        )
+    ]
+    assert not untouched
+    assert sum(mutant[:4] == b"GGUF" for mutant in mutants) > 2500
+    header = (PACKED / "model.safetensors").read_bytes()
+    assert len({mutate_safetensors(header, Random(i)) for i in range(200)}) > 150
+    assert len({mutate_json(b'{"a": 1, "b": [2, {"c": "d"}]}', Random(i)) for i in range(200)}) > 100
+
+
+def test_a_crash_would_be_noticed(tmp_path: Path) -> None:
+    def crash(folder: Path) -> None:
+        raise IndexError("no such thing")
+
+    make = readers.make_gguf
+    assert "IndexError: no such thing" in (readers.run_one(readers.Reader(make, crash), Random(0), tmp_path) or "")
+    # A hang, with a time limit that a test can wait for.
+    code = "from tests.fuzz import readers; from random import Random; from pathlib import Path; import signal, sys\n"
+    code += "readers.SECONDS = 0.2; signal.signal(signal.SIGALRM, readers._time_is_up)\n"
+    code += "def hang(folder):\n    while True: pass\n"
+    code += "print(readers.run_one(readers.Reader(readers.make_gguf, hang), Random(0), Path(sys.argv[1])))\n"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert "TooSlow" in done.stdout, done.stderr
+
+
+def checkpoint(tmp_path: Path, **changes: object) -> Path:
+    folder = Path(shutil.copytree(PACKED, tmp_path / "checkpoint"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+@pytest.mark.parametrize("text", ['{"a":' + "[" * 100_000 + "]" * 100_000 + "}", '{"a": ' + "9" * 5000 + "}"])
+def test_json_that_python_cannot_hold(text: str, tmp_path: Path) -> None:
+    """Found by fuzzing: endless nesting and endless digits."""
+    folder = checkpoint(tmp_path)
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json: cannot be read as JSON"):
+        Checkpoint.open(folder)
+
+
+def test_more_layers_than_tensors(tmp_path: Path) -> None:
+    """Found by fuzzing: the list of wanted tensors grew until memory ran out."""
+    folder = checkpoint(tmp_path, num_hidden_layers=2**31)
+    with pytest.raises(UserError, match=r"config\.json: num_hidden_layers is 2147483648, more than there are tensors"):
+        Checkpoint.open(folder)
+
+
+def test_count_of_billions(tmp_path: Path) -> None:
+    """A count or length that the file cannot hold is refused at once."""
+    path = tmp_path / "m.gguf"
+    for offset, size in ((8, 8), (16, 8), (24, 8)):
+        data = bytearray(PLAIN.read_bytes())
+        data[offset : offset + size] = struct.pack("<Q", 2**61)
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"m\.gguf: not a whole GGUF file"):
+            read_header(path)

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: MIT
+"""``python -m utils.verify``: passes for every family and storage kind, and each mutation fails by the right check."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoints import edit_json
+
+from utils.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
+from utils.convert.pipeline import Options, convert
+from utils.engine_server import Server
+from utils.gguf_types import read_header
+from utils.tiny_checkpoints import all_families, find_family
+from utils.verify import engine, golden, layers, logits, texts
+from utils.verify.__main__ import main
+from utils.verify.reference import Reference, build
+from utils.verify.report import FAILED, LEFT_OUT, PASSED
+from utils.verify.stored import TorchCheckpoint
+from utils.verify.weights import GgufFile, check_weights
+from utils.weight_encodings import ENCODINGS
+
+QUICK = ["--context", "64", "--chunks", "2", "-t", "1"]
+GROUPED = "grouped-f16"
+# What the converter refuses, and with which words.
+REFUSED: dict[tuple[str, str], str] = {}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tiny checkpoint and the types that it is converted to."""
+
+    family: str
+    variant: str
+    storage: str
+    outtype: str
+    embedding: str
+
+    def __str__(self) -> str:
+        return f"{self.variant}-{self.storage}-{self.outtype}"
+
+    def make(self, folder: Path) -> tuple[Path, Path]:
+        """Write checkpoint and file."""
+        directory, gguf = folder / "checkpoint", folder / "model.gguf"
+        find_family(self.family).make(directory, self.variant, self.storage)
+        convert(directory, gguf, Options(ENCODINGS[self.outtype], self.embedding), progress=False)
+        return directory, gguf
+
+
+def full_cases() -> list[Case]:
+    """Every variant of every family once, going round its storage kinds and the types of the file."""
+    cases = []
+    for family in all_families():
+        kinds = [kind for kind in family.STORAGE if (family.FAMILY, kind) not in REFUSED]
+        for i, variant in enumerate(family.VARIANTS):
+            storage = kinds[i % len(kinds)]
+            outtype = "q2_0" if storage == GROUPED else ("i2_s", "i2_s", "q2_0")[i % 3]
+            cases.append(Case(family.FAMILY, variant, storage, outtype, ("f16", "q8_0")[i % 2]))
+    return cases
+
+
+def stored_cases() -> list[Case]:
+    """Every storage kind of every family: only reading and packing differ."""
+    return [
+        Case(family.FAMILY, family.VARIANTS[0], kind, "q2_0" if kind == GROUPED else "i2_s", "f16")
+        for family in all_families()
+        for kind in family.STORAGE
+    ]
+
+
+def results(path: Path) -> dict[str, dict[str, Any]]:
+    """Checks that ``--json`` wrote, by name."""
+    return {check["name"]: check for check in json.loads(path.read_text())["checks"]}
+
+
+@pytest.mark.parametrize("case", full_cases(), ids=str)
+def test_every_variant_passes(case: Case, engine_bin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory, gguf = case.make(tmp_path)
+    code = main([str(directory), str(gguf), *QUICK, "--json", str(tmp_path / "out.json")])
+    shown = capsys.readouterr().out
+    assert code == EXIT_OK, shown
+    found = results(tmp_path / "out.json")
+    encoder = GgufFile(gguf).field(f"{GgufFile(gguf).architecture}.pooling_type") is not None
+    made = {
+        "weights",
+        "tokens",
+        "layer 1",
+        *(["embeddings"] if encoder else ["KL divergence", "top token", "perplexity"]),
+    }
+    if "chat_template" in (directory / "tokenizer_config.json").read_text():
+        made.add("chat template")
+    assert {name for name, check in found.items() if check["status"] == PASSED} >= made, shown
+    # A check with a bound that plain floats would keep as well would say nothing.
+    first = found["layer 1"]["values"]
+    assert first["bound"] < 0.5 * first["without_rounding"], shown
+
+
+@pytest.mark.parametrize("case", stored_cases(), ids=str)
+def test_every_storage_kind_has_the_weights_of_its_checkpoint(case: Case, tmp_path: Path) -> None:
+    if words := REFUSED.get((case.family, case.storage)):
+        with pytest.raises(UserError, match=words):
+            case.make(tmp_path)
+        return
+    directory, gguf = case.make(tmp_path)
+    check = check_weights(TorchCheckpoint(directory), GgufFile(gguf))
+    assert check.status == PASSED and check.values["ternary"] > 0, check.measured
+
+
+@dataclass
+class Proof:
+    """A converted model that passes, and what to compare changed copies of its file with."""
+
+    directory: Path
+    gguf: Path
+    reference: Reference
+    sequences: list[list[int]]
+
+    def changed(self, folder: Path, *changes: Callable[[bytearray, Any], None]) -> GgufFile:
+        """A copy of the file with some bytes changed; the header's table tells where things are."""
+        data, header = bytearray(self.gguf.read_bytes()), read_header(self.gguf)
+        for change in changes:
+            change(data, header)
+        path = folder / "changed.gguf"
+        path.write_bytes(data)
+        return GgufFile(path)
+
+    def weights(self, file: GgufFile) -> tuple[str, str]:
+        check = check_weights(TorchCheckpoint(self.directory), file)
+        return check.status, check.measured
+
+    def layers(self, file: GgufFile, folder: Path) -> list[str]:
+        with engine.hidden_server(file.path, 1, 64) as server:
+            checks = layers.check_layers(self.reference, file, self.sequences, server, folder, 1)
+        return [check.status for check in checks]
+
+
+@pytest.fixture(scope="module")
+def proof(engine_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Proof:
+    case = Case("bitnet", "BitNet-b1.58-2B-4T", "packed-autobitlinear", "i2_s", "f16")
+    directory, gguf = case.make(tmp_path_factory.mktemp("proof"))
+    reference = build(TorchCheckpoint(directory), GgufFile(gguf))
+    ids = texts.load_tokenizer(directory).encode(texts.TEXT.read_text()).ids
+    return Proof(directory, gguf, reference, [ids[16 * i : 16 * i + 16] for i in range(8)])
+
+
+@pytest.mark.parametrize("outtype", [name for name in ENCODINGS if name != "i2_s"])
+def test_every_encoding_is_read_by_a_reader_of_its_own(outtype: str, proof: Proof, tmp_path: Path) -> None:
+    gguf = tmp_path / "model.gguf"
+    convert(proof.directory, gguf, Options(ENCODINGS[outtype], "q8_0"), progress=False)
+    check = check_weights(TorchCheckpoint(proof.directory), GgufFile(gguf))
+    assert check.status == PASSED and check.values["worst_lost"] > 0, check.measured
+
+
+def flip_weight(data: bytearray, header: Any) -> None:
+    """One weight of two million: another of -1, 0, +1."""
+    place = header.tensors["blk.1.ffn_up.weight"].offset + 4321
+    code = data[place] >> 4 & 3
+    data[place] += 16 if code < 2 else -16
+
+
+def scale_up(data: bytearray, header: Any, block: int = 0) -> None:
+    # Not one whose output a norm rescales: there the scale is lost anyway.
+    entry = header.tensors[f"blk.{block}.attn_output.weight"]
+    place = entry.offset + entry.nbytes - 32
+    (scale,) = struct.unpack_from("<f", data, place)
+    struct.pack_into("<f", data, place, scale * 1.01)
+
+
+def swap_tensors(data: bytearray, header: Any) -> None:
+    k, v = (header.tensors[f"blk.0.attn_{name}.weight"] for name in "kv")
+    first = bytes(data[k.offset : k.offset + k.nbytes])
+    data[k.offset : k.offset + k.nbytes] = data[v.offset : v.offset + v.nbytes]
+    data[v.offset : v.offset + v.nbytes] = first
+
+
+def replace(old: bytes, new: bytes) -> Callable[[bytearray, Any], None]:
+    """Replace the one place that holds these bytes by as many others."""
+
+    def change(data: bytearray, header: Any) -> None:
+        assert len(old) == len(new) and data.count(old) == 1
+        place = data.index(old)
+        data[place : place + len(new)] = new
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "tensor"),
+    [
+        (flip_weight, "blk.1.ffn_up.weight"),
+        (scale_up, "blk.0.attn_output.weight"),
+        (swap_tensors, "blk.0.attn_k.weight"),
+    ],
+)
+def test_weights_notice(change: Callable[[bytearray, Any], None], tensor: str, proof: Proof, tmp_path: Path) -> None:
+    file = proof.changed(tmp_path, change)
+    changed = 1 if change is flip_weight else None
+    status, measured = proof.weights(file)
+    assert status == FAILED and tensor in measured, measured
+    assert changed is None or f"{tensor} differs in {changed} of " in measured, measured
+
+
+def test_layers_notice_where_it_starts(proof: Proof, tmp_path: Path) -> None:
+    assert proof.layers(GgufFile(proof.gguf), tmp_path) == [PASSED, PASSED]
+    assert proof.layers(proof.changed(tmp_path, scale_up), tmp_path) == [FAILED, FAILED]
+    assert proof.layers(proof.changed(tmp_path, partial(scale_up, block=1)), tmp_path) == [PASSED, FAILED]
+
+
+def test_hyperparameters_are_noticed_by_the_layers_only(proof: Proof, tmp_path: Path) -> None:
+    key = b"bitnet-b1.58.rope.freq_base" + struct.pack("<I", 6)
+    file = proof.changed(tmp_path, replace(key + struct.pack("<f", 500000.0), key + struct.pack("<f", 10000.0)))
+    assert proof.weights(file)[0] == PASSED
+    assert FAILED in proof.layers(file, tmp_path)
+
+
+def test_texts_notice(proof: Proof, tmp_path: Path) -> None:
+    file = proof.changed(tmp_path, replace(b"llama-bpe", b"starcoder"), replace(b"'Assistant: '", b"'assistant: '"))
+    with engine.hidden_server(file.path, 1, 64) as server:
+        tokens = texts.check_tokens(texts.load_tokenizer(proof.directory), server)
+        template = texts.check_template(proof.directory, file, server)
+    assert proof.weights(file)[0] == PASSED
+    assert tokens.status == FAILED and "first in " in tokens.measured, tokens
+    assert template.status == FAILED and "one question: " in template.measured, template
+
+
+def test_plain_floats_are_not_the_forward_of_training(proof: Proof, tmp_path: Path) -> None:
+    """An engine that left the rounding of activations out (as it does for f16 files) would be noticed."""
+    f16 = tmp_path / "f16.gguf"
+    convert(proof.directory, f16, Options(ENCODINGS["f16"], "f16"), progress=False)
+    text = tmp_path / "text.txt"
+    text.write_text(texts.TEXT.read_text())
+    command = [str(proof.directory), str(f16), *QUICK, "--text", str(text), "--json", str(tmp_path / "out.json")]
+    assert main(command) == EXIT_OK
+    assert main([*command, "--activations", "int8"]) == EXIT_FAILED
+    failed = {name for name, check in results(tmp_path / "out.json").items() if check["status"] == FAILED}
+    assert failed >= {"KL divergence", "layer 1", "layer 2"} and not failed & {"weights", "tokens", "chat template"}
+
+
+def test_distance_knows_its_arithmetic() -> None:
+    wanted = np.log(np.array([[[0.5, 0.25, 0.25]]]))
+    found = np.log(np.array([[[0.25, 0.5, 0.25]]]))
+    far = logits.distance(wanted, found, np.array([[2]]))
+    assert far.divergence[0, 0] == pytest.approx(0.25 * np.log(2)) and far.agreement == 0
+    assert far.perplexity == pytest.approx(4)
+    assert logits.distance(wanted, wanted, np.array([[0]])).agreement == 1
+
+
+def test_bundled_model(
+    story_gguf: Path,
+    engine_bin: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("utils.verify.__main__.gguf_path", lambda model: story_gguf)
+    assert main(["--bundled", "--json", str(tmp_path / "out.json"), *QUICK]) == EXIT_OK
+    shown = capsys.readouterr().out
+    found = results(tmp_path / "out.json")
+    assert "a weak answer is the model's own" in shown
+    assert found["transcripts"]["values"]["answers"] > 20 and found["layer 4"]["status"] == PASSED
+    assert found["chat template"]["status"] == LEFT_OUT
+
+
+def test_another_answer_fails(
+    story_gguf: Path, engine_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = json.loads(golden.TRANSCRIPTS.read_text())
+    recorded[3]["tokens"][2] += 1
+    (tmp_path / "golden.json").write_text(json.dumps(recorded))
+    monkeypatch.setattr(golden, "TRANSCRIPTS", tmp_path / "golden.json")
+    with Server(story_gguf, 2, slots=1) as server:
+        check = golden.check_transcripts(server)
+    assert check.status == FAILED and recorded[3]["answer"] in check.measured
+
+
+def test_without_torch_the_answers_are_still_checked(
+    story_gguf: Path, engine_bin: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.verify.__main__.gguf_path", lambda model: story_gguf)
+    monkeypatch.setattr("utils.verify.__main__.NEEDED", ("no_such_package",))
+    assert main(["--bundled"]) == EXIT_OK
+    shown = capsys.readouterr().out
+    assert "transcripts" in shown and "no_such_package is not installed" in shown
+    assert run_main(main, [str(story_gguf.parent), str(story_gguf)]) == EXIT_USAGE
+
+
+def test_mistakes_are_named(proof: Proof, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("Too short.")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text("{}")
+    edit_json(broken / "config.json", model_type="unheard-of")
+    model = str(proof.gguf)
+    for arguments, words in (
+        ([], "name a checkpoint folder"),
+        ([str(tmp_path), model], "config.json cannot be read"),
+        ([str(broken), model], "neither"),
+        ([str(proof.directory), str(tmp_path / "no.gguf")], "no.gguf"),
+        ([str(proof.directory), model, "--text", str(short)], "tokens long"),
+        ([str(proof.directory), model, "--context", "1"], "--context"),
+        (["--bundled", str(proof.directory)], "--bundled"),
+    ):
+        assert run_main(main, arguments) == EXIT_USAGE
+        assert words in capsys.readouterr().err

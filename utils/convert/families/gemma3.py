@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: MIT
+"""Gemma 3's text model with ternary linear layers: microsoft/bitnet-embedding-270m.
+
+Norms before and after attention and feed-forward, norms of query and key heads, all stored as weight - 1; a gate with
+GELU; most layers look back over a window only and have a rotary base of their own. The norms that a BitNet model has in
+front of its linear layers are plain ones: their weights are stored as they are (a comment in bitnet.cpp's converter).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from utils.cli import UserError
+from utils.convert.families.base import TensorSpec, boolean, positive_int
+from utils.convert.families.llama import Llama, head_layout
+from utils.gguf_types import GGUFWriter
+
+# Defaults of transformers' Gemma3TextConfig for keys that a config.json may leave out.
+DEFAULTS = {
+    "hidden_activation": "gelu_pytorch_tanh",
+    "head_dim": 256,
+    "query_pre_attn_scalar": 256,
+    "tie_word_embeddings": True,
+    "max_position_embeddings": 131072,
+    "sliding_window": 4096,
+    "rope_theta": 1e6,
+}
+DEFAULT_LOCAL_THETA = 10000.0
+# Every so manieth layer looks back over everything, where config.json has no layer_types.
+DEFAULT_PATTERN = 6
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+class Gemma3(Llama):
+    """See the module's description."""
+
+    architectures = ("Gemma3ForCausalLM", "Gemma3TextModel")
+    architecture = "gemma3"
+    pairs = False
+    block_norms = (
+        ("input_layernorm", "attn_norm"),
+        ("post_attention_layernorm", "post_attention_norm"),
+        ("pre_feedforward_layernorm", "ffn_norm"),
+        ("post_feedforward_layernorm", "post_ffw_norm"),
+    )
+    head_norms = (("self_attn.q_norm", "attn_q_norm"), ("self_attn.k_norm", "attn_k_norm"))
+    norm_offset = 1.0
+    input_norm = "norm"
+    base_models = ("Gemma3TextModel",)
+    scale_tensors = False
+
+    def gguf_architecture(self, config: Mapping[str, Any]) -> str:
+        """``gemma3``; raises UserError for what its graph does not compute."""
+        full = _whole(config)
+        activation, scalar, size = full["hidden_activation"], full["query_pre_attn_scalar"], head_layout(full)[2]
+        if activation != "gelu_pytorch_tanh":
+            raise UserError(
+                f"config.json: hidden_activation is {activation!r}, the engine's gemma3 graph has gelu_pytorch_tanh"
+            )
+        if scalar != size:
+            raise UserError(
+                f"config.json: query_pre_attn_scalar is {scalar}, the engine's gemma3 graph has head_dim ({size})"
+            )
+        if boolean(full, "use_bidirectional_attention", False):
+            raise UserError(
+                "config.json: use_bidirectional_attention is true, the engine's gemma3 graph looks back only"
+            )
+        if full.get("attn_logit_softcapping"):
+            raise UserError("config.json: attn_logit_softcapping is set, which the engine's gemma3 graph has not")
+        return super().gguf_architecture({**full, "hidden_act": "silu", "sliding_window": None})
+
+    def tensors(self, config: Mapping[str, Any]) -> list[TensorSpec]:
+        """LLaMA's with two more norms per block, and the norms of the heads."""
+        return super().tensors(_whole(config))
+
+    def copies(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """A tied head is the embedding."""
+        return super().copies(_whole(config))
+
+    def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
+        """LLaMA's keys, those of the window, and the cap of the logits."""
+        full = _whole(config)
+        super().write_hyperparameters(writer, full)
+        if full.get("final_logit_softcapping"):
+            writer.add_final_logit_softcapping(float(full["final_logit_softcapping"]))
+        if full["sliding_window"] is None:
+            return
+        writer.add_sliding_window(positive_int(full, "sliding_window"))
+        writer.add_sliding_window_pattern([kind == SLIDING for kind in _layer_types(full)])
+        writer.add_rope_freq_base_swa(_local_theta(config))
+
+
+def _whole(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with its defaults, and the rotary parameters of the layers that see everything at its top."""
+    rope = config.get("rope_parameters") or {}
+    return {**DEFAULTS, **config, "rope_parameters": rope.get(FULL, rope)}
+
+
+def _local_theta(config: Mapping[str, Any]) -> float:
+    """Base of the rotary embedding of the layers with a window; raises UserError if their positions are scaled."""
+    local = (config.get("rope_parameters") or {}).get(SLIDING, {})
+    if local.get("rope_type", "default") != "default":
+        raise UserError(f"config.json: {SLIDING} has rope scaling {local['rope_type']}, which gemma3's graph has not")
+    return float(local.get("rope_theta", config.get("rope_local_base_freq", DEFAULT_LOCAL_THETA)))
+
+
+def _layer_types(config: Mapping[str, Any]) -> list[str]:
+    """What each layer looks back over; raises UserError if it is said of too few layers, or of an unknown kind."""
+    layers = positive_int(config, "num_hidden_layers")
+    pattern = config.get("sliding_window_pattern", config.get("_sliding_window_pattern", DEFAULT_PATTERN))
+    types = config.get("layer_types") or [SLIDING if (i + 1) % int(pattern) else FULL for i in range(layers)]
+    if len(types) != layers or not set(types) <= {SLIDING, FULL}:
+        raise UserError(
+            f"config.json: layer_types has {len(types)} entries of {sorted(set(types))}, expected {layers} of "
+            f"{SLIDING} and {FULL}"
+        )
+    return list(types)
+
+
+FAMILY = Gemma3()

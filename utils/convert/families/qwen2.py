@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""Qwen2's shape with ternary linear layers: LLaMA's with biases on q, k and v, and a graph that rotates halves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from utils.convert.families.llama import Llama
+
+
+class Qwen2(Llama):
+    """See the module's description."""
+
+    architectures = ("Qwen2ForCausalLM",)
+    architecture = "qwen2"
+    pairs = False
+    scale_tensors = False  # the engine's graph reads none
+
+    def gguf_architecture(self, config: Mapping[str, Any]) -> str:
+        """``qwen2``; raises UserError for what its graph does not compute."""
+        return super().gguf_architecture({"use_sliding_window": False, **config})
+
+    def attention_biases(self, config: Mapping[str, Any]) -> set[str]:
+        """Qwen2's, which no key of the configuration switches off."""
+        return {"q", "k", "v"}
+
+
+FAMILY = Qwen2()

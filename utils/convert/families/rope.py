@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""RoPE scaling of graphs that know it: which kinds there are, their keys, and LLaMA 3's frequency factors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from gguf import RopeScalingType
+
+from utils.cli import UserError
+from utils.convert.families.base import Floats, rope_base, rope_parameters
+from utils.gguf_types import GGUFWriter
+
+Value = TypeVar("Value", bound=np.generic)
+
+KINDS = ("default", "linear", "llama3", "yarn")
+
+
+def pair_rows(values: npt.NDArray[Value], heads: int) -> npt.NDArray[Value]:
+    """Rows of ``heads`` heads, each (first half, second half) of its dimensions -> each as its rotated pairs.
+
+    Transformers rotates dimension i with i + size / 2 of a head, graphs with RoPE type NORM 2i with 2i + 1; with q's
+    and k's rows reordered alike, every product of a query and a key stays what it was.
+
+    Args:
+        values: [heads * size, ...].
+        heads: How many heads the rows belong to; 0 leaves them as they are.
+    """
+    if heads == 0:
+        return values
+    pairs = values.reshape(heads, 2, -1, *values.shape[1:]).swapaxes(1, 2)
+    return np.asarray(pairs.reshape(values.shape), dtype=values.dtype)
+
+
+def check_scaling(config: Mapping[str, Any]) -> None:
+    """Raise UserError if the positions are scaled in a way that the engine's graphs do not know."""
+    kind, parameters = rope_parameters(config)
+    if kind not in KINDS:
+        raise UserError(f"config.json: rope scaling of type {kind} is not supported; supported: {', '.join(KINDS)}")
+    if kind == "yarn" and parameters.get("truncate") is False:
+        raise UserError("config.json: rope scaling yarn with truncate false is not supported, the engine truncates")
+    factor = parameters.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
+    if factor not in (None, 1.0):
+        raise UserError(f"config.json: partial_rotary_factor is {factor}, the engine's graph rotates whole heads")
+
+
+def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: float) -> None:
+    """Add the ``rope.*`` keys but for the dimension count.
+
+    YaRN: the engine multiplies queries and keys with ``attn_factor * (0.1 ln(factor) + 1)``, transformers with
+    ``attention_factor``, whose default is the second term alone.
+    """
+    writer.add_rope_freq_base(rope_base(config, default_base))
+    kind, parameters = rope_parameters(config)
+    if kind not in {"linear", "yarn"}:
+        return
+    factor = _positive(parameters, "factor")
+    writer.add_rope_scaling_type(RopeScalingType.LINEAR if kind == "linear" else RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(factor)
+    if kind == "linear":
+        return
+    writer.add_rope_scaling_orig_ctx_len(int(_positive(parameters, "original_max_position_embeddings")))
+    default = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+    wanted = parameters.get("attention_factor") or default
+    mscale, all_dimensions = parameters.get("mscale"), parameters.get("mscale_all_dim")
+    if parameters.get("attention_factor") is None and mscale and all_dimensions and factor > 1:
+        wanted = (0.1 * mscale * math.log(factor) + 1) / (0.1 * all_dimensions * math.log(factor) + 1)
+    if wanted != default:
+        writer.add_rope_scaling_attn_factors(wanted / default)
+    for key, add in (
+        ("beta_fast", writer.add_rope_scaling_yarn_beta_fast),
+        ("beta_slow", writer.add_rope_scaling_yarn_beta_slow),
+    ):
+        if parameters.get(key):
+            add(_positive(parameters, key))
+
+
+def llama3_factors(config: Mapping[str, Any], head_size: int, default_base: float) -> Floats | None:
+    """What LLaMA 3.1 and later divide each rotation frequency by: float32 [head_size / 2]; None for other scalings.
+
+    Formula of transformers (modeling_rope_utils.py, rope type "llama3"): wavelengths below original / high keep their
+    frequency, those above original / low are slowed by ``factor``, between them it changes smoothly.
+    """
+    kind, parameters = rope_parameters(config)
+    if kind != "llama3":
+        return None
+    factor, low, high, original = (
+        _positive(parameters, key)
+        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    )
+    exponents = np.arange(0, head_size, 2, dtype=np.float64) / head_size
+    wavelengths = 2 * np.pi * rope_base(config, default_base) ** exponents
+    smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
+    return np.asarray(1 / ((1 - smooth) / factor + smooth), dtype=np.float32)
+
+
+def _positive(parameters: Mapping[str, Any], key: str) -> float:
+    value = parameters.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+        raise UserError(f"config.json: {key} of the rope scaling is {value!r}, expected a positive number")
+    return float(value)

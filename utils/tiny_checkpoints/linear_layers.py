@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Linear layers that transformers has not: scales for groups of inputs, and a norm of a layer's own in front of it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from utils.tiny_checkpoints.storage import Stored, is_projection, store_model
+
+GROUPED = "grouped-f16"
+"""Float16 values -s, 0, +s with an s of its own for every 128 inputs, embedding and head too (Ternary-Bonsai)."""
+GROUP = 128
+
+
+class NormedLinear(nn.Module):
+    """``linear(norm(x))``: a BitNet layer as microsoft/bitnet-embedding-* name its parameters, without rounding."""
+
+    def __init__(self, linear: nn.Linear, epsilon: float) -> None:
+        super().__init__()
+        self.weight = linear.weight
+        self.norm = nn.RMSNorm(linear.in_features, eps=epsilon, dtype=linear.weight.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X [..., k] -> [..., n]."""
+        return nn.functional.linear(self.norm(x), self.weight)
+
+
+def add_input_norms(model: nn.Module, epsilon: float) -> None:
+    """Put a norm in front of every projection of a model's blocks."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear) and is_projection(f"{name}.weight"):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, NormedLinear(module, epsilon))
+
+
+def store(model: nn.Module, kind: str) -> Stored:
+    """``store_model`` for its kinds and :data:`GROUPED`; the model is changed to what the file stands for."""
+    return _store_grouped(model) if kind == GROUPED else store_model(model, kind)
+
+
+@torch.no_grad()
+def _store_grouped(model: nn.Module) -> Stored:
+    stored = Stored()
+    for name, parameter in model.named_parameters():
+        if "norm" in name:
+            values = (torch.rand_like(parameter) + 0.5).half()
+        else:
+            weights = torch.randn_like(parameter, dtype=torch.float32) * 0.05
+            groups = weights.reshape(len(weights), -1, GROUP)
+            scales = groups.abs().mean(dim=-1, keepdim=True).half()
+            ternary = (groups / scales.float()).round().clamp(-1, 1)
+            values = (ternary * scales).half().reshape(parameter.shape)
+            if is_projection(name):
+                stored.ternary[name] = ternary.reshape(parameter.shape).to(torch.int8)
+        stored.tensors[name] = values
+        parameter.copy_(values)
+    return stored

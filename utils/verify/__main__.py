@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""Command line: ``python -m utils.verify CHECKPOINT_DIR MODEL.gguf``, or ``--bundled``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from utils.cli import EXIT_FAILED, EXIT_OK, UserError, atomic_output, run_main
+from utils.engine_server import Server
+from utils.host import BUNDLED_MODEL, gguf_path, physical_cores
+from utils.inference import check_model
+from utils.verify.golden import check_transcripts, story_text
+from utils.verify.report import FAILED, Check, as_json, left_out, table
+
+NEEDED = ("torch", "transformers")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.verify",
+        description="Prove a converted model: file and compiled engine against the checkpoint and transformers.",
+        epilog="What is compared and why the bounds are what they are: docs/verify.md",
+    )
+    parser.add_argument("checkpoint", type=Path, nargs="?", help="Hugging Face folder that was converted")
+    parser.add_argument("model", type=Path, nargs="?", help="GGUF file that it became")
+    parser.add_argument("--bundled", action="store_true", help="the bundled model, with its recorded answers")
+    parser.add_argument("--text", type=Path, help="text to compute log-probabilities over (default: a shipped one)")
+    parser.add_argument("--context", type=int, default=128, help="tokens of each piece of the text (default: 128)")
+    parser.add_argument("--chunks", type=int, default=4, help="how many pieces (default: %(default)s)")
+    parser.add_argument("--master-weights", action="store_true", help="as for utils.convert")
+    parser.add_argument(
+        "--activations",
+        choices=("auto", "int8", "float"),
+        default="auto",
+        help="what the reference computes with (default: int8 if the file's matrices are ternary)",
+    )
+    parser.add_argument("-t", "--threads", type=int, default=physical_cores(), help="threads (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="write what was found to this file, too")
+    return parser
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    args = _parser().parse_args(argv)
+    if args.bundled:
+        if args.checkpoint:
+            raise UserError("--bundled: names the model itself; leave the folder and the file away")
+        args.checkpoint, args.model = BUNDLED_MODEL, gguf_path(BUNDLED_MODEL)
+    elif not (args.checkpoint and args.model):
+        raise UserError("name a checkpoint folder and the GGUF file that it became, or give --bundled")
+    if args.context < 8 or args.chunks < 1 or args.threads < 1:
+        raise UserError("--context has to be 8 or more, --chunks and --threads 1 or more")
+    check_model(args.model)
+    if args.text and not args.text.is_file():
+        raise UserError(f"--text {args.text}: is not there")
+    return args
+
+
+def run_checks(args: argparse.Namespace) -> Iterator[Check]:
+    """Every check, one after the other."""
+    if args.bundled:
+        with Server(args.model, args.threads, slots=1) as server:
+            yield check_transcripts(server)
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        reason = f"{missing[0]} is not installed; run: pip install -r requirements-train.txt"
+        if not args.bundled:
+            raise UserError(reason)
+        yield left_out("all others", reason)
+        return
+    from utils.verify.proof import prove
+
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        if args.bundled and not args.text:
+            args.text = Path(folder) / "stories.txt"
+            args.text.write_text(story_text(), encoding="utf-8", newline="")
+        yield from prove(args, Path(folder))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the checks, print the table; 1 if one fails."""
+    args = _arguments(argv)
+    checks = []
+    for check in run_checks(args):
+        checks.append(check)
+        if sys.stderr.isatty():
+            print(f"{check.name}: {check.status}", file=sys.stderr)
+    print(table(checks))
+    if args.json:
+        with atomic_output(args.json) as partial:
+            partial.write_text(json.dumps(as_json(checks), indent=2) + "\n", encoding="utf-8")
+    failed = [check.name for check in checks if check.status == FAILED]
+    if failed:
+        print(f"{args.model}: {', '.join(failed)} failed; docs/verify.md says what that means")
+        return EXIT_FAILED
+    print(f"{args.model}: the engine computes what the checkpoint says; a weak answer is the model's own")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

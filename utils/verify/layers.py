@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""The error after each block: hidden states of the engine, running the file cut off behind that block.
+
+A cut file has the first blocks of the original and its last norm; the engine then answers with normed hidden states.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.engine_server import Server
+from utils.verify import engine
+from utils.verify.reference import Reference
+from utils.verify.report import Check, judged
+from utils.verify.weights import GgufFile
+
+Floats = npt.NDArray[np.float64]
+
+NOISE_FACTOR = 3.0
+# Relative error that summing in float32 in another order explains.
+FLOOR = 1e-5
+# Up to this many blocks all are looked at, else the powers of two and the last.
+ALL_BLOCKS = 4
+
+
+def truncate(file: GgufFile, blocks: int, target: Path) -> None:
+    """Write a copy of a file with only its first blocks."""
+    block = re.compile(r"blk\.(\d+)\.")
+    kept = []
+    for entry in file.entries():
+        match = block.match(entry.name)
+        if match is None or int(match[1]) < blocks:
+            kept.append(entry)
+    head = file.header_bytes(blocks)
+    struct.pack_into("<Q", head, 8, len(kept))
+    offset = 0
+    for entry in kept:
+        name = entry.name.encode()
+        head += struct.pack("<Q", len(name)) + name + struct.pack("<I", len(entry.dimensions))
+        head += struct.pack(f"<{len(entry.dimensions)}QIQ", *entry.dimensions, entry.type, offset)
+        offset += entry.span
+    with target.open("wb") as out, file.path.open("rb") as source:
+        out.write(head + bytes(-len(head) % file.alignment))
+        for entry in kept:
+            source.seek(entry.offset)
+            data = source.read(entry.span)
+            out.write(data + bytes(entry.span - len(data)))
+
+
+def chosen_blocks(count: int) -> list[int]:
+    """Behind which blocks to look."""
+    if count <= ALL_BLOCKS:
+        return list(range(1, count + 1))
+    powers = [1 << i for i in range(count.bit_length()) if 1 << i < count]
+    return [*powers, count]
+
+
+def errors(found: Floats, wanted: Floats) -> Floats:
+    """|found - wanted| / |wanted| of every token of [sequences, length, hidden]."""
+    lengths = np.linalg.norm(wanted, axis=-1)
+    return np.asarray(np.linalg.norm(found - wanted, axis=-1) / lengths).reshape(-1)
+
+
+def check_layers(
+    reference: Reference,
+    file: GgufFile,
+    sequences: Sequence[Sequence[int]],
+    whole: Server,
+    folder: Path,
+    threads: int,
+) -> list[Check]:
+    """One check for each chosen block; ``whole`` is a server of hidden states of the whole file."""
+    wanted = reference.hidden(sequences)
+    with reference.in_float32():
+        rounded = reference.hidden(sequences)
+    with reference.without_rounding():
+        plain = reference.hidden(sequences)
+    checks = []
+    for blocks in chosen_blocks(file.blocks):
+        if blocks == file.blocks:
+            found = engine.hidden(whole, sequences)
+        else:
+            cut = folder / f"first-{blocks}-blocks.gguf"
+            truncate(file, blocks, cut)
+            with engine.hidden_server(cut, threads, len(sequences[0])) as server:
+                found = engine.hidden(server, sequences)
+            cut.unlink()
+        here = wanted[blocks - 1]
+        error = errors(np.stack(found), here)
+        noise = errors(rounded[blocks - 1], here)
+        without = float(np.median(errors(plain[blocks - 1], here)))
+        checks.append(_judge(blocks, error, noise, without))
+    return checks
+
+
+def _judge(blocks: int, error: Floats, noise: Floats, without: float) -> Check:
+    middle, most = float(np.median(error)), float(error.max())
+    bound = max(FLOOR, NOISE_FACTOR * float(np.quantile(noise, 0.75)))
+    return judged(
+        f"layer {blocks}",
+        middle <= bound,
+        f"relative error: median {middle:.1e}, largest {most:.1e} of {error.size} tokens; leaving out the rounding to "
+        f"int8 would be {without:.1e}",
+        f"median at most {bound:.1e}",
+        median=middle, largest=most, bound=bound, float32_median=float(np.median(noise)), without_rounding=without,
+    )  # fmt: skip

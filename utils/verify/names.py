@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Names of a checkpoint's tensors -> names in the file, by gguf-py's own table, and what changes on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gguf
+from torch import Tensor
+
+# Architectures that share their names with one that gguf-py knows.
+_KNOWN_AS = {"bitnet-b1.58": "bitnet", "bitnet-25": "bitnet"}
+# What gguf-py's table lacks: the names that transformers gives BitNet's two inner norms.
+_MORE = (
+    (re.compile(r"(?:model\.)?layers\.(\d+)\.self_attn\.attn_sub_norm"), "blk.{}.attn_sub_norm"),
+    (re.compile(r"(?:model\.)?layers\.(\d+)\.mlp\.ffn_sub_norm"), "blk.{}.ffn_sub_norm"),
+)
+# The norm in front of one linear layer, in embedding models.
+INPUT_NORM = "_proj.norm.weight"
+
+
+def file_name(architecture: str, blocks: int) -> Callable[[str], str | None]:
+    """A function from a checkpoint's name to the file's, None if there is none."""
+    known = _KNOWN_AS.get(architecture, architecture)
+    number = next((key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == known), None)
+    table = gguf.get_tensor_name_map(number, blocks) if number is not None else None
+
+    def translate(name: str) -> str | None:
+        stem = name.removesuffix(".weight").removesuffix(".bias")
+        suffix = name[len(stem) :]
+        if name.endswith(INPUT_NORM):
+            layer = translate(stem.removesuffix(".norm"))
+            return None if layer is None else f"{layer}_norm_in{suffix}"
+        for pattern, target in _MORE:
+            if match := pattern.fullmatch(stem):
+                return target.format(match[1]) + suffix
+        if table is None:
+            return None
+        # Bare encoders (AutoModel) save their tensors without the leading "model.".
+        for candidate in (stem, f"model.{stem}"):
+            if found := table.get_name(candidate):
+                return str(found) + suffix
+        return None
+
+    return translate
+
+
+def _interleave(rows: Tensor, heads: int) -> Tensor:
+    """Rows of a head from halves (transformers' rotary order) to pairs (llama.cpp's for the architecture llama)."""
+    size = rows.shape[0] // heads
+    return rows.reshape(heads, 2, size // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def as_in_file(name: str, values: Tensor, architecture: str, config: Mapping[str, Any]) -> Tensor:
+    """A checkpoint's values as the file of that architecture has them: q and k rows in pairs, or norms plus one."""
+    heads = config["num_attention_heads"]
+    if architecture == "llama" and name.endswith(("q_proj.weight", "q_proj.bias")):
+        return _interleave(values, heads)
+    if architecture == "llama" and name.endswith(("k_proj.weight", "k_proj.bias")):
+        return _interleave(values, config.get("num_key_value_heads") or heads)
+    if architecture == "gemma3" and name.endswith("norm.weight") and not name.endswith(INPUT_NORM):
+        return values + 1
+    return values

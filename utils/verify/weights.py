@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""Every tensor of a GGUF file, dequantised by readers that share nothing with the converter, against the checkpoint."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from utils.cli import UserError
+from utils.gguf_types import GGMLQuantizationType as Type
+from utils.gguf_types import GGUFReader, GGUFValueType
+from utils.verify.names import as_in_file, file_name
+from utils.verify.report import Check, judged
+from utils.verify.stored import TorchCheckpoint
+
+Floats = npt.NDArray[np.float64]
+
+I2_S, Q2_0 = Type(36), Type(42)
+TERNARY_TYPES = {I2_S, Q2_0, Type.TQ1_0, Type.TQ2_0}
+# Types that hold a float as it is, rounded once; the ternary types with a float16 scale per block round the scale.
+EXACT = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
+# Largest root mean square of the error, in parts of that of the values. A uniform quantiser of b bits over blocks whose
+# largest value is c times their root mean square loses c / (2^(b-1) sqrt(12)): with c = 3 (a normal distribution in
+# blocks of 32) 0.7 % for 8 bits, 2.7 % for 6, 5.4 % for 5, 11 % for 4.
+MOST_LOST = {Type.Q8_0: 0.01, Type.Q6_K: 0.03, Type.Q5_0: 0.06, Type.Q5_1: 0.06, Type.Q4_0: 0.12, Type.Q4_1: 0.12}
+MOST_LOST |= {Type.Q5_K: 0.06, Type.Q4_K: 0.12}
+
+
+@dataclass(frozen=True)
+class FileTensor:
+    """A tensor of a GGUF file: its type and float64 values."""
+
+    type: Type
+    values: Floats
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies: name, dimensions as in the file, type number, byte offset, bytes up to the next tensor."""
+
+    name: str
+    dimensions: tuple[int, ...]
+    type: int
+    offset: int
+    span: int
+
+
+class GgufFile:
+    """A GGUF file as gguf-py reads it."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header; raises UserError if it is no GGUF file."""
+        self.path = path
+        try:
+            reader = GGUFReader(path)
+        except (OSError, ValueError, IndexError) as error:
+            raise UserError(f"{path}: not a whole GGUF file ({error}); convert or download it again") from None
+        self._fields = reader.fields
+        self.alignment = int(reader.alignment)
+        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self.architecture = str(self.field("general.architecture"))
+        self.blocks = int(self.field(f"{self.architecture}.block_count"))
+
+    def field(self, key: str, default: Any = None) -> Any:
+        """A value of the metadata."""
+        found = self._fields.get(key)
+        return default if found is None else found.contents()
+
+    def adds_bos(self) -> bool:
+        """Whether tokenizing puts bos in front; SentencePiece vocabularies do so unless they say otherwise."""
+        return bool(self.field("tokenizer.ggml.add_bos_token", self.field("tokenizer.ggml.model") == "llama"))
+
+    def header_bytes(self, blocks: int) -> bytearray:
+        """The file up to its tensor table, for a model of only so many blocks."""
+        with self.path.open("rb") as file:
+            whole = file.read(min(int(tensor.field.offset) for tensor in self._tensors.values()))
+        made = bytearray(whole[:24])  # magic, version, two counts
+        fields = [field for key, field in self._fields.items() if not key.startswith("GGUF.")]
+        for field in sorted(fields, key=lambda field: int(field.offset)):
+            start = int(field.offset)
+            raw = whole[start : start + sum(int(part.nbytes) for part in field.parts)]
+            mine = field.name.startswith(f"{self.architecture}.")
+            if field.name == f"{self.architecture}.block_count":
+                raw = raw[:-4] + struct.pack("<I", blocks)
+            elif mine and field.types[0] == GGUFValueType.ARRAY and len(field.data) == self.blocks:
+                # One value for each block.
+                size = int(field.parts[-1].nbytes)
+                raw = raw[: len(raw) - size * (self.blocks - blocks)]
+                place = len(raw) - size * blocks - 8
+                raw = raw[:place] + struct.pack("<Q", blocks) + raw[place + 8 :]
+            made += raw
+        return made
+
+    def entries(self) -> list[Entry]:
+        """The tensor table, in the order of the file."""
+        tensors = sorted(self._tensors.values(), key=lambda tensor: int(tensor.data_offset))
+        ends = [int(tensor.data_offset) for tensor in tensors[1:]]
+        size = self.path.stat().st_size
+        ends.append(size + -size % self.alignment)
+        return [
+            Entry(
+                tensor.name,
+                tuple(int(size) for size in tensor.shape),
+                int(tensor.tensor_type),
+                int(tensor.data_offset),
+                end - int(tensor.data_offset),
+            )
+            for tensor, end in zip(tensors, ends, strict=True)
+        ]
+
+    def names(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self._tensors)
+
+    def type_of(self, name: str) -> Type:
+        """Type of a tensor."""
+        return Type(self._tensors[name].tensor_type)
+
+    def matrix_types(self) -> set[Type]:
+        """Types of the blocks' matrices."""
+        return {self.type_of(n) for n in self.names() if n.startswith("blk.") and len(self._tensors[n].shape) == 2}
+
+    def tensor(self, name: str) -> FileTensor:
+        """Dequantise one tensor; raises UserError if there is no reader for its type."""
+        entry = self._tensors[name]
+        kind, shape = self.type_of(name), tuple(int(size) for size in reversed(entry.shape))
+        if kind == I2_S:
+            return FileTensor(kind, _read_i2_s(self.path, int(entry.data_offset), shape))
+        raw = np.ascontiguousarray(entry.data)
+        if kind == Q2_0:
+            return FileTensor(kind, _read_q2_0(raw.reshape(-1).view(np.uint8), shape))
+        try:
+            values = gguf.quants.dequantize(raw, kind)
+        except NotImplementedError:
+            raise UserError(f"{name}: is of type {kind.name}, for which utils.verify has no reader") from None
+        return FileTensor(kind, values.reshape(shape).astype(np.float64))
+
+
+def _read_i2_s(path: Path, offset: int, shape: tuple[int, ...]) -> Floats:
+    """i2_s by its description (docs/encodings.md): four codes a byte, the first of weights 0 to 31 in bits 7:6."""
+    count = int(np.prod(shape))
+    data = np.fromfile(path, dtype=np.uint8, count=count // 4 + 4, offset=offset)
+    scale = float(data[count // 4 :].view("<f4")[0])
+    meaning = np.array([-1.0, 0.0, 1.0, np.nan]) * scale
+    codes = data[: count // 4].reshape(-1, 1, 32) >> np.array([6, 4, 2, 0], dtype=np.uint8).reshape(1, 4, 1) & 3
+    return np.asarray(meaning[codes]).reshape(shape)
+
+
+def _read_q2_0(data: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Floats:
+    """Q2_0 by its description: 18 bytes hold a float16 scale and 64 codes, four a byte from the low bits, minus one."""
+    blocks = data.reshape(-1, 18)
+    scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float64)
+    codes = blocks[:, 2:, None] >> np.array([0, 2, 4, 6], dtype=np.uint8) & 3
+    return np.asarray((codes.reshape(-1, 64).astype(np.float64) - 1) * scales).reshape(shape)
+
+
+@dataclass
+class _Findings:
+    """What comparing found so far."""
+
+    tensors: int = 0
+    weights: int = 0
+    ternary: int = 0
+    worst_lost: float = 0.0
+    wrong: str = ""
+
+    def note(self, sentence: str) -> None:
+        """Keep the first difference."""
+        self.wrong = self.wrong or sentence
+
+
+def _wanted(values: torch.Tensor, scale: float | None, kind: Type) -> Floats:
+    """What a file can hold of a checkpoint's values in an exact type or a ternary one."""
+    if kind in TERNARY_TYPES and scale is not None:
+        stored = torch.tensor(scale, dtype=torch.float32)
+        stored = stored if kind == I2_S else stored.half()
+        return np.asarray(values.double() * stored.double())
+    full = values.float() * (1.0 if scale is None else torch.tensor(scale, dtype=torch.float32))
+    # Scales of groups: a weight is one of them or 0, so rounding the weights rounds the scales.
+    held = torch.float16 if kind in TERNARY_TYPES - {I2_S} else EXACT.get(kind, torch.float32)
+    return np.asarray(full.to(held).double())
+
+
+def _rope_factors(config: Mapping[str, Any]) -> Floats:
+    """What divides each rotary frequency in LLaMA 3.1's scaling, by transformers' own function."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaled: Any = LlamaConfig(**{key: value for key, value in config.items() if key != "quantization_config"})
+    frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](scaled)
+    size = 2 * len(frequencies)
+    base = scaled.rope_parameters["rope_theta"]
+    plain = 1.0 / base ** (np.arange(0, size, 2, dtype=np.float64) / size)
+    return np.asarray(plain / frequencies.double().numpy())
+
+
+def _compare(found: FileTensor, wanted: Floats, name: str, findings: _Findings) -> None:
+    findings.tensors += 1
+    findings.weights += wanted.size
+    findings.ternary += found.type in TERNARY_TYPES
+    if found.values.shape != wanted.shape:
+        findings.note(f"{name} has shape {found.values.shape}, the checkpoint {wanted.shape}")
+    elif found.type in MOST_LOST:
+        lost = float(np.sqrt(np.mean((found.values - wanted) ** 2) / np.mean(wanted**2)))
+        findings.worst_lost = max(findings.worst_lost, lost)
+        if not lost <= MOST_LOST[found.type]:
+            findings.note(f"{name} ({found.type.name}) loses {lost:.2%}, at most {MOST_LOST[found.type]:.0%} is due")
+    elif not np.array_equal(found.values, wanted):
+        differ = ~(found.values == wanted)
+        place = tuple(int(i) for i in np.argwhere(differ)[0])
+        findings.note(
+            f"{name} differs in {int(differ.sum())} of {wanted.size} values, first at {list(place)}: "
+            f"{found.values[place]:g} instead of {wanted[place]:g}"
+        )
+
+
+def check_weights(checkpoint: TorchCheckpoint, file: GgufFile) -> Check:
+    """Every tensor of the file against the checkpoint's, by name; none may be missing on either side."""
+    translate = file_name(file.architecture, file.blocks)
+    findings = _Findings()
+    left = set(file.names())
+    for name in checkpoint.names():
+        target = translate(name)
+        if target is None:
+            findings.note(f"{name} has no known name in a {file.architecture} file")
+            continue
+        if target == "output.weight" and target not in left and checkpoint.config.get("tie_word_embeddings"):
+            continue
+        if target not in left:
+            findings.note(f"{name} should be {target} in the file, which is not there")
+            continue
+        left.remove(target)
+        found = file.tensor(target)
+        beside = f"{target.removesuffix('.weight')}.scale"
+        if beside in left:  # the matrix itself has scale 1
+            left.remove(beside)
+            scale = float(file.tensor(beside).values[0])
+            found = FileTensor(found.type, found.values * scale)
+        else:
+            scale = None
+        if target.startswith("blk.") and checkpoint.get(name).dim() == 2:
+            weight = checkpoint.linear(name)
+            matrix = as_in_file(name, weight.matrix, file.architecture, checkpoint.config)
+            wanted = _wanted(matrix, weight.scale, found.type if scale is None else Type.F32)
+        else:
+            values = as_in_file(name, checkpoint.get(name).float(), file.architecture, checkpoint.config)
+            wanted = _wanted(values, None, found.type)
+        _compare(found, wanted, target, findings)
+    if "rope_freqs.weight" in left:
+        left.remove("rope_freqs.weight")
+        factors = _rope_factors(checkpoint.config)
+        found = file.tensor("rope_freqs.weight")
+        if not np.allclose(found.values, factors, rtol=1e-5, atol=0):
+            findings.note(f"rope_freqs.weight holds {found.values[:4]}..., transformers' scaling {factors[:4]}...")
+    if left:
+        findings.note(f"{min(left)} is in the file, but not in the checkpoint")
+    lost = f", quantised embeddings lose {findings.worst_lost:.2%}" if findings.worst_lost else ""
+    measured = (
+        f"{findings.tensors} tensors, {findings.ternary} of them ternary, {findings.weights:,} weights: "
+        f"{findings.wrong or 'equal'}{lost}"
+    )
+    return judged("weights", not findings.wrong, measured, "equal", **vars(findings))
