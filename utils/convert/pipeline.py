@@ -84,7 +84,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
     try:
         family = find_family(checkpoint.config)
-        specs = _present(checkpoint, family.tensors(checkpoint.config))
+        specs = present(checkpoint, family.tensors(checkpoint.config))
         embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
         declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
@@ -144,7 +144,7 @@ def _vocab_size(specs: list[TensorSpec]) -> int:
     return next(spec.shape[0] for spec in specs if spec.kind is Kind.EMBEDDING)
 
 
-def _present(checkpoint: Checkpoint, specs: list[TensorSpec]) -> list[TensorSpec]:
+def present(checkpoint: Checkpoint, specs: list[TensorSpec]) -> list[TensorSpec]:
     """The specs without the norms of the projections' inputs, if the checkpoint has none of them."""
     norms = [spec for spec in specs if spec.kind is Kind.INPUT_NORM]
     if any(spec.source in checkpoint.tensors for spec in norms):

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf import GGML_QUANT_SIZES
 
 from utils.cli import UserError
 from utils.convert.checkpoint import Checkpoint
+from utils.convert.embedding import default_embedding_type
 from utils.convert.families import find_family
 from utils.convert.families.base import Family, Kind, TensorSpec
+from utils.convert.pipeline import present
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import load_tokenizer
+from utils.gguf_types import GGMLQuantizationType
 from utils.host import python_command
 from utils.inspect_model.description import Description, Shares, packed_bytes
 from utils.inspect_model.sample import counts
@@ -37,7 +41,7 @@ def describe(path: Path, context: int, exact: bool) -> Description:
     """Describe a checkpoint folder; what is wrong with it becomes its verdict."""
     found = Description(str(path), "checkpoint folder")
     try:
-        checkpoint = Checkpoint.open(path)
+        checkpoint = Checkpoint.open(path).with_prefix("model.")
     except UserError as error:
         found.verdict = f"refused: {error}"
         return found
@@ -49,7 +53,7 @@ def describe(path: Path, context: int, exact: bool) -> Description:
     found.memory["file"] = found.bytes
     try:
         family = find_family(checkpoint.config)
-        specs = family.tensors(checkpoint.config)
+        specs = present(checkpoint, family.tensors(checkpoint.config))
         found.architecture = f"{found.architecture}, {family.gguf_architecture(checkpoint.config)} in the engine"
         _look(found, checkpoint, specs, exact)
         _check(found, checkpoint, family, specs)
@@ -84,7 +88,7 @@ def _config(found: Description, config: dict[str, Any]) -> None:
 
 def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], exact: bool) -> None:
     """Shares of the ternary weights of some layers, and how they are stored; raises UserError if they are none."""
-    declared = Declared.from_config(checkpoint.config, False)
+    declared = Declared.from_config(checkpoint.config, any(spec.kind is Kind.INPUT_NORM for spec in specs))
     ternary = [spec for spec in specs if spec.kind is Kind.TERNARY]
     layers = list(dict.fromkeys(spec.target.split(".")[1] for spec in ternary))
     chosen = layers if exact else layers[:: max(1, len(layers) // LAYERS)][:LAYERS]
@@ -129,7 +133,7 @@ def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: li
 
 
 def _size(found: Description, specs: list[TensorSpec]) -> None:
-    """Memory once converted with float16 embeddings: ternary matrices packed, norms as float32."""
+    """Memory once converted by default: ternary matrices packed, embeddings in their default type, norms float32."""
     sizes = {spec.target: _converted_bytes(spec) for spec in specs}
     found.memory["packed"] = sum(sizes.values())
     own = any(spec.target == "output.weight" for spec in specs)
@@ -140,7 +144,9 @@ def _converted_bytes(spec: TensorSpec) -> int:
     rows, columns = int(np.prod(spec.shape[:-1])), spec.shape[-1]
     if spec.kind is Kind.TERNARY:
         return packed_bytes(rows, columns)
-    return rows * columns * (4 if spec.kind is Kind.NORM else 2)
+    kind = default_embedding_type("i2_s", columns) if spec.kind is Kind.EMBEDDING else "f32"
+    block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind.upper()]]
+    return int(rows * columns // block * block_bytes)
 
 
 def _judge(found: Description, specs: list[TensorSpec]) -> None:
@@ -149,8 +155,6 @@ def _judge(found: Description, specs: list[TensorSpec]) -> None:
     columns = {spec.shape[-1] for spec in specs if spec.kind is Kind.TERNARY}
     choices = ["q2_0", "f16"] if grouped else ["i2_s", "q2_0", "f16"]
     outtype = next(name for name in choices if all(k % ENCODINGS[name].block == 0 for k in columns))
-    embedding = next((spec.shape[-1] for spec in specs if spec.kind is Kind.EMBEDDING), 1)
-    kind = "q6_k" if embedding % 256 == 0 else "f16"
     command = python_command("-m utils.convert")
-    found.command = f"{command} {shlex.quote(found.path)} --outtype {outtype} --quant-embd {kind}"
+    found.command = f"{command} {shlex.quote(found.path)} --outtype {outtype}"
     found.verdict = f"is to be converted to {outtype}"
