@@ -169,7 +169,7 @@ def make_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> None:
         filled += size
         parts[-1].append(tensor)
     rng = np.random.default_rng(seed)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     total = sum(BYTES[dtype] * int(np.prod(size)) for _, dtype, size in tensors(shape))
     with tqdm(total=total, unit="B", unit_scale=True, desc="making the checkpoint", disable=None) as bar:
         for i, part in enumerate(parts):

@@ -15,15 +15,16 @@ from foreign_files import TILED, WRITERS, Key, codes, i2_s_flat, keys_of, rewrit
 
 from utils.cli import ROOT, TritError, UserError, run_main
 from utils.convert.__main__ import main
+from utils.convert.embedding import quantize_rows
 from utils.foreign.convert import Options, convert
 from utils.foreign.decode import decode
 from utils.foreign.identify import identify
 from utils.foreign.layouts import LAYOUTS
-from utils.foreign.order import measure_order
+from utils.foreign.order import Order, measure_order
 from utils.foreign.source import Source
 from utils.foreign.tiles import Tiles, decode_tiled, read_kernel_config
 from utils.gguf_header import read_raw_header
-from utils.gguf_types import read_header
+from utils.gguf_types import GGMLQuantizationType, read_header
 from utils.host import DEMO_PROMPT, engine_program
 from utils.weight_encodings import ENCODINGS
 
@@ -267,6 +268,14 @@ def test_order_of_columns_is_told_from_the_norms(reference: Path, tmp_path: Path
         assert max(score for name, score in order.scores.items() if name != key) < 30
 
 
+def test_few_matrices_suggest_nothing_by_chance() -> None:
+    """One comparison of random weights exceeds 5 in 2.5 % of cases; that is not enough to say anything."""
+    assert Order({"published": 1.0, "arm": 12.0, "rows4": 0.5}, 1).suggestion is None
+    assert Order({"published": 1.0, "arm": 12.0, "rows4": 0.5}, 32).suggestion == "arm"
+    assert Order({"published": 7.0, "arm": 12.0}, 32).suggestion is None
+    assert Order({"arm": 100.0}, 32).suggestion is None
+
+
 def test_random_weights_say_nothing_about_their_order(reference: Path, tmp_path: Path) -> None:
     raw, source = bytearray(reference.read_bytes()), Source.open(reference)
     for item in source.found.values():
@@ -421,12 +430,20 @@ def test_tiles_have_to_be_given_and_to_fit(reference: Path, tmp_path: Path) -> N
     assert not (tmp_path / "x.gguf").exists()
 
 
-def test_float_files_of_ternary_models_and_their_embedding(reference: Path, tmp_path: Path) -> None:
-    f32, back = tmp_path / "f32.gguf", tmp_path / "back.gguf"
-    convert(reference, f32, Options(ENCODINGS["f32"]), progress=False)
-    report = convert(f32, back, Options(ENCODINGS["q2_0"], "q6_k"), progress=False)
-    assert report.layouts == {"f32": 28}
-    assert read_header(back).tensors["token_embd.weight"].ggml_type == 14
+def test_float_embeddings_can_be_quantised_and_others_not(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((300, 256)).astype("<f2")
+    ternary = ((np.array(random_rows(8, 256)) - 1) * 0.5).astype("<f4")
+    tensors = [
+        ("token_embd.weight", (300, 256), 1, values.tobytes()),
+        ("blk.0.ffn_up.weight", (8, 256), 0, ternary.tobytes()),
+    ]
+    path, back = write_gguf(tmp_path / "m.gguf", KEYS, tensors), tmp_path / "back.gguf"
+    report = convert(path, back, Options(ENCODINGS["q2_0"], "q6_k"), progress=False)
+    assert report.layouts == {"f32": 1}
+    entry = read_header(back).tensors["token_embd.weight"]
+    assert entry.ggml_type == 14
+    q6_k = quantize_rows(values.astype(np.float32), GGMLQuantizationType.Q6_K)
+    assert entry.read(back).tobytes() == q6_k.tobytes()
     with pytest.raises(UserError, match=r"token_embd\.weight: is q6_k already"):
         convert(back, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
 

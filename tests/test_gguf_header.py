@@ -57,6 +57,7 @@ LIES = {
     "strings of nothing": (head(0, 1, array(8, 1 << 61) + bytes(1000)), "array elements"),
     "nested array": (head(0, 1, array(9, 1) + bytes(1000)), "value type 9"),
     "value type": (head(0, 1, text("k") + struct.pack("<I", 77) + bytes(99)), "value type 77"),
+    "key that is no text": (head(0, 1, text(b"\xff\xfe") + struct.pack("<IB", 0, 1) + bytes(99)), "not UTF-8"),
     "key twice": (head(0, 2, 2 * (text("k") + struct.pack("<IB", 0, 1)) + bytes(99)), "twice"),
 }
 

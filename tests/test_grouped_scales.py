@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from checkpoints import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -181,3 +182,18 @@ def test_a_wrong_scale_in_the_file_is_noticed(bonsai: Path, tmp_path: Path, monk
     with pytest.raises(TritError, match=r"^blk\.0\.attn_q\.weight: reads back with other values"):
         convert(bonsai, tmp_path / "m.gguf", Options(ENCODINGS["q2_0"], "f16"), progress=False)
     assert not (tmp_path / "m.gguf").exists()
+
+
+def test_a_ternary_embedding_stays_exact_in_q2_0(bonsai: Path, tmp_path: Path) -> None:
+    outfile = tmp_path / "m.gguf"
+    convert(bonsai, outfile, Options(ENCODINGS["q2_0"], "q2_0"), progress=False)
+    entry = read_header(outfile).tensors["token_embd.weight"]
+    ternary, scale = ENCODINGS["q2_0"].unpack(entry.read(outfile), *entry.shape, "token_embd")
+    wanted = qwen3.build("Ternary-Bonsai-1.7B", GROUPED).stored.tensors["model.embed_tokens.weight"].float().numpy()
+    np.testing.assert_array_equal(ternary * spread_scale(scale, *entry.shape, 64).repeat(64, axis=1), wanted)
+
+
+def test_an_embedding_that_is_not_ternary_is_not_made_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    qwen3.build("Ternary-Bonsai-1.7B", "fake-bf16", layers=1).write(tmp_path / "checkpoint")
+    line = refusal(capsys, tmp_path / "checkpoint", "--quant-embd", "q2_0")
+    assert "model.embed_tokens.weight: is not ternary, and q2_0 would make it so; use --quant-embd q6_k" in line

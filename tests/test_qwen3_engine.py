@@ -30,6 +30,7 @@ from torch import nn
 from utils.convert.pipeline import Options, convert
 from utils.tiny_checkpoints.built import Built
 from utils.tiny_checkpoints.linear_layers import GROUPED, NormedLinear
+from utils.verify.reference import round_to_int8
 from utils.weight_encodings import ENCODINGS
 
 # Longer than the window of 32 tokens, and shorter.
@@ -45,12 +46,12 @@ TEXTS = (
 )
 
 
-def gguf_of(built: Built, directory: Path, outtype: str) -> Path:
+def gguf_of(built: Built, directory: Path, outtype: str, head: str = "f32") -> Path:
     """The model written and converted; embeddings and head as float32, so that nothing else is rounded."""
-    outfile = directory / f"{outtype}.gguf"
+    outfile = directory / f"{outtype}-{head}.gguf"
     if not (directory / "checkpoint").exists():
         built.write(directory / "checkpoint")
-    convert(directory / "checkpoint", outfile, Options(ENCODINGS[outtype], "f32"), progress=False)
+    convert(directory / "checkpoint", outfile, Options(ENCODINGS[outtype], head), progress=False)
     return outfile
 
 
@@ -75,6 +76,26 @@ def test_next_tokens_agree(
     line = f"{variant}: KL of f32 {float_kl:.1e}; median KL of {outtype} {ours:.1e}, of no rounding {rounding:.1e}"
     print(line)
     assert float_kl < 1e-6 and abs(ours) < 0.2 * rounding, line
+
+
+def test_head_and_embedding_in_q2_0(engine_bin: Path, tmp_path: Path) -> None:
+    """Ternary-Bonsai's are ternary too: they lose nothing in q2_0 but the rounding of the head's input."""
+    built = make("Ternary-Bonsai-1.7B", GROUPED, tmp_path / "checkpoint", layers=1)
+    exact = run_engine(engine_bin, gguf_of(built, tmp_path, "f32"))
+    packed = run_engine(engine_bin, gguf_of(built, tmp_path, "f32", head="q2_0"))
+    head = built.model.lm_head
+    inputs: list[torch.Tensor] = []
+    head.register_forward_hook(lambda module, args, output: inputs.append(args[0]))
+    log_probabilities(built.model, exact.tokens)
+    logits = nn.functional.linear(round_to_int8(inputs[0], 64), head.weight)
+    wanted = torch.log_softmax(logits, dim=-1).detach().numpy()[:, CONTEXT // 2 : -1]
+    ours, rounding = (
+        np.median(divergence(wanted, packed.logprobs)),
+        np.median(divergence(exact.logprobs, packed.logprobs)),
+    )
+    line = f"head in q2_0: median KL {ours:.1e}; to a head of floats {rounding:.1e}"
+    print(line)
+    assert abs(ours) < 0.2 * rounding, line
 
 
 @contextmanager

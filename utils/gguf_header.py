@@ -124,18 +124,25 @@ class _Cursor:
             raise ValueError(f"says that it has {value} {what}, which its size cannot hold")
         return value
 
-    def string(self, most: int = MAX_STRING_BYTES) -> str:
+    def string(self, most: int = MAX_STRING_BYTES) -> bytes:
         length = self.scalar("Q")
         if length > min(most, len(self.buffer) - self.position, self.strings_left):
             raise ValueError(f"a string of {length} bytes at offset {self.position} runs too far")
         self.strings_left -= length
         self.position += length
-        # Tokens are bytes to the engine and need not be valid UTF-8.
-        return self.buffer[self.position - length : self.position].decode("utf-8", errors="surrogateescape")
+        return self.buffer[self.position - length : self.position]
+
+    def name(self) -> str:
+        """A key or the name of a tensor, which have to be UTF-8."""
+        try:
+            return self.string(MAX_NAME_BYTES).decode("utf-8")
+        except UnicodeDecodeError:
+            raise ValueError("a key or name is not UTF-8") from None
 
     def value(self, kind: int) -> Any:
         if kind == STRING:
-            return self.string()
+            # Tokens are bytes to the engine and need not be valid UTF-8.
+            return self.string().decode("utf-8", errors="surrogateescape")
         if kind not in SCALARS:
             raise ValueError(f"value type {kind} is unknown")
         return self.scalar(SCALARS[kind])
@@ -193,7 +200,7 @@ def _parse(cursor: _Cursor) -> RawHeader:
     metadata: dict[str, Any] = {}
     types: dict[str, tuple[int, int | None]] = {}
     for _ in range(key_count):
-        key, kind, element = cursor.string(MAX_NAME_BYTES), cursor.scalar("I"), None
+        key, kind, element = cursor.name(), cursor.scalar("I"), None
         if key in metadata:
             raise ValueError(f"the key {key} is there twice")
         if kind == ARRAY:
@@ -213,7 +220,7 @@ def _parse(cursor: _Cursor) -> RawHeader:
 
 def _tensor_row(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
     """Name, shape (numpy order), type number and relative offset of the next tensor."""
-    name, count = cursor.string(MAX_NAME_BYTES), cursor.scalar("I")
+    name, count = cursor.name(), cursor.scalar("I")
     if not 1 <= count <= MAX_DIMENSIONS:
         raise ValueError(f"{name}: has {count} dimensions, expected 1 to {MAX_DIMENSIONS}")
     shape = tuple(cursor.scalar("Q") for _ in range(count))[::-1]

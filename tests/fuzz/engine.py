@@ -115,8 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ends[how] += 1
         if how == ABORT:
             aborts[place(why)] += 1
+            print(f"{number}: abort: {why[:300]}", flush=True)
         elif how not in {"loaded", "refused", "exit 1"}:
             failures.setdefault(f"{how}: {place(why) if how != MEMORY_ERROR else why[:600]}", []).append(number)
+            print(f"{number}: FAILURE: {how}: {why}", flush=True)
             if args.keep:
                 args.keep.mkdir(parents=True, exist_ok=True)
                 (args.keep / f"{args.seed}-{number}.gguf").write_bytes(damaged(files, args.seed, number))

@@ -28,6 +28,8 @@ from pathlib import Path
 from random import Random
 from types import FrameType
 
+from tqdm import tqdm
+
 from tests.fuzz.mutate import damage, mutate_gguf, mutate_json, mutate_safetensors
 from utils.cli import EXIT_FAILED, EXIT_OK, TritError, run_main
 from utils.convert.checkpoint import Checkpoint
@@ -172,7 +174,10 @@ def fuzz(name: str, seed: int, start: int, stop: int, jobs: int) -> list[tuple[i
         for i, (begin, end) in enumerate(slices):
             running[i] = context.Process(target=work, args=(name, seed, begin, end, places[i], found))
             running[i].start()
+        bar = tqdm(total=stop - start, desc=name, disable=None)
         while running:
+            bar.n = sum(place.value - begin for place, (begin, _) in zip(places, slices, strict=True))
+            bar.refresh()
             for i, process in list(running.items()):
                 process.join(0.1)
                 if process.exitcode is None:
@@ -185,6 +190,7 @@ def fuzz(name: str, seed: int, start: int, stop: int, jobs: int) -> list[tuple[i
                         arguments = (name, seed, number + 1, slices[i][1], places[i], found)
                         running[i] = context.Process(target=work, args=arguments)
                         running[i].start()
+        bar.close()
         return sorted(found)
 
 
@@ -204,6 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.readers", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--reader", choices=[*READERS, "all"], default="all")
     parser.add_argument("--count", type=int, default=100_000, help="inputs for each reader (default: %(default)s)")
+    parser.add_argument("--start", type=int, default=0, help="first input, to run slices beside each other")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=usable_cpus())
     parser.add_argument("--only", type=int, metavar="I", help="this input only, with its traceback")
@@ -222,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed |= fault is not None
             continue
         begun = time.monotonic()
-        found = fuzz(name, args.seed, 0, args.count, args.jobs)
+        found = fuzz(name, args.seed, args.start, args.start + args.count, args.jobs)
         taken = time.monotonic() - begun
         print(f"{name}: {args.count} inputs of seed {args.seed} in {taken:.0f} s, {len(found)} failures")
         _show(found)

@@ -12,13 +12,18 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
+from utils.cli import UserError
 from utils.convert.k_quants import quantize_k
 from utils.gguf_types import GGMLQuantizationType
 from utils.host import usable_cpus
+from utils.weight_encodings import ENCODINGS, check_scale, split_groups
 
 Floats = npt.NDArray[np.float32]
 
-EMBEDDING_TYPES = ("f16", "f32", "bf16", "q8_0", "q6_k", "q5_k", "q4_k", "q5_1", "q5_0", "q4_1", "q4_0")
+# Also the type of the scales in every block.
+F16_MAX = 65504.0
+# q2_0: for models whose embedding and head are ternary in groups, as Ternary-Bonsai's are.
+EMBEDDING_TYPES = ("f16", "f32", "bf16", "q8_0", "q6_k", "q5_k", "q4_k", "q5_1", "q5_0", "q4_1", "q4_0", "q2_0")
 K_BITS = {GGMLQuantizationType.Q4_K: 4, GGMLQuantizationType.Q5_K: 5, GGMLQuantizationType.Q6_K: 6}
 # More would only wait for the one thread that writes.
 MAX_WORKERS = 8
@@ -39,7 +44,24 @@ def quantize_rows(values: Floats, kind: GGMLQuantizationType) -> npt.NDArray[Any
     """Float32 [rows, k] -> the rows in a type of the file; k is a multiple of the type's block."""
     if kind in K_BITS:
         return quantize_k(values, K_BITS[kind])
+    if kind.name == "Q2_0":
+        grouped = split_groups(values, ENCODINGS["q2_0"].block)
+        assert grouped is not None  # check_values has refused it
+        return ENCODINGS["q2_0"].pack(*grouped).reshape(len(values), -1)
     return np.asarray(gguf.quants.quantize(values, kind))
+
+
+def check_values(values: Floats, kind: GGMLQuantizationType, name: str) -> None:
+    """Raise UserError, naming the tensor, if float32 [rows, k] cannot be in a type of the file without harm."""
+    peak, type_name = np.abs(values).max(), kind.name.lower()
+    if kind not in {GGMLQuantizationType.F32, GGMLQuantizationType.BF16} and peak > F16_MAX:
+        raise UserError(f"{name}: holds {peak:g}, too large for {type_name}; use --quant-embd f32")
+    if type_name != "q2_0":
+        return
+    grouped = split_groups(values, ENCODINGS["q2_0"].block)
+    if grouped is None:
+        raise UserError(f"{name}: is not ternary, and q2_0 would make it so; use --quant-embd q6_k")
+    check_scale(ENCODINGS["q2_0"], name, grouped[1], values.shape[1])
 
 
 def quantize_pieces(pieces: Iterable[Floats], kind: GGMLQuantizationType) -> Iterator[npt.NDArray[Any]]:

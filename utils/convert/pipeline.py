@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from utils.cli import UserError, atomic_outputs
 from utils.convert.checkpoint import Checkpoint, StoredTensor
-from utils.convert.embedding import default_embedding_type, quantize_pieces
+from utils.convert.embedding import check_values, default_embedding_type, quantize_pieces
 from utils.convert.families import find_family
 from utils.convert.families.base import Family, Kind, TensorSpec
 from utils.convert.families.rope import pair_rows
@@ -29,7 +29,6 @@ from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, part
 from utils.gguf_types import GGMLQuantizationType, GGUFWriter
 from utils.weight_encodings import Encoding, check_fits, check_scale, fallback
 
-F16_MAX = 65504.0
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2
 # Stored by older savers, though they follow from the configuration.
@@ -308,11 +307,10 @@ def _float_pieces(
     """The values of a float tensor, a few rows at a time.
 
     Raises:
-        UserError: a value is too large for f16, which is also the type of the scales of every block; names the tensor.
+        UserError: the type cannot hold a value; names the tensor.
     """
-    columns, wide = spec.shape[-1], {GGMLQuantizationType.F32, GGMLQuantizationType.BF16}
+    columns = spec.shape[-1]
     for values in stored.floats(columns):
-        if kind not in wide and np.abs(values).max() > F16_MAX:
-            largest = f"holds {np.abs(values).max():g}, too large for {kind.name.lower()}"
-            raise UserError(f"{stored.name}: {largest}; use --quant-embd f32")
-        yield pair_rows(values + np.float32(spec.offset), spec.rope_heads).reshape(-1, columns)
+        rows = pair_rows(values + np.float32(spec.offset), spec.rope_heads).reshape(-1, columns)
+        check_values(rows, kind, stored.name)
+        yield rows

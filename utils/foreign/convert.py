@@ -171,7 +171,7 @@ def _write(writer: StreamWriter, source: Source, plan: _Plan) -> float:
         raise TritError(f"{plan.tensor.name}: is not ternary any more; does something write to {source.path}?")
     encoded = encode(decoded, plan.encoding, plan.tensor.name)
     writer.write([encoded.data])
-    plan.digest = _digest(encoded.expected)
+    plan.digest = _digest(encoded.expected, plan.encoding)
     return encoded.deviation
 
 
@@ -188,9 +188,13 @@ def _copied(source: Source, plan: _Plan) -> Iterator[npt.NDArray[Any]]:
         yield quantize_rows(source.float_rows(item, start, start + rows), kind)
 
 
-def _digest(decoded: Decoded) -> bytes:
-    """Of the weights as float32, which is all that an encoding has to keep; rows at a time."""
+def _digest(decoded: Decoded, encoding: Encoding) -> bytes:
+    """Of what the encoding holds: values and scales, or, of plain floats, which have no groups, the weights."""
     digest = hashlib.blake2b()
+    if encoding.name not in FLOATS:
+        digest.update(np.ascontiguousarray(decoded.values).data)
+        digest.update(np.ascontiguousarray(decoded.scales).data)
+        return digest.digest()
     n, k = decoded.shape
     groups = decoded.scales.shape[1]
     scales = np.broadcast_to(decoded.scales, (n, groups))
@@ -205,7 +209,7 @@ def _digest(decoded: Decoded) -> bytes:
 
 def _verify(path: Path, plans: list[_Plan]) -> str:
     """Read the new file with the decoders of foreign files and compare all tensors; raises TritError if one differs."""
-    written = Source.open(path)
+    written = Source.open(path, arrays=False)
     if list(written.found) != [plan.tensor.name for plan in plans]:
         raise TritError(f"{path}: the tensor table read back is not the one that was written")
     weights = count = 0
@@ -218,7 +222,7 @@ def _verify(path: Path, plans: list[_Plan]) -> str:
             same = digest.digest() == plan.digest
         else:
             decoded = written.matrix(item) if item.layout else written.exact_ternary(item) or _floats(written, item)
-            same = _digest(decoded) == plan.digest
+            same = _digest(decoded, plan.encoding) == plan.digest
             count, weights = count + 1, weights + item.tensor.rows * item.tensor.columns
         if not same:
             raise TritError(f"{plan.tensor.name}: reads back with other values than were written; check the disk")

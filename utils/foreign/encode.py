@@ -12,7 +12,7 @@ import numpy as np
 
 from utils.cli import UserError
 from utils.foreign.decode import Bytes, Decoded
-from utils.weight_encodings import Encoding, check_fits, check_scale
+from utils.weight_encodings import Encoding, check_fits
 
 # Where the float16 scale of a block is, in the encodings that have one per block.
 SCALE_AT = {"tq2_0": 64, "tq1_0": 52, "q2_0": 0}
@@ -52,11 +52,10 @@ def encode(decoded: Decoded, encoding: Encoding, name: str) -> Encoded:
         return _encode_blocks(decoded, encoding, name)
     if encoding.name in FLOATS:
         return _encode_floats(decoded, encoding, name)
+    # i2_s: its scale is a float32, as all are here.
     scale = _one_scale(decoded, encoding, name)
-    check_scale(encoding, name, scale)
-    stored = np.full((1, 1), encoding.stored_scale(scale), dtype=np.float32)
-    data = encoding.pack(decoded.values, scale)
-    return Encoded(data, Decoded(decoded.values, stored), abs(float(stored[0, 0]) - scale) / scale)
+    stored = np.full((1, 1), scale, dtype=np.float32)
+    return Encoded(encoding.pack(decoded.values, scale), Decoded(decoded.values, stored), 0.0)
 
 
 def _one_scale(decoded: Decoded, encoding: Encoding, name: str) -> float:

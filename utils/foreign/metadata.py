@@ -34,8 +34,9 @@ def check_convertible(header: RawHeader) -> None:
         )
     if reason := rotation(header):
         raise UserError(reason)
-    if not isinstance(metadata.get("general.architecture"), str):
-        raise UserError("it has no general.architecture, so no engine can run it")
+    name = metadata.get("general.architecture")
+    if not isinstance(name, str) or not name.isascii():
+        raise UserError(f"its general.architecture is {name!a}, so no engine can run it")
 
 
 def architecture(header: RawHeader) -> str:

@@ -16,6 +16,7 @@ gains says nothing, and then nothing is claimed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +40,9 @@ PARTNERS = {
     "ffn_down": "ffn_sub_norm",
 }
 LAYERS = 4
-# Another layout is suggested if its Q is larger than this many times that of the one assumed, and than LEAST by itself.
-RATIO, LEAST = 2.0, 5.0
+# A layout is suggested if its Q is this many times that of every other, above LEAST, and this many standard deviations
+# (each term's is sqrt(2)) above chance.
+RATIO, LEAST, DEVIATIONS = 2.0, 5.0, 10.0
 LARGEST_R = 0.999
 
 
@@ -57,7 +59,8 @@ class Order:
         if len(self.scores) < 2:
             return None
         best, second = sorted(self.scores, key=lambda name: -self.scores[name])[:2]
-        if self.scores[best] < LEAST or self.scores[best] < RATIO * self.scores[second]:
+        least = max(LEAST, 1 + DEVIATIONS * math.sqrt(2 / self.matrices), RATIO * self.scores[second])
+        if self.scores[best] < least:
             return None
         return best
 

@@ -41,9 +41,11 @@ class Source:
     tiles: dict[tuple[int, int], Tiles] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path, i2_s_layout: str = "published", kernel_config: Path | None = None) -> Source:
+    def open(
+        cls, path: Path, i2_s_layout: str = "published", kernel_config: Path | None = None, arrays: bool = True
+    ) -> Source:
         """Read the header and find out what the tensors are; raises UserError if the file is no whole GGUF."""
-        header = read_raw_header(path)
+        header = read_raw_header(path, arrays)
         found = {item.tensor.name: item for item in identify(header, i2_s_layout)}
         return cls(path, header, found, read_kernel_config(kernel_config) if kernel_config else {})
 

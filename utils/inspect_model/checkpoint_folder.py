@@ -149,6 +149,8 @@ def _judge(found: Description, specs: list[TensorSpec]) -> None:
     columns = {spec.shape[-1] for spec in specs if spec.kind is Kind.TERNARY}
     choices = ["q2_0", "f16"] if grouped else ["i2_s", "q2_0", "f16"]
     outtype = next(name for name in choices if all(k % ENCODINGS[name].block == 0 for k in columns))
+    embedding = next((spec.shape[-1] for spec in specs if spec.kind is Kind.EMBEDDING), 1)
+    kind = "q6_k" if embedding % 256 == 0 else "f16"
     command = python_command("-m utils.convert")
-    found.command = f"{command} {shlex.quote(found.path)} --outtype {outtype} --quant-embd q6_k"
+    found.command = f"{command} {shlex.quote(found.path)} --outtype {outtype} --quant-embd {kind}"
     found.verdict = f"is to be converted to {outtype}"

@@ -61,7 +61,7 @@ def describe(path: Path, context: int, exact: bool) -> Description:
 
 def bytes_per_token(path: Path) -> int:
     """Bytes of weights that are read for every token: all but an embedding that only gives one row."""
-    source = Source.open(path)
+    source = Source.open(path, arrays=False)
     tied = "output.weight" not in source.found
     items = [item for name, item in source.found.items() if name != "token_embd.weight" or tied]
     return sum(map(_loaded_bytes, items))

@@ -87,6 +87,6 @@ def _speed(found: Description) -> str:
     known = found.speed
     if "bound_tokens_per_s" not in known:
         return str(known.get("reason", ""))
-    kept = ", measured earlier" if known["kept"] else ""
+    kept = " (measured earlier; --measure: again)" if known["kept"] else ""
     rate = f"{known['gbs']:.1f} GB/s on {known['threads']} threads{kept}"
     return f"bound {known['bound_tokens_per_s']:.1f} tokens/s: {_megabytes(known['bytes_per_token'])} a token at {rate}"
