@@ -104,6 +104,17 @@ def test_more_layers_than_tensors(tmp_path: Path) -> None:
         Checkpoint.open(folder)
 
 
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """Found by fuzzing: a line break in a tensor's name broke the one-line message."""
+    path = tmp_path / "m.gguf"
+    data = PLAIN.read_bytes()
+    place = data.index(b"norm.weight")
+    path.write_bytes(data[:place] + b"norm\n\x1b[2Jht" + b"\xff" * 4 + data[place + 15 :])
+    with pytest.raises(UserError, match=r"norm\?\?\[2Jht: has 4294967295 dimensions") as caught:
+        read_header(path)
+    assert str(caught.value).isprintable()
+
+
 def test_count_of_billions(tmp_path: Path) -> None:
     """A count or length that the file cannot hold is refused at once."""
     path = tmp_path / "m.gguf"

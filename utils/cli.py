@@ -30,6 +30,10 @@ class TritError(Exception):
 
     exit_code = EXIT_FAILED
 
+    def __str__(self) -> str:
+        """The sentence on one line: names that come out of broken files may hold line breaks and terminal codes."""
+        return "".join(letter if letter.isprintable() else "?" for letter in super().__str__())
+
 
 class UserError(TritError):
     """A mistake in what the user gave: a file, a flag, a checkpoint (exit code 2)."""

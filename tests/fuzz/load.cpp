@@ -58,7 +58,7 @@ std::string telling(const std::string& log) {
     std::ifstream file(log);
     std::string line, found, frames;
     while (std::getline(file, line)) {
-        for (const char* word : {"rror", "GGML_ASSERT", "terminate", "what()", "GGML_ABORT", "SUMMARY"}) {
+        for (const char* word : {"rror", "GGML_ASSERT", "terminate", "what()", ".cpp:", ".c:", "SUMMARY"}) {
             if (line.find(word) != std::string::npos) {
                 found = line;
             }
