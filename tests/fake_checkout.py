@@ -227,8 +227,10 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
         part.mkdir(parents=True)
     for name in ("setup_env.py", "run_inference.py"):
         shutil.copy(ROOT / name, root)
-    shutil.copytree(ROOT / "utils" / "setup", root / "utils" / "setup", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__", "cli", "host", "inference"):
+    for package in ("setup", "foreign"):
+        source = ROOT / "utils" / package
+        shutil.copytree(source, root / "utils" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("__init__", "cli", "host", "inference", "gguf_header"):
         shutil.copy(ROOT / "utils" / f"{name}.py", root / "utils")
     (root / "utils" / "convert").mkdir()
     (root / "utils" / "convert" / "__init__.py").touch()

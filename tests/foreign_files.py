@@ -19,6 +19,11 @@ from utils.gguf_header import RawHeader, read_raw_header
 Rows = Sequence[Sequence[int]]
 
 
+def random_rows(n: int, k: int, seed: int = 0) -> list[list[int]]:
+    rows: list[list[int]] = np.random.default_rng(seed).integers(0, 3, (n, k)).tolist()
+    return rows
+
+
 def f16(value: float) -> bytes:
     return struct.pack("<e", value)
 

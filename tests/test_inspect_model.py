@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import edit_json, make_checkpoint
-from foreign_files import TILED, WRITERS, Key, keys_of, rewrite, write_gguf
-from test_foreign import random_rows
+from foreign_files import TILED, WRITERS, Key, keys_of, random_rows, rewrite, write_gguf
 
 from utils.cli import run_main
 from utils.foreign.layouts import LAYOUTS

@@ -10,8 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from foreign_files import TILED, WRITERS, Key, keys_of, write_gguf
-from test_foreign import random_rows
+from foreign_files import TILED, WRITERS, Key, keys_of, random_rows, write_gguf
 
 import run_inference
 import run_inference_server
