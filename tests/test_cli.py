@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,3 +253,23 @@ def test_progress_elsewhere_is_sparse(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert len(lines) == 2
     assert lines[0].startswith("[1/2] build      ...") and lines[0].endswith("compiling 2/9")
     assert lines[1].endswith("failed")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+@pytest.mark.parametrize("module", ["utils.convert", "utils.inspect_model", "benchmarks.kernels"])
+def test_a_python_without_packages_hands_over_or_says_what_to_do(module: str, tmp_path: Path, plain_venv: Path) -> None:
+    # Copies: through a link they would find the checkout's .venv.
+    for package in ("utils", "benchmarks"):
+        shutil.copytree(cli.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    bare = plain_venv / "bin" / "python"
+    command = [bare, "-m", module, "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    alone = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert alone.returncode == 2 and alone.stdout == ""
+    assert alone.stderr.count("\n") == 1 and alone.stderr.startswith("error: this Python has no package ")
+    assert "python3 setup_env.py" in alone.stderr
+
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    handed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (handed.returncode, handed.stderr) == (0, "") and handed.stdout.startswith("usage: ")
