@@ -103,4 +103,4 @@ def test_needs_no_packages_and_little_time(story_gguf: Path, tmp_path: Path) -> 
             check_loadable(path)
         times.append(time.process_time() - started)
     print(f"{1000 * min(times):.0f} ms for {path.stat().st_size / 1e6:.1f} MB")
-    assert min(times) < 0.3
+    assert min(times) < 2  # 0.1 s on a current CPU, 0.3 s on a Zen 1

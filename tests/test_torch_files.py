@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from utils.cli import ROOT
 from utils.convert.pipeline import Options, convert
+from utils.gguf_types import read_header
 from utils.weight_encodings import ENCODINGS
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
@@ -47,9 +48,10 @@ def state_of(directory: Path) -> dict[str, torch.Tensor]:
     return dict(torch.load(directory / "pytorch_model.bin", weights_only=True))
 
 
-def converted(directory: Path, outfile: Path) -> bytes:
+def converted(directory: Path, outfile: Path) -> dict[str, bytes]:
+    """The tensors; the metadata name the files that they come from."""
     convert(directory, outfile, Options(ENCODINGS["i2_s"], "f16"), progress=False)
-    return outfile.read_bytes()
+    return {name: entry.read(outfile).tobytes() for name, entry in read_header(outfile).tensors.items()}
 
 
 @pytest.mark.parametrize("shards", [1, 2])

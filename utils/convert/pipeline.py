@@ -311,6 +311,8 @@ def _float_pieces(
     """
     columns = spec.shape[-1]
     for values in stored.floats(columns):
-        rows = pair_rows(values + np.float32(spec.offset), spec.rope_heads).reshape(-1, columns)
+        if spec.offset:
+            values = values + np.float32(spec.offset)
+        rows = pair_rows(values, spec.rope_heads).reshape(-1, columns)
         check_values(rows, kind, stored.name)
         yield rows
