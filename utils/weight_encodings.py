@@ -24,7 +24,7 @@ Bytes = npt.NDArray[np.uint8]
 Scale = float | npt.NDArray[np.float32]
 
 # Rows that are packed at once. It bounds the temporary arrays to a few times this many weights.
-CHUNK_WEIGHTS = 1 << 22
+CHUNK_WEIGHTS = 1 << 20
 # What rounding may change a scale by, relative to it: twice what it is for the normal numbers of float16.
 MAX_SCALE_DEVIATION = 1e-3
 # Group sizes that are looked for in floats, after one group a row: those of llama.cpp's blocks and of Ternary-Bonsai.
