@@ -138,6 +138,36 @@ typedef void (*trit_q6_k_fn)(int64_t k, const uint8_t* w, size_t w_row_bytes, in
 typedef int64_t (*trit_mac_loop_fn)(int64_t rounds);
 typedef uint64_t (*trit_read_loop_fn)(const uint8_t* data, size_t bytes, size_t ahead);
 
+/// Products of several panels of 2 bits and some tokens, by tables of the tokens' partial sums ("look-up"):
+/// c[j * c_stride + r] = sum over l of (u[r][l] - 1) * q[j][l].
+///
+/// Exact like trit_panel_fn.
+///
+/// @param k            inputs, a multiple of 32, at most TRIT_PANEL_MAX_K
+/// @param panels       panels of TRIT_PACKING_2_BITS with codes 0..2, aligned to TRIT_PANEL_ALIGN
+/// @param panel_bytes  distance of two panels
+/// @param count        panels, 1 to the kernel's `panels`
+/// @param q            int8 [m, k], q_row_bytes apart
+/// @param m            tokens, 1 to the kernel's `tokens`
+/// @param work         the kernel's `work_bytes` bytes, aligned to 64; nothing in it is kept
+/// @param c            int32 [m, 64 count], written
+/// @param c_stride     distance of two tokens in c, in elements, >= 64 count
+typedef void (*trit_lookup_fn)(int64_t k, const uint8_t* panels, size_t panel_bytes, int count,
+                               const int8_t* q, size_t q_row_bytes, int m, void* work, int32_t* c,
+                               size_t c_stride);
+
+/// A look-up kernel, made by utils/codegen; its file defines `trit_<name>`.
+typedef struct trit_lookup_kernel {
+    const char* name;  ///< file stem, value of TRIT_LOOKUP
+    const char* tier;  ///< the tier that it is made for; it works beside every other too
+    int (*supported)(void);
+    int tokens;        ///< most tokens of a call; fewer take as long
+    int least_tokens;  ///< fewer are faster with the tier's own kernels
+    int panels;        ///< most panels of a call
+    size_t work_bytes;
+    trit_lookup_fn multiply;
+} trit_lookup_kernel;
+
 /// One instruction set's kernels. src/tiers/<name>.cpp defines `trit_tier_<name>`.
 typedef struct trit_tier {
     const char* name;      ///< file stem, value of TRIT_TIER
@@ -186,6 +216,18 @@ TRIT_API int trit_selftest(const trit_tier* tier, char* message, size_t message_
 /// that does not exist, that this CPU lacks, or that fails, ends the process with exit code 2 and one
 /// sentence.
 TRIT_API const trit_tier* trit_tier_chosen(void);
+
+/// Number of look-up kernels compiled in, those that this CPU cannot run included.
+TRIT_API int trit_lookup_count(void);
+/// The i-th look-up kernel, ordered by name; NULL if i is out of range.
+TRIT_API const trit_lookup_kernel* trit_lookup_at(int i);
+/// Runs a look-up kernel against the scalar panel kernel, as trit_selftest does with a tier.
+TRIT_API int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t message_bytes);
+/// The look-up kernel to use beside the chosen tier, or NULL for none: the one that TRIT_LOOKUP names ("off":
+/// none), else the first that is made for the tier and passes its self-test.
+///
+/// Chosen once per process, with the rules of trit_tier_chosen.
+TRIT_API const trit_lookup_kernel* trit_lookup_chosen(void);
 
 #ifdef __cplusplus
 }

@@ -8,6 +8,7 @@
 #include "activations.h"
 #include "ggml-impl.h"
 #include "ggml_repack.h"
+#include "lookup.h"
 #include "packed_matrix.h"
 #include "trit.h"
 
@@ -23,6 +24,8 @@ int token_block(int64_t k, int64_t tokens) {
     return static_cast<int>(std::min(fit, std::max<int64_t>(tokens, 1)));
 }
 
+int64_t panels_of(const ggml_tensor* w) { return (w->ne[1] + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
+
 /// The weights of an op: rows of one of `count` matrices times tokens.
 class Weights {
  public:
@@ -36,6 +39,12 @@ class Weights {
     }
 
     int64_t group() const { return packed_ ? matrix_.group() : 0; }
+    const PackedMatrix& matrix() const { return matrix_; }
+    /// How many of m tokens go through tables.
+    LookupPlan lookup_plan(int64_t m, int threads) const {
+        const bool possible = packed_ && matrix_.has_tables();
+        return LookupPlan(possible ? trit_lookup_chosen() : nullptr, m, panels_of(w_), threads);
+    }
 
     /// Contiguous rows for a thread, so that each reads one linear stream; in whole tiles.
     void share(int thread, int threads, int64_t* first, int64_t* last) const {
@@ -98,6 +107,12 @@ size_t scratch_bytes(const ggml_tensor* w, int64_t tokens) {
     return align_up(PackedMatrix::scratch_bytes(token_block(w->ne[0], tokens)));
 }
 
+/// The same, for products that may go through tables: also decided by the data.
+size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed, int threads) {
+    const LookupPlan plan(packed ? trit_lookup_chosen() : nullptr, tokens, panels_of(w), threads);
+    return std::max(scratch_bytes(w, tokens), align_up(plan.scratch_bytes()));
+}
+
 /// Tokens of one expert, in the order of the batch: `count` (slot, token) pairs from `first` on.
 struct Routes {
     int32_t* order;  ///< pair index = token * slots + slot, sorted by expert
@@ -147,7 +162,7 @@ size_t mul_mat_work_bytes(const ggml_tensor* op, bool packed, int threads) {
     const int64_t rows = each_for_itself(tokens) ? threads : tokens;
     // Without groups fewer bytes are needed.
     return Activations::bytes(rows, w->ne[0], planned_group(w, packed)) +
-           static_cast<size_t>(threads) * scratch_bytes(w, op->src[1]->ne[1]);
+           static_cast<size_t>(threads) * scratch_bytes(w, op->src[1]->ne[1], packed, threads);
 }
 
 void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
@@ -174,20 +189,30 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
     int64_t last = 0;
     weights.share(params->ith, params->nth, &first, &last);
     const int block = token_block(k, m);
-    char* scratch = static_cast<char*>(act.end()) + static_cast<size_t>(params->ith) * scratch_bytes(w, m);
+    const LookupPlan plan = weights.lookup_plan(m, params->nth);
+    char* scratch = static_cast<char*>(act.end()) +
+                    static_cast<size_t>(params->ith) * scratch_bytes(w, m, packed, params->nth);
     float* out[kMaxTokenBlock];
     for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {
         for (int64_t i2 = 0; i2 < x->ne[2]; ++i2) {
             char* results = static_cast<char*>(dst->data) + static_cast<size_t>(i2) * dst->nb[2] +
                             static_cast<size_t>(i3) * dst->nb[3];
             const int64_t token = alone ? params->ith : (i3 * x->ne[2] + i2) * m;
-            for (int64_t t = 0; t < m; t += block) {
+            const auto row_of = [&](int64_t j) {
+                return reinterpret_cast<float*>(results + static_cast<size_t>(j) * dst->nb[1]);
+            };
+            const int64_t w2 = i2 / (x->ne[2] / w->ne[2]);
+            const int64_t w3 = i3 / (x->ne[3] / w->ne[3]);
+            if (plan.tokens() > 0) {
+                plan.run(tier, weights.matrix(), w2 + w3 * w->ne[2], act, token, params->ith, params->nth,
+                         scratch, row_of);
+            }
+            for (int64_t t = plan.tokens(); t < m; t += block) {
                 const int count = static_cast<int>(std::min<int64_t>(block, m - t));
                 for (int j = 0; j < count; ++j) {
-                    out[j] = reinterpret_cast<float*>(results + static_cast<size_t>(t + j) * dst->nb[1]);
+                    out[j] = row_of(t + j);
                 }
-                weights.multiply(tier, i2 / (x->ne[2] / w->ne[2]), i3 / (x->ne[3] / w->ne[3]), first, last,
-                                 act, token + t, count, scratch, out);
+                weights.multiply(tier, w2, w3, first, last, act, token + t, count, scratch, out);
             }
         }
     }

@@ -99,6 +99,7 @@ bool one_scale(const Encoding& e, const Shape& shape, const uint8_t* data, int t
 struct Rows {
     std::vector<uint8_t> codes;
     int count;
+    bool has_code_3;
 };
 
 /// Returns nullptr, or what is wrong with the data.
@@ -118,24 +119,29 @@ const char* unpack_rows(const Encoding& e, const PackedMatrix::Header& h, const 
             }
         }
         uint8_t code_3 = 0;
-        for (size_t i = 0; !e.has_code_3 && i < k; ++i) {
+        for (size_t i = 0; i < k; ++i) {
             code_3 |= static_cast<uint8_t>(codes[i] & codes[i] >> 1);
         }
-        if (code_3 != 0) {
+        if (code_3 != 0 && !e.has_code_3) {
             return kBadCode;
         }
+        rows->has_code_3 = rows->has_code_3 || code_3 != 0;
     }
     return nullptr;
 }
 
 /// row: the panel's first row in the file. Returns nullptr, or what is wrong with the data.
 const char* write_panel(const Encoding& e, const PackedMatrix::Header& h, const uint8_t* row, int count,
-                        uint8_t* panel) {
+                        uint8_t* panel, std::atomic<bool>* has_code_3) {
     thread_local Rows rows;
     rows.count = count;
+    rows.has_code_3 = false;
     const char* fault = unpack_rows(e, h, row, &rows);
     if (fault != nullptr) {
         return fault;
+    }
+    if (rows.has_code_3) {
+        *has_code_3 = true;
     }
     const auto packing = static_cast<trit_packing>(h.packing);
     const auto k = static_cast<size_t>(h.k);
@@ -155,8 +161,11 @@ const char* write_panel(const Encoding& e, const PackedMatrix::Header& h, const 
     return nullptr;
 }
 
-const char* write_panels(const Encoding& e, const Shape& shape, const PackedMatrix::Header& h,
-                         const uint8_t* data, int threads, uint8_t* panels) {
+/// Fills in the header's has_code_3 too.
+const char* write_panels(const Encoding& e, const Shape& shape, const uint8_t* data, int threads,
+                         PackedMatrix::Header* header, uint8_t* panels) {
+    const PackedMatrix::Header h = *header;
+    std::atomic<bool> has_code_3{false};
     const int64_t per_matrix = panels_of(shape.n);
     std::atomic<const char*> found{nullptr};
     for_each(per_matrix * shape.count, threads, [&](int64_t i) {
@@ -164,12 +173,13 @@ const char* write_panels(const Encoding& e, const Shape& shape, const PackedMatr
         const int64_t row = i / per_matrix * shape.n + first;
         const int count = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, shape.n - first));
         const char* fault = write_panel(e, h, data + static_cast<size_t>(row) * e.row_bytes(shape.k), count,
-                                        panels + i * h.panel_bytes);
+                                        panels + i * h.panel_bytes, &has_code_3);
         if (fault != nullptr) {
             found = fault;
         }
         return fault == nullptr;
     });
+    header->has_code_3 = has_code_3 ? 1 : 0;
     return found;
 }
 
@@ -191,7 +201,7 @@ size_t PackedMatrix::bytes(const trit_tier& tier, const Encoding& e, const Shape
 
 const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const Shape& shape,
                                const uint8_t* data, int threads, void* memory) {
-    Header h{shape.k, shape.n, e.group(), TRIT_PACKING_2_BITS, 0, 0.0f};
+    Header h{shape.k, shape.n, e.group(), TRIT_PACKING_2_BITS, 0, 0, 0.0f};
     uint16_t same = 0;
     if (e.group() == 0) {
         std::memcpy(&h.scale, data + static_cast<size_t>(shape.n * shape.count) * e.row_bytes(shape.k),
@@ -202,9 +212,13 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
     }
     h.packing = packing_for(tier, e, h.group);
     h.panel_bytes = static_cast<int64_t>(panel_bytes(static_cast<trit_packing>(h.packing), h.k, h.group));
+    if (!std::isfinite(h.scale)) {
+        return kBadScale;
+    }
+    const char* fault =
+        write_panels(e, shape, data, threads, &h, static_cast<uint8_t*>(memory) + kHeaderBytes);
     std::memcpy(memory, &h, sizeof(h));
-    uint8_t* panels = static_cast<uint8_t*>(memory) + kHeaderBytes;
-    return std::isfinite(h.scale) ? write_panels(e, shape, h, data, threads, panels) : kBadScale;
+    return fault;
 }
 
 PackedMatrix::PackedMatrix(const void* memory)
@@ -246,6 +260,24 @@ void PackedMatrix::multiply(const trit_tier& tier, int64_t i, int64_t p, const i
     }
     for (int j = 0; j < m; ++j) {
         std::memcpy(out[j] + first, acc + j * TRIT_PANEL_ROWS, static_cast<size_t>(rows) * sizeof(float));
+    }
+}
+
+void PackedMatrix::look_up(const trit_lookup_kernel& kernel, int64_t i, int64_t p, int count, const int8_t* q,
+                           size_t q_row_bytes, int m, void* work, int32_t* sums) const {
+    const Header& h = *header_;
+    kernel.multiply(h.k, panels_ + (i * panels() + p) * h.panel_bytes, static_cast<size_t>(h.panel_bytes),
+                    count, q, q_row_bytes, m, work, sums,
+                    static_cast<size_t>(kernel.panels) * TRIT_PANEL_ROWS);
+}
+
+void PackedMatrix::finish(const trit_tier& tier, int64_t p, int count, const int32_t* sums, float scale,
+                          float* out) const {
+    const int64_t end = std::min((p + count) * TRIT_PANEL_ROWS, header_->n);
+    for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
+        const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
+        // These sums are of weights -1, 0, +1 already.
+        tier.finish(rows, sums, 0, scale, &header_->scale, 0, out + row);
     }
 }
 

@@ -53,12 +53,24 @@ class PackedMatrix {
                   const float* scale, const int32_t* sum, int m, void* scratch, float* const* out) const;
     static size_t scratch_bytes(int m);
 
+    /// Whether a look-up kernel may read the panels.
+    bool has_tables() const {
+        return header_->group == 0 && header_->packing == TRIT_PACKING_2_BITS && header_->has_code_3 == 0;
+    }
+    /// Sums of panels p ... p + count - 1 of matrix i and m tokens: int32 [m, 64 kernel.panels].
+    void look_up(const trit_lookup_kernel& kernel, int64_t i, int64_t p, int count, const int8_t* q,
+                 size_t q_row_bytes, int m, void* work, int32_t* sums) const;
+    /// One token's sums of `look_up` to results: out[64 p ...] of float [n].
+    void finish(const trit_tier& tier, int64_t p, int count, const int32_t* sums, float scale,
+                float* out) const;
+
     struct Header {
         int64_t k;
         int64_t n;
         int64_t group;
         int64_t packing;
         int64_t panel_bytes;
+        int64_t has_code_3;  ///< whether some weight is +2
         float scale;
     };
 

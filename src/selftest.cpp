@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 /// Compares a tier with the scalar reference before the tier is used.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
+#include "activations.h"
 #include "illegal_instruction.h"
 #include "trit.h"
 
@@ -39,6 +42,14 @@ using Guard = trit::IllegalInstructionGuard;
 
 enum class Fill { kRandom, kHighest, kLowest };
 
+void fill_activations(Random& random, Fill fill, std::vector<int8_t>& q) {
+    for (int8_t& value : q) {
+        value = fill == Fill::kRandom    ? static_cast<int8_t>(random.next() & 0xFF)
+                : fill == Fill::kHighest ? int8_t{127}
+                                         : int8_t{-128};
+    }
+}
+
 Problem make_problem(Random& random, int64_t k, Fill fill) {
     Problem p{k, std::vector<uint8_t>(static_cast<size_t>(kRows * k / 4)),
               std::vector<int8_t>(static_cast<size_t>(kTokens * k))};
@@ -52,11 +63,7 @@ Problem make_problem(Random& random, int64_t k, Fill fill) {
         }
         byte = value;
     }
-    for (int8_t& value : p.q) {
-        value = fill == Fill::kRandom    ? static_cast<int8_t>(random.next() & 0xFF)
-                : fill == Fill::kHighest ? int8_t{127}
-                                         : int8_t{-128};
-    }
+    fill_activations(random, fill, p.q);
     return p;
 }
 
@@ -88,11 +95,7 @@ Outcome compare_panel(Guard& guard, const trit_tier& tier, Random& random, trit_
     for (uint8_t& code : codes) {
         code = static_cast<uint8_t>(fill == Fill::kRandom ? random.next() % kinds : kinds - 1);
     }
-    for (int8_t& value : q) {
-        value = fill == Fill::kRandom    ? static_cast<int8_t>(random.next() & 0xFF)
-                : fill == Fill::kHighest ? int8_t{127}
-                                         : int8_t{-128};
-    }
+    fill_activations(random, fill, q);
     std::vector<uint8_t> memory(trit_panel_bytes(packing, k) + TRIT_PANEL_ALIGN);
     uint8_t* panel =
         memory.data() + (TRIT_PANEL_ALIGN - reinterpret_cast<uintptr_t>(memory.data()) % TRIT_PANEL_ALIGN);
@@ -110,6 +113,45 @@ Outcome compare_panel(Guard& guard, const trit_tier& tier, Random& random, trit_
         }
     }
     return Outcome::kEqual;
+}
+
+/// Look-up kernels: one panel and several, few tokens and as many as there may be.
+Outcome compare_lookup(Guard& guard, const trit_lookup_kernel& kernel, Random& random, int64_t k, Fill fill,
+                       int m) {
+    const size_t width = static_cast<size_t>(k);
+    const int count = m % 2 == 0 ? 1 : std::min(kernel.panels, 3);
+    const size_t rows = static_cast<size_t>(count) * TRIT_PANEL_ROWS;
+    const size_t panel_bytes = trit_panel_bytes(TRIT_PACKING_2_BITS, k);
+    std::vector<uint8_t> codes(rows * width);
+    for (uint8_t& code : codes) {
+        code = static_cast<uint8_t>(fill == Fill::kRandom ? random.next() % 3 : 2);
+    }
+    std::vector<int8_t> q(static_cast<size_t>(m) * width + TRIT_PANEL_OVERREAD);
+    fill_activations(random, fill, q);
+    std::vector<char> memory(rows * width + kernel.work_bytes + 3 * TRIT_PANEL_ALIGN);
+    auto* panels = reinterpret_cast<uint8_t*>(trit::align_up(reinterpret_cast<size_t>(memory.data())));
+    void* work = panels + trit::align_up(panel_bytes * static_cast<size_t>(count));
+    std::vector<int32_t> expected(static_cast<size_t>(m) * (rows + 1), kGuard);
+    std::vector<int32_t> actual = expected;
+    std::vector<int32_t> sums(static_cast<size_t>(m) * TRIT_PANEL_ROWS);
+    for (int p = 0; p < count; ++p) {
+        uint8_t* panel = panels + panel_bytes * static_cast<size_t>(p);
+        trit_panel_pack(TRIT_PACKING_2_BITS, k, TRIT_PANEL_ROWS,
+                        codes.data() + static_cast<size_t>(p) * TRIT_PANEL_ROWS * width, width, panel);
+        trit_tier_scalar.panel[TRIT_PACKING_2_BITS](k, panel, q.data(), width, m, sums.data());
+        for (int j = 0; j < m; ++j) {
+            const int8_t* x = q.data() + static_cast<size_t>(j) * width;
+            const int32_t act_sum = std::accumulate(x, x + k, int32_t{0});
+            for (int r = 0; r < TRIT_PANEL_ROWS; ++r) {
+                expected[static_cast<size_t>(j) * (rows + 1) + static_cast<size_t>(p * TRIT_PANEL_ROWS + r)] =
+                    sums[static_cast<size_t>(j * TRIT_PANEL_ROWS + r)] - act_sum;
+            }
+        }
+    }
+    const bool legal = guard.run([&] {
+        kernel.multiply(k, panels, panel_bytes, count, q.data(), width, m, work, actual.data(), rows + 1);
+    });
+    return outcome(legal, expected == actual);
 }
 
 /// What floating point makes of sums: every number of rows, one scale and one for each row.
@@ -259,6 +301,22 @@ int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
                 const Outcome panel =
                     compare_panel(guard, *tier, random, static_cast<trit_packing>(packing), k, fill);
                 if (failed(panel, message, message_bytes, kPanels[packing], k, kPanelTokens)) {
+                    return 0;
+                }
+            }
+        }
+    }
+    return 1;
+}
+
+int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t message_bytes) {
+    Guard guard;
+    Random random;
+    for (const int64_t k : {int64_t{32}, int64_t{672}}) {
+        for (const Fill fill : {Fill::kRandom, Fill::kHighest, Fill::kLowest}) {
+            for (const int m : {1, kernel->tokens / 2 + 1, kernel->tokens}) {
+                if (failed(compare_lookup(guard, *kernel, random, k, fill, m), message, message_bytes,
+                           "look-up", k, m)) {
                     return 0;
                 }
             }

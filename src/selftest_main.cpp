@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// `trit-selftest`: every tier that this CPU can run against the scalar reference. Exit code 0 if all are
+/// `trit-selftest`: every kernel that this CPU can run against the scalar reference. Exit code 0 if all are
 /// equal.
 #include <cstdio>
 
@@ -19,8 +19,22 @@ int main() {
             ++failures;
         }
     }
+    for (int i = 0; i < trit_lookup_count(); ++i) {
+        const trit_lookup_kernel* kernel = trit_lookup_at(i);
+        char message[256] = "";
+        if (!kernel->supported()) {
+            std::printf("%s not on this CPU\n", kernel->name);
+        } else if (trit_lookup_selftest(kernel, message, sizeof(message))) {
+            std::printf("%s equal to the scalar reference\n", kernel->name);
+        } else {
+            std::printf("%s FAILED: %s\n", kernel->name, message);
+            ++failures;
+        }
+    }
     if (failures == 0) {
-        std::printf("chosen: %s\n", trit_tier_chosen()->name);
+        const trit_lookup_kernel* lookup = trit_lookup_chosen();
+        std::printf("chosen: %s, look-up: %s\n", trit_tier_chosen()->name,
+                    lookup != nullptr ? lookup->name : "none");
     }
     return failures == 0 ? 0 : 1;
 }
