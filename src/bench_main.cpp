@@ -5,7 +5,8 @@
 ///     --tier chosen            a name, "chosen" or "all"
 ///     --threads 1,2            numbers of threads
 ///     --shapes 6912x2560       n x k, several with commas
-///     --packings 2_bits,5_trits,in_place   what the tier lacks or k does not allow is left out
+///     --packings 2_bits,5_trits,in_place,lookup   what the tier lacks or k or m does not allow is left out;
+///                              lookup: 2_bits by the look-up kernel that TRIT_LOOKUP names, or the tier's
 ///     --m 1,2,4,8,16,64,512    tokens
 ///     --repetitions 5
 ///     --milliseconds 4         of each measurement: short products are repeated in it
@@ -15,8 +16,11 @@
 ///     --limit-seconds 2        products that take longer are left out, and named
 #include <algorithm>
 #include <cstdio>
+#include <cstring>
+#include <random>
 
 #include "activations.h"
+#include "lookup.h"
 #include "measure.h"
 
 namespace {
@@ -39,19 +43,21 @@ int token_block(int64_t k, int m) {
     return static_cast<int>(std::min<int64_t>(fit, m));
 }
 
-enum class Layout { kTwoBits, kFiveTrits, kInPlace };
+enum class Layout { kTwoBits, kFiveTrits, kInPlace, kLookup };
 
 const char* name_of(Layout layout) {
-    return layout == Layout::kInPlace ? "in_place" : trit::packing_name(static_cast<trit_packing>(layout));
+    return layout == Layout::kInPlace  ? "in_place"
+           : layout == Layout::kLookup ? "lookup"
+                                       : trit::packing_name(static_cast<trit_packing>(layout));
 }
 
 Layout layout_named(const std::string& name) {
-    for (const Layout layout : {Layout::kTwoBits, Layout::kFiveTrits, Layout::kInPlace}) {
+    for (const Layout layout : {Layout::kTwoBits, Layout::kFiveTrits, Layout::kInPlace, Layout::kLookup}) {
         if (name == name_of(layout)) {
             return layout;
         }
     }
-    trit::usage_error("--packings " + name + ": there are 2_bits, 5_trits and in_place");
+    trit::usage_error("--packings " + name + ": there are 2_bits, 5_trits, in_place and lookup");
 }
 
 struct Matrix {
@@ -77,9 +83,18 @@ class Product {
     Product(const trit_tier& tier, Layout layout, const Matrix& matrix)
         : tier_(tier), layout_(layout), matrix_(matrix) {}
 
-    bool possible() const {
-        return layout_ == Layout::kInPlace ? matrix_.k % TRIT_I2_S_BLOCK == 0
-                                           : tier_.panel[static_cast<int>(layout_)] != nullptr;
+    bool possible(int m, int threads) const {
+        if (layout_ == Layout::kInPlace) {
+            return matrix_.k % TRIT_I2_S_BLOCK == 0;
+        }
+        // A rest that the tier's own kernel would take is no measure of the look-up kernel.
+        return layout_ == Layout::kLookup ? plan(m, threads).tokens() == m
+                                          : tier_.panel[static_cast<int>(layout_)] != nullptr;
+    }
+    /// Of the results between a kernel and `finish`, and of what it needs besides, for each thread.
+    size_t scratch_bytes(int m, int threads) const {
+        const auto block = static_cast<size_t>(token_block(matrix_.k, m));
+        return std::max(block * TRIT_PANEL_ROWS * sizeof(int32_t), plan(m, threads).scratch_bytes());
     }
     size_t bytes() const {
         return layout_ == Layout::kInPlace ? static_cast<size_t>(matrix_.n * matrix_.k / 4)
@@ -88,10 +103,18 @@ class Product {
 
     /// One thread's rows times m tokens.
     ///
-    /// @param c    int32 [token block, TRIT_PANEL_ROWS], this thread's own
-    /// @param out  float [m, n]
-    void run(const uint8_t* weights, int thread, int threads, const trit::Activations& act, int m, int32_t* c,
-             float* out) const {
+    /// @param scratch  scratch_bytes(m, threads) bytes, aligned to 64, this thread's own
+    /// @param out      float [m, n]
+    void run(const uint8_t* weights, int thread, int threads, const trit::Activations& act, int m,
+             char* scratch, float* out) const {
+        if (layout_ == Layout::kLookup) {
+            const trit::Panels panels{matrix_.k, matrix_.n, weights, panel_bytes(), kScale};
+            plan(m, threads).run(tier_, panels, act, 0, thread, threads, scratch, [&](int64_t j) {
+                return out + j * matrix_.n;
+            });
+            return;
+        }
+        auto* c = reinterpret_cast<int32_t*>(scratch);
         const int64_t first = panels() * thread / threads;
         const int64_t last = panels() * (thread + 1) / threads;
         const int block = token_block(matrix_.k, m);
@@ -113,7 +136,13 @@ class Product {
     static constexpr float kScale = 1.0f;
 
     int64_t panels() const { return (matrix_.n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
-    size_t panel_bytes() const { return trit_panel_bytes(static_cast<trit_packing>(layout_), matrix_.k); }
+    size_t panel_bytes() const {
+        const bool two_bits = layout_ == Layout::kTwoBits || layout_ == Layout::kLookup;
+        return trit_panel_bytes(two_bits ? TRIT_PACKING_2_BITS : TRIT_PACKING_5_TRITS, matrix_.k);
+    }
+    trit::LookupPlan plan(int m, int threads) const {
+        return {layout_ == Layout::kLookup ? trit_lookup_chosen() : nullptr, m, matrix_.n, threads};
+    }
 
     void multiply(const uint8_t* weights, int64_t p, int rows, const int8_t* q, size_t q_row_bytes, int m,
                   int32_t* c) const {
@@ -131,6 +160,20 @@ class Product {
     Layout layout_;
     Matrix matrix_;
 };
+
+/// Random codes 0..2 in every field: what look-up kernels read decides which lines of their tables they
+/// touch.
+void fill_with_codes(const Memory& weights) {
+    std::vector<uint8_t> piece(std::min(size_t{1} << 20, weights.bytes()));
+    std::minstd_rand random(1);
+    for (uint8_t& byte : piece) {
+        const auto value = static_cast<unsigned>(random() % 81);
+        byte = static_cast<uint8_t>(value % 3 | value / 3 % 3 << 2 | value / 9 % 3 << 4 | value / 27 << 6);
+    }
+    for (size_t at = 0; at < weights.bytes(); at += piece.size()) {
+        std::memcpy(weights.data() + at, piece.data(), std::min(piece.size(), weights.bytes() - at));
+    }
+}
 
 /// One tier on one number of threads: its limits, and the products measured in turns with them.
 class Bench {
@@ -161,10 +204,10 @@ class Bench {
 
     void measure(const Matrix& matrix, Layout layout, int m) {
         const Product product(tier_, layout, matrix);
-        if (!product.possible()) {
+        if (!product.possible(m, threads_)) {
             return;
         }
-        prepare(matrix, m);
+        prepare(matrix, m, product.scratch_bytes(m, threads_));
         const bool cold = m <= kMostColdTokens;
         const size_t step = (product.bytes() + TRIT_PANEL_ALIGN - 1) / TRIT_PANEL_ALIGN * TRIT_PANEL_ALIGN;
         if (step > weights_.bytes()) {
@@ -210,7 +253,7 @@ class Bench {
     }
 
  private:
-    void prepare(const Matrix& matrix, int m) {
+    void prepare(const Matrix& matrix, int m, size_t scratch_bytes) {
         act_memory_.assign(trit::Activations::bytes(m, matrix.k, 0), 0);
         const trit::Activations act(act_memory_.data(), m, matrix.k, 0);
         std::vector<float> x(static_cast<size_t>(matrix.k));
@@ -222,22 +265,24 @@ class Bench {
         }
         k_ = matrix.k;
         out_.assign(static_cast<size_t>(m * matrix.n), 0.0f);
-        // Tokens of one block, and two cache lines between the threads' parts.
-        c_step_ = static_cast<size_t>(token_block(matrix.k, m)) * TRIT_PANEL_ROWS + 32;
-        c_memory_.assign(c_step_ * static_cast<size_t>(threads_) * sizeof(int32_t) + trit::kCacheLine, 0);
+        // Two cache lines between the threads' parts.
+        scratch_step_ = trit::align_up(scratch_bytes) + 2 * trit::kCacheLine;
+        scratch_memory_.assign(scratch_step_ * static_cast<size_t>(threads_) + trit::kCacheLine, 0);
     }
 
     /// Seconds of `loops` products, one after the other: every thread waits for the last, as in the engine.
     double time(const Product& product, size_t step, int m, int loops) {
         Barrier barrier(threads_);
         const trit::Activations act(act_memory_.data(), m, k_, 0);
-        auto* c = reinterpret_cast<int32_t*>(trit::align_up(reinterpret_cast<size_t>(c_memory_.data())));
+        auto* scratch =
+            reinterpret_cast<char*>(trit::align_up(reinterpret_cast<size_t>(scratch_memory_.data())));
         const size_t start = at_;
         at_ = (at_ + static_cast<size_t>(loops)) % copies_;
         return trit::together(threads_, [&](int thread) {
             for (int i = 0; i < loops; ++i) {
                 product.run(weights_.data() + (start + static_cast<size_t>(i)) % copies_ * step, thread,
-                            threads_, act, m, c + c_step_ * static_cast<size_t>(thread), out_.data());
+                            threads_, act, m, scratch + scratch_step_ * static_cast<size_t>(thread),
+                            out_.data());
                 barrier.wait();
             }
         });
@@ -261,10 +306,10 @@ class Bench {
     size_t read_bytes_ = 0;
     size_t copies_ = 1;
     size_t at_ = 0;
-    size_t c_step_ = 0;
+    size_t scratch_step_ = 0;
     int64_t k_ = 0;
     std::vector<char> act_memory_;
-    std::vector<char> c_memory_;
+    std::vector<char> scratch_memory_;
     std::vector<float> out_;
 };
 
@@ -275,7 +320,7 @@ int main(int argc, char** argv) {
                             {{"--tier", "chosen"},
                              {"--threads", "1"},
                              {"--shapes", "2560x2560"},
-                             {"--packings", "2_bits,5_trits,in_place"},
+                             {"--packings", "2_bits,5_trits,in_place,lookup"},
                              {"--m", "1,2,4,8,16,64,512"},
                              {"--repetitions", "5"},
                              {"--milliseconds", "4"},
@@ -297,6 +342,7 @@ int main(int argc, char** argv) {
         layouts.push_back(layout_named(packing));
     }
     const Memory weights(std::min(bytes, kMostBytes), true);
+    fill_with_codes(weights);
     trit::JsonLine()
         .add("kind", "head")
         .add("compiler", trit::compiler_name())

@@ -73,8 +73,11 @@ class TernaryTraits : public ggml::cpu::tensor_traits {
         }
         // Said here, where the first graph is planned: while a model loads, the tools turn their log down.
         std::call_once(said_, [&] {
-            GGML_LOG_INFO("trit: ternary kernels of tier %s, self-test passed; weights %s\n",
-                          trit_tier_chosen()->name, packed ? "packed at load" : "in place");
+            const trit_lookup_kernel* lookup = packed ? trit_lookup_chosen() : nullptr;
+            GGML_LOG_INFO("trit: ternary kernels of tier %s, self-test passed; weights %s%s%s\n",
+                          trit_tier_chosen()->name, packed ? "packed at load" : "in place",
+                          lookup != nullptr ? "; many tokens by " : "",
+                          lookup != nullptr ? lookup->name : "");
         });
         return true;
     }

@@ -24,8 +24,6 @@ int token_block(int64_t k, int64_t tokens) {
     return static_cast<int>(std::min(fit, std::max<int64_t>(tokens, 1)));
 }
 
-int64_t panels_of(const ggml_tensor* w) { return (w->ne[1] + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
-
 /// The weights of an op: rows of one of `count` matrices times tokens.
 class Weights {
  public:
@@ -39,11 +37,11 @@ class Weights {
     }
 
     int64_t group() const { return packed_ ? matrix_.group() : 0; }
-    const PackedMatrix& matrix() const { return matrix_; }
+    Panels matrix(int64_t i) const { return matrix_.matrix(i); }
     /// How many of m tokens go through tables.
     LookupPlan lookup_plan(int64_t m, int threads) const {
         const bool possible = packed_ && matrix_.has_tables();
-        return LookupPlan(possible ? trit_lookup_chosen() : nullptr, m, panels_of(w_), threads);
+        return LookupPlan(possible ? trit_lookup_chosen() : nullptr, m, w_->ne[1], threads);
     }
 
     /// Contiguous rows for a thread, so that each reads one linear stream; in whole tiles.
@@ -109,7 +107,7 @@ size_t scratch_bytes(const ggml_tensor* w, int64_t tokens) {
 
 /// The same, for products that may go through tables: also decided by the data.
 size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed, int threads) {
-    const LookupPlan plan(packed ? trit_lookup_chosen() : nullptr, tokens, panels_of(w), threads);
+    const LookupPlan plan(packed ? trit_lookup_chosen() : nullptr, tokens, w->ne[1], threads);
     return std::max(scratch_bytes(w, tokens), align_up(plan.scratch_bytes()));
 }
 
@@ -204,7 +202,7 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
             const int64_t w2 = i2 / (x->ne[2] / w->ne[2]);
             const int64_t w3 = i3 / (x->ne[3] / w->ne[3]);
             if (plan.tokens() > 0) {
-                plan.run(tier, weights.matrix(), w2 + w3 * w->ne[2], act, token, params->ith, params->nth,
+                plan.run(tier, weights.matrix(w2 + w3 * w->ne[2]), act, token, params->ith, params->nth,
                          scratch, row_of);
             }
             for (int64_t t = plan.tokens(); t < m; t += block) {

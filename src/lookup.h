@@ -14,14 +14,15 @@
 
 namespace trit {
 
-/// The first `tokens()` of m tokens times all rows of a matrix. Building tables costs as much as about 150
-/// rows, whatever a thread's number of rows: so threads take different tokens first, and share rows only
-/// where there are not enough blocks of tokens.
+/// The first `tokens()` of m tokens times all rows of a matrix.
+///
+/// Building tables costs as much as about 150 rows, whatever a thread's number of rows: so threads take
+/// different tokens first, and share rows only where there are not enough blocks of tokens.
 class LookupPlan {
  public:
     /// kernel: may be null, then there is nothing to do.
-    LookupPlan(const trit_lookup_kernel* kernel, int64_t m, int64_t panels, int threads)
-        : kernel_(kernel), panels_(panels) {
+    LookupPlan(const trit_lookup_kernel* kernel, int64_t m, int64_t n, int threads)
+        : kernel_(kernel), panels_((n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS) {
         if (kernel == nullptr || m < kernel->least_tokens) {
             return;
         }
@@ -29,7 +30,7 @@ class LookupPlan {
         const int64_t tokens = rest >= kernel->least_tokens ? m : m - rest;
         const int64_t blocks = (tokens + kernel->tokens - 1) / kernel->tokens;
         parts_ = threads / std::gcd(blocks, static_cast<int64_t>(threads));
-        tokens_ = panels / parts_ >= kLeastPanels ? tokens : 0;
+        tokens_ = panels_ / parts_ >= kLeastPanels ? tokens : 0;
     }
 
     int64_t tokens() const { return tokens_; }
@@ -37,27 +38,28 @@ class LookupPlan {
     /// What `run` needs for each thread.
     size_t scratch_bytes() const { return tokens_ == 0 ? 0 : align_up(kernel_->work_bytes) + sums_bytes(); }
 
-    /// A thread's share for matrix i.
+    /// A thread's share.
     ///
     /// @param token    row of act that holds the first token
     /// @param scratch  scratch_bytes() bytes, aligned to 64
     /// @param row_of   row_of(j): where token j's results go, float [n]
     template <typename RowOf>
-    void run(const trit_tier& tier, const PackedMatrix& matrix, int64_t i, const Activations& act,
-             int64_t token, int thread, int threads, void* scratch, const RowOf& row_of) const {
+    void run(const trit_tier& tier, const Panels& w, const Activations& act, int64_t token, int thread,
+             int threads, void* scratch, const RowOf& row_of) const {
         auto* sums = reinterpret_cast<int32_t*>(static_cast<char*>(scratch) + align_up(kernel_->work_bytes));
-        for (int64_t unit = thread; unit < units(); unit += threads) {
-            const int64_t first_token = unit / parts_ * kernel_->tokens;
-            const int m = static_cast<int>(std::min<int64_t>(kernel_->tokens, tokens_ - first_token));
+        const int64_t units = (tokens_ + kernel_->tokens - 1) / kernel_->tokens * parts_;
+        for (int64_t unit = thread; unit < units; unit += threads) {
+            const int64_t first = unit / parts_ * kernel_->tokens;
+            const int m = static_cast<int>(std::min<int64_t>(kernel_->tokens, tokens_ - first));
             const int64_t part = unit % parts_;
             const int64_t end = panels_ * (part + 1) / parts_;
             for (int64_t p = panels_ * part / parts_; p < end; p += kernel_->panels) {
                 const int count = static_cast<int>(std::min<int64_t>(kernel_->panels, end - p));
-                matrix.look_up(*kernel_, i, p, count, act.q(token + first_token), act.row_bytes(), m, scratch,
-                               sums);
+                kernel_->multiply(w.k, w.data + static_cast<size_t>(p) * w.panel_bytes, w.panel_bytes, count,
+                                  act.q(token + first), act.row_bytes(), m, scratch, sums, stride());
                 for (int j = 0; j < m; ++j) {
-                    matrix.finish(tier, p, count, sums + static_cast<size_t>(j) * stride(),
-                                  *act.scale(token + first_token + j), row_of(first_token + j));
+                    finish(tier, w, p, count, sums + static_cast<size_t>(j) * stride(),
+                           *act.scale(token + first + j), row_of(first + j));
                 }
             }
         }
@@ -66,9 +68,19 @@ class LookupPlan {
  private:
     static constexpr int64_t kLeastPanels = 6;
 
-    int64_t units() const { return (tokens_ + kernel_->tokens - 1) / kernel_->tokens * parts_; }
+    /// Room for a whole call even where fewer panels are left.
     size_t stride() const { return static_cast<size_t>(kernel_->panels) * TRIT_PANEL_ROWS; }
     size_t sums_bytes() const { return stride() * static_cast<size_t>(kernel_->tokens) * sizeof(int32_t); }
+
+    static void finish(const trit_tier& tier, const Panels& w, int64_t p, int count, const int32_t* sums,
+                       float act_scale, float* out) {
+        const int64_t end = std::min((p + count) * TRIT_PANEL_ROWS, w.n);
+        for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
+            const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
+            // These sums are of weights -1, 0, +1 already: there is nothing to take off.
+            tier.finish(rows, sums, 0, act_scale, &w.scale, 0, out + row);
+        }
+    }
 
     const trit_lookup_kernel* kernel_;
     int64_t panels_;

@@ -263,22 +263,4 @@ void PackedMatrix::multiply(const trit_tier& tier, int64_t i, int64_t p, const i
     }
 }
 
-void PackedMatrix::look_up(const trit_lookup_kernel& kernel, int64_t i, int64_t p, int count, const int8_t* q,
-                           size_t q_row_bytes, int m, void* work, int32_t* sums) const {
-    const Header& h = *header_;
-    kernel.multiply(h.k, panels_ + (i * panels() + p) * h.panel_bytes, static_cast<size_t>(h.panel_bytes),
-                    count, q, q_row_bytes, m, work, sums,
-                    static_cast<size_t>(kernel.panels) * TRIT_PANEL_ROWS);
-}
-
-void PackedMatrix::finish(const trit_tier& tier, int64_t p, int count, const int32_t* sums, float scale,
-                          float* out) const {
-    const int64_t end = std::min((p + count) * TRIT_PANEL_ROWS, header_->n);
-    for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
-        const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
-        // These sums are of weights -1, 0, +1 already.
-        tier.finish(rows, sums, 0, scale, &header_->scale, 0, out + row);
-    }
-}
-
 }  // namespace trit

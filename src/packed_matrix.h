@@ -20,6 +20,15 @@ struct Shape {
     int64_t count;  ///< matrices
 };
 
+/// One matrix of one scale, as panels.
+struct Panels {
+    int64_t k;
+    int64_t n;
+    const uint8_t* data;
+    size_t panel_bytes;
+    float scale;
+};
+
 class PackedMatrix {
  public:
     /// Whether a tier has what a matrix of this encoding needs.
@@ -57,12 +66,11 @@ class PackedMatrix {
     bool has_tables() const {
         return header_->group == 0 && header_->packing == TRIT_PACKING_2_BITS && header_->has_code_3 == 0;
     }
-    /// Sums of panels p ... p + count - 1 of matrix i and m tokens: int32 [m, 64 kernel.panels].
-    void look_up(const trit_lookup_kernel& kernel, int64_t i, int64_t p, int count, const int8_t* q,
-                 size_t q_row_bytes, int m, void* work, int32_t* sums) const;
-    /// One token's sums of `look_up` to results: out[64 p ...] of float [n].
-    void finish(const trit_tier& tier, int64_t p, int count, const int32_t* sums, float scale,
-                float* out) const;
+    /// Matrix i, of one scale.
+    Panels matrix(int64_t i) const {
+        return {header_->k, header_->n, panels_ + i * panels() * header_->panel_bytes,
+                static_cast<size_t>(header_->panel_bytes), header_->scale};
+    }
 
     struct Header {
         int64_t k;

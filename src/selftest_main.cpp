@@ -33,8 +33,8 @@ int main() {
     }
     if (failures == 0) {
         const trit_lookup_kernel* lookup = trit_lookup_chosen();
-        std::printf("chosen: %s, look-up: %s\n", trit_tier_chosen()->name,
-                    lookup != nullptr ? lookup->name : "none");
+        std::printf("look-up: %s\n", lookup != nullptr ? lookup->name : "none");
+        std::printf("chosen: %s\n", trit_tier_chosen()->name);
     }
     return failures == 0 ? 0 : 1;
 }

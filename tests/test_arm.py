@@ -34,6 +34,8 @@ CPUS = {
 FAULTS = ["wrong_panel", "reads_behind", "writes_in_front", "writes_between", "fused", "rounds_away"]
 DOT = r"\b([su]|us|su)dot\b"
 MATRIX = r"\b([su]|us)mmla\b"
+# Tier -> the look-up kernel that stands beside it.
+LOOKUPS = {"neon": "lookup_neon_t16_s2_r1280"}
 # Per file of the kernels, None for all others: which of these instructions it has.
 INSTRUCTIONS = {"neon_dotprod": {DOT}, "neon_i8mm": {DOT, MATRIX}}
 
@@ -99,7 +101,10 @@ def objects(build: Path) -> list[Path]:
     found = sorted((build / "src" / "CMakeFiles" / "trit_objects.dir").rglob("*.cpp.o"))
     assert len(found) > 10
     # A file that was removed or renamed leaves its object behind in a kept build.
-    return [path for path in found if (ROOT / "src" / path.relative_to(found[0].parent)).with_suffix("").is_file()]
+    folder = build / "src" / "CMakeFiles" / "trit_objects.dir"
+    # "__" is CMake's name for "..".
+    sources = [str(path.relative_to(folder).with_suffix("")).replace("__", "..") for path in found]
+    return [path for path, source in zip(found, sources, strict=True) if (ROOT / "src" / source).is_file()]
 
 
 def emulate(cpu: str, program: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -116,6 +121,8 @@ def test_every_tier_of_a_cpu_equals_the_scalar_one_and_the_best_is_chosen(kernel
     for tier in CPUS["max"]:
         assert lines[tier].startswith("equal to" if tier in CPUS[cpu] else "not on this CPU"), lines[tier]
     assert lines["chosen:"] == CPUS[cpu][0]
+    assert lines["look-up:"] == LOOKUPS.get(CPUS[cpu][0], "none")
+    assert all(line.startswith("equal to") for name, line in lines.items() if name.startswith("lookup_neon"))
     assert lines["avx2"].startswith("not on this CPU")
 
 
@@ -166,7 +173,7 @@ def test_no_tier_leaks_its_instructions(kernels: Path) -> None:
         # Contraction would make results depend on the compiler. (The reference of q6_k asks for its own by name.)
         contracted = re.sub(r"<\S*4q6_kE\S*>:\n.*?\n\n", "", code + "\n\n", flags=re.DOTALL)
         assert not re.search(r"\bfn?m(add|sub|la|ls)\b", contracted), f"{name} has fused multiply-adds"
-        if path.parent.name == "tiers":
+        if path.parent.name == "tiers" or name.startswith("lookup_"):
             # A weak or global function could be the copy that the linker keeps for baseline code.
             symbols = call(f"{TRIPLE}-nm", "-C", "--defined-only", path).stdout.splitlines()
             shared = [line for line in symbols if line.split()[1] in "TWVu"]

@@ -20,6 +20,9 @@ from tiers import ROOT, TIERS
 if sys.platform != "linux" or platform.machine() != "x86_64":
     pytest.skip("knows x86-64's instructions and ELF; test_arm.py has the same for ARM", allow_module_level=True)
 
+LOOKUPS = sorted((ROOT / "preset_kernels").glob("*/lookup_*.cpp"))
+# Of other CPUs: nothing but a descriptor.
+ELSEWHERE = re.compile(r"^lookup_neon")
 OBJECTS = Path("src") / "CMakeFiles" / "trit_objects.dir"
 
 
@@ -46,7 +49,7 @@ def functions(path: Path) -> dict[str, dict[str, set[str]]]:
         elif code := re.match(r" +[0-9a-f]+:\t(?:(?:notrack|bnd|lock|data16|cs|ds) )*(.*)", line):
             for feature in needs(code[1]):
                 here.setdefault(feature, set()).add(code[1])
-    assert found, f"{path.name} has no code"
+    assert found or ELSEWHERE.search(path.name), f"{path.name} has no code"
     return found
 
 
@@ -109,6 +112,16 @@ def test_tier_uses_what_it_names_and_nothing_else(kernels: Path, name: str) -> N
     surplus = {feature: code for feature, code in found.items() if feature not in with_implied(target(name))}
     assert not surplus, f"{name} may use {target(name)}"
     assert target(name) <= set(found), f"{name} demands more than it uses"
+
+
+@pytest.mark.parametrize("kernel", LOOKUPS, ids=lambda path: path.stem)
+def test_lookup_kernel_uses_what_it_names_and_shares_its_descriptor(kernels: Path, kernel: Path) -> None:
+    need("nm")
+    (made,) = (kernels / OBJECTS).rglob(f"{kernel.name}.o")
+    named = set(re.findall(r'TRIT_TARGET_BEGIN\("(.*?)"\)', kernel.read_text())[0].split(","))
+    assert set(used(made)) - with_implied(named) == set()
+    symbols = [line.split()[-2:] for line in call("nm", "--defined-only", made).splitlines()]
+    assert {symbol for kind, symbol in symbols if kind.isupper() or kind in "uvwi"} == {f"trit_{kernel.stem}"}
 
 
 @pytest.mark.parametrize("name", TIERS)

@@ -52,6 +52,34 @@ MAC_LOOP_FN = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 READ_LOOP_FN = ctypes.CFUNCTYPE(ctypes.c_uint64, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t)
 
 
+LOOKUP_FN = ctypes.CFUNCTYPE(
+    None,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+)
+
+
+class LookupStruct(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("tier", ctypes.c_char_p),
+        ("supported", SUPPORTED_FN),
+        ("tokens", ctypes.c_int),
+        ("least_tokens", ctypes.c_int),
+        ("panels", ctypes.c_int),
+        ("work_bytes", ctypes.c_size_t),
+        ("multiply", LOOKUP_FN),
+    )
+
+
 class TierStruct(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -96,6 +124,8 @@ def open_library(folder: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(found[0]))
     library.trit_tier_by_name.restype = ctypes.POINTER(TierStruct)
     library.trit_tier_by_name.argtypes = [ctypes.c_char_p]
+    library.trit_lookup_at.restype = ctypes.POINTER(LookupStruct)
+    library.trit_lookup_at.argtypes = [ctypes.c_int]
     library.trit_panel_bytes.restype = ctypes.c_size_t
     library.trit_panel_bytes.argtypes = [ctypes.c_int, ctypes.c_int64]
     library.trit_panel_pack.argtypes = [

@@ -19,14 +19,16 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m utils.codegen", description="Write a kernel's C++ source.")
     kinds = parser.add_subparsers(dest="kind", required=True)
-    lookup = kinds.add_parser("lookup", help="prefill by tables over tokens", description="Prefill by tables over tokens.")
+    lookup = kinds.add_parser(
+        "lookup", help="prefill by tables over tokens", description="Prefill by tables over tokens."
+    )
     lookup.add_argument("--tier", required=True, metavar="NAME", help=", ".join(ISA_OF_TIER))
     defaults = Lookup("avx2")
     lookup.add_argument("--registers", type=int, default=defaults.registers, help="of sums; 1, 2 or 4")
     lookup.add_argument("--steps", type=int, default=defaults.steps, help="of 16 inputs in a pass; 1 or 2")
     lookup.add_argument("--rows", type=int, default=defaults.rows, help="that one set of tables serves")
     lookup.add_argument("--least-tokens", type=int, default=None, help="fewer go to the tier's own kernel")
-    lookup.add_argument("--outdir", type=Path, default=Path("."), help="folder of the file (default: here)")
+    lookup.add_argument("--outdir", type=Path, default=Path(), help="folder of the file (default: here)")
     return parser
 
 

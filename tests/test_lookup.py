@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""Look-up kernels: those of preset_kernels/ and other configurations, generated and compiled here, against numpy."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from guarded_ggml import same_bits
+from kernel_build import build_kernels, need
+from packed_weights import PackedGgml, Weights, activations
+from test_panels import pack, tokens
+
+from tiers import ROOT, ROWS, SEED, LookupStruct, at_page_end, open_library
+from utils.codegen import Lookup, render
+from utils.codegen.configuration import ISA_OF_TIER
+
+PRESETS = sorted(path.stem for path in (ROOT / "preset_kernels").glob("*/lookup_*.cpp"))
+# Beside the presets: one step, few and many registers, few rows. Those that this CPU lacks are skipped.
+OTHERS = [
+    Lookup("avx2", registers=1, steps=1, rows=64, least_tokens=1),
+    Lookup("avx2", registers=4, steps=2, rows=192, least_tokens=40),
+    Lookup("avx512_vnni", registers=1, steps=2, rows=640, least_tokens=20),
+    Lookup("avx512_vnni", registers=2, steps=1, rows=128, least_tokens=20),
+    Lookup("neon", registers=1, steps=2, rows=128, least_tokens=3),
+    Lookup("neon", registers=4, steps=1, rows=64, least_tokens=3),
+]
+CANARY = 0x5EED5EED
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Programs with the other configurations in them."""
+    need("c++")
+    folder = tmp_path_factory.mktemp("lookups")
+    for configuration in OTHERS:
+        (folder / f"{configuration.name}.cpp").write_text(render(configuration))
+    options = (f"-DTRIT_KERNELS_DIR={folder}",)
+    return build_kernels(folder / "build", None, *options, targets=("trit", "trit-selftest")) / "bin"
+
+
+@pytest.fixture(scope="session")
+def kernels(built: Path) -> dict[str, LookupStruct]:
+    library = open_library(built)
+    found = [library.trit_lookup_at(i).contents for i in range(library.trit_lookup_count())]
+    assert not library.trit_lookup_at(-1) and not library.trit_lookup_at(len(found))
+    return {kernel.name.decode(): kernel for kernel in found}
+
+
+@pytest.fixture(scope="session", params=[*PRESETS, *(other.name for other in OTHERS)])
+def kernel(request: pytest.FixtureRequest, kernels: dict[str, LookupStruct]) -> LookupStruct:
+    found = kernels[request.param]
+    if not found.supported():
+        pytest.skip(f"this CPU cannot run {request.param}")
+    return found
+
+
+def test_every_source_is_in_the_build(kernels: dict[str, LookupStruct]) -> None:
+    assert sorted(kernels) == sorted([*PRESETS, *(other.name for other in OTHERS)])
+    for other in OTHERS:
+        struct = kernels[other.name]
+        if struct.supported():
+            assert (struct.tier.decode(), struct.tokens, struct.panels) == (
+                other.tier,
+                other.tokens,
+                other.rows // ROWS,
+            )
+            assert struct.least_tokens == other.least_tokens
+
+
+def check(library: ctypes.CDLL, kernel: LookupStruct, codes: np.ndarray, q: np.ndarray, apart: int) -> None:
+    """codes uint8 [n, k]; apart: bytes between panels and elements between tokens' results."""
+    (n, k), m = codes.shape, len(q)
+    count = -(-n // ROWS)
+    panels = [pack(library, 0, codes[ROWS * p : ROWS * (p + 1)]) for p in range(count)]
+    step = panels[0].nbytes + 64 * apart
+    memory = np.zeros(step * (count - 1) + panels[0].nbytes, dtype=np.uint8)
+    for p, panel in enumerate(panels):
+        memory[step * p : step * p + panel.nbytes] = panel
+    memory = at_page_end(memory)
+    work = at_page_end(np.full(-(-kernel.work_bytes // 64) * 64, 0xA5, dtype=np.uint8))
+    stride = count * ROWS + apart
+    c = np.full((m + 2, stride), CANARY, dtype=np.int32)
+    kernel.multiply(k, memory.ctypes.data, step, count, q.ctypes.data, q.strides[0], m, work.ctypes.data,
+                    c[1:].ctypes.data, stride)  # fmt: skip
+    assert (c[0] == CANARY).all() and (c[-1] == CANARY).all() and (c[:, count * ROWS :] == CANARY).all()
+    expected = q.astype(np.int64) @ (codes.astype(np.int64) - 1).T
+    np.testing.assert_array_equal(c[1:-1, :n], expected)
+
+
+@pytest.mark.parametrize("k", [32, 64, 224, 256, 480, 704, 2560])
+def test_sums_are_exact(library: ctypes.CDLL, kernel: LookupStruct, k: int) -> None:
+    """Around one and several widenings of the 16-bit sums, any number of tokens and rows."""
+    rng = np.random.default_rng(SEED + k)
+    for m in {1, 2, 7, 8, 9, kernel.tokens // 2 + 1, kernel.tokens - 1, kernel.tokens} - {0}:
+        m = min(m, kernel.tokens)
+        n = int(rng.integers(1, min(kernel.panels, 5) * ROWS + 1))
+        q = tokens(rng.integers(-128, 128, (m, k)), int(rng.integers(0, 70)), fill=99)
+        check(library, kernel, rng.integers(0, 3, (n, k), dtype=np.uint8), q, apart=int(rng.integers(0, 3)))
+
+
+@pytest.mark.parametrize("activation", [127, -128])
+@pytest.mark.parametrize("code", [0, 2])
+def test_extreme_sums_do_not_wrap(library: ctypes.CDLL, kernel: LookupStruct, code: int, activation: int) -> None:
+    q = tokens(np.full((kernel.tokens, 6912), activation), 0, fill=0)
+    check(library, kernel, np.full((ROWS + 1 if kernel.panels > 1 else ROWS, 6912), code, dtype=np.uint8), q, apart=0)
+
+
+def test_as_many_panels_as_it_takes(library: ctypes.CDLL, kernel: LookupStruct) -> None:
+    rng = np.random.default_rng(SEED)
+    q = tokens(rng.integers(-128, 128, (kernel.tokens, 64)), 32, fill=1)
+    check(library, kernel, rng.integers(0, 3, (kernel.panels * ROWS, 64), dtype=np.uint8), q, apart=1)
+
+
+@pytest.fixture
+def ggml(engine_bin: Path) -> PackedGgml:
+    context = PackedGgml(engine_bin)
+    yield context
+    context.close()
+
+
+@pytest.mark.parametrize("name", ["i2_s", "tq2_0", "q2_0"])
+def test_the_engine_gives_the_same_bits(ggml: PackedGgml, name: str) -> None:
+    """Rows for one and several threads, blocks of tokens with and without a rest; q2_0 has weights of +2."""
+    for n, k in ((400, 256), (1100, 512), (2700, 256)):
+        weights = Weights.random(name, "one", n, k)
+        w = ggml.packed(weights)
+        for m in (20, 21, 32, 33, 53, 64, 85, 170):
+            x = activations(m, k)
+            node, expected = ggml.mul_mat(w, x), weights.times(x)
+            for threads in (1, 2, 3, 8):
+                same_bits(ggml.compute(node, (m, n), threads), expected, f"{n} x {k}, m = {m}, {threads} threads")
+
+
+def selftest(built: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    program = next(path for path in built.iterdir() if path.stem == "trit-selftest")
+    inherited = {key: value for key, value in os.environ.items() if key not in ("TRIT_TIER", "TRIT_LOOKUP")}
+    return subprocess.run([program], env={**inherited, **env}, capture_output=True, text=True, timeout=120)
+
+
+def chosen(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 0, result.stderr
+    return next(line for line in result.stdout.splitlines() if line.startswith("look-up: ")).split()[1]
+
+
+def test_a_named_kernel_is_used(built: Path, kernel: LookupStruct) -> None:
+    assert chosen(selftest(built, TRIT_LOOKUP=kernel.name.decode())) == kernel.name.decode()
+
+
+def test_off_means_none(built: Path) -> None:
+    assert chosen(selftest(built, TRIT_LOOKUP="off")) == "none"
+
+
+def test_an_unknown_kernel_is_one_sentence_and_exit_code_2(built: Path) -> None:
+    result = selftest(built, TRIT_LOOKUP="fast")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: TRIT_LOOKUP=fast: there is no such kernel; this build has off lookup_")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_kernel_that_the_cpu_lacks_is_one_sentence_and_exit_code_2(
+    built: Path, kernels: dict[str, LookupStruct]
+) -> None:
+    absent = next(name for name, kernel in kernels.items() if not kernel.supported())
+    result = selftest(built, TRIT_LOOKUP=absent)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert f"TRIT_LOOKUP={absent}: this CPU lacks its instructions" in result.stderr
+
+
+@pytest.mark.parametrize("tier", ["scalar", *ISA_OF_TIER])
+def test_a_tier_has_the_kernel_made_for_it_or_none(built: Path, kernels: dict[str, LookupStruct], tier: str) -> None:
+    result = selftest(built, TRIT_TIER=tier)
+    if result.returncode == 2:
+        pytest.skip(f"this CPU cannot run tier {tier}")
+    made_for_it = sorted(name for name, kernel in kernels.items() if kernel.tier.decode() == tier)
+    assert chosen(result) in (made_for_it or ["none"])
+
+
+def test_command_writes_what_the_presets_hold(tmp_path: Path) -> None:
+    """Each preset's second and third line say how it was made."""
+    assert PRESETS
+    for path in sorted((ROOT / "preset_kernels").glob("*/lookup_*.cpp")):
+        flags = path.read_text().splitlines()[2].removeprefix("//     python -m utils.codegen ").split()
+        command = [sys.executable, "-m", "utils.codegen", *flags, "--outdir", str(tmp_path)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+        assert path.parent.name == Lookup(**_arguments(flags)).tier
+
+
+def _arguments(flags: list[str]) -> dict[str, str | int]:
+    pairs = zip(flags[1::2], flags[2::2], strict=True)
+    named = {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs}
+    return {key: value if key == "tier" else int(value) for key, value in named.items()}
+
+
+@pytest.mark.parametrize("configuration", OTHERS, ids=lambda other: other.name)
+def test_generated_code_is_formatted_and_names_its_configuration(configuration: Lookup, tmp_path: Path) -> None:
+    source = render(configuration)
+    assert f"python -m utils.codegen {configuration.flags}\n" in source
+    path = tmp_path / f"{configuration.name}.cpp"
+    path.write_text(source)
+    command = [Path(sys.executable).parent / "clang-format", f"--style=file:{ROOT / '.clang-format'}", path]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == source
+
+
+@pytest.mark.parametrize(
+    ("flags", "rule"),
+    [
+        (["--tier", "scalar"], "--tier scalar: look-up kernels exist for avx2"),
+        (["--registers", "3"], "--registers 3: expected 1, 2 or 4"),
+        (["--steps", "3"], "--steps 3: expected 1 or 2"),
+        (["--rows", "100"], "--rows 100: expected a multiple of 64"),
+        (["--rows", "0"], "--rows 0: expected a multiple of 64"),
+        (["--rows", "16384"], "from 64 to 8192"),
+        (["--least-tokens", "33"], "--least-tokens 33: expected 1 to 32"),
+    ],
+)
+def test_a_broken_rule_is_named(tmp_path: Path, flags: list[str], rule: str) -> None:
+    command = [sys.executable, "-m", "utils.codegen", "lookup", "--tier", "avx2", *flags, "--outdir", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
+    assert rule in result.stderr
+    assert not list(tmp_path.iterdir())
