@@ -10,7 +10,7 @@ tests walk the table. Plain numpy, so that the kernel tests can import it too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,6 +114,38 @@ def split_groups(values: npt.NDArray[np.float32], group: int) -> tuple[Ternary, 
 def group_sizes(k: int) -> tuple[int, ...]:
     """Sizes of groups that are tried on rows of k floats, the largest first."""
     return (k, *[group for group in GROUPS if group < k and k % group == 0])
+
+
+def exact_ternary(
+    pieces: Callable[[], Iterable[npt.NDArray[np.float32]]], n: int, k: int
+) -> tuple[Ternary, Scale] | None:
+    """The ternary matrix that floats hold exactly, with one scale for all of it, for each row, or for each group.
+
+    Args:
+        pieces: Gives the rows from the first to the last, float32 [some, k] at a time; called again for every size of
+            groups that is tried, and mostly left after its first piece where the floats are not ternary.
+        n: Rows.
+        k: Columns.
+
+    Returns:
+        None if there is none. The scale of a matrix of zeros is 0.
+    """
+    for group in group_sizes(k):
+        ternary, scales = np.empty((n, k), dtype=np.int8), np.empty((n, k // group), dtype=np.float32)
+        done = 0
+        for values in pieces():
+            part = split_groups(values, group)
+            if part is None:
+                break
+            rows = slice(done, done + len(values))
+            ternary[rows], scales[rows] = part
+            done = rows.stop
+        else:
+            scale = _gathered(scales)
+            # A few values can be ternary by chance.
+            if isinstance(scale, float) or group >= min(GROUPS):
+                return ternary, scale
+    return None
 
 
 def _row_chunks(n: int, k: int) -> list[slice]:
@@ -298,15 +330,9 @@ def _pack_float(dtype: str) -> Callable[[Ternary, Scale], Bytes]:
 def _unpack_float(dtype: str) -> Callable[[Bytes, int, int, str], tuple[Ternary, Scale]]:
     def unpack(data: Bytes, n: int, k: int, name: str) -> tuple[Ternary, Scale]:
         values = data.view(dtype).reshape(n, k)
-        for group in group_sizes(k):
-            parts = []
-            for rows in _row_chunks(n, k):
-                part = split_groups(values[rows].astype(np.float32), group)
-                if part is None:
-                    break
-                parts.append(part)
-            else:
-                return np.concatenate([part[0] for part in parts]), _gathered(np.concatenate([p[1] for p in parts]))
+        found = exact_ternary(lambda: (values[rows].astype(np.float32) for rows in _row_chunks(n, k)), n, k)
+        if found is not None:
+            return found
         raise UserError(
             f"{name}: not every value is -s, 0 or +s, with one scale s for the matrix, a row, or a group of "
             f"{' or '.join(map(str, GROUPS))} inputs, so it is not ternary"

@@ -21,6 +21,7 @@ also for bfloat16 checkpoints). Then transformers rounds t * s to the model's dt
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ import numpy.typing as npt
 
 from utils.cli import UserError
 from utils.convert.checkpoint import StoredTensor
-from utils.weight_encodings import GROUPS, Scale, Ternary, group_sizes, split_groups
+from utils.weight_encodings import Scale, Ternary, exact_ternary
 
 MIN_ABSMEAN = 1e-5
 # The dtype that says that four ternary values are in each stored one.
@@ -121,19 +122,14 @@ def read_ternary(
     if weight.dtype == PACKED:
         assert weight_scale is not None
         return _read_packed(weight), _apply_scale(1.0, weight_scale, declared), "packed"
-    found = _read_exact(weight)
+    found = exact_ternary(lambda: _row_pieces(weight), *weight.shape)
     if found is not None:
-        ternary, scale = found
-        return ternary, scale if weight_scale is None else _apply_scale(scale, weight_scale, declared), "ternary floats"
-    for group in group_sizes(weight.shape[-1]):
-        # Few values can be ternary by chance.
-        if group < min(GROUPS):
-            continue
-        grouped = _read_groups(weight, group)
-        if grouped is not None:
-            ternary, scales = grouped
-            kind = f"ternary floats in groups of {group}"
-            return ternary, scales if weight_scale is None else _apply_scale(scales, weight_scale, declared), kind
+        # A matrix of zeros has no scale of its own; 1 is as good as any and every encoding can hold it.
+        ternary, scale = found[0], found[1] if isinstance(found[1], np.ndarray) else found[1] or 1.0
+        kind = "ternary floats"
+        if isinstance(scale, np.ndarray):
+            kind += f" in groups of {weight.shape[-1] // scale.shape[1]}"
+        return ternary, scale if weight_scale is None else _apply_scale(scale, weight_scale, declared), kind
     if not declared.master:
         raise UserError(
             f"{weight.name}: is not ternary ({_worst_deviation(weight)}), and config.json declares no BitNet master "
@@ -171,39 +167,10 @@ def _read_packed(weight: StoredTensor) -> Ternary:
     return ternary
 
 
-def _read_exact(weight: StoredTensor) -> tuple[Ternary, float] | None:
-    """The matrix and its scale if every stored value is exactly -s, 0 or +s, else None (mostly after one piece)."""
-    ternary = np.empty(weight.shape, dtype=np.int8)
-    flat = ternary.reshape(-1)
-    scale, done = np.float32(0), 0
-    for values in weight.floats():
-        largest = np.abs(values).max()
-        if scale == 0:
-            scale = largest
-        elif largest not in (0, scale):
-            return None
-        signs = flat[done : done + values.size]
-        signs[:] = np.sign(values)
-        if not np.array_equal(values, signs * scale):
-            return None
-        done += values.size
-    # A matrix of zeros has no scale of its own; 1 is as good as any and every encoding can hold it.
-    return ternary, float(scale) or 1.0
-
-
-def _read_groups(weight: StoredTensor, group: int) -> tuple[Ternary, npt.NDArray[np.float32]] | None:
-    """int8 [n, k] and scales [n, k / group] if every group is exactly -s, 0 and +s, else None (mostly at once)."""
-    n, k = weight.shape
-    ternary, scales = np.empty((n, k), dtype=np.int8), np.empty((n, k // group), dtype=np.float32)
-    done = 0
-    for values in weight.floats(k):
-        part = split_groups(values.reshape(-1, k), group)
-        if part is None:
-            return None
-        rows = slice(done, done + len(part[0]))
-        ternary[rows], scales[rows] = part
-        done = rows.stop
-    return ternary, scales
+def _row_pieces(weight: StoredTensor) -> Iterator[npt.NDArray[np.float32]]:
+    """The values of a matrix, some rows [rows, k] at a time."""
+    k = weight.shape[-1]
+    return (values.reshape(-1, k) for values in weight.floats(k))
 
 
 def _ternarise(weight: StoredTensor) -> tuple[Ternary, float]:

@@ -15,11 +15,10 @@ from utils.foreign.identify import Found, identify
 from utils.foreign.layouts import TILED
 from utils.foreign.tiles import Tiles, decode_tiled, read_kernel_config
 from utils.gguf_header import RawHeader, RawTensor, read_raw_header
+from utils.weight_encodings import exact_ternary
 
 # Float tensors that may hold a ternary matrix as it is: type name -> numpy dtype (bfloat16 as the upper half of f32).
 FLOATS = {"f32": "<f4", "f16": "<f2", "bf16": "<u2"}
-# Group sizes that ternary weights come in as plain floats: those of llama.cpp's blocks and of Ternary-Bonsai.
-GROUPS = (256, 128, 64)
 PIECE_BYTES = 1 << 24
 SCALE_SUFFIX = "_scale"
 
@@ -105,35 +104,15 @@ class Source:
     def exact_ternary(self, item: Found) -> Decoded | None:
         """The matrix of a float tensor whose every value is -s, 0 or +s; None, mostly soon, if it is not.
 
-        One s for the whole tensor, for each row, or for each group of a row.
+        One s for the whole tensor, for each row, or for each group of a row. A tensor of zeros is no such matrix.
         """
-        k = item.tensor.columns
-        for group in (0, k, *[size for size in GROUPS if size < k and k % size == 0]):
-            decoded = self._ternary_groups(item, group)
-            if decoded is not None:
-                return decoded
-        return None
-
-    def _ternary_groups(self, item: Found, group: int) -> Decoded | None:
-        """As :meth:`exact_ternary` for groups of one size; 0: all values are one group."""
         n, k = item.tensor.rows, item.tensor.columns
-        values = np.empty((n, k), dtype=np.int8)
-        scales = np.zeros((n, k // group) if group else (1, 1), dtype=np.float32)
         step = max(1, PIECE_BYTES // (4 * k))
-        for start in range(0, n, step):
-            rows = slice(start, min(start + step, n))
-            piece = self.float_rows(item, rows.start, rows.stop)
-            magnitudes = np.abs(piece).reshape(len(piece), -1, group or k)
-            largest = magnitudes.max(axis=2)
-            if group:
-                scales[rows] = largest
-            else:
-                scales[0, 0] = scales[0, 0] or largest.max()
-                largest = scales
-            if not ((magnitudes == 0) | (magnitudes == largest[..., None])).all():
-                return None
-            values[rows] = np.sign(piece)
-        return Decoded(values, scales) if scales.any() else None
+        found = exact_ternary(lambda: (self.float_rows(item, start, start + step) for start in range(0, n, step)), n, k)
+        if found is None or not np.any(found[1]):
+            return None
+        ternary, scale = found
+        return Decoded(ternary, np.atleast_2d(np.asarray(scale, dtype=np.float32)))
 
 
 def _as_float32(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
