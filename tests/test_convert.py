@@ -308,7 +308,7 @@ def test_master_weights_flag(checkpoint: Path, capsys: pytest.CaptureFixture[str
     assert main([str(checkpoint), "--master-weights"]) == 0
     output = capsys.readouterr().out
     assert "i2_s from 14 master; embedding q6_k" in output
-    assert "14 ternary tensors (1,114,112 weights) decode to the checkpoint's values and scales" in output
+    assert "14 ternary tensors (1,114,112 weights) decode to the source's values and scales" in output
     assert (checkpoint / "ggml-model-i2_s.gguf").is_file()
 
 

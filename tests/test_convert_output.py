@@ -105,7 +105,7 @@ def test_interrupted_conversion(number: signal.Signals, master: Path, capsys: py
         assert process.returncode == -signal.SIGKILL
     assert not list(master.glob("*.gguf"))
     assert run_main(main, [str(master)]) == 0
-    assert "decode to the checkpoint's values" in capsys.readouterr().out
+    assert "decode to the source's values" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import UserError, run_main
+from utils.convert.report import Report
 from utils.foreign.layouts import I2_S_LAYOUTS
 from utils.weight_encodings import ENCODINGS
 
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--model-name", help="general.name of the file (default: from the folder and its model card)")
     parser.add_argument(
-        "--source", metavar="ORG/NAME[@REV]", help="where the checkpoint is from, for the file's metadata"
+        "--source", metavar="ORG/NAME[@REV]", help="where the checkpoint or file is from, for the new file's metadata"
     )
     parser.add_argument(
         "--split-max-size",
@@ -78,8 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     # gguf-py warns about files and keys that a checkpoint may well lack.
     logging.getLogger("gguf").setLevel(logging.ERROR)
+    split_bytes = parse_size(args.split_max_size) if args.split_max_size else None
     if args.model.is_file():
-        return _from_gguf(args)
+        return _from_gguf(args, split_bytes)
     if args.i2_s_layout or args.kernel_config:
         raise UserError(f"--i2-s-layout and --kernel-config are for GGUF files, {args.model} is none")
     outfile = args.outfile or args.model / f"ggml-model-{args.outtype}.gguf"
@@ -89,48 +91,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         master_weights=args.master_weights,
         name=args.model_name,
         source=args.source,
-        split_bytes=parse_size(args.split_max_size) if args.split_max_size else None,
+        split_bytes=split_bytes,
         force=args.force,
     )
-    report = convert(args.model, outfile, options)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in report.kinds.items())
-    size = sum(path.stat().st_size for path in report.paths)
-    files = f" in {len(report.paths)} files" if len(report.paths) > 1 else ""
-    print(
-        f"{report.paths[0]}: {size / 1e6:.1f} MB{files}; {args.outtype} from {kinds}; embedding {report.embedding_type}"
-    )
-    for note in report.notes:
-        print(f"note: {note}")
-    print(report.verified)
-    return 0
+    return _say(convert(args.model, outfile, options), args.outtype)
 
 
-def _outfile(args: argparse.Namespace, default: Path) -> Path:
-    """Where the new file goes; raises UserError if one is there already."""
-    outfile: Path = args.outfile or default
-    if outfile.exists() and not args.force:
-        raise UserError(f"{outfile}: exists already; pass --force to replace it")
-    return outfile
-
-
-def _from_gguf(args: argparse.Namespace) -> int:
+def _from_gguf(args: argparse.Namespace, split_bytes: int | None) -> int:
     """Convert a GGUF file."""
     from utils.foreign.convert import Options, convert
 
-    for flag in ("--master-weights", "--model-name", "--source", "--split-max-size"):
+    for flag in ("--master-weights", "--model-name"):
         if getattr(args, flag[2:].replace("-", "_")):
             raise UserError(f"{flag} is for checkpoint folders, {args.model} is a file")
-    outfile = _outfile(args, args.model.with_name(f"{args.model.stem}-{args.outtype}.gguf"))
-    options = Options(ENCODINGS[args.outtype], args.quant_embd, args.i2_s_layout, args.kernel_config)
-    report = convert(args.model, outfile, options)
-    layouts = ", ".join(f"{count} {name}" for name, count in report.layouts.items())
-    sizes = f"{report.file_bytes / 1e6:.1f} MB, from {report.source_bytes / 1e6:.1f} MB"
-    print(f"{outfile}: {sizes}; {args.outtype} from {layouts}")
-    if report.deviation:
-        print(f"scales are {args.outtype}'s nearest: largest relative error {report.deviation:.2g}; values are exact")
-    for change in report.changes:
-        print(f"corrected: {change}")
-    print(report.verified)
+    outfile = args.outfile or args.model.with_name(f"{args.model.stem}-{args.outtype}.gguf")
+    options = Options(
+        ENCODINGS[args.outtype],
+        args.quant_embd,
+        args.i2_s_layout,
+        args.kernel_config,
+        source=args.source,
+        split_bytes=split_bytes,
+        force=args.force,
+    )
+    return _say(convert(args.model, outfile, options), args.outtype)
+
+
+def _say(report: Report, outtype: str) -> int:
+    for line in report.lines(outtype):
+        print(line)
     return 0
 
 

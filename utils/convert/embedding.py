@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from utils.cli import UserError
 from utils.convert.k_quants import quantize_k
+from utils.convert.writer import PlannedTensor
 from utils.gguf_types import GGMLQuantizationType
 from utils.host import usable_cpus
 from utils.weight_encodings import ENCODINGS, check_scale, split_groups
@@ -51,9 +52,22 @@ def quantize_rows(values: Floats, kind: GGMLQuantizationType) -> npt.NDArray[Any
     return np.asarray(gguf.quants.quantize(values, kind))
 
 
+def embedding_row(name: str, shape: tuple[int, ...], embedding_type: str) -> PlannedTensor:
+    """The row in the file of an embedding or head; raises UserError if its columns are no whole blocks of the type."""
+    kind = GGMLQuantizationType[embedding_type.upper()]
+    block = gguf.GGML_QUANT_SIZES[kind][0]
+    if shape[-1] % block:
+        raise UserError(
+            f"{name}: {shape[-1]} columns, {embedding_type} needs a multiple of {block}; use --quant-embd f16"
+        )
+    return PlannedTensor(name, shape, kind)
+
+
 def check_values(values: Floats, kind: GGMLQuantizationType, name: str) -> None:
     """Raise UserError, naming the tensor, if float32 [rows, k] cannot be in a type of the file without harm."""
     peak, type_name = np.abs(values).max(), kind.name.lower()
+    if not np.isfinite(peak):
+        raise UserError(f"{name}: holds NaN or infinity; the file is broken, download it again")
     if kind not in {GGMLQuantizationType.F32, GGMLQuantizationType.BF16} and peak > F16_MAX:
         raise UserError(f"{name}: holds {peak:g}, too large for {type_name}; use --quant-embd f32")
     if type_name != "q2_0":

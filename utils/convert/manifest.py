@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gguf import GGUFWriter
 from tqdm import tqdm
@@ -26,7 +27,7 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is known of a checkpoint's origin.
+    """What is known of the origin of a checkpoint, or of a GGUF file that is converted again.
 
     Attributes:
         repository: ORG/NAME on the Hub, or whatever --source named; empty if nothing is known.
@@ -52,7 +53,18 @@ class Manifest:
         hashes = dict(zip((file.name for file in files), _hash_all(files, progress), strict=True))
         return cls(repository, _hub_revision(directory, hashes) or revision, hashes)
 
-    def write(self, writer: GGUFWriter, outtype: str, embedding_type: str) -> None:
+    def or_of(self, metadata: Mapping[str, Any]) -> Manifest:
+        """With the repository and revision that a GGUF file's own metadata name, if nothing else says where it is from.
+
+        The hashes stay those of the file itself.
+        """
+        if self.repository or self.revision:
+            return self
+        named = (metadata.get(key) for key in ("trit.source.repository", "trit.source.revision"))
+        repository, revision = (value if isinstance(value, str) else "" for value in named)
+        return replace(self, repository=repository, revision=revision)
+
+    def write(self, writer: GGUFWriter, outtype: str, embedding_type: str | None) -> None:
         """Add the keys; what is not known is left out."""
         if self.repository:
             writer.add_string("trit.source.repository", self.repository)
@@ -63,7 +75,8 @@ class Manifest:
         if commit := converter_commit():
             writer.add_string("trit.converter.commit", commit)
         writer.add_string("trit.encoding.ternary", outtype)
-        writer.add_string("trit.encoding.embedding", embedding_type)
+        if embedding_type:
+            writer.add_string("trit.encoding.embedding", embedding_type)
 
 
 def parse_source(text: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +15,20 @@ from tqdm import tqdm
 
 from utils.cli import UserError, atomic_outputs
 from utils.convert.checkpoint import Checkpoint, StoredTensor
-from utils.convert.embedding import check_values, default_embedding_type, quantize_pieces
+from utils.convert.embedding import check_values, default_embedding_type, embedding_row, quantize_pieces
 from utils.convert.families import find_family
 from utils.convert.families.base import Family, Kind, TensorSpec
 from utils.convert.families.rope import pair_rows
 from utils.convert.manifest import Manifest
+from utils.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, write_matrix
 from utils.convert.pooling import read_pooling
+from utils.convert.report import Report
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import Vocabulary, load_tokenizer
-from utils.convert.verify import Expected, ternary_digest, verify
-from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, part_paths, split_tensors
+from utils.convert.verify import Expected, verify
+from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors
 from utils.gguf_types import GGMLQuantizationType, GGUFWriter
-from utils.weight_encodings import Encoding, check_fits, check_scale, fallback
+from utils.weight_encodings import Encoding
 
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2
@@ -58,17 +59,6 @@ class Options:
     force: bool = True
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a conversion did: files, type of embedding and head, how many matrices of each kind, notes, the check."""
-
-    paths: list[Path]
-    embedding_type: str
-    kinds: dict[str, int]
-    notes: list[str]
-    verified: str
-
-
 def convert(directory: Path, outfile: Path, options: Options, progress: bool = True) -> Report:
     """Convert a checkpoint folder to one GGUF file, or to several where ``options.split_bytes`` asks for it.
 
@@ -80,8 +70,6 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         TritError: the file cannot be written, or reads back differently.
     """
     checkpoint = Checkpoint.open(directory).with_prefix("model.")
-    if outfile.suffix in {".safetensors", ".json", ".bin"}:
-        raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
     try:
         family = find_family(checkpoint.config)
         specs = present(checkpoint, family.tensors(checkpoint.config))
@@ -92,7 +80,8 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         # A writer without a file: a hyper-parameter of the wrong type or size must not show only when all is written.
         family.write_hyperparameters(GGUFWriter(None, family.gguf_architecture(checkpoint.config)), checkpoint.config)
         _check_names(checkpoint, family, specs)
-        _check_fits(family, specs, options.encoding)
+        matrices = {spec.target: spec.shape for spec in specs if spec.kind is Kind.TERNARY}
+        check_columns(matrices, options.encoding, family.gguf_architecture(checkpoint.config))
         planned = [_plan(spec, checkpoint, options.encoding, embedding_type) for spec in specs]
         computed = family.computed(checkpoint.config)
         vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
@@ -104,7 +93,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     rows = [tensor for tensors in planned for tensor in tensors]
     rows += [PlannedTensor(name, values.shape, GGMLQuantizationType.F32) for name, values in computed.items()]
     parts = split_tensors(rows, options.split_bytes)
-    paths = _free_paths(outfile, len(parts), options.force)
+    paths = output_paths(outfile, len(parts), options.force)
     files = sorted({tensor.path for tensor in checkpoint.tensors.values()})
     manifest = Manifest.of(directory, files, options.source, progress)
     with output_errors(outfile, rows), atomic_outputs(paths) as partials:
@@ -120,17 +109,8 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         finally:
             writer.close()
         verified = verify(partials, expected)
-    notes = _fallback_notes(specs, options.encoding) + scale_notes + vocabulary.notes
+    notes = fallback_notes(matrices, options.encoding) + scale_notes + vocabulary.notes
     return Report(paths, embedding_type, kinds, notes, verified)
-
-
-def _free_paths(outfile: Path, count: int, force: bool) -> list[Path]:
-    """The names of the files to write; raises UserError if one is taken and not to be replaced."""
-    paths = part_paths(outfile, count)
-    for path in paths:
-        if path.exists() and not force:
-            raise UserError(f"{path}: exists already; pass --force to replace it")
-    return paths
 
 
 def _default_embedding(specs: list[TensorSpec], encoding: Encoding) -> str:
@@ -182,58 +162,17 @@ def _equal(a: StoredTensor, b: StoredTensor) -> bool:
     return a.shape == b.shape and all(np.array_equal(x, y) for x, y in zip(a.floats(), b.floats(), strict=True))
 
 
-def _odd_ones(specs: list[TensorSpec], encoding: Encoding) -> list[TensorSpec]:
-    """The matrices whose columns are no whole blocks of the encoding."""
-    return [spec for spec in specs if spec.kind is Kind.TERNARY and spec.shape[-1] % encoding.block]
-
-
-def _check_fits(family: Family, specs: list[TensorSpec], encoding: Encoding) -> None:
-    """Raise UserError, naming a tensor, if most of the weights cannot be in the encoding that was asked for.
-
-    Or any of them, if the family's graph has no use for the scale tensor that the others would get.
-    """
-    odd = _odd_ones(specs, encoding)
-    total = sum(math.prod(spec.shape) for spec in specs if spec.kind is Kind.TERNARY)
-    if odd and (not family.scale_tensors or 2 * sum(math.prod(spec.shape) for spec in odd) > total):
-        check_fits(encoding, odd[0].target, odd[0].shape[-1])
-
-
-def _fallback_notes(specs: list[TensorSpec], encoding: Encoding) -> list[str]:
-    """What was done with the matrices that are not in the encoding that was asked for: a line for each shape."""
-    notes, odd = [], _odd_ones(specs, encoding)
-    for k in sorted({spec.shape[-1] for spec in odd}):
-        names = [spec.target for spec in odd if spec.shape[-1] == k]
-        notes.append(
-            f"{len(names)} matrices like {names[0]} have {k} columns, {encoding.name} needs a multiple of "
-            f"{encoding.block}: they are stored as {fallback(encoding, k).name} with scale 1 and their scales beside "
-            "them as float32, which loses nothing"
-        )
-    return notes
-
-
 def _plan(spec: TensorSpec, checkpoint: Checkpoint, asked: Encoding, embedding_type: str) -> list[PlannedTensor]:
     """The tensor's row in the file, and that of its scale where it has one; raises UserError if its shape is wrong."""
     stored = checkpoint.tensors[spec.source]
     if spec.kind is Kind.TERNARY:
         n, k = spec.shape
         check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k))
-        encoding = fallback(asked, k)
-        row = PlannedTensor(spec.target, spec.shape, encoding.ggml_type)
-        if encoding is asked:
-            return [row]
-        name = f"{spec.target.removesuffix('.weight')}.scale"
-        return [row, PlannedTensor(name, (1,), GGMLQuantizationType.F32)]
+        return matrix_rows(spec.target, spec.shape, asked)
     check_shape(stored, spec.shape)
     if spec.kind in {Kind.NORM, Kind.INPUT_NORM, Kind.BIAS}:
         return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
-    kind = GGMLQuantizationType[embedding_type.upper()]
-    block = gguf.GGML_QUANT_SIZES[kind][0]
-    if spec.shape[-1] % block:
-        raise UserError(
-            f"{spec.target}: {spec.shape[-1]} columns, {embedding_type} needs a multiple of {block}; "
-            "use --quant-embd f16"
-        )
-    return [PlannedTensor(spec.target, spec.shape, kind)]
+    return [embedding_row(spec.target, spec.shape, embedding_type)]
 
 
 def _write_metadata(
@@ -273,32 +212,24 @@ def _write_tensors(
     total = sum(row.nbytes for rows in planned for row in rows)
     # disable=None: no bar where stderr is not a terminal.
     with tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None if progress else True) as bar:
-        for spec, (tensor, *scale_row) in zip(specs, planned, strict=True):
-            stored = checkpoint.tensors[spec.source]
+        for spec, rows in zip(specs, planned, strict=True):
+            stored, tensor = checkpoint.tensors[spec.source], rows[0]
             if spec.kind is Kind.TERNARY:
                 scale_tensor = checkpoint.tensors.get(f"{spec.source}_scale")
                 ternary, scale, kind = read_ternary(stored, scale_tensor, declared)
-                ternary = pair_rows(ternary, spec.rope_heads)
-                encoding = fallback(options.encoding, spec.shape[-1])
-                # Beside a matrix in another encoding than was asked for there is a tensor for its scale.
-                own, beside = scale, 1.0
                 if isinstance(scale, np.ndarray):
-                    own = pair_rows(scale, spec.rope_heads)
-                elif scale_row:
-                    own, beside = 1.0, scale
-                deviation = max(deviation, check_scale(encoding, spec.target, own, spec.shape[-1]))
-                writer.write([encoding.pack(ternary, own)])
-                expected.append(Expected(tensor, ternary_digest(ternary), encoding, encoding.stored_scale(own)))
-                for row in scale_row:
-                    expected.append(Expected(row, writer.write([np.array([beside], dtype=np.float32)])))
+                    scale = pair_rows(scale, spec.rope_heads)
+                ternary = pair_rows(ternary, spec.rope_heads)
+                written, rounded = write_matrix(writer, rows, options.encoding, ternary, scale)
+                expected += written
+                deviation = max(deviation, rounded)
                 kinds[kind] = kinds.get(kind, 0) + 1
             else:
                 kind_in_file = GGMLQuantizationType(tensor.ggml_type)
                 pieces = quantize_pieces(_float_pieces(stored, spec, kind_in_file), kind_in_file)
                 expected.append(Expected(tensor, writer.write(pieces)))
             bar.update(tensor.nbytes)
-    notes = [f"scales are rounded to the float16 of {options.encoding.name}, by up to {deviation:.1e} of their value"]
-    return expected, kinds, notes if deviation else []
+    return expected, kinds, rounding_notes(deviation)
 
 
 def _float_pieces(

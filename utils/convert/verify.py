@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Read a written GGUF file back and compare every tensor with what the checkpoint said it should hold."""
+"""Read written GGUF files back and compare every tensor with what the source said it should hold."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 from utils.cli import TritError
 from utils.convert.writer import PlannedTensor
 from utils.gguf_types import TensorEntry, read_header
-from utils.weight_encodings import Encoding, Scale, Ternary, same_values
+from utils.weight_encodings import Bytes, Encoding, Scale, Ternary, same_values
 
 PIECE_BYTES = 1 << 24
 
@@ -24,7 +25,7 @@ class Expected:
 
     Attributes:
         tensor: Its row of the tensor table.
-        digest: Of the ternary int8 matrix that came from the checkpoint (ternary tensors), else of the stored bytes.
+        digest: Of the ternary int8 matrix that came from the source (ternary tensors), else of the stored bytes.
         encoding: Of a ternary tensor; None for the other tensors.
         scale: The scale of a ternary tensor as its encoding can hold it.
     """
@@ -48,8 +49,22 @@ def _stored_digest(entry: TensorEntry, path: Path) -> bytes:
     return digest.digest()
 
 
-def verify(paths: Sequence[Path], expected: Sequence[Expected]) -> str:
+def unpack(encoding: Encoding, data: Bytes, n: int, k: int, name: str) -> tuple[Ternary, Scale]:
+    """Decode a matrix with the encoding's own function."""
+    return encoding.unpack(data, n, k, name)
+
+
+def verify(
+    paths: Sequence[Path],
+    expected: Sequence[Expected],
+    unpack: Callable[[Encoding, Bytes, int, int, str], tuple[Ternary, Scale]] = unpack,
+) -> str:
     """Decode every ternary tensor of the files and compare values and scale; compare the other tensors' bytes.
+
+    Args:
+        paths: The files of the model.
+        expected: What they should hold, in their order.
+        unpack: Decodes a matrix.
 
     Returns:
         One line that says what was checked.
@@ -68,8 +83,8 @@ def verify(paths: Sequence[Path], expected: Sequence[Expected]) -> str:
         if item.encoding is None:
             same = _stored_digest(entry, path) == item.digest
         else:
-            n, k = tensor.shape
-            ternary, scale = item.encoding.unpack(entry.read(path), n, k, tensor.name)
+            n, k = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+            ternary, scale = unpack(item.encoding, entry.read(path), n, k, tensor.name)
             same = ternary_digest(ternary) == item.digest and same_values(ternary, scale, item.scale)
             ternary_count, weights = ternary_count + 1, weights + n * k
         if not same:
@@ -78,6 +93,6 @@ def verify(paths: Sequence[Path], expected: Sequence[Expected]) -> str:
             )
     rest = len(expected) - ternary_count
     return (
-        f"checked by reading back: {ternary_count} ternary tensors ({weights:,} weights) decode to the checkpoint's "
+        f"checked by reading back: {ternary_count} ternary tensors ({weights:,} weights) decode to the source's "
         f"values and scales, {rest} other tensors hold the bytes that were written"
     )

@@ -156,6 +156,23 @@ def split_tensors(planned: Sequence[PlannedTensor], max_bytes: int | None) -> li
     return runs
 
 
+def output_paths(outfile: Path, count: int, force: bool) -> list[Path]:
+    """The names of the files to write.
+
+    Raises:
+        UserError: one is taken and not to be replaced, or is a checkpoint's or a folder's.
+    """
+    if outfile.suffix in {".safetensors", ".json", ".bin"}:
+        raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
+    paths = part_paths(outfile, count)
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; give --outfile the name of a file in it")
+        if path.exists() and not force:
+            raise UserError(f"{path}: exists already; pass --force to replace it")
+    return paths
+
+
 def part_paths(outfile: Path, count: int) -> list[Path]:
     """The files of a model: ``outfile`` itself, or NAME-00001-of-0000N.gguf beside it."""
     if count == 1:

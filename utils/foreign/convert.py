@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,31 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from utils.cli import TritError, UserError, atomic_output
-from utils.convert.embedding import quantize_rows
-from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
-from utils.foreign.decode import Decoded
-from utils.foreign.encode import encode
+from utils.cli import TritError, UserError, atomic_outputs
+from utils.convert.embedding import check_values, embedding_row, quantize_pieces
+from utils.convert.manifest import Manifest
+from utils.convert.matrices import (
+    check_columns,
+    fallback_notes,
+    matrix_rows,
+    rounding_notes,
+    scale_name,
+    write_matrix,
+)
+from utils.convert.report import Report
+from utils.convert.verify import Expected, verify
+from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, output_paths, part_paths, split_tensors
+from utils.foreign.encode import for_encoding, unpack
 from utils.foreign.identify import Found
 from utils.foreign.layouts import TILED
 from utils.foreign.metadata import architecture, check_convertible, copy_metadata
 from utils.foreign.order import check_order
 from utils.foreign.source import FLOATS, PIECE_BYTES, SCALE_SUFFIX, Source
 from utils.gguf_types import GGMLQuantizationType
-from utils.weight_encodings import ENCODINGS, Encoding, check_fits
+from utils.weight_encodings import ENCODINGS, Encoding, check_fits, fallback
 
 # Tensors that rows are looked up in or that make logits: copied, or q2_0 if their layout is one that is not loaded.
-EMBEDDINGS = ("token_embd.weight", "output.weight")
+EMBEDDING, HEAD = "token_embd.weight", "output.weight"
 
 
 @dataclass(frozen=True)
@@ -39,45 +49,44 @@ class Options:
         embedding_type: Type of float embeddings; None: as they are.
         i2_s_layout: What type 36 means in the source, a key of ``I2_S_LAYOUTS``; None: published, if that is plausible.
         kernel_config: Tile sizes of TL1 and TL2.
+        source: ORG/NAME[@REVISION] that the file is from.
+        split_bytes: Most bytes of tensor data per file; None for one file of any size.
+        force: Replace files that exist.
     """
 
     encoding: Encoding
     embedding_type: str | None = None
     i2_s_layout: str | None = None
     kernel_config: Path | None = None
+    source: str | None = None
+    split_bytes: int | None = None
+    force: bool = True
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a conversion did: sizes, how many matrices of each layout, corrections, largest error of a scale, check."""
-
-    source_bytes: int
-    file_bytes: int
-    layouts: dict[str, int]
-    changes: list[str]
-    deviation: float
-    verified: str
-
-
-@dataclass
 class _Plan:
-    """One tensor of the new file: where it comes from, and the encoding of a ternary one."""
+    """What becomes of one tensor of the source: its row in the new file, and that of its scale where it gets one.
+
+    Attributes:
+        item: Where it comes from.
+        rows: Of the new file.
+        asked: The encoding that a ternary matrix should have; None: it is copied or, an embedding, quantised.
+    """
 
     item: Found
-    tensor: PlannedTensor
-    encoding: Encoding | None
-    digest: bytes = field(default=b"")
+    rows: list[PlannedTensor]
+    asked: Encoding | None
 
 
 def convert(path: Path, outfile: Path, options: Options, progress: bool = True) -> Report:
-    """Convert a GGUF file of any known layout.
+    """Convert a GGUF file of any known layout to one file, or to several where ``options.split_bytes`` asks for it.
 
     Raises:
         UserError: a tensor is not known, not ternary or does not fit the encoding; names the tensor.
-        TritError: the file cannot be written, or reads back differently.
+        TritError: a file cannot be written, or reads back differently.
     """
-    if outfile.exists() and outfile.samefile(path):
-        raise UserError(f"{outfile}: is the file that is to be converted; give another --outfile")
+    if options.split_bytes is None:
+        _output_paths(path, outfile, 1, options.force)  # before anything is read
     source = Source.open(path, options.i2_s_layout or "published", options.kernel_config)
     try:
         check_convertible(source.header)
@@ -86,30 +95,38 @@ def convert(path: Path, outfile: Path, options: Options, progress: bool = True) 
     if options.i2_s_layout is None:
         check_order(source)
     plans = _plan(source, options)
-    tensors = [plan.tensor for plan in plans]
-    deviation = 0.0
-    with output_errors(outfile, tensors), atomic_output(outfile) as partial:
-        writer = StreamWriter(partial, architecture(source.header))
+    # Of those whose scale gets a tensor of its own there is something to say.
+    scaled = {plan.rows[0].name: plan.rows[0].shape for plan in plans if len(plan.rows) > 1}
+    rows = [row for plan in plans for row in plan.rows]
+    parts = split_tensors(rows, options.split_bytes)
+    paths = _output_paths(path, outfile, len(parts), options.force)
+    manifest = Manifest.of(path.parent, [path], options.source, progress).or_of(source.header.metadata)
+    embedding = next((_type_name(row) for row in rows if row.name == EMBEDDING), None)
+    with output_errors(outfile, rows), atomic_outputs(paths) as partials:
+        writer = SplitWriter(partials, architecture(source.header), parts)
         try:
             changes = copy_metadata(writer.metadata, source.header, options.encoding.file_type)
-            for tensor in tensors:
-                writer.plan(tensor)
+            manifest.write(writer.metadata, options.encoding.name, embedding)
             writer.begin()
-            total = sum(plan.item.nbytes for plan in plans)
-            with tqdm(
-                total=total, unit="B", unit_scale=True, desc="converting", disable=None if progress else True
-            ) as bar:
-                for plan in plans:
-                    deviation = max(deviation, _write(writer, source, plan))
-                    bar.update(plan.item.nbytes)
+            expected, deviation = _write_tensors(writer, source, plans, progress)
         finally:
             writer.close()
-        verified = _verify(partial, plans)
-    counts: dict[str, int] = {}
-    for plan in plans:
-        if plan.encoding:
-            counts[plan.item.name] = counts.get(plan.item.name, 0) + 1
-    return Report(source.header.file_bytes, outfile.stat().st_size, counts, changes, deviation, verified)
+        verified = verify(partials, expected, unpack)
+    notes = [f"corrected: {change}" for change in changes]
+    notes += fallback_notes(scaled, options.encoding) + rounding_notes(deviation)
+    return Report(paths, embedding, Counter(plan.item.name for plan in plans if plan.asked), notes, verified)
+
+
+def _output_paths(path: Path, outfile: Path, count: int, force: bool) -> list[Path]:
+    """As :func:`output_paths`; the file that is to be converted is never replaced."""
+    for part in part_paths(outfile, count):
+        if part.exists() and part.samefile(path):
+            raise UserError(f"{part}: is the file that is to be converted; give another --outfile")
+    return output_paths(outfile, count, force)
+
+
+def _type_name(row: PlannedTensor) -> str:
+    return GGMLQuantizationType(row.ggml_type).name.lower()
 
 
 def _plan(source: Source, options: Options) -> list[_Plan]:
@@ -121,25 +138,25 @@ def _plan(source: Source, options: Options) -> list[_Plan]:
             raise UserError(f"{source.path}: {tensor.name} {item.problem}")
         if _is_tile_scale(source, tensor.name):
             continue
-        encoding = _encoding(source, item, options)
-        if encoding:
-            check_fits(encoding, tensor.name, tensor.columns)
-            if encoding.tail_bytes and len(tensor.shape) > 2:
-                raise UserError(f"{tensor.name}: has several matrices, {encoding.name} one scale; use --outtype q2_0")
-            plans.append(_Plan(item, PlannedTensor(tensor.name, tensor.shape, encoding.ggml_type), encoding))
-            continue
-        kind = tensor.ggml_type
-        if options.embedding_type and tensor.name in EMBEDDINGS:
-            if item.name not in FLOATS:
-                raise UserError(
-                    f"{tensor.name}: is {item.name} already, and --quant-embd {options.embedding_type} would quantise "
-                    "it twice; leave the flag away to keep it"
-                )
-            kind = GGMLQuantizationType[options.embedding_type.upper()]
-        plans.append(_Plan(item, PlannedTensor(tensor.name, tensor.shape, kind), None))
-    if not any(plan.encoding for plan in plans):
+        if tensor.name in (EMBEDDING, HEAD):
+            plans.append(_plan_embedding(item, options.embedding_type))
+        elif _is_ternary(source, item):
+            scaled = scale_name(tensor.name) in source.found
+            rows = matrix_rows(tensor.name, tensor.shape, options.encoding, scaled)
+            plans.append(_Plan(item, rows, options.encoding))
+        else:
+            plans.append(_Plan(item, [PlannedTensor(tensor.name, tensor.shape, tensor.ggml_type)], None))
+    matrices = {plan.rows[0].name: plan.rows[0].shape for plan in plans if plan.asked is options.encoding}
+    check_columns(matrices, options.encoding, architecture(source.header))
+    for name, shape in matrices.items():
+        if options.encoding.tail_bytes and len(shape) > 2:
+            raise UserError(
+                f"{name}: has several matrices, {options.encoding.name} one scale for all; use --outtype q2_0"
+            )
+    if not any(plan.asked for plan in plans):
         raise UserError(
-            f"{source.path}: holds no ternary matrix; an ordinary model cannot be made ternary by conversion"
+            f"{source.path}: holds no ternary matrix; an ordinary model cannot be made ternary by conversion, and "
+            "master weights of BitLinear training are converted from their checkpoint folder"
         )
     return plans
 
@@ -150,89 +167,78 @@ def _is_tile_scale(source: Source, name: str) -> bool:
     return name.endswith(SCALE_SUFFIX) and owner is not None and owner.name in TILED
 
 
-def _encoding(source: Source, item: Found, options: Options) -> Encoding | None:
-    """The encoding that a tensor gets in the new file; None: it is copied."""
-    tensor = item.tensor
-    if tensor.name in EMBEDDINGS:
-        return None if item.loads else ENCODINGS["q2_0"]
+def _is_ternary(source: Source, item: Found) -> bool:
+    """Whether a tensor that is no embedding holds a ternary matrix."""
     if item.layout:
-        return options.encoding
-    matrix = len(tensor.shape) == 2 and tensor.name.startswith("blk.") and item.name in FLOATS
-    return options.encoding if matrix and source.exact_ternary(item) else None
+        return True
+    matrix = len(item.tensor.shape) == 2 and item.tensor.name.startswith("blk.") and item.name in FLOATS
+    return matrix and source.exact_ternary(item) is not None
 
 
-def _write(writer: StreamWriter, source: Source, plan: _Plan) -> float:
-    """Write one tensor and note its digest; returns the largest error of a scale."""
-    if plan.encoding is None:
-        plan.digest = writer.write(_copied(source, plan))
-        return 0.0
+def _plan_embedding(item: Found, embedding_type: str | None) -> _Plan:
+    """An embedding or head stays as it is, unless a type is asked for or the engine does not load its layout.
+
+    Raises:
+        UserError: it would be quantised a second time, or its columns do not fit; names the tensor.
+    """
+    tensor, q2_0 = item.tensor, ENCODINGS["q2_0"]
+    if embedding_type not in (None, item.name if item.loads else q2_0.name):
+        assert embedding_type is not None
+        if item.name not in FLOATS:
+            raise UserError(
+                f"{tensor.name}: is {item.name} already, and --quant-embd {embedding_type} would quantise "
+                "it twice; leave the flag away to keep it"
+            )
+        return _Plan(item, [embedding_row(tensor.name, tensor.shape, embedding_type)], None)
+    if item.loads:
+        return _Plan(item, [PlannedTensor(tensor.name, tensor.shape, tensor.ggml_type)], None)
+    check_fits(q2_0, tensor.name, tensor.columns)
+    return _Plan(item, [PlannedTensor(tensor.name, tensor.shape, q2_0.ggml_type)], q2_0)
+
+
+def _write_tensors(
+    writer: SplitWriter, source: Source, plans: list[_Plan], progress: bool
+) -> tuple[list[Expected], float]:
+    """Stream every tensor into the file; returns what to expect when reading back, the largest error of a scale."""
+    expected: list[Expected] = []
+    deviation = 0.0
+    total = sum(plan.item.nbytes for plan in plans)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="converting", disable=None if progress else True) as bar:
+        for plan in plans:
+            if plan.asked is None:
+                expected.append(Expected(plan.rows[0], writer.write(_copied(source, plan))))
+            else:
+                written, rounded = _write_matrix(writer, source, plan, plan.asked)
+                expected += written
+                deviation = max(deviation, rounded)
+            bar.update(plan.item.nbytes)
+    return expected, deviation
+
+
+def _write_matrix(writer: SplitWriter, source: Source, plan: _Plan, asked: Encoding) -> tuple[list[Expected], float]:
+    """Write one ternary matrix; returns what :func:`utils.convert.matrices.write_matrix` does."""
     decoded = source.matrix(plan.item) if plan.item.layout else source.exact_ternary(plan.item)
+    name = plan.rows[0].name
     if decoded is None:
-        raise TritError(f"{plan.tensor.name}: is not ternary any more; does something write to {source.path}?")
-    encoded = encode(decoded, plan.encoding, plan.tensor.name)
-    writer.write([encoded.data])
-    plan.digest = _digest(encoded.expected, plan.encoding)
-    return encoded.deviation
+        raise TritError(f"{name}: is not ternary any more; does something write to {source.path}?")
+    ternary, scale = for_encoding(decoded, fallback(asked, plan.rows[0].shape[-1]), name)
+    return write_matrix(writer, plan.rows, asked, ternary, scale)
 
 
 def _copied(source: Source, plan: _Plan) -> Iterator[npt.NDArray[Any]]:
     """The bytes of a tensor that stays what it is, or the rows of an embedding in its new type."""
-    item, kind = plan.item, GGMLQuantizationType(plan.tensor.ggml_type)
-    if kind == item.tensor.ggml_type:
-        for start in range(0, item.nbytes, PIECE_BYTES):
-            yield source.bytes(item.tensor, start, min(start + PIECE_BYTES, item.nbytes))
+    item, kind = plan.item, GGMLQuantizationType(plan.rows[0].ggml_type)
+    if kind != item.tensor.ggml_type:
+        yield from quantize_pieces(_float_pieces(source, item, kind), kind)
         return
-    row_bytes = item.nbytes // item.tensor.rows
-    rows = max(1, PIECE_BYTES // row_bytes)
+    for start in range(0, item.nbytes, PIECE_BYTES):
+        yield source.bytes(item.tensor, start, min(start + PIECE_BYTES, item.nbytes))
+
+
+def _float_pieces(source: Source, item: Found, kind: GGMLQuantizationType) -> Iterator[npt.NDArray[np.float32]]:
+    """The values of a float tensor, a few rows at a time; raises UserError if the type cannot hold them."""
+    rows = max(1, PIECE_BYTES // (4 * item.tensor.columns))
     for start in range(0, item.tensor.rows, rows):
-        yield quantize_rows(source.float_rows(item, start, start + rows), kind)
-
-
-def _digest(decoded: Decoded, encoding: Encoding) -> bytes:
-    """Of what the encoding holds: values and scales, or, of plain floats, which have no groups, the weights."""
-    digest = hashlib.blake2b()
-    if encoding.name not in FLOATS:
-        digest.update(np.ascontiguousarray(decoded.values).data)
-        digest.update(np.ascontiguousarray(decoded.scales).data)
-        return digest.digest()
-    n, k = decoded.shape
-    groups = decoded.scales.shape[1]
-    scales = np.broadcast_to(decoded.scales, (n, groups))
-    step = max(1, PIECE_BYTES // (4 * k))
-    for start in range(0, n, step):
-        rows = slice(start, start + step)
-        values = decoded.values[rows].reshape(-1, groups, k // groups) * scales[rows, :, None]
-        # -0 and +0 are the same weight.
-        digest.update(np.ascontiguousarray(values + np.float32(0)).data)
-    return digest.digest()
-
-
-def _verify(path: Path, plans: list[_Plan]) -> str:
-    """Read the new file with the decoders of foreign files and compare all tensors; raises TritError if one differs."""
-    written = Source.open(path, arrays=False)
-    if list(written.found) != [plan.tensor.name for plan in plans]:
-        raise TritError(f"{path}: the tensor table read back is not the one that was written")
-    weights = count = 0
-    for plan in plans:
-        item = written.found[plan.tensor.name]
-        if plan.encoding is None:
-            digest = hashlib.blake2b()
-            for start in range(0, item.nbytes, PIECE_BYTES):
-                digest.update(written.bytes(item.tensor, start, min(start + PIECE_BYTES, item.nbytes)).data)
-            same = digest.digest() == plan.digest
-        else:
-            decoded = written.matrix(item) if item.layout else written.exact_ternary(item) or _floats(written, item)
-            same = _digest(decoded, plan.encoding) == plan.digest
-            count, weights = count + 1, weights + item.tensor.rows * item.tensor.columns
-        if not same:
-            raise TritError(f"{plan.tensor.name}: reads back with other values than were written; check the disk")
-    return (
-        f"checked by reading back: {count} ternary tensors ({weights:,} weights) decode to the source's values and "
-        f"scales, {len(plans) - count} other tensors hold the bytes that were written"
-    )
-
-
-def _floats(source: Source, item: Found) -> Decoded:
-    """A float tensor of weights with several scales: each its own group, sign and magnitude."""
-    values = source.floats(item)
-    return Decoded(np.sign(values).astype(np.int8), np.abs(values))
+        values = source.float_rows(item, start, start + rows)
+        check_values(values, kind, item.tensor.name)
+        yield values

@@ -13,8 +13,8 @@ from utils.gguf_types import GGUFValueType, GGUFWriter
 
 # Names that uploads have used for one architecture.
 ARCHITECTURES = {"bitnet-25": "bitnet-b1.58"}
-# The writer sets these itself, or they say how the source file was laid out.
-DROPPED = ("general.architecture", "general.alignment", "split.")
+# The writer sets these itself, or they say how the source file was laid out or made.
+DROPPED = ("general.architecture", "general.alignment", "split.", "trit.")
 # What bitnet.cpp writes for i2_s.
 BITNET_CPP_FILE_TYPE = 40
 

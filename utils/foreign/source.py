@@ -112,6 +112,8 @@ class Source:
         if found is None or not np.any(found[1]):
             return None
         ternary, scale = found
+        if not np.isfinite(scale).all():
+            raise UserError(f"{item.tensor.name}: holds infinity; the file is broken, download or convert it again")
         return Decoded(ternary, np.atleast_2d(np.asarray(scale, dtype=np.float32)))
 
 

@@ -55,8 +55,6 @@ class Family(ABC):
 
     architectures: tuple[str, ...]
     """Values of ``architectures`` in config.json that belong to this family."""
-    scale_tensors = True
-    """Whether the engine's graph multiplies with the scale tensor that may lie beside a matrix."""
 
     @abstractmethod
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:

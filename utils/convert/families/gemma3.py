@@ -48,7 +48,6 @@ class Gemma3(Llama):
     norm_offset = 1.0
     input_norm = "norm"
     base_models = ("Gemma3TextModel",)
-    scale_tensors = False
 
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:
         """``gemma3``; raises UserError for what its graph does not compute."""

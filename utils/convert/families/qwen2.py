@@ -15,7 +15,6 @@ class Qwen2(Llama):
     architectures = ("Qwen2ForCausalLM",)
     architecture = "qwen2"
     pairs = False
-    scale_tensors = False  # the engine's graph reads none
 
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:
         """``qwen2``; raises UserError for what its graph does not compute."""
