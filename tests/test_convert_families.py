@@ -23,7 +23,8 @@ from engine_logits import EngineRun, divergence, int8_activations, reference, ru
 from safetensors.torch import load_file, save_file
 
 from utils.convert.__main__ import main
-from utils.convert.pipeline import Options, Report, convert
+from utils.convert.pipeline import Options, convert
+from utils.convert.report import Report
 from utils.gguf_types import read_header
 from utils.tiny_checkpoints import bitnet_1bitllm, llama, qwen2
 from utils.weight_encodings import ENCODINGS

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import struct
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from foreign_files import TILED, WRITERS, Key, codes, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
+from gguf_models import answer, assert_same_model
 
-from utils.cli import ROOT, TritError, UserError, run_main
+from utils.cli import TritError, UserError, run_main
 from utils.convert.__main__ import main
 from utils.convert.embedding import quantize_rows
 from utils.foreign.convert import Options, convert
@@ -23,7 +22,7 @@ from utils.foreign.source import Source
 from utils.foreign.tiles import Tiles, read_kernel_config
 from utils.gguf_header import read_raw_header
 from utils.gguf_types import GGMLQuantizationType, read_header
-from utils.host import DEMO_PROMPT, engine_program
+from utils.host import engine_program
 from utils.weight_encodings import ENCODINGS
 
 TILES = {"bitnet_tl1": Tiles(128, 64, 32), "bitnet_tl2": Tiles(128, 96, 32)}
@@ -42,21 +41,6 @@ KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 @pytest.fixture(scope="module")
 def reference(story_gguf: Path) -> Path:
     return story_gguf
-
-
-def assert_same_model(path: Path, reference: Path) -> None:
-    """The same metadata, but for where the file is from, and the same bytes in every tensor."""
-    a, b = read_header(path), read_header(reference)
-    origin = ("trit.source.", "trit.converter.")
-    for left, right in ((a.metadata, b.metadata), (a.types, b.types)):
-        assert [(key, value) for key, value in left.items() if not key.startswith(origin)] == [
-            (key, value) for key, value in right.items() if not key.startswith(origin)
-        ]
-    assert list(a.tensors) == list(b.tensors)
-    for name, entry in a.tensors.items():
-        other = b.tensors[name]
-        assert (entry.shape, entry.ggml_type) == (other.shape, other.ggml_type), name
-        assert entry.read(path).tobytes() == other.read(reference).tobytes(), name
 
 
 @pytest.mark.parametrize("layout", WRITERS)
@@ -81,11 +65,6 @@ def test_bundled_model_in_every_encoding_and_back(outtype: str, reference: Path,
     assert read_header(there).metadata["general.file_type"] == ENCODINGS[outtype].file_type
     assert run_main(main, [str(there), "--outfile", str(back)]) == 0
     assert_same_model(back, reference)
-
-
-def answer(model: Path) -> str:
-    command = [sys.executable, "run_inference.py", "-m", str(model), "-p", DEMO_PROMPT, "-n", "6", "-temp", "0"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_arm_file_end_to_end(

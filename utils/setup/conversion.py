@@ -37,16 +37,16 @@ def run(setup: Setup, line: StepLine) -> str:
     folder, outtype = setup.model_dir, setup.options.quant_type
     assert folder is not None
     given = ready_made(folder, outtype)
+    source = read_manifest(folder)
+    origin = ["--source", f"{source.repo}@{source.commit}"] if source else []
     if given is None:
         inputs = sorted({path for pattern in _INPUTS for path in folder.glob(pattern)})
-        source = read_manifest(folder)
-        origin = ["--source", f"{source.repo}@{source.commit}"] if source else []
         return _convert(setup, line, Job(folder, inputs, outtype, origin))
     if _magic(given) != b"GGUF":
         raise UserError(f"{given} is not a GGUF file; download or convert it again")
     if foreign := convertible(given):
         # i2_s is what nobody asked for: the layout's own kin keeps its scales.
-        return _convert(setup, line, Job(given, [given], foreign if outtype == "i2_s" else outtype, []))
+        return _convert(setup, line, Job(given, [given], foreign if outtype == "i2_s" else outtype, origin))
     setup.gguf = given
     return f"{shown(given)} is given, nothing to convert"
 
