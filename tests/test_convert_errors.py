@@ -52,7 +52,7 @@ def edit_tensors(directory: Path, edit: Callable[[dict[str, torch.Tensor]], Any]
 
 
 def test_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nowhere: not a folder" in refusal(capsys, tmp_path / "nowhere")
+    assert "nowhere: there is no such file or folder" in refusal(capsys, tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])

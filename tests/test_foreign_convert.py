@@ -231,10 +231,8 @@ def test_metadata_is_put_right(reference: Path, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        (
-            ("split.count", 2, None, 3),
-            "one of 3 parts of a split model; join them first with: build/bin/llama-gguf-split",
-        ),
+        (("split.count", 2, None, 3), r"m\.gguf: is part 1 of a split model; give it its name NAME-00001-of-00003"),
+        (("general.type", 8, None, "adapter"), r"m\.gguf: it is no model but what general\.type calls 'adapter'"),
         (("prism.hadamard.version", 4, None, 1), "its weights are rotated"),
     ],
 )

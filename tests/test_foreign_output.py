@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,16 @@ from utils.convert import pipeline
 from utils.convert.__main__ import main
 from utils.convert.matrices import SCALED_GRAPHS
 from utils.foreign.convert import Options, convert
+from utils.foreign.loadable import check_loadable
 from utils.foreign.source import Source
 from utils.gguf_header import read_raw_header
 from utils.gguf_types import read_header
 from utils.host import engine_program
+from utils.inspect_model.__main__ import inspect
 from utils.tiny_checkpoints import bitnet_1bitllm
 from utils.weight_encodings import ENCODINGS
+
+KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 
 
 def options(**changes: Any) -> Options:
@@ -68,6 +73,84 @@ def test_parts_and_the_source_are_not_replaced(story_gguf: Path, tmp_path: Path)
     with pytest.raises(UserError, match=rf"{itself.name}: is the file that is to be converted"):
         convert(itself, tmp_path / "s.gguf", options(split_bytes=300_000), progress=False)
     assert itself.read_bytes() == story_gguf.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def split(story_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The bundled model in several files."""
+    outfile = tmp_path_factory.mktemp("split") / "s.gguf"
+    return convert(story_gguf, outfile, options(split_bytes=300_000), progress=False).paths
+
+
+def test_split_model_is_read_as_one(split: list[Path], story_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Converted from its first file it is the whole model again, and its hashes are those of all its files."""
+    back = split[0].with_name("s-i2_s.gguf")
+    assert run_main(main, [str(split[0])]) == 0 and back.is_file()
+    assert_same_model(back, story_gguf)
+    metadata = read_header(back).metadata
+    assert metadata["trit.source.files"] == [path.name for path in split]
+    assert metadata["trit.source.sha256"] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in split]
+    found, whole = inspect(split[0], exact=True), inspect(story_gguf, exact=True)
+    assert found.kind == f"GGUF model in {len(split)} files" and found.verdict == whole.verdict == "loads as it is"
+    assert (found.layers, found.types, found.memory["packed"]) == (whole.layers, whole.types, whole.memory["packed"])
+    back.unlink()
+
+
+def test_foreign_tensor_in_a_later_part_is_named(split: list[Path], tmp_path: Path) -> None:
+    """Before the engine starts, with the file that it is in."""
+    copies = [Path(shutil.copy(path, tmp_path)) for path in split]
+    check_loadable(copies[0])
+    raw = bytearray(copies[-1].read_bytes())
+    source = Source.open(copies[0])
+    name = next(name for name, item in source.found.items() if item.name == "i2_s" and source.files[name] == copies[-1])
+    place = raw.index(name.encode()) + len(name) + 4 + 2 * 8  # behind it: number of dimensions, two of them, the type
+    assert raw[place : place + 4] == (36).to_bytes(4, "little")
+    raw[place] = 150
+    copies[-1].write_bytes(raw)
+    with pytest.raises(UserError, match=rf"{copies[-1].name}: {name} has type 150"):
+        check_loadable(copies[0])
+
+
+def test_parts_that_are_not_a_model(split: list[Path], tmp_path: Path) -> None:
+    count = len(split)
+    with pytest.raises(
+        UserError, match=rf"{split[1].name}: is part 2 of a split model; give the first, {split[0].name}"
+    ):
+        Source.open(split[1])
+    assert "is part 2 of a split model" in inspect(split[1]).verdict
+    moved = Path(shutil.copy(split[0], tmp_path / "first.gguf"))
+    with pytest.raises(
+        UserError, match=rf"first\.gguf: is part 1 of a split model; give it its name NAME-00001-of-0+{count}"
+    ):
+        Source.open(moved)
+    copies = [Path(shutil.copy(path, tmp_path)) for path in split]
+    copies[1].unlink()
+    with pytest.raises(UserError, match=rf"{copies[1].name}: is missing; the model is split into {count} files"):
+        Source.open(copies[0])
+    shutil.copy(split[2], copies[1])
+    with pytest.raises(UserError, match=rf"{copies[1].name}: does not say that it is part 2 of {count}"):
+        Source.open(copies[0])
+
+
+def test_parts_of_two_models(tmp_path: Path) -> None:
+    """Numbers that fit, tensors that do not: one twice, or one too few."""
+
+    def part(number: int, name: str, total: int) -> Path:
+        keys: list[Key] = [
+            *KEYS,
+            ("split.no", 2, None, number),
+            ("split.count", 2, None, 2),
+            ("split.tensors.count", 5, None, total),
+        ]
+        raw = WRITERS["q2_0"][1](random_rows(4, 256), 0.5)
+        return write_gguf(tmp_path / f"m-0000{number + 1}-of-00002.gguf", keys, [(name, (4, 256), 42, raw)])
+
+    part(1, "blk.0.a.weight", 2)
+    with pytest.raises(UserError, match=r"m-00002-of-00002\.gguf: blk\.0\.a\.weight is in m-00001-of-00002\.gguf too"):
+        Source.open(part(0, "blk.0.a.weight", 2))
+    with pytest.raises(UserError, match="says that the model has 3 tensors, its parts have 2"):
+        Source.open(part(0, "blk.0.b.weight", 3))
+    assert len(Source.open(part(0, "blk.0.b.weight", 2)).found) == 2
 
 
 def test_manifest_names_the_file(story_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,9 +237,6 @@ def test_blocks_across_rows_become_what_they_are_from_a_folder(odd: tuple[Path, 
     assert Source.open(path).found["blk.1.ffn_down.weight"].name == "i2_s_flat"
     assert run_main(main, [str(path), "--outfile", str(tmp_path / "back.gguf")]) == 0
     assert_same_model(tmp_path / "back.gguf", ours)
-
-
-KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 
 
 def file_of(path: Path, shapes: dict[str, tuple[int, ...]], architecture: str = "bitnet-b1.58") -> Path:
@@ -269,3 +349,59 @@ def test_embedding_type_that_it_has_already(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.gguf"
     with pytest.raises(UserError, match=r"token_embd\.weight: is q2_0 already, and --quant-embd q6_k would quantise"):
         convert(path, tmp_path / "x.gguf", options(embedding_type="q6_k"), progress=False)
+
+
+# --- files that are none, and flags for others
+
+
+def test_files_that_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The converter and the inspector say the same."""
+    whole = file_of(tmp_path / "m.gguf", {"ffn_up": (8, 256)}).read_bytes()
+    for content, sentence in (
+        (b"", "not a whole GGUF file (it is empty)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "it is a Git LFS pointer to the file"),
+        (b"<html></html>", "the first four bytes are not GGUF"),
+        (whole[:-100], "has type 42 and 476 bytes for 8x256 weights: neither q2_0"),
+        (write_gguf(tmp_path / "m.gguf", KEYS, []).read_bytes(), "no weights"),
+    ):
+        path = tmp_path / "x.gguf"
+        path.write_bytes(content)
+        assert run_main(main, [str(path)]) == 2
+        said = capsys.readouterr().err
+        assert sentence in said and sentence in inspect(path).verdict
+        assert ("cut short" in said) == (content == whole[:-100])
+    assert run_main(main, [str(tmp_path / "no.gguf")]) == 2
+    assert "no.gguf: there is no such file or folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--i2-s-layout", "arm"], "m.gguf: holds no i2_s, so leave --i2-s-layout away"),
+        (["--kernel-config", "{file}"], "m.gguf: holds no TL1 or TL2, so leave --kernel-config away"),
+        (["--kernel-config", "no.ini"], "no.ini: cannot be read (No such file or directory); give --kernel-config its"),
+        (["--outfile", "{folder}", "--force"], "is a folder; give --outfile the name of a file in it"),
+        (["--outfile", "x.bin"], "x.bin: is the name of a checkpoint's file"),
+    ],
+)
+def test_flags_for_other_files(
+    flags: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = file_of(tmp_path / "m.gguf", {"ffn_up": (8, 256)})
+    config = tmp_path / "kernel_config.ini"
+    config.write_text("[Kernels_0]\nm = 8\nk = 256\nbm = 8\nbk = 8\nbmm = 8\n")
+    words = [flag.format(file=config, folder=tmp_path) for flag in flags]
+    assert run_main(main, [str(path), *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_matrices_that_stay_are_told(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((8, 256)).astype("<f4")
+    tensors: list[Tensor] = [
+        ("blk.0.ffn_up.weight", (8, 256), 42, WRITERS["q2_0"][1](random_rows(8, 256), 0.5)),
+        ("blk.0.ffn_gate_inp.weight", (8, 256), 0, values.tobytes()),
+        ("blk.0.ffn_norm.weight", (256,), 0, values[0].tobytes()),
+    ]
+    report = convert(write_gguf(tmp_path / "m.gguf", KEYS, tensors), tmp_path / "x.gguf", options(), progress=False)
+    (note,) = report.notes
+    assert note == "1 matrices of layers are not ternary and stay as they are, blk.0.ffn_gate_inp.weight is the first"

@@ -119,7 +119,7 @@ def test_refusals(story_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
             q2,
             "refused: the engine has no graph for the architecture no-s",
         ),
-        (KEYS, damaged, "loads, but holds bytes that mean nothing"),
+        (KEYS, damaged, "damaged, it holds bytes that mean nothing"),
         (KEYS, [], "has no weights: only a vocabulary"),
         (KEYS, [("blk.0.a.weight", (4, 256), 1, bytes(2048))], "loads as it is, but nothing in it is ternary"),
     ):

@@ -80,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # gguf-py warns about files and keys that a checkpoint may well lack.
     logging.getLogger("gguf").setLevel(logging.ERROR)
     split_bytes = parse_size(args.split_max_size) if args.split_max_size else None
+    if not args.model.exists():
+        raise UserError(f"{args.model}: there is no such file or folder")
     if args.model.is_file():
         return _from_gguf(args, split_bytes)
     if args.i2_s_layout or args.kernel_config:
@@ -100,11 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _from_gguf(args: argparse.Namespace, split_bytes: int | None) -> int:
     """Convert a GGUF file."""
     from utils.foreign.convert import Options, convert
+    from utils.foreign.parts import whole_name
 
     for flag in ("--master-weights", "--model-name"):
         if getattr(args, flag[2:].replace("-", "_")):
             raise UserError(f"{flag} is for checkpoint folders, {args.model} is a file")
-    outfile = args.outfile or args.model.with_name(f"{args.model.stem}-{args.outtype}.gguf")
+    outfile = args.outfile or args.model.with_name(f"{whole_name(args.model)}-{args.outtype}.gguf")
     options = Options(
         ENCODINGS[args.outtype],
         args.quant_embd,

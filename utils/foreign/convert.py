@@ -29,7 +29,7 @@ from utils.convert.verify import Expected, verify
 from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, output_paths, part_paths, split_tensors
 from utils.foreign.encode import for_encoding, unpack
 from utils.foreign.identify import Found
-from utils.foreign.layouts import TILED
+from utils.foreign.layouts import LAYOUTS, PUBLISHED_I2_S, TILED
 from utils.foreign.metadata import architecture, check_convertible, copy_metadata
 from utils.foreign.order import check_order
 from utils.foreign.source import FLOATS, PIECE_BYTES, SCALE_SUFFIX, Source
@@ -85,11 +85,12 @@ def convert(path: Path, outfile: Path, options: Options, progress: bool = True) 
         UserError: a tensor is not known, not ternary or does not fit the encoding; names the tensor.
         TritError: a file cannot be written, or reads back differently.
     """
-    if options.split_bytes is None:
-        _output_paths(path, outfile, 1, options.force)  # before anything is read
     source = Source.open(path, options.i2_s_layout or "published", options.kernel_config)
+    if options.split_bytes is None:
+        _output_paths(source, outfile, 1, options.force)  # before any weight is read
     try:
         check_convertible(source.header)
+        _check_flags(source, options)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     if options.i2_s_layout is None:
@@ -99,8 +100,8 @@ def convert(path: Path, outfile: Path, options: Options, progress: bool = True) 
     scaled = {plan.rows[0].name: plan.rows[0].shape for plan in plans if len(plan.rows) > 1}
     rows = [row for plan in plans for row in plan.rows]
     parts = split_tensors(rows, options.split_bytes)
-    paths = _output_paths(path, outfile, len(parts), options.force)
-    manifest = Manifest.of(path.parent, [path], options.source, progress).or_of(source.header.metadata)
+    paths = _output_paths(source, outfile, len(parts), options.force)
+    manifest = Manifest.of(path.parent, source.paths, options.source, progress).or_of(source.header.metadata)
     embedding = next((_type_name(row) for row in rows if row.name == EMBEDDING), None)
     with output_errors(outfile, rows), atomic_outputs(paths) as partials:
         writer = SplitWriter(partials, architecture(source.header), parts)
@@ -112,17 +113,26 @@ def convert(path: Path, outfile: Path, options: Options, progress: bool = True) 
         finally:
             writer.close()
         verified = verify(partials, expected, unpack)
-    notes = [f"corrected: {change}" for change in changes]
+    notes = [f"corrected: {change}" for change in changes] + _kept_notes(plans)
     notes += fallback_notes(scaled, options.encoding) + rounding_notes(deviation)
     return Report(paths, embedding, Counter(plan.item.name for plan in plans if plan.asked), notes, verified)
 
 
-def _output_paths(path: Path, outfile: Path, count: int, force: bool) -> list[Path]:
-    """As :func:`output_paths`; the file that is to be converted is never replaced."""
+def _output_paths(source: Source, outfile: Path, count: int, force: bool) -> list[Path]:
+    """As :func:`output_paths`; a file that is to be converted is never replaced."""
     for part in part_paths(outfile, count):
-        if part.exists() and part.samefile(path):
+        if part.exists() and any(part.samefile(path) for path in source.paths):
             raise UserError(f"{part}: is the file that is to be converted; give another --outfile")
     return output_paths(outfile, count, force)
+
+
+def _check_flags(source: Source, options: Options) -> None:
+    """Raise UserError if an option is about tensors that the source does not have: it was meant for another file."""
+    numbers = {item.tensor.ggml_type for item in source.found.values()}
+    if options.i2_s_layout and not numbers & set(LAYOUTS[PUBLISHED_I2_S].ids):
+        raise UserError("holds no i2_s, so leave --i2-s-layout away")
+    if options.kernel_config and not any(item.name in TILED for item in source.found.values()):
+        raise UserError("holds no TL1 or TL2, so leave --kernel-config away")
 
 
 def _type_name(row: PlannedTensor) -> str:
@@ -153,12 +163,23 @@ def _plan(source: Source, options: Options) -> list[_Plan]:
             raise UserError(
                 f"{name}: has several matrices, {options.encoding.name} one scale for all; use --outtype q2_0"
             )
+    if not plans:
+        raise UserError(f"{source.path}: holds no weights, only metadata; there is nothing to convert")
     if not any(plan.asked for plan in plans):
         raise UserError(
             f"{source.path}: holds no ternary matrix; an ordinary model cannot be made ternary by conversion, and "
             "master weights of BitLinear training are converted from their checkpoint folder"
         )
     return plans
+
+
+def _kept_notes(plans: list[_Plan]) -> list[str]:
+    """A line about the matrices of layers that are not ternary and stay what they are, if there are any."""
+    kept = [plan.item for plan in plans if plan.asked is None and len(plan.item.tensor.shape) > 1]
+    names = [item.tensor.name for item in kept if item.tensor.name.startswith("blk.")]
+    if not names:
+        return []
+    return [f"{len(names)} matrices of layers are not ternary and stay as they are, {names[0]} is the first"]
 
 
 def _is_tile_scale(source: Source, name: str) -> bool:

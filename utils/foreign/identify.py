@@ -61,7 +61,7 @@ def identify(header: RawHeader, i2_s_layout: str = "published") -> list[Found]:
         for name, rows in candidates.items()
         if len({layout.name for layout, _ in rows}) == 1
     }
-    return [_settle(tensor, candidates[tensor.name], certain, header.alignment) for tensor in header.tensors.values()]
+    return [_settle(tensor, candidates[tensor.name], certain, header) for tensor in header.tensors.values()]
 
 
 def _sizes(layout: Layout, tensor: RawTensor, alignment: int) -> list[int]:
@@ -72,7 +72,7 @@ def _sizes(layout: Layout, tensor: RawTensor, alignment: int) -> list[int]:
 
 
 def _settle(
-    tensor: RawTensor, rows: list[tuple[Layout, int]], certain: Iterable[tuple[int, str]], alignment: int
+    tensor: RawTensor, rows: list[tuple[Layout, int]], certain: Iterable[tuple[int, str]], header: RawHeader
 ) -> Found:
     """One layout of those that fit; a small tensor that fits two is what its larger neighbours are."""
     if len({layout.name for layout, _ in rows}) > 1:
@@ -85,23 +85,33 @@ def _settle(
     if tensor.ggml_type in PLAIN:
         name, block, block_bytes = PLAIN[tensor.ggml_type]
         size = tensor.rows * tensor.columns // block * block_bytes
-        if tensor.columns % block == 0 and fits(size, tensor.span, alignment):
+        if tensor.columns % block == 0 and fits(size, tensor.span, header.alignment):
             return Found(tensor, name, None, size)
         problem = f"as {name} takes {size} bytes and has {tensor.span}"
+        if tensor.span < size:
+            problem += ": the file is cut short, download or convert it again"
         if tensor.columns % block:
             problem = f"has {tensor.columns} columns, which {name} cannot have"
         return Found(tensor, name, None, 0, problem)
-    return Found(tensor, f"type {tensor.ggml_type}", None, 0, _why(tensor, alignment))
+    return Found(tensor, f"type {tensor.ggml_type}", None, 0, _why(tensor, header))
 
 
-def _why(tensor: RawTensor, alignment: int) -> str:
+def _why(tensor: RawTensor, header: RawHeader) -> str:
     """Why a tensor of a number that is not llama.cpp's, or of another size than its number says, is not read."""
     known = [layout for layout in LAYOUTS.values() if tensor.ggml_type in layout.ids]
     shape = "x".join(map(str, tensor.shape))
-    text = guess(tensor.ggml_type, tensor.rows, tensor.columns, tensor.span, alignment)
+    text = guess(tensor.ggml_type, tensor.rows, tensor.columns, tensor.span, header.alignment)
     if known and tensor.columns % min(layout.columns for layout in known):
         text = f"{tensor.columns} columns are not possible for {known[0].name}"
+    elif tensor.offset + tensor.span == header.file_bytes and tensor.span < _smallest(tensor, known):
+        text += "; or the file is cut short here, then download or convert it again"
     return f"has type {tensor.ggml_type} and {tensor.span} bytes for {shape} weights: {text}"
+
+
+def _smallest(tensor: RawTensor, layouts: Iterable[Layout]) -> int:
+    """The least bytes that a tensor can have in any of the layouts."""
+    fitting = (layout for layout in layouts if tensor.columns % layout.columns == 0)
+    return min((size for layout in fitting for size in layout.sizes(tensor.rows, tensor.columns)), default=0)
 
 
 def ternary_names(found: Iterable[Found]) -> dict[str, int]:

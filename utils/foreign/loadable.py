@@ -9,7 +9,8 @@ from pathlib import Path
 from utils.cli import UserError
 from utils.foreign.identify import Found, identify
 from utils.foreign.layouts import TILED
-from utils.gguf_header import RawHeader, read_raw_header
+from utils.foreign.parts import read_parts
+from utils.gguf_header import RawHeader
 from utils.host import python_command
 
 _ROTATED = "prism.hadamard."
@@ -24,18 +25,18 @@ def check_loadable(path: Path) -> None:
         UserError: names the tensor, its layout, who writes it, and the command that helps.
     """
     try:
-        header = read_raw_header(path, arrays=False)
+        parts = read_parts(path, arrays=False)
     except UserError:
         return
-    reason = why_not(path, header, identify(header))
-    if reason:
-        raise UserError(f"{path}: {reason}")
+    for part, header in parts:
+        if reason := why_not(path, header, identify(header)):
+            raise UserError(f"{part}: {reason}")
 
 
 def why_not(path: Path, header: RawHeader, found: list[Found]) -> str | None:
     """Why the engine does not load a file, with the command that helps if there is one; None if it does."""
-    if rotated := rotation(header):
-        return rotated
+    if reason := no_model(header) or rotation(header):
+        return reason
     item = next((item for item in found if not item.loads), None)
     if item is None:
         return None
@@ -52,6 +53,12 @@ def convert_command(path: Path, item: Found) -> str:
     assert item.layout is not None
     tiles = " --kernel-config kernel_config.ini" if item.name in TILED else ""
     return f"{python_command('-m utils.convert')} {shlex.quote(str(path))} --outtype {item.layout.outtype}{tiles}"
+
+
+def no_model(header: RawHeader) -> str | None:
+    """Why a GGUF file that is an adapter, a projector or the like is no model; None if it is one."""
+    kind = header.metadata.get("general.type", "model")
+    return None if kind == "model" else f"it is no model but what general.type calls {kind!a}, an addition to one"
 
 
 def rotation(header: RawHeader) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.cli import UserError
-from utils.foreign.loadable import rotation
+from utils.foreign.loadable import no_model, rotation
 from utils.gguf_header import ARRAY, STRING, RawHeader
 from utils.gguf_types import GGUFValueType, GGUFWriter
 
@@ -23,18 +23,14 @@ def check_convertible(header: RawHeader) -> None:
     """Refuse what cannot become a file that the engine runs, whatever its tensors are.
 
     Raises:
-        UserError: one part of a split model, rotated weights, or no architecture.
+        UserError: a file that is not a model's, rotated weights, or no architecture.
     """
     metadata = header.metadata
-    count = metadata.get("split.count")
-    if isinstance(count, int) and count > 1:
-        raise UserError(
-            f"it is one of {count} parts of a split model; join them first with:"
-            " build/bin/llama-gguf-split --merge FIRST_PART WHOLE_FILE"
-        )
-    if reason := rotation(header):
+    if reason := no_model(header) or rotation(header):
         raise UserError(reason)
     name = metadata.get("general.architecture")
+    if name is None:
+        raise UserError("it names no architecture (general.architecture), so no engine can run it")
     if not isinstance(name, str) or not name.isascii():
         raise UserError(f"its general.architecture is {name!a}, so no engine can run it")
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A GGUF file as a source of ternary matrices: header, what each tensor is, and reading one at a time."""
+"""A GGUF file or the files of a split one as a source of ternary matrices: what is in it, and reading one at a time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from utils.cli import UserError
 from utils.foreign.decode import Bytes, Decoded, decode
 from utils.foreign.identify import Found, identify
 from utils.foreign.layouts import TILED
+from utils.foreign.parts import read_parts
 from utils.foreign.tiles import Tiles, decode_tiled, read_kernel_config
-from utils.gguf_header import RawHeader, RawTensor, read_raw_header
+from utils.gguf_header import RawHeader, RawTensor
 from utils.weight_encodings import exact_ternary
 
 # Float tensors that may hold a ternary matrix as it is: type name -> numpy dtype (bfloat16 as the upper half of f32).
@@ -25,18 +26,20 @@ SCALE_SUFFIX = "_scale"
 
 @dataclass(frozen=True)
 class Source:
-    """An open GGUF file.
+    """An open GGUF model.
 
     Attributes:
-        path: Of the file.
-        header: Its metadata and table.
+        path: Of the file, or of the first of its files.
+        header: Its metadata and the tables of all its files.
         found: Name -> what the tensor is.
+        files: Name -> the file that the tensor is in.
         tiles: Tile sizes by shape, for TL1 and TL2.
     """
 
     path: Path
     header: RawHeader
     found: dict[str, Found]
+    files: dict[str, Path]
     tiles: dict[tuple[int, int], Tiles] = field(default_factory=dict)
 
     @classmethod
@@ -44,15 +47,24 @@ class Source:
         cls, path: Path, i2_s_layout: str = "published", kernel_config: Path | None = None, arrays: bool = True
     ) -> Source:
         """Read the header and find out what the tensors are; raises UserError if the file is no whole GGUF."""
-        header = read_raw_header(path, arrays)
-        found = {item.tensor.name: item for item in identify(header, i2_s_layout)}
-        return cls(path, header, found, read_kernel_config(kernel_config) if kernel_config else {})
+        parts = read_parts(path, arrays)
+        found = {item.tensor.name: item for _, part in parts for item in identify(part, i2_s_layout)}
+        files = {name: file for file, part in parts for name in part.tensors}
+        tensors = {name: item.tensor for name, item in found.items()}
+        header = replace(parts[0][1], tensors=tensors, file_bytes=sum(part.file_bytes for _, part in parts))
+        return cls(path, header, found, files, read_kernel_config(kernel_config) if kernel_config else {})
+
+    @property
+    def paths(self) -> list[Path]:
+        """The model's files, the first one first."""
+        return list(dict.fromkeys([self.path, *self.files.values()]))
 
     def bytes(self, tensor: RawTensor, start: int, stop: int) -> Bytes:
         """Bytes [start:stop] of a tensor; raises UserError if the file has become shorter."""
-        data = np.fromfile(self.path, dtype=np.uint8, count=stop - start, offset=tensor.offset + start)
+        path = self.files[tensor.name]
+        data = np.fromfile(path, dtype=np.uint8, count=stop - start, offset=tensor.offset + start)
         if data.size != stop - start:
-            raise UserError(f"{self.path}: ends inside {tensor.name}; convert or download the file again")
+            raise UserError(f"{path}: ends inside {tensor.name}; convert or download the file again")
         return data
 
     def matrix(self, item: Found) -> Decoded:

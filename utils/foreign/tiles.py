@@ -48,7 +48,9 @@ def read_kernel_config(path: Path) -> dict[tuple[int, int], Tiles]:
             if min(m, k, bm, bk, bmm) < 1:
                 raise ValueError(f"{section} holds a number below 1")
             tiles[m, k] = Tiles(bm, bk, bmm)
-    except (OSError, UnicodeDecodeError, configparser.Error, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give --kernel-config its place") from None
+    except (UnicodeDecodeError, configparser.Error, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a kernel_config.ini of bitnet.cpp ({reason}); see --kernel-config") from None
     if not tiles:

@@ -54,7 +54,7 @@ def inspect(path: Path, context: int = DEFAULT_CONTEXT, exact: bool = False) -> 
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     found = Description(str(path), "GGUF file" if magic == b"GGUF" else "no model file", bytes=size)
-    if magic == b"GGUF":
+    if magic == b"GGUF" or path.suffix == ".gguf":
         try:
             return gguf_file.describe(path, context, exact)
         except UserError as error:

@@ -12,7 +12,7 @@ import gguf
 from utils.cli import UserError
 from utils.foreign.identify import Found
 from utils.foreign.layouts import PUBLISHED_I2_S
-from utils.foreign.loadable import convert_command, rotation, why_not
+from utils.foreign.loadable import convert_command, no_model, rotation, why_not
 from utils.foreign.order import measure_order
 from utils.foreign.source import Source
 from utils.host import python_command
@@ -35,7 +35,8 @@ DIMENSIONS = {
 def describe(path: Path, context: int, exact: bool) -> Description:
     """Describe a GGUF file; raises UserError if its header cannot be read."""
     source = Source.open(path)
-    found = Description(str(path), "GGUF file", bytes=source.header.file_bytes)
+    kind = "GGUF file" if len(source.paths) == 1 else f"GGUF model in {len(source.paths)} files"
+    found = Description(str(path), kind, bytes=source.header.file_bytes)
     metadata = source.header.metadata
     found.name = _text(metadata, "general.name")
     found.architecture = _text(metadata, "general.architecture")
@@ -124,7 +125,7 @@ def _judge(found: Description, source: Source) -> None:
     path = Path(found.path)
     foreign = next((item for item in source.found.values() if item.layout and not item.loads), None)
     reason = why_not(path, source.header, list(source.found.values()))
-    if rotation(source.header) or any(item.problem for item in source.found.values()):
+    if no_model(source.header) or rotation(source.header) or any(item.problem for item in source.found.values()):
         found.verdict = f"refused: {reason}"
         return
     if foreign:
@@ -142,7 +143,7 @@ def _judge(found: Description, source: Source) -> None:
             )
             return
     if found.problems:
-        found.verdict = "loads, but holds bytes that mean nothing: download or convert it again"
+        found.verdict = "damaged, it holds bytes that mean nothing: download or convert it again"
         return
     known = {*gguf.MODEL_ARCH_NAMES.values(), *OWN_ARCHITECTURES}
     if found.architecture not in known:

@@ -26,7 +26,7 @@ def look(source: Source, item: Found, exact: bool) -> Decoded:
     tail = 32 if item.layout and item.layout.scales == "tensor" else 0
     row_bytes = (item.nbytes - tail) // n
     rows = np.unique(np.linspace(0, n - 1, wanted).astype(int))
-    whole = np.memmap(source.path, dtype=np.uint8, mode="r", offset=tensor.offset, shape=(item.nbytes,))
+    whole = np.memmap(source.files[tensor.name], dtype=np.uint8, mode="r", offset=tensor.offset, shape=(item.nbytes,))
     picked = whole[: n * row_bytes].reshape(n, row_bytes)[rows].reshape(-1)
     return decode(item.name, np.concatenate([picked, whole[n * row_bytes :]]), len(rows), k, tensor.name)
 

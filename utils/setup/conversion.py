@@ -10,7 +10,7 @@ from utils.cli import ROOT, CommandError, UserError
 from utils.foreign.identify import identify
 from utils.foreign.layouts import TILED
 from utils.foreign.loadable import check_loadable
-from utils.gguf_header import read_raw_header
+from utils.foreign.parts import read_parts
 from utils.host import BUNDLED_MODEL, gguf_path
 from utils.hub.manifest import read_manifest
 from utils.setup.context import STAMPS, Setup, digest, files_digest, read_stamp, write_stamp
@@ -104,7 +104,7 @@ def convertible(path: Path) -> str | None:
         UserError: it does neither load nor convert; says why.
     """
     try:
-        found = identify(read_raw_header(path, arrays=False))
+        found = [item for _, header in read_parts(path, arrays=False) for item in identify(header)]
     except UserError:
         return None  # left to the engine, whose own message names the place
     foreign = next((item for item in found if not item.loads), None)
