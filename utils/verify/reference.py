@@ -22,7 +22,7 @@ from transformers.initialization import no_init_weights
 
 from utils.cli import UserError
 from utils.gguf_types import GGMLQuantizationType as Type
-from utils.verify.names import file_name
+from utils.verify.names import DECLARED_INPUT_NORM, file_name
 from utils.verify.stored import TorchCheckpoint, Weight
 from utils.verify.weights import EXACT, I2_S, TERNARY_TYPES, GgufFile
 
@@ -301,7 +301,10 @@ def _qat_layer(module: nn.Linear, stored: str, checkpoint: TorchCheckpoint, kind
     inner = [name for name in checkpoint.names() if name.startswith(stem) and name.endswith("norm.weight")]
     norm = None
     if inner:
-        epsilon = next((checkpoint.config[key] for key in NORM_EPSILON_KEYS if key in checkpoint.config), 1e-6)
+        declared = checkpoint.config.get("quantization_config") or {}
+        # A norm by transformers' option use_rms_norm has the option's own epsilon.
+        keys = declared if inner[0].endswith(DECLARED_INPUT_NORM) else checkpoint.config
+        epsilon = next((keys[key] for key in NORM_EPSILON_KEYS if key in keys), 1e-6)
         norm = RmsNorm(checkpoint.get(inner[0]).double(), float(epsilon))
     bias = checkpoint.get(f"{stem}bias").double() if module.bias is not None else None
     if weight.matrix.shape != (module.out_features, module.in_features):
