@@ -144,6 +144,26 @@ def test_wrong_architecture(master: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "architecture FalconForCausalLM is not supported; supported: BitNetForCausalLM" in line
 
 
+@pytest.mark.parametrize("pattern", ["model.layers.0", "o_proj", "self_attn.o_proj", r"model\.layers\.\d+\.self_attn"])
+def test_ordinary_layers_among_master_weights(pattern: str, master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``online`` says that floats are master weights, but not of the layers that are left out."""
+    declared = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    edit_json(master / "config.json", quantization_config={**declared, "modules_to_not_convert": [pattern]})
+    line = refusal(capsys, master)
+    assert f"modules_to_not_convert has {pattern!r}, so model.layers.0.self_attn." in line, line
+
+
+def test_heads_and_embeddings_may_be_left_out(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    declared = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    # The last two match nothing: expressions are matched from the start, and up to a dot.
+    names = ["lm_head", "model.embed_tokens", "o_proj|k_proj", "model.layers.0.self_attn.q"]
+    edit_json(master / "config.json", quantization_config={**declared, "modules_to_not_convert": names})
+    assert run_main(main, [str(master)]) == 0
+    edit_json(master / "config.json", quantization_config={**declared, "modules_to_not_convert": ["("]})
+    (master / "ggml-model-i2_s.gguf").unlink()
+    assert "config.json" in refusal(capsys, master)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -22,11 +22,13 @@ from checkpoints import edit_json, refusal
 from engine_logits import EngineRun, divergence, int8_activations, reference, run_engine
 from safetensors.torch import load_file, save_file
 
+from utils.cli import EXIT_USAGE
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
 from utils.convert.report import Report
 from utils.gguf_types import read_header
-from utils.tiny_checkpoints import bitnet_1bitllm, llama, qwen2
+from utils.tiny_checkpoints import bitnet, bitnet_1bitllm, find_family, llama, qwen2, qwen3
+from utils.tiny_checkpoints.linear_layers import INPUT_NORM_EPSILON, INPUT_NORMS
 from utils.weight_encodings import ENCODINGS
 
 # Measured: up to 4e-7 and 5e-5 (one rounding of the first token that falls on the other side).
@@ -159,7 +161,15 @@ def checkpoint(pristine: Path, tmp_path: Path) -> Path:
         ({"quantization_config": None}, "q_proj.weight: is not ternary (worst deviation"),
         (
             {"quantization_config": {"quant_method": "bitnet", "use_rms_norm": True}},
-            "use_rms_norm puts a norm",
+            f"{LAYER}.mlp.down_proj.rms_norm.weight, {LAYER}.mlp.gate_proj.rms_norm.weight",
+        ),
+        (
+            {"quantization_config": {"quant_method": "bitnet", "use_rms_norm": "yes"}},
+            "use_rms_norm is 'yes', expected true or false",
+        ),
+        (
+            {"quantization_config": {"quant_method": "bitnet", "use_rms_norm": True, "rms_norm_eps": 0}},
+            "rms_norm_eps of quantization_config is 0, expected a positive number",
         ),
         ({"weight_bits": 2}, "weight_bits 2 and input_bits 8; the ternary kernels compute 1 and 8"),
     ],
@@ -173,6 +183,35 @@ def test_unexpected_norms_are_refused(checkpoint: Path, capsys: pytest.CaptureFi
     tensors = load_file(checkpoint / "model.safetensors")
     save_file({**tensors, f"{LAYER}.self_attn.q_norm.weight": torch.ones(64)}, checkpoint / "model.safetensors")
     assert f"unexpected tensor {LAYER}.self_attn.q_norm.weight" in refusal(capsys, checkpoint)
+
+
+def test_declared_norms_are_needed_and_others_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """transformers computes with such norms where ``use_rms_norm`` says so, and ignores them elsewhere."""
+    llama.make(tmp_path, INPUT_NORMS, "master-bf16")
+    declared = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    edit_json(tmp_path / "config.json", quantization_config={**declared, "use_rms_norm": False})
+    assert f"unexpected tensor {LAYER}.mlp.down_proj.rms_norm.weight" in refusal(capsys, tmp_path)
+    edit_json(tmp_path / "config.json", quantization_config=declared)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors[f"{LAYER}.self_attn.v_proj.rms_norm.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert f"{LAYER}.self_attn.v_proj.rms_norm.weight missing" in refusal(capsys, tmp_path)
+
+
+@pytest.mark.parametrize(("module", "epsilon"), [(llama, 1e-5), (bitnet, 1e-5), (qwen2, 1e-6), (qwen3, 1e-6)])
+def test_declared_norms_keep_their_values_and_their_own_epsilon(module: Any, epsilon: float, tmp_path: Path) -> None:
+    module.make(tmp_path, INPUT_NORMS, "master-bf16")
+    gguf = tmp_path / "m.gguf"
+    convert(tmp_path, gguf, Options(ENCODINGS["i2_s"], "f16"), progress=False)
+    header = read_header(gguf)
+    architecture = header.metadata["general.architecture"]
+    assert header.metadata[f"{architecture}.attention.layer_norm_rms_epsilon"] == pytest.approx(epsilon)
+    assert header.metadata[f"{architecture}.attention.layer_norm_epsilon"] == pytest.approx(INPUT_NORM_EPSILON)
+    tensors = load_file(tmp_path / "model.safetensors")
+    entry = header.tensors["blk.1.ffn_down_norm_in.weight"]
+    wanted = tensors["model.layers.1.mlp.down_proj.rms_norm.weight"].float().numpy()
+    np.testing.assert_array_equal(entry.read(gguf).view("<f4"), wanted)
+    assert len([name for name in header.tensors if name.endswith("_norm_in.weight")]) == 14
 
 
 def test_stored_frequencies_are_left_out(checkpoint: Path) -> None:
@@ -218,6 +257,29 @@ def test_columns_of_no_whole_block(tmp_path: Path, capsys: pytest.CaptureFixture
     assert one == 1.0 and scale.read(gguf).view("<f4")[0] == np.float32(stored.scales[name])
     np.testing.assert_array_equal(ternary, stored.ternary[name].numpy())
     assert "blk.0.ffn_up.scale" not in table
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
+def test_columns_of_no_whole_block_where_the_graph_reads_no_scale(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One matrix of seven in another encoding would need a scale beside it, which these graphs ignore in silence."""
+    find_family(family).make(tmp_path, find_family(family).VARIANTS[0], "master-bf16")
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.endswith(("gate_proj.weight", "up_proj.weight")):
+            tensors[name] = tensor[:576].contiguous()
+        elif name.endswith("down_proj.weight"):
+            tensors[name] = tensor[:, :576].contiguous()
+        elif name.endswith("down_proj.norm.weight"):
+            tensors[name] = tensor[:576].contiguous()
+    save_file(tensors, tmp_path / "model.safetensors")
+    edit_json(tmp_path / "config.json", intermediate_size=576)
+    line = refusal(capsys, tmp_path, code=EXIT_USAGE)
+    place = "blk.0.ffn_down.weight: 576 columns, i2_s needs a multiple of 128"
+    assert line == f"error: {place}; use --outtype q2_0 or f16 or f32"
+    assert main([str(tmp_path), "--outtype", "q2_0"]) == 0
+    assert not [name for name in read_header(tmp_path / "ggml-model-q2_0.gguf").tensors if name.endswith(".scale")]
 
 
 def test_master_weights_of_another_code_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from utils.convert.manifest import Manifest
 from utils.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, write_matrix
 from utils.convert.pooling import read_pooling
 from utils.convert.report import Report
-from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
+from utils.convert.ternary import Declared, check_left_out, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import Vocabulary, load_tokenizer
 from utils.convert.verify import Expected, verify
 from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors
@@ -76,6 +77,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
         declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
+        check_left_out(checkpoint.config, (spec.source for spec in specs if spec.kind is Kind.TERNARY))
         pooling = read_pooling(directory, checkpoint.config)
         # A writer without a file: a hyper-parameter of the wrong type or size must not show only when all is written.
         family.write_hyperparameters(GGUFWriter(None, family.gguf_architecture(checkpoint.config)), checkpoint.config)
@@ -85,7 +87,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         planned = [_plan(spec, checkpoint, options.encoding, embedding_type) for spec in specs]
         computed = family.computed(checkpoint.config)
         vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
         raise UserError(
             f"{directory}: a value in config.json or tokenizer.json has not the type or form it must have ({error}); "
             "compare the file with the model's original"

@@ -21,7 +21,8 @@ also for bfloat16 checkpoints). Then transformers rounds t * s to the model's dt
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,27 @@ class Declared:
                 "expected bitnet, bitlinear or autobitlinear, online or offline"
             )
         return cls(divides=linear_class == "bitlinear", master=master or mode == "online" or weight_bits == 1)
+
+
+def check_left_out(config: Mapping[str, Any], matrices: Iterable[str]) -> None:
+    """Raise UserError if ``modules_to_not_convert`` keeps one of these matrices' layers as it is.
+
+    Its weights are no master weights then, and its input is not rounded: ternarising it would change the model.
+
+    Args:
+        config: config.json.
+        matrices: Names of the weights that are going to be ternary.
+    """
+    patterns = (config.get("quantization_config") or {}).get("modules_to_not_convert") or []
+    for matrix in matrices:
+        module = matrix.removesuffix(".weight")
+        for pattern in patterns:
+            # As transformers matches: from the start up to a dot, also as a regular expression, or as an ending.
+            if module.endswith(pattern) or re.match(rf"(?:{pattern})(?:(?<=\.)|(?=\.|$))", module):
+                raise UserError(
+                    f"config.json: modules_to_not_convert has {pattern!r}, so {module} is an ordinary layer; the "
+                    "engine's files have all projections ternary"
+                )
 
 
 def check_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:

@@ -10,11 +10,12 @@ import torch
 from transformers import BitNetConfig, BitNetForCausalLM
 
 from utils.tiny_checkpoints import storage as stores
+from utils.tiny_checkpoints.linear_layers import INPUT_NORMS, declare_input_norms
 from utils.tiny_checkpoints.vocabularies import llama3_tokenizer, save_tokenizer
 
 FAMILY = "bitnet"
 STORAGE = stores.KINDS
-VARIANTS = ("BitNet-b1.58-2B-4T",)
+VARIANTS = ("BitNet-b1.58-2B-4T", INPUT_NORMS)
 
 _NORMAL_TOKENS = 3840
 _MAX_POSITIONS = 512
@@ -54,9 +55,10 @@ def make(directory: Path, variant: str, storage: str, seed: int = 0) -> None:
         "eos_token_id": ids["end_of_text"],
     }
     torch.manual_seed(seed)
-    stored = stores.store_model(BitNetForCausalLM(BitNetConfig(**description)).double(), storage)
-    stores.write_weights(directory, stored.tensors)
-    declared = stores.quantization_config(storage)
+    model = BitNetForCausalLM(BitNetConfig(**description)).double()
+    normed = variant == INPUT_NORMS
+    declared = declare_input_norms(model, storage) if normed else stores.quantization_config(storage)
+    stores.write_weights(directory, stores.store_model(model, storage).tensors)
     if declared:
         description["quantization_config"] = declared
     stores.write_json(directory / "config.json", description)

@@ -17,12 +17,12 @@ from transformers import Gemma3TextConfig, Gemma3TextModel, PreTrainedModel
 
 from utils.tiny_checkpoints import storage as stores
 from utils.tiny_checkpoints.built import Built
-from utils.tiny_checkpoints.linear_layers import GROUPED, add_input_norms, store
+from utils.tiny_checkpoints.linear_layers import GROUPED, INPUT_NORMS, add_input_norms, declare_input_norms, store
 from utils.tiny_checkpoints.vocabularies import vocabulary_metadata
 
 FAMILY = "gemma3"
 STORAGE = (GROUPED, "master-bf16", "packed-autobitlinear", "fake-bf16")
-VARIANTS = ("bitnet-embedding-270m",)
+VARIANTS = ("bitnet-embedding-270m", INPUT_NORMS)
 
 _MERGED_TOKENS = 3000
 # The sixth looks back over everything.
@@ -96,9 +96,12 @@ def build(variant: str, storage: str, seed: int = 0, layers: int = _LAYERS) -> B
     torch.manual_seed(seed)
     config = Gemma3TextConfig(**{**description, "attn_implementation": "eager"})
     model: PreTrainedModel = Gemma3TextModel(config).double()
-    add_input_norms(model, config.rms_norm_eps)
+    if variant == INPUT_NORMS:
+        declared = declare_input_norms(model, storage)
+    else:
+        add_input_norms(model, config.rms_norm_eps)
+        declared = None if storage == GROUPED or "master" in storage else stores.quantization_config(storage)
     stored = store(model, storage)
-    declared = None if storage == GROUPED or "master" in storage else stores.quantization_config(storage)
     if declared:
         description["quantization_config"] = declared
     tokens = {

@@ -3,35 +3,58 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from utils.tiny_checkpoints.storage import Stored, is_projection, store_model
+from utils.tiny_checkpoints.storage import Stored, is_projection, quantization_config, store_model
 
 GROUPED = "grouped-f16"
 """Float16 values -s, 0, +s with an s of its own for every 128 inputs, embedding and head too (Ternary-Bonsai)."""
 GROUP = 128
 
 
+INPUT_NORMS = "use_rms_norm"
+"""The variant of a family that transformers' BitNet integration makes of its model with this option."""
+INPUT_NORM_EPSILON = 1e-6
+"""What transformers gives the norms of its option ``use_rms_norm``, whatever epsilon the model has."""
+
+
 class NormedLinear(nn.Module):
     """``linear(norm(x))``: a BitNet layer as microsoft/bitnet-embedding-* name its parameters, without rounding."""
 
+    norm_name = "norm"
+
     def __init__(self, linear: nn.Linear, epsilon: float) -> None:
         super().__init__()
-        self.weight = linear.weight
-        self.norm = nn.RMSNorm(linear.in_features, eps=epsilon, dtype=linear.weight.dtype)
+        self.weight, self.bias = linear.weight, linear.bias
+        norm = nn.RMSNorm(linear.in_features, eps=epsilon, dtype=linear.weight.dtype)
+        self.add_module(self.norm_name, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """X [..., k] -> [..., n]."""
-        return nn.functional.linear(self.norm(x), self.weight)
+        return nn.functional.linear(self.get_submodule(self.norm_name)(x), self.weight, self.bias)
 
 
-def add_input_norms(model: nn.Module, epsilon: float) -> None:
+class DeclaredNormedLinear(NormedLinear):
+    """The same as transformers' BitNet integration names them (``use_rms_norm`` of quantization_config)."""
+
+    norm_name = "rms_norm"
+
+
+def add_input_norms(model: nn.Module, epsilon: float, layer: type[NormedLinear] = NormedLinear) -> None:
     """Put a norm in front of every projection of a model's blocks."""
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear) and is_projection(f"{name}.weight"):
             parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, NormedLinear(module, epsilon))
+            setattr(model.get_submodule(parent), leaf, layer(module, epsilon))
+
+
+def declare_input_norms(model: nn.Module, storage: str) -> dict[str, Any] | None:
+    """Put norms in front of every projection as that option does; what config.json declares then."""
+    add_input_norms(model, INPUT_NORM_EPSILON, DeclaredNormedLinear)
+    return quantization_config(storage, INPUT_NORM_EPSILON)
 
 
 def store(model: nn.Module, kind: str) -> Stored:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from utils.tiny_checkpoints import storage as stores
+from utils.tiny_checkpoints.linear_layers import INPUT_NORMS, declare_input_norms
 from utils.tiny_checkpoints.vocabularies import llama3_tokenizer, save_tokenizer
 
 FAMILY = "llama"
@@ -26,6 +27,7 @@ VARIANTS = (
     "Falcon-E-1B-Base",
     "Llama-3.2-1B-onebitllms",
     "biased-yarn",
+    INPUT_NORMS,
 )
 
 _NORMAL_TOKENS = 3840
@@ -88,6 +90,7 @@ _KEYS: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 128,
         },
     },
+    INPUT_NORMS: {},
 }
 
 
@@ -138,6 +141,8 @@ def build(variant: str, storage: str, seed: int = 0) -> tuple[LlamaForCausalLM, 
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):  # transformers starts them at 0
                 parameter.copy_(torch.randn_like(parameter) * _SPREAD)
+    if variant == INPUT_NORMS:
+        description["quantization_config"] = declare_input_norms(model, storage)
     stored = stores.store_model(model, storage)
     return model, stored, description
 

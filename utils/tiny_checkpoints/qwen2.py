@@ -10,11 +10,12 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from utils.tiny_checkpoints import storage as stores
+from utils.tiny_checkpoints.linear_layers import INPUT_NORMS, declare_input_norms
 from utils.tiny_checkpoints.vocabularies import llama3_tokenizer, save_tokenizer
 
 FAMILY = "qwen2"
 STORAGE = stores.KINDS
-VARIANTS = ("Qwen2.5-0.5B-onebitllms",)
+VARIANTS = ("Qwen2.5-0.5B-onebitllms", INPUT_NORMS)
 
 _NORMAL_TOKENS = 3840
 # Twice the models' own: at tiny width attention would be nearly uniform, and say nothing about positions.
@@ -56,8 +57,9 @@ def build(variant: str, storage: str, seed: int = 0) -> tuple[Qwen2ForCausalLM, 
         for name, parameter in model.named_parameters():
             if name.endswith(".bias"):  # transformers starts them at 0
                 parameter.copy_(torch.randn_like(parameter) * _SPREAD)
+    normed = variant == INPUT_NORMS
+    declared = declare_input_norms(model, storage) if normed else stores.quantization_config(storage)
     stored = stores.store_model(model, storage)
-    declared = stores.quantization_config(storage)
     return model, stored, {**description, **({"quantization_config": declared} if declared else {})}
 
 

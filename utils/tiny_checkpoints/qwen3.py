@@ -16,12 +16,12 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, Qwen3Mo
 
 from utils.tiny_checkpoints import storage as stores
 from utils.tiny_checkpoints.built import Built
-from utils.tiny_checkpoints.linear_layers import GROUPED, add_input_norms, store
+from utils.tiny_checkpoints.linear_layers import GROUPED, INPUT_NORMS, add_input_norms, declare_input_norms, store
 from utils.tiny_checkpoints.vocabularies import read_bpe
 
 FAMILY = "qwen3"
 STORAGE = (GROUPED, "master-bf16", "packed-autobitlinear", "fake-bf16")
-VARIANTS = ("Ternary-Bonsai-1.7B", "Ternary-Bonsai-4B", "Ternary-Bonsai-8B", "bitnet-embedding-0.6b")
+VARIANTS = ("Ternary-Bonsai-1.7B", "Ternary-Bonsai-4B", "Ternary-Bonsai-8B", "bitnet-embedding-0.6b", INPUT_NORMS)
 
 _NORMAL_TOKENS = 3840
 _MAX_POSITIONS = 512
@@ -47,6 +47,7 @@ _KEYS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 8,
         "num_key_value_heads": 4,
     },
+    INPUT_NORMS: {},
 }
 
 
@@ -106,11 +107,14 @@ def build(variant: str, storage: str, seed: int = 0, layers: int = 2) -> Built:
     model: PreTrainedModel = (Qwen3Model if embedding else Qwen3ForCausalLM)(config).double()
     if embedding:
         add_input_norms(model, config.rms_norm_eps)
-    stored = store(model, storage)
+    if variant == INPUT_NORMS:
+        declared = declare_input_norms(model, storage)
     # The norms alone say that a BitNet embedding model's weights are masters.
-    declared = (
-        None if storage == GROUPED or (embedding and "master" in storage) else stores.quantization_config(storage)
-    )
+    elif storage == GROUPED or (embedding and "master" in storage):
+        declared = None
+    else:
+        declared = stores.quantization_config(storage)
+    stored = store(model, storage)
     if declared:
         description["quantization_config"] = declared
     tokens: dict[str, Any] = {

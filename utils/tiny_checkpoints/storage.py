@@ -60,14 +60,21 @@ def float_dtype(kind: str) -> torch.dtype:
     return torch.bfloat16 if kind.endswith("bf16") else torch.float32
 
 
-def quantization_config(kind: str) -> dict[str, str] | None:
-    """What config.json declares about weights of this kind; None: nothing."""
-    if kind.startswith("fake"):
+def quantization_config(kind: str, input_norm_epsilon: float | None = None) -> dict[str, Any] | None:
+    """What config.json declares about weights of this kind; None: nothing.
+
+    Args:
+        kind: One of ``KINDS``.
+        input_norm_epsilon: Of the norms in front of the linear layers, where there are some.
+    """
+    if kind.startswith("fake") and input_norm_epsilon is None:
         return None
+    norms = {} if input_norm_epsilon is None else {"use_rms_norm": True, "rms_norm_eps": input_norm_epsilon}
     return {
         "quant_method": "bitnet",
         "linear_class": "bitlinear" if kind == "packed-bitlinear" else "autobitlinear",
         "quantization_mode": "online" if kind.startswith("master") else "offline",
+        **norms,
     }
 
 

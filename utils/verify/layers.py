@@ -23,6 +23,9 @@ from utils.verify.weights import GgufFile
 Floats = npt.NDArray[np.float64]
 
 NOISE_FACTOR = 3.0
+# Quantiles of the engine's errors, and of float32's that they are judged by. A value half way between two integers
+# moves its token and those behind it: where half of the tokens are moved, the others still tell.
+SHARES = ((1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 2, 3 / 4))
 # Relative error that summing in float32 in another order explains.
 FLOOR = 1e-5
 # Up to this many blocks all are looked at, else the powers of two and the last.
@@ -92,21 +95,27 @@ def check_layers(
                 found = engine.hidden(server, sequences)
             cut.unlink()
         here = wanted[blocks - 1]
-        error = errors(np.stack(found), here)
-        noise = errors(rounded[blocks - 1], here)
-        without = float(np.median(errors(plain[blocks - 1], here)))
-        checks.append(_judge(blocks, error, noise, without))
+        others = (errors(states[blocks - 1], here) for states in (rounded, plain))
+        checks.append(judge(blocks, errors(np.stack(found), here), *others))
     return checks
 
 
-def _judge(blocks: int, error: Floats, noise: Floats, without: float) -> Check:
-    middle, most = float(np.median(error)), float(error.max())
-    bound = max(FLOOR, NOISE_FACTOR * float(np.quantile(noise, 0.75)))
+def judge(blocks: int, error: Floats, noise: Floats, plain: Floats) -> Check:
+    """Judge the engine's errors by those of the reference in float32; ``plain``: without the rounding to int8."""
+    shares = [share for share, _ in SHARES]
+    got = [float(value) for value in np.quantile(error, shares)]
+    bounds = [max(FLOOR, NOISE_FACTOR * float(np.quantile(noise, share))) for _, share in SHARES]
+    without = [float(value) for value in np.quantile(plain, shares)]
+    most = float(error.max())
     return judged(
         f"layer {blocks}",
-        middle <= bound,
-        f"relative error: median {middle:.1e}, largest {most:.1e} of {error.size} tokens; leaving out the rounding to "
-        f"int8 would be {without:.1e}",
-        f"median at most {bound:.1e}",
-        median=middle, largest=most, bound=bound, float32_median=float(np.median(noise)), without_rounding=without,
+        all(value <= bound for value, bound in zip(got, bounds, strict=True)),
+        f"relative error: {_list(got)} at 1/8, 1/4 and 1/2 of {error.size} tokens, largest {most:.1e}; leaving out the "
+        f"rounding to int8 would be {without[-1]:.1e}",
+        f"at most {_list(bounds)}",
+        errors=got, largest=most, bounds=bounds, float32_median=float(np.median(noise)), without_rounding=without,
     )  # fmt: skip
+
+
+def _list(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.1e}" for value in values)

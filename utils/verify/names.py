@@ -17,8 +17,9 @@ _MORE = (
     (re.compile(r"(?:model\.)?layers\.(\d+)\.self_attn\.attn_sub_norm"), "blk.{}.attn_sub_norm"),
     (re.compile(r"(?:model\.)?layers\.(\d+)\.mlp\.ffn_sub_norm"), "blk.{}.ffn_sub_norm"),
 )
-# The norm in front of one linear layer, in embedding models.
-INPUT_NORM = "_proj.norm.weight"
+# The norm in front of one linear layer: in embedding models, and by transformers' option use_rms_norm.
+INPUT_NORM, DECLARED_INPUT_NORM = "_proj.norm.weight", "_proj.rms_norm.weight"
+_INPUT_NORMS = re.compile(r"(.*_proj)\.(?:rms_)?norm\.weight")
 
 
 def file_name(architecture: str, blocks: int) -> Callable[[str], str | None]:
@@ -30,8 +31,8 @@ def file_name(architecture: str, blocks: int) -> Callable[[str], str | None]:
     def translate(name: str) -> str | None:
         stem = name.removesuffix(".weight").removesuffix(".bias")
         suffix = name[len(stem) :]
-        if name.endswith(INPUT_NORM):
-            layer = translate(stem.removesuffix(".norm"))
+        if match := _INPUT_NORMS.fullmatch(name):
+            layer = translate(match[1])
             return None if layer is None else f"{layer}_norm_in{suffix}"
         for pattern, target in _MORE:
             if match := pattern.fullmatch(stem):
@@ -60,6 +61,6 @@ def as_in_file(name: str, values: Tensor, architecture: str, config: Mapping[str
         return _interleave(values, heads)
     if architecture == "llama" and name.endswith(("k_proj.weight", "k_proj.bias")):
         return _interleave(values, config.get("num_key_value_heads") or heads)
-    if architecture == "gemma3" and name.endswith("norm.weight") and not name.endswith(INPUT_NORM):
+    if architecture == "gemma3" and name.endswith("norm.weight") and not _INPUT_NORMS.fullmatch(name):
         return values + 1
     return values

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import gguf
 import numpy as np
@@ -22,7 +22,7 @@ from transformers.initialization import no_init_weights
 
 from utils.cli import UserError
 from utils.gguf_types import GGMLQuantizationType as Type
-from utils.verify.names import file_name
+from utils.verify.names import DECLARED_INPUT_NORM, file_name
 from utils.verify.stored import TorchCheckpoint, Weight
 from utils.verify.weights import EXACT, I2_S, TERNARY_TYPES, GgufFile
 
@@ -31,6 +31,8 @@ Floats = npt.NDArray[np.float64]
 # Types that hold a scale as float16 (as do, of course, plain float16 weights).
 _HALF_SCALES = TERNARY_TYPES - {I2_S} | {Type.F16}
 
+# Beyond it the engine takes 0 and the value itself.
+_TABLE_END = 10.0
 NORM_EPSILON_KEYS = ("rms_norm_eps", "layer_norm_eps")
 # 1bitLLM's models: their code computes what transformers' BitNet does; config.json calls them "llama".
 _OLD_BITNET = "BitnetForCausalLM"
@@ -57,6 +59,24 @@ def as_kernels_read(x: Tensor, kind: Type) -> Tensor:
     if kind in EXACT:
         return x.to(EXACT[kind]).to(x.dtype)
     return round_to_int8(x, 256 if kind.name.endswith("_K") else 32)
+
+
+class TableGelu(nn.Module):
+    """GELU as the engine looks it up: in a table of float16 values of all float16 values between -10 and 10.
+
+    With ``looks_up`` off it is computed instead.
+    """
+
+    def __init__(self, exact: nn.Module) -> None:
+        super().__init__()
+        self.exact, self.looks_up = exact, True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map any shape -> the same shape."""
+        if not self.looks_up:
+            return cast(Tensor, self.exact(x))
+        found = self.exact(x.half().float()).half().to(x.dtype)
+        return torch.where(x <= -_TABLE_END, torch.zeros_like(x), torch.where(x >= _TABLE_END, x, found))
 
 
 class Head(nn.Module):
@@ -177,12 +197,6 @@ class Reference:
     def in_float32(self) -> Iterator[None]:
         """Compute in float32, with inputs as the kernels read them: what rounding alone can make of a difference."""
         narrowed = [module for module in self.model.modules() if isinstance(module, (Head, QatLinear))]
-        hooks = []
-        for name, module in self.model.named_modules():
-            if name.endswith("act_fn") and "gelu" in type(module).__name__.lower():
-                # The engine looks GELU up in a table of float16 values.
-                hooks.append(module.register_forward_pre_hook(lambda _, inputs: _through_float16(inputs[0])))
-                hooks.append(module.register_forward_hook(lambda _, inputs, output: _through_float16(output)))
         self.model.float()
         for module in narrowed:
             module.narrow = True
@@ -190,14 +204,8 @@ class Reference:
             yield
         finally:
             self.model.double()
-            for hook in hooks:
-                hook.remove()
             for module in narrowed:
                 module.narrow = False
-
-
-def _through_float16(x: Tensor) -> Tensor:
-    return x.half().to(x.dtype)
 
 
 def _keep(states: list[Tensor]) -> Any:
@@ -227,12 +235,16 @@ def build(checkpoint: TorchCheckpoint, file: GgufFile, activations: str = "auto"
     try:
         with no_init_weights():
             make: Any = AutoModel if encoder else AutoModelForCausalLM
-            model = make.from_config(config, attn_implementation="eager").eval()
+            # From the start: constants such as Gemma's embedding scale would stay rounded to config.json's type.
+            model = make.from_config(config, attn_implementation="eager", dtype=torch.float64).eval()
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{checkpoint.directory}: transformers cannot build this model ({reason})") from None
     model = model.double()
     model.tie_weights()
+    for name, module in list(model.named_modules()):
+        if name.endswith("act_fn") and "gelu" in type(module).__name__.lower():
+            model.set_submodule(name, TableGelu(module))
     reference = Reference(model, not encoder, [])
     rounds = {"int8": True, "float": False}.get(activations)
     _load(reference, checkpoint, file, rounds)
@@ -301,7 +313,10 @@ def _qat_layer(module: nn.Linear, stored: str, checkpoint: TorchCheckpoint, kind
     inner = [name for name in checkpoint.names() if name.startswith(stem) and name.endswith("norm.weight")]
     norm = None
     if inner:
-        epsilon = next((checkpoint.config[key] for key in NORM_EPSILON_KEYS if key in checkpoint.config), 1e-6)
+        declared = checkpoint.config.get("quantization_config") or {}
+        # A norm by transformers' option use_rms_norm has the option's own epsilon.
+        keys = declared if inner[0].endswith(DECLARED_INPUT_NORM) else checkpoint.config
+        epsilon = next((keys[key] for key in NORM_EPSILON_KEYS if key in keys), 1e-6)
         norm = RmsNorm(checkpoint.get(inner[0]).double(), float(epsilon))
     bias = checkpoint.get(f"{stem}bias").double() if module.bias is not None else None
     if weight.matrix.shape != (module.out_features, module.in_features):

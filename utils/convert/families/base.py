@@ -17,6 +17,9 @@ from utils.gguf_types import GGUFWriter
 
 Floats = npt.NDArray[np.float32]
 
+# transformers' BitNetQuantConfig, where quantization_config does not say.
+DEFAULT_PROJECTION_NORM_EPSILON = 1e-6
+
 
 class Kind(Enum):
     """How a tensor is stored in the GGUF file."""
@@ -93,6 +96,34 @@ def boolean(config: Mapping[str, Any], key: str, default: bool) -> bool:
     if not isinstance(value, bool):
         raise UserError(f"config.json: {key} is {value!r}, expected true or false")
     return value
+
+
+def projection_norm_epsilon(config: Mapping[str, Any]) -> float | None:
+    """Epsilon of the RMS norms that ``use_rms_norm`` of quantization_config puts in front of every projection.
+
+    None: it does not. That is an option of transformers' BitNet integration for any model; the epsilon is its own too.
+    """
+    declared = config.get("quantization_config") or {}
+    if not boolean(declared, "use_rms_norm", False):
+        return None
+    epsilon = float(declared.get("rms_norm_eps", DEFAULT_PROJECTION_NORM_EPSILON))
+    if not epsilon > 0:
+        raise UserError(f"config.json: rms_norm_eps of quantization_config is {epsilon:g}, expected a positive number")
+    return epsilon
+
+
+def projection_norms(config: Mapping[str, Any], projection: str, target: str, columns: int) -> list[TensorSpec]:
+    """The norm that ``use_rms_norm`` puts in front of a projection, under patch 0007's name for it; or none."""
+    if projection_norm_epsilon(config) is None:
+        return []
+    return [TensorSpec(f"{projection}.rms_norm.weight", f"{target}_norm_in.weight", Kind.NORM, (columns,))]
+
+
+def write_projection_norms(writer: GGUFWriter, config: Mapping[str, Any]) -> None:
+    """Add the epsilon of these norms: a key that no graph with RMS norms reads, so patch 0007 does."""
+    epsilon = projection_norm_epsilon(config)
+    if epsilon is not None:
+        writer.add_layer_norm_eps(epsilon)
 
 
 def rope_parameters(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

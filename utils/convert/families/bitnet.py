@@ -13,7 +13,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.cli import UserError
-from utils.convert.families.base import Family, Kind, TensorSpec, boolean, positive_int, rope_theta
+from utils.convert.families.base import (
+    Family,
+    Kind,
+    TensorSpec,
+    boolean,
+    positive_int,
+    projection_norms,
+    rope_theta,
+    write_projection_norms,
+)
 from utils.gguf_types import GGUFWriter
 
 # hidden_act -> the engine's architecture; they share tensors and keys and differ in the activation of the gate.
@@ -63,10 +72,11 @@ class BitNet(Family):
                 (sub_norms[1], "ffn_sub_norm", Kind.NORM, (ffn,)),
                 ("mlp.down_proj", "ffn_down", Kind.TERNARY, (hidden, ffn)),
             )
-            specs += [
-                TensorSpec(f"model.layers.{i}.{source}.weight", f"blk.{i}.{target}.weight", kind, shape)
-                for source, target, kind, shape in rows
-            ]
+            for source, target, kind, shape in rows:
+                names = f"model.layers.{i}.{source}", f"blk.{i}.{target}"
+                specs.append(TensorSpec(f"{names[0]}.weight", f"{names[1]}.weight", kind, shape))
+                if kind is Kind.TERNARY:
+                    specs += projection_norms(config, *names, shape[-1])
         specs.append(TensorSpec("model.norm.weight", "output_norm.weight", Kind.NORM, (hidden,)))
         if not boolean(config, "tie_word_embeddings", False):
             specs.append(TensorSpec("lm_head.weight", "output.weight", Kind.EMBEDDING, (vocab, hidden)))
@@ -92,6 +102,7 @@ class BitNet(Family):
         writer.add_rope_dimension_count(hidden // heads)
         writer.add_rope_freq_base(rope_theta(config, DEFAULT_THETA))
         writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", DEFAULT_NORM_EPSILON)))
+        write_projection_norms(writer, config)
 
 
 def _heads(config: Mapping[str, Any]) -> tuple[int, int]:

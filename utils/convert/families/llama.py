@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Decoders of LLaMA's shape with ternary linear layers, and no norms beside LLaMA's own two per block.
+"""Decoders of LLaMA's shape with ternary linear layers, and LLaMA's own two norms per block.
 
 Llama3-8B-1.58, Falcon3-1.58bit, Falcon-E, and what transformers' BitNet integration, onebitllms or axolotl make of a
 LLaMA or Mistral model. The engine's ``llama`` graph rotates neighbouring pairs (RoPE type NORM) where transformers
@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from utils.cli import UserError
-from utils.convert.families.base import Family, Floats, Kind, TensorSpec, boolean, positive_int
+from utils.convert.families.base import (
+    Family,
+    Floats,
+    Kind,
+    TensorSpec,
+    boolean,
+    positive_int,
+    projection_norms,
+    write_projection_norms,
+)
 from utils.convert.families.rope import check_scaling, llama3_factors, write_scaling
 from utils.gguf_types import GGUFWriter
 
@@ -50,11 +59,6 @@ class Llama(Family):
         if activation != "silu":
             raise UserError(
                 f"config.json: hidden_act is {activation!r}, the engine's {self.architecture} graph has silu"
-            )
-        if (config.get("quantization_config") or {}).get("use_rms_norm"):
-            raise UserError(
-                "config.json: use_rms_norm puts a norm in front of every linear layer, which the engine's "
-                f"{self.architecture} graph has not; train without it"
             )
         context, window = _context(config), config.get("sliding_window")
         if window is not None and window < context and boolean(config, "use_sliding_window", True):
@@ -96,6 +100,7 @@ class Llama(Family):
                 specs.append(TensorSpec(f"{names[0]}.weight", f"{names[1]}.weight", Kind.TERNARY, shape, order))
                 if bias:
                     specs.append(TensorSpec(f"{names[0]}.bias", f"{names[1]}.bias", Kind.BIAS, shape[:1], order))
+                specs += projection_norms(config, *names, shape[1])
                 if self.input_norm:
                     norm = f"{names[0]}.{self.input_norm}.weight", f"{names[1]}_norm_in.weight"
                     specs.append(TensorSpec(*norm, Kind.INPUT_NORM, shape[1:]))
@@ -131,6 +136,7 @@ class Llama(Family):
         writer.add_rope_dimension_count(size)
         write_scaling(writer, config, DEFAULT_THETA)
         writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", DEFAULT_NORM_EPSILON)))
+        write_projection_norms(writer, config)
 
 
 def head_layout(config: Mapping[str, Any]) -> tuple[int, int, int]:
