@@ -219,7 +219,7 @@ TRIT_API const trit_tier* trit_tier_chosen(void);
 
 /// Number of look-up kernels compiled in, those that this CPU cannot run included.
 TRIT_API int trit_lookup_count(void);
-/// The i-th look-up kernel, ordered by name; NULL if i is out of range.
+/// The i-th look-up kernel, presets first; NULL if i is out of range.
 TRIT_API const trit_lookup_kernel* trit_lookup_at(int i);
 /// Runs a look-up kernel against the scalar panel kernel, as trit_selftest does with a tier.
 TRIT_API int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t message_bytes);

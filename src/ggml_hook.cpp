@@ -21,6 +21,7 @@
 #include "ggml_head.h"
 #include "ggml_mul_mat.h"
 #include "ggml_repack.h"
+#include "ggml_tuning.h"
 #include "traits.h"
 #include "trit.h"
 
@@ -166,6 +167,8 @@ size_t alignment(ggml_backend_buffer_type_t) { return TRIT_PANEL_ALIGN; }
 }  // namespace
 
 ggml_backend_buffer_type_t trit_buffer_type(void) {
+    static const bool tuned = (trit::load_tuning(), true);
+    (void)tuned;
     static ExtraBufferType extra;
     static ggml_backend_buffer_type type = {
         {buffer_type_name, trit::alloc_packed_buffer, alignment, nullptr, trit::packed_size, nullptr},

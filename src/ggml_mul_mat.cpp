@@ -11,6 +11,7 @@
 #include "lookup.h"
 #include "packed_matrix.h"
 #include "trit.h"
+#include "tuning.h"
 
 namespace trit {
 namespace {
@@ -40,8 +41,9 @@ class Weights {
     Panels matrix(int64_t i) const { return matrix_.matrix(i); }
     /// How many of m tokens go through tables.
     LookupPlan lookup_plan(int64_t m, int threads) const {
-        const bool possible = packed_ && matrix_.has_tables();
-        return LookupPlan(possible ? trit_lookup_chosen() : nullptr, m, w_->ne[1], threads);
+        const bool possible = packed_ && m > 1 && matrix_.has_tables();
+        return {possible ? lookup_choice(w_->ne[1], w_->ne[0], threads) : LookupChoice{}, m, w_->ne[1],
+                threads};
     }
 
     /// Contiguous rows for a thread, so that each reads one linear stream; in whole tiles.
@@ -107,7 +109,9 @@ size_t scratch_bytes(const ggml_tensor* w, int64_t tokens) {
 
 /// The same, for products that may go through tables: also decided by the data.
 size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed, int threads) {
-    const LookupPlan plan(packed ? trit_lookup_chosen() : nullptr, tokens, w->ne[1], threads);
+    const bool possible = packed && tokens > 1;
+    const LookupPlan plan(possible ? lookup_choice(w->ne[1], w->ne[0], threads) : LookupChoice{}, tokens,
+                          w->ne[1], threads);
     return std::max(scratch_bytes(w, tokens), align_up(plan.scratch_bytes()));
 }
 

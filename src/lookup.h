@@ -14,21 +14,38 @@
 
 namespace trit {
 
+/// A look-up kernel, and how it is used.
+struct LookupChoice {
+    const trit_lookup_kernel* kernel = nullptr;  ///< null: none
+    int panels = 0;                              ///< of one call, at most the kernel's
+    int least_tokens = 0;
+
+    /// As the kernel's file says.
+    static LookupChoice of(const trit_lookup_kernel* kernel) {
+        return kernel != nullptr ? LookupChoice{kernel, kernel->panels, kernel->least_tokens}
+                                 : LookupChoice{};
+    }
+    bool is_default() const {
+        return kernel == nullptr || (panels == kernel->panels && least_tokens == kernel->least_tokens);
+    }
+};
+
 /// The first `tokens()` of m tokens times all rows of a matrix.
 ///
 /// Building tables costs as much as about 150 rows, whatever a thread's number of rows: so threads take
 /// different tokens first, and share rows only where there are not enough blocks of tokens.
 class LookupPlan {
  public:
-    /// kernel: may be null, then there is nothing to do.
-    LookupPlan(const trit_lookup_kernel* kernel, int64_t m, int64_t n, int threads)
-        : kernel_(kernel), panels_((n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS) {
-        if (kernel == nullptr || m < kernel->least_tokens) {
+    LookupPlan(const LookupChoice& choice, int64_t m, int64_t n, int threads)
+        : kernel_(choice.kernel),
+          panels_of_call_(choice.panels),
+          panels_((n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS) {
+        if (kernel_ == nullptr || m < choice.least_tokens) {
             return;
         }
-        const int64_t rest = m % kernel->tokens;
-        const int64_t tokens = rest >= kernel->least_tokens ? m : m - rest;
-        const int64_t blocks = (tokens + kernel->tokens - 1) / kernel->tokens;
+        const int64_t rest = m % kernel_->tokens;
+        const int64_t tokens = rest >= choice.least_tokens ? m : m - rest;
+        const int64_t blocks = (tokens + kernel_->tokens - 1) / kernel_->tokens;
         parts_ = threads / std::gcd(blocks, static_cast<int64_t>(threads));
         tokens_ = panels_ / parts_ >= kLeastPanels ? tokens : 0;
     }
@@ -53,8 +70,8 @@ class LookupPlan {
             const int m = static_cast<int>(std::min<int64_t>(kernel_->tokens, tokens_ - first));
             const int64_t part = unit % parts_;
             const int64_t end = panels_ * (part + 1) / parts_;
-            for (int64_t p = panels_ * part / parts_; p < end; p += kernel_->panels) {
-                const int count = static_cast<int>(std::min<int64_t>(kernel_->panels, end - p));
+            for (int64_t p = panels_ * part / parts_; p < end; p += panels_of_call_) {
+                const int count = static_cast<int>(std::min<int64_t>(panels_of_call_, end - p));
                 kernel_->multiply(w.k, w.data + static_cast<size_t>(p) * w.panel_bytes, w.panel_bytes, count,
                                   act.q(token + first), act.row_bytes(), m, scratch, sums, stride());
                 for (int j = 0; j < m; ++j) {
@@ -69,7 +86,7 @@ class LookupPlan {
     static constexpr int64_t kLeastPanels = 6;
 
     /// Room for a whole call even where fewer panels are left.
-    size_t stride() const { return static_cast<size_t>(kernel_->panels) * TRIT_PANEL_ROWS; }
+    size_t stride() const { return static_cast<size_t>(panels_of_call_) * TRIT_PANEL_ROWS; }
     size_t sums_bytes() const { return stride() * static_cast<size_t>(kernel_->tokens) * sizeof(int32_t); }
 
     static void finish(const trit_tier& tier, const Panels& w, int64_t p, int count, const int32_t* sums,
@@ -83,6 +100,7 @@ class LookupPlan {
     }
 
     const trit_lookup_kernel* kernel_;
+    int64_t panels_of_call_;
     int64_t panels_;
     int64_t parts_ = 1;
     int64_t tokens_ = 0;

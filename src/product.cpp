@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT
+#include "product.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <random>
+
+namespace trit {
+namespace {
+
+/// The engine's blocks of tokens (ggml_mul_mat.cpp): the activations of one stay in the second-level cache.
+constexpr int64_t kTokenBlockBytes = 1024 * 1024;
+constexpr int64_t kMostBlockTokens = 240;
+constexpr float kScale = 1.0f;
+
+int token_block(int64_t k, int m) {
+    const int64_t fit = std::clamp<int64_t>(kTokenBlockBytes / k / 12 * 12, 12, kMostBlockTokens);
+    return static_cast<int>(std::min<int64_t>(fit, m));
+}
+
+const trit_lookup_kernel* lookup_named(const std::string& name) {
+    for (int i = 0; i < trit_lookup_count(); ++i) {
+        const trit_lookup_kernel* kernel = trit_lookup_at(i);
+        char message[256] = "";
+        if (name != kernel->name) {
+            continue;
+        }
+        if (!kernel->supported()) {
+            usage_error(name + ": this CPU lacks its instructions");
+        }
+        if (!trit_lookup_selftest(kernel, message, sizeof(message))) {
+            usage_error(name + ": self-test failed: " + message);
+        }
+        return kernel;
+    }
+    return nullptr;
+}
+
+}  // namespace
+
+Matrix Matrix::named(const std::string& text) {
+    long long n = 0;
+    long long k = 0;
+    char rest = 0;
+    if (std::sscanf(text.c_str(), "%lldx%lld%c", &n, &k, &rest) != 2 || n < 1 || n > 1 << 20 || k < 32 ||
+        k % 32 != 0 || k > TRIT_PANEL_MAX_K) {
+        usage_error("--shapes " + text + ": expected NxK, K a multiple of 32 and at most " +
+                    std::to_string(TRIT_PANEL_MAX_K));
+    }
+    return {n, k};
+}
+
+Way Way::named(const std::string& text) {
+    if (text == "2_bits") {
+        return {text, Layout::kTwoBits, {}};
+    }
+    if (text == "5_trits") {
+        return {text, Layout::kFiveTrits, {}};
+    }
+    if (text == "in_place") {
+        return {text, Layout::kInPlace, {}};
+    }
+    if (text == "lookup") {
+        return {text, Layout::kLookup, LookupChoice::of(trit_lookup_chosen())};
+    }
+    const size_t at = text.find('@');
+    LookupChoice choice = LookupChoice::of(lookup_named(text.substr(0, at)));
+    if (choice.kernel != nullptr && at != std::string::npos) {
+        int end = 0;
+        int least = choice.least_tokens;
+        int count = std::sscanf(text.c_str() + at, "@%d%n:%d%n", &choice.panels, &end, &least, &end);
+        if (count < 1 || at + static_cast<size_t>(end) != text.size() || choice.panels < 1 ||
+            choice.panels > choice.kernel->panels || least < 1 || least > choice.kernel->tokens) {
+            usage_error(text + ": expected NAME@PANELS or NAME@PANELS:LEAST, up to " +
+                        std::to_string(choice.kernel->panels) + " panels and " +
+                        std::to_string(choice.kernel->tokens) + " tokens");
+        }
+        choice.least_tokens = least;
+    }
+    if (choice.kernel == nullptr) {
+        usage_error("--packings " + text +
+                    ": there are 2_bits, 5_trits, in_place, lookup, and look-up kernels' names");
+    }
+    return {text, Layout::kLookup, choice};
+}
+
+bool Product::possible(int m, int threads) const {
+    switch (way_.layout) {
+        case Way::Layout::kInPlace:
+            return matrix_.k % TRIT_I2_S_BLOCK == 0;
+        case Way::Layout::kLookup:
+            // A rest that the tier's own kernel would take is no measure of the look-up kernel.
+            return plan(m, threads).tokens() == m;
+        default:
+            return tier_.panel[static_cast<int>(way_.layout)] != nullptr;
+    }
+}
+
+size_t Product::scratch_bytes(int m, int threads) const {
+    const auto block = static_cast<size_t>(token_block(matrix_.k, m));
+    return std::max(block * TRIT_PANEL_ROWS * sizeof(int32_t), plan(m, threads).scratch_bytes());
+}
+
+size_t Product::bytes() const {
+    return way_.layout == Way::Layout::kInPlace ? static_cast<size_t>(matrix_.n * matrix_.k / 4)
+                                                : static_cast<size_t>(panels()) * panel_bytes();
+}
+
+size_t Product::panel_bytes() const {
+    const bool trits = way_.layout == Way::Layout::kFiveTrits;
+    return trit_panel_bytes(trits ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS, matrix_.k);
+}
+
+void Product::run(const uint8_t* weights, int thread, int threads, const Activations& act, int m,
+                  char* scratch, float* out) const {
+    if (way_.layout == Way::Layout::kLookup) {
+        const Panels panels{matrix_.k, matrix_.n, weights, panel_bytes(), kScale};
+        plan(m, threads).run(tier_, panels, act, 0, thread, threads, scratch, [&](int64_t j) {
+            return out + j * matrix_.n;
+        });
+        return;
+    }
+    auto* c = reinterpret_cast<int32_t*>(scratch);
+    const int64_t first = panels() * thread / threads;
+    const int64_t last = panels() * (thread + 1) / threads;
+    const int block = token_block(matrix_.k, m);
+    for (int t = 0; t < m; t += block) {
+        const int count = std::min(block, m - t);
+        for (int64_t p = first; p < last; ++p) {
+            const int64_t row = p * TRIT_PANEL_ROWS;
+            const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, matrix_.n - row));
+            multiply(weights, p, rows, act.q(t), act.row_bytes(), count, c);
+            for (int j = 0; j < count; ++j) {
+                tier_.finish(rows, c + j * TRIT_PANEL_ROWS, *act.sum(t + j), *act.scale(t + j), &kScale, 0,
+                             out + (t + j) * matrix_.n + row);
+            }
+        }
+    }
+}
+
+void Product::multiply(const uint8_t* weights, int64_t p, int rows, const int8_t* q, size_t q_row_bytes,
+                       int m, int32_t* c) const {
+    if (way_.layout == Way::Layout::kInPlace) {
+        const auto row_bytes = static_cast<size_t>(matrix_.k / 4);
+        tier_.i2_s(matrix_.k, weights + static_cast<size_t>(p) * TRIT_PANEL_ROWS * row_bytes, row_bytes, rows,
+                   q, q_row_bytes, m, c, TRIT_PANEL_ROWS);
+    } else {
+        tier_.panel[static_cast<int>(way_.layout)](
+            matrix_.k, weights + static_cast<size_t>(p) * panel_bytes(), q, q_row_bytes, m, c);
+    }
+}
+
+Operands::Operands(const trit_tier& tier, const Matrix& matrix, int m, int threads, size_t scratch_bytes)
+    : m_(m),
+      threads_(threads),
+      k_(matrix.k),
+      // Two cache lines between the threads' parts.
+      scratch_step_(align_up(scratch_bytes) + 2 * kCacheLine),
+      act_memory_(Activations::bytes(m, matrix.k, 0)),
+      scratch_memory_(scratch_step_ * static_cast<size_t>(threads) + kCacheLine),
+      out_(static_cast<size_t>(m * matrix.n)) {
+    const Activations act(act_memory_.data(), m, k_, 0);
+    std::vector<float> x(static_cast<size_t>(k_));
+    for (int j = 0; j < m; ++j) {
+        for (size_t i = 0; i < x.size(); ++i) {
+            x[i] = static_cast<float>((i + static_cast<size_t>(j)) * 37 % 255) - 127.0f;
+        }
+        act.quantize(tier, x.data(), j);
+    }
+}
+
+double Operands::time(const Product& product, const Memory& weights, size_t step, size_t first, size_t copies,
+                      int loops) {
+    Barrier barrier(threads_);
+    const Activations act(act_memory_.data(), m_, k_, 0);
+    auto* scratch = reinterpret_cast<char*>(align_up(reinterpret_cast<size_t>(scratch_memory_.data())));
+    return together(threads_, [&](int thread) {
+        for (int i = 0; i < loops; ++i) {
+            product.run(weights.data() + (first + static_cast<size_t>(i)) % copies * step, thread, threads_,
+                        act, m_, scratch + scratch_step_ * static_cast<size_t>(thread), out_.data());
+            barrier.wait();
+        }
+    });
+}
+
+void fill_with_codes(const Memory& weights) {
+    std::vector<uint8_t> piece(std::min(size_t{1} << 20, weights.bytes()));
+    std::minstd_rand random(1);
+    for (uint8_t& byte : piece) {
+        const auto value = static_cast<unsigned>(random() % 81);
+        byte = static_cast<uint8_t>(value % 3 | value / 3 % 3 << 2 | value / 9 % 3 << 4 | value / 27 << 6);
+    }
+    for (size_t at = 0; at < weights.bytes(); at += piece.size()) {
+        std::memcpy(weights.data() + at, piece.data(), std::min(piece.size(), weights.bytes() - at));
+    }
+}
+
+}  // namespace trit

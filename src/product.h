@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+/// One matrix product as the engine computes it, in every way that there is: what the measuring programs
+/// time.
+#ifndef TRIT_PRODUCT_H
+#define TRIT_PRODUCT_H
+
+#include <string>
+#include <vector>
+
+#include "activations.h"
+#include "lookup.h"
+#include "measure.h"
+#include "trit.h"
+
+namespace trit {
+
+struct Matrix {
+    int64_t n;
+    int64_t k;
+
+    /// "NxK"; a mistake ends the program.
+    static Matrix named(const std::string& text);
+};
+
+/// How a product is computed.
+struct Way {
+    enum class Layout { kTwoBits, kFiveTrits, kInPlace, kLookup };
+
+    std::string name;  ///< what it was called
+    Layout layout = Layout::kTwoBits;
+    LookupChoice lookup;  ///< of kLookup
+
+    /// 2_bits, 5_trits, in_place, lookup (the kernel that the engine would use), or a look-up kernel's name,
+    /// with "@20" for calls of 20 panels, with "@20:9" also for calls of 9 tokens and more. A mistake ends
+    /// the program.
+    static Way named(const std::string& text);
+};
+
+class Product {
+ public:
+    Product(const trit_tier& tier, const Way& way, const Matrix& matrix)
+        : tier_(tier), way_(way), matrix_(matrix) {}
+
+    /// Whether the tier and the matrix have what the way needs for exactly these tokens.
+    bool possible(int m, int threads) const;
+    /// Of the weights, as the way reads them.
+    size_t bytes() const;
+    size_t scratch_bytes(int m, int threads) const;
+
+    /// One thread's rows times m tokens.
+    ///
+    /// @param weights  bytes() bytes, aligned to 64
+    /// @param scratch  scratch_bytes(m, threads) bytes, aligned to 64, this thread's own
+    /// @param out      float [m, n]
+    void run(const uint8_t* weights, int thread, int threads, const Activations& act, int m, char* scratch,
+             float* out) const;
+
+ private:
+    int64_t panels() const { return (matrix_.n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
+    size_t panel_bytes() const;
+    LookupPlan plan(int m, int threads) const { return {way_.lookup, m, matrix_.n, threads}; }
+    void multiply(const uint8_t* weights, int64_t p, int rows, const int8_t* q, size_t q_row_bytes, int m,
+                  int32_t* c) const;
+
+    const trit_tier& tier_;
+    Way way_;
+    Matrix matrix_;
+};
+
+/// A product's inputs, the threads' scratch and its results.
+class Operands {
+ public:
+    Operands(const trit_tier& tier, const Matrix& matrix, int m, int threads, size_t scratch_bytes);
+
+    /// Seconds of `loops` products, one after the other: every thread waits for the last, as in the engine.
+    /// Copy i of the weights follows copy i - 1; `copies` of them take turns, `step` bytes apart, from copy
+    /// `first` on.
+    double time(const Product& product, const Memory& weights, size_t step, size_t first, size_t copies,
+                int loops);
+
+ private:
+    int m_;
+    int threads_;
+    int64_t k_;
+    size_t scratch_step_;
+    std::vector<char> act_memory_;
+    std::vector<char> scratch_memory_;
+    std::vector<float> out_;
+};
+
+/// Random codes 0..2 in every field: what look-up kernels read decides which lines of their tables they
+/// touch.
+void fill_with_codes(const Memory& weights);
+
+}  // namespace trit
+
+#endif  // TRIT_PRODUCT_H

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+#include "tuning.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <utility>
+
+namespace trit {
+namespace {
+
+std::vector<TunedShape>& tuned() {
+    static std::vector<TunedShape> shapes;
+    return shapes;
+}
+
+double distance(double a, double b) { return std::fabs(std::log(a / b)); }
+
+}  // namespace
+
+void use_tuning(std::vector<TunedShape> shapes) { tuned() = std::move(shapes); }
+
+LookupChoice lookup_choice(int64_t n, int64_t k, int threads) {
+    static const char* const forced = std::getenv("TRIT_LOOKUP");
+    const TunedShape* nearest = nullptr;
+    std::pair<double, double> least{0.0, 0.0};
+    for (const TunedShape& shape : tuned()) {
+        const std::pair<double, double> far{
+            distance(static_cast<double>(n), static_cast<double>(shape.n)) +
+                distance(static_cast<double>(k), static_cast<double>(shape.k)),
+            distance(threads, shape.threads)};
+        if (nearest == nullptr || far < least) {
+            nearest = &shape;
+            least = far;
+        }
+    }
+    const bool is_forced = forced != nullptr && forced[0] != '\0';
+    return nearest != nullptr && !is_forced ? nearest->lookup : LookupChoice::of(trit_lookup_chosen());
+}
+
+}  // namespace trit

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+/// What was found by measuring on this machine: which kernel a matrix of a shape uses.
+#ifndef TRIT_TUNING_H
+#define TRIT_TUNING_H
+
+#include <cstdint>
+#include <vector>
+
+#include "lookup.h"
+
+namespace trit {
+
+struct TunedShape {
+    int64_t n;
+    int64_t k;
+    int threads;
+    LookupChoice lookup;
+};
+
+/// Sets what `lookup_choice` answers from. To be called before any product, if at all.
+void use_tuning(std::vector<TunedShape> shapes);
+
+/// For a matrix of n rows and k inputs: what was found for this shape and number of threads; else for the
+/// nearest one (shape first); without tuning, or where TRIT_LOOKUP is set, what trit_lookup_chosen says.
+LookupChoice lookup_choice(int64_t n, int64_t k, int threads);
+
+}  // namespace trit
+
+#endif  // TRIT_TUNING_H
