@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "ggml_tuning.h"
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -8,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "ggml-impl.h"
 #include "tuning.h"
 
 namespace trit {
@@ -108,8 +108,10 @@ void load_tuning() {
     const std::string fault =
         stream ? read(Json::parse(stream, nullptr, false), &shapes) : std::string("cannot be read");
     if (!fault.empty()) {
-        GGML_LOG_WARN(
-            "trit: the tuning file %s %s; the defaults are used (python3 -m utils.tune makes it anew)\n",
+        // Not through the log: the tools turn it down while a model loads.
+        std::fprintf(
+            stderr,
+            "warning: the tuning file %s %s; the defaults are used (python3 -m utils.tune makes it anew)\n",
             name.c_str(), fault.c_str());
         return;
     }

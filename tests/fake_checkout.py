@@ -49,7 +49,7 @@ if (root / "break-build").exists():
 folder = root / "build" / "bin"
 folder.mkdir(parents=True, exist_ok=True)
 names = "llama-completion llama-cli llama-server llama-bench llama-quantize llama-perplexity trit-selftest".split()
-names += ["trit-roofline", "trit-bench"]
+names += ["trit-roofline", "trit-bench", "trit-tune"]
 for number, name in enumerate(names):
     print(f"[{{number}}/{{len(names)}}] Linking {{name}}", flush=True)
     if number == 3:
@@ -92,6 +92,17 @@ with atomic_output(pathlib.Path(args.outfile)) as partial:
     partial.write_bytes(b"GGUF" + args.outtype.encode())
     hold("conversion")
     partial.write_bytes(b"GGUF" + args.outtype.encode() + str(args.quant_embd).encode())
+"""
+TUNE = """
+import os, pathlib, sys
+{hold}
+hold("tuning")
+tuning = pathlib.Path(os.environ["FAKE_ROOT"]) / "build" / "tuning.json"
+if tuning.exists():
+    print("up to date: tuning.json")
+else:
+    tuning.write_text(" ".join(sys.argv[1:]))
+    print("layer, 128 tokens: 2.00 ms by default, 1.00 ms tuned (+100.0 %)")
 """
 PATCH = """Why: the tests want to see it applied.
 --- a/src/engine.c
@@ -235,6 +246,9 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
     (root / "utils" / "convert").mkdir()
     (root / "utils" / "convert" / "__init__.py").touch()
     (root / "utils" / "convert" / "__main__.py").write_text(CONVERT.format(root=str(root), hold=HOLD))
+    (root / "utils" / "tune").mkdir()
+    (root / "utils" / "tune" / "__init__.py").touch()
+    (root / "utils" / "tune" / "__main__.py").write_text(TUNE.format(hold=HOLD))
     (root / "requirements.txt").write_text("# nothing\n")
     (root / "CMakeLists.txt").write_text("project(fake)\n")
     (root / "src" / "ours.cpp").write_text("int ours;\n")

@@ -17,7 +17,20 @@ import utils.cli
 import utils.host
 from tests.fake_checkout import ENGINE_FILES, Checkout, make_checkout, make_sdist, write_lock
 from utils.cli import ROOT, run_main
-from utils.setup import answer, build, compiler, context, conversion, engine, lock, model, pipeline, suite, tools
+from utils.setup import (
+    answer,
+    build,
+    compiler,
+    context,
+    conversion,
+    engine,
+    lock,
+    model,
+    pipeline,
+    suite,
+    tools,
+    tuning,
+)
 from utils.setup.context import Setup
 from utils.setup.options import build_parser, parse_options
 
@@ -33,6 +46,7 @@ MODULES = (
     lock,
     model,
     pipeline,
+    tuning,
     suite,
     tools,
 )
@@ -89,7 +103,7 @@ def test_everything_once_and_nothing_twice(inside: Checkout, capsys: pytest.Capt
     assert not (inside.engine / "docs").exists()
     assert not (inside.engine / ".git").exists()
     assert inside.gguf.read_bytes().startswith(b"GGUFi2_s")
-    for name in ("tools", "engine", "conversion", "build", "self-test", "answer"):
+    for name in ("tools", "engine", "conversion", "build", "tuning", "self-test", "answer"):
         assert (inside.root / "logs" / f"{name}.log").is_file(), name
     assert inside.leftovers() == []
 
@@ -99,10 +113,10 @@ def test_everything_once_and_nothing_twice(inside: Checkout, capsys: pytest.Capt
     assert setup() == 0
     assert time.monotonic() - start < 10
     second = capsys.readouterr().out
-    assert second.count("up to date") == 4
+    assert second.count("up to date") == 5
     assert (inside.root / "logs" / "build.log").read_text() == build_log
     changed = {path.name for path, mtime in times.items() if path.stat().st_mtime_ns != mtime}
-    assert changed <= {"answer.log", "self-test.log", "setup.lock"}
+    assert changed <= {"answer.log", "self-test.log", "setup.lock", "tuning.log"}
 
 
 def test_what_changes_is_done_again(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +126,7 @@ def test_what_changes_is_done_again(inside: Checkout, capsys: pytest.CaptureFixt
         return {line.split()[1] for line in lines if line.startswith("[") and "up to date" not in line}
 
     always = {"model", "self-test"}
-    assert redone() == {"engine", "conversion", "build"} | always
+    assert redone() == {"engine", "conversion", "build", "tuning"} | always
     assert redone() == always
     (inside.root / "src" / "ours.cpp").write_text("int ours_changed;\n")
     assert redone() == {"build"} | always
@@ -133,6 +147,19 @@ def test_what_changes_is_done_again(inside: Checkout, capsys: pytest.CaptureFixt
     assert redone() == {"conversion"} | always, "a GGUF of another size is not what was made"
     (inside.root / "build" / "bin" / "llama-cli").unlink()
     assert redone() == {"build"} | always
+
+
+def test_tuning_has_a_budget_that_may_be_nothing(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert setup("--no-run", "--tune-seconds", "0") == 0
+    assert "not measured (--tune-seconds 0)" in capsys.readouterr().out
+    assert not (inside.root / "build" / "tuning.json").exists()
+    assert setup("--no-run", "--tune-seconds", "7") == 0
+    assert "layer, 128 tokens: 2.00 ms by default, 1.00 ms tuned" in capsys.readouterr().out
+    words = (inside.root / "build" / "tuning.json").read_text().split()
+    assert words == ["-m", str(inside.gguf), "--if-needed", "--seconds", "7"]
+    # Presets instead of what was found.
+    assert setup("--no-run", "--use-pretuned") == 0
+    assert not (inside.root / "build" / "tuning.json").exists()
 
 
 def test_clean_keeps_models_environment_and_download(inside: Checkout) -> None:
@@ -293,7 +320,8 @@ def test_local_model_with_bitnet_s_flags(inside: Checkout, capsys: pytest.Captur
         (folder / name).write_text("{}")
     assert setup("-md", "models/mine", "-q", "tl1", "-p", "-ld", "other-logs", "--quant-embd") == 0
     out = capsys.readouterr().out
-    assert "note: --use-pretuned has no effect" in out
+    assert "not measured: the presets of preset_kernels/ are used" in out
+    assert not (inside.root / "build" / "tuning.json").exists()
     assert "note: --quant-type tl1: i2_s is used" in out
     assert (folder / "ggml-model-i2_s.gguf").read_bytes() == b"GGUFi2_sf16"
     assert (inside.root / "other-logs" / "conversion.log").is_file()
@@ -363,6 +391,7 @@ def test_flags_of_bitnet_keep_names_and_defaults() -> None:
         "quant_type": "i2_s",
         "quant_embd": None,
         "use_pretuned": False,
+        "tune_seconds": 60.0,
         "compiler": "auto",
         "jobs": None,
         "llama_cpp_dir": None,
@@ -376,7 +405,7 @@ def test_flags_of_bitnet_keep_names_and_defaults() -> None:
     long = "--hf-repo a/b@main --model-dir m --quant-type tq2_0 --log-dir l --use-pretuned --quant-embd q6_k"
     assert short == parse_options(long.split())
     assert parse_options(["--test", "--", "-k", "cli"]).pytest_args == ["-k", "cli"]
-    for wrong in (["--jobs", "0"], ["-q", "i2s"], ["--", "-k"], ["--unknown"]):
+    for wrong in (["--jobs", "0"], ["--tune-seconds", "-1"], ["-q", "i2s"], ["--", "-k"], ["--unknown"]):
         with pytest.raises(SystemExit) as stop:
             parse_options(wrong)
         assert stop.value.code == 2
@@ -410,5 +439,5 @@ def test_real_second_run_is_quick() -> None:
     command = [sys.executable, "setup_env.py", "--no-run"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.count("up to date") == 4, result.stdout
+    assert result.stdout.count("up to date") == 5, result.stdout
     assert time.monotonic() - start < 10

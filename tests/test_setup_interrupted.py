@@ -109,7 +109,7 @@ SIGNALS = [signal.SIGINT, signal.SIGKILL]
 
 @pytest.mark.parametrize(
     ("step", "number"),
-    [*itertools.product(["conversion", "build", "answer"], SIGNALS), ("build", signal.SIGTERM)],
+    [*itertools.product(["conversion", "build", "tuning", "answer"], SIGNALS), ("build", signal.SIGTERM)],
     ids=str,
 )
 def test_stopped_in_a_step(checkout: Checkout, step: str, number: signal.Signals) -> None:
@@ -119,10 +119,10 @@ def test_stopped_in_a_step(checkout: Checkout, step: str, number: signal.Signals
     stop(process, number)
     assert checkout.gguf.exists() == (step != "conversion"), "no half GGUF under its final name"
     stamps = {path.name.split("-")[0] for path in (checkout.root / "3rdparty" / "cache" / "stamps").glob("*.json")}
-    assert ("build.json" in stamps) == (step == "answer")
+    assert ("build.json" in stamps) == (step in ("tuning", "answer"))
     checkout.release()
     output = finish(checkout)
-    done_before = {"conversion": 2, "build": 3, "answer": 4}
+    done_before = {"conversion": 2, "build": 3, "tuning": 4, "answer": 5}
     assert output.count("up to date") == done_before[step]
 
 

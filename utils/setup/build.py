@@ -21,7 +21,7 @@ DEED = "compiling the engine and the kernels"
 
 PROGRAMS = ("llama-completion", "llama-cli", "llama-server", "llama-bench", "llama-quantize", "llama-perplexity")
 SELFTEST = "trit-selftest"
-MEASURING = ("trit-roofline", "trit-bench")
+MEASURING = ("trit-roofline", "trit-bench", "trit-tune")
 _COUNT = re.compile(r"\[(\d+)/(\d+)\]")
 # A compiler takes up to this much on the engine's largest files.
 _JOB_BYTES = 1 << 30
@@ -92,7 +92,7 @@ def engine_key() -> str:
 
 def sources_key() -> str:
     """Identity of our own C++ sources and CMake files."""
-    folders = [ROOT / name for name in ("src", "include", "cmake")]
+    folders = [ROOT / name for name in ("src", "include", "preset_kernels")]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return files_digest([ROOT / "CMakeLists.txt", *files])
 

@@ -31,6 +31,7 @@ class Options:
     quant_type: str
     quant_embd: str | None
     use_pretuned: bool
+    tune_seconds: float
     compiler: str
     llama_cpp_dir: Path | None
     jobs: int | None

@@ -57,7 +57,16 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="TYPE",
         help="encoding of the embeddings: f16 if no type is given (default: the converter's choice)",
     )
-    model.add_argument("--use-pretuned", "-p", action="store_true", help="accepted; there are no tuned presets yet")
+    model.add_argument(
+        "--use-pretuned", "-p", action="store_true", help="use the kernel presets that come along, measure nothing"
+    )
+    model.add_argument(
+        "--tune-seconds",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="budget for measuring which kernels are fastest here; 0: do not (default: %(default)g)",
+    )
     build = parser.add_argument_group("build")
     build.add_argument(
         "--compiler",
@@ -103,4 +112,11 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86400:
+        raise argparse.ArgumentTypeError("must be 0 to 86400")
     return value

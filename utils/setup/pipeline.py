@@ -14,7 +14,7 @@ from types import FrameType, ModuleType
 from utils.cli import EXIT_OK, CommandError, TritError
 from utils.registry import registry
 from utils.registry.tables import terminal_table
-from utils.setup import answer, build, conversion, engine, model, selftest, tools
+from utils.setup import answer, build, conversion, engine, model, selftest, tools, tuning
 from utils.setup.context import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS, Options, Setup, write_stamp
 from utils.setup.lock import only_one
 from utils.setup.options import LOOKUP_TYPES, parse_options
@@ -58,7 +58,7 @@ def _run_steps(options: Options) -> Setup:
     options = _settle(options)
     setup = Setup(options)
     model.check_options(setup)
-    makers: list[ModuleType] = [tools, engine, model, conversion, build]
+    makers: list[ModuleType] = [tools, engine, model, conversion, build, tuning]
     trials: list[ModuleType] = [selftest] if options.no_run or options.test else [selftest, answer]
     total = len(makers) + len(trials)
     with only_one() as setup.keep_open:
@@ -92,8 +92,6 @@ def remove_leftovers() -> None:
 
 def _settle(options: Options) -> Options:
     """Answer the flags that have nothing behind them yet, with a line each."""
-    if options.use_pretuned:
-        print("note: --use-pretuned has no effect: there are no presets yet, the engine picks its kernels at run time")
     if options.quant_type in LOOKUP_TYPES:
         print(f"note: --quant-type {options.quant_type}: i2_s is used, there are no lookup-table kernels yet")
         return dataclasses.replace(options, quant_type="i2_s")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Step 6: the kernels of this machine against the scalar ones."""
+"""Step 7: the kernels of this machine against the scalar ones."""
 
 from __future__ import annotations
 

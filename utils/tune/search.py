@@ -36,7 +36,7 @@ class Contest:
         ratios: way -> its time divided by the default's, round by round.
         seconds: way -> its times.
         winner: the way to use.
-        stopped: why measuring ended: "decided", "precise enough", "rounds" or "time".
+        stopped: why measuring ended: "decided", "precise enough", "rounds", "time", "nothing else is possible".
     """
 
     product: Product
@@ -84,7 +84,9 @@ def contest(timer: Timer, product: Product, default: str, ways: Sequence[str], s
             result.ratios.setdefault(way, []).extend(own / other for own, other in pairs)
             result.seconds.setdefault(way, []).extend(times[way])
         rounds += BATCH
-        if rounds >= LEAST_ROUNDS:
+        if len(alive) == 1 and rounds == BATCH:
+            result.stopped = "nothing else is possible"
+        elif rounds >= LEAST_ROUNDS:
             alive = _survivors(result, alive)
             result.stopped = _verdict(result, alive, rounds, time.monotonic() > end)
     result.winner = _winner(result)

@@ -27,10 +27,10 @@ def of_published_shape(name: str) -> Counter[tuple[int, int]]:
 
 
 def of_model(path: Path) -> Counter[tuple[int, int]]:
-    """(n, k) -> matrices in the first layer of a GGUF file.
+    """(n, k) -> matrices in the first layer of a GGUF file, of encodings that our kernels read; empty if there is none.
 
     Raises:
-        UserError: the file is no GGUF file, or has no ternary matrix of an encoding that our kernels read.
+        UserError: the file is no GGUF file.
     """
     types = {row.ggml_type for row in ENCODINGS.values() if row.name not in ("f16", "f32")}
     found: Counter[tuple[int, int]] = Counter()
@@ -38,6 +38,4 @@ def of_model(path: Path) -> Counter[tuple[int, int]]:
         layer = _LAYER.match(tensor.name)
         if layer and int(layer[1]) == 0 and tensor.ggml_type in types and len(tensor.shape) >= 2:
             found[tensor.shape[-2], tensor.columns] += 1
-    if not found:
-        raise UserError(f"{path} has no ternary matrix to tune for; convert it first: python3 -m utils.convert")
     return found

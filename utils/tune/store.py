@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -42,24 +43,38 @@ class Tuning:
 
     Attributes:
         tier: the tier beside which the kernels stand.
-        cpu: the CPU's own name.
+        key: what the times depend on besides the shapes, see :func:`machine_key`.
         shapes: what was found.
     """
 
     tier: str
-    cpu: str
+    key: str
     shapes: list[Choice]
 
 
-def save(path: Path, tier: str, shapes: list[Choice], model: str) -> None:
-    """Write the file, whole or not at all; ``model`` says what was tuned for."""
+def machine_key(program: Path) -> str:
+    """Identity of this CPU and of the kernels in a measuring program: with another one, old choices mean nothing."""
+    return hashlib.sha256(cpu_name().encode() + b"\0" + program.read_bytes()).hexdigest()[:16]
+
+
+def merged(old: Tuning | None, new: Tuning) -> Tuning:
+    """The new choices, and those of other shapes that were made on the same machine with the same kernels."""
+    if old is None or (old.tier, old.key) != (new.tier, new.key):
+        return new
+    known = {(shape.n, shape.k, shape.threads) for shape in new.shapes}
+    kept = [shape for shape in old.shapes if (shape.n, shape.k, shape.threads) not in known]
+    return Tuning(new.tier, new.key, kept + new.shapes)
+
+
+def save(path: Path, tuning: Tuning) -> None:
+    """Write the file, whole or not at all."""
     content = {
         "format": FORMAT,
-        "tier": tier,
+        "tier": tuning.tier,
         "cpu": cpu_name(),
-        "model": model,
+        "key": tuning.key,
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "shapes": [asdict(shape) for shape in shapes],
+        "shapes": [asdict(shape) for shape in tuning.shapes],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_output(path) as partial:
@@ -76,6 +91,6 @@ def load(path: Path) -> Tuning:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, expected {FORMAT}")
-        return Tuning(content["tier"], content["cpu"], [Choice(**shape) for shape in content["shapes"]])
+        return Tuning(content["tier"], content["key"], [Choice(**shape) for shape in content["shapes"]])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no tuning file ({error}); make it with: python3 -m utils.tune") from error

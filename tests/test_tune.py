@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: MIT
+"""utils/tune: the search with made-up times, the real program on small matrices, and the engine with its file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiers import ROOT
+from utils.cli import TritError, UserError
+from utils.host import DEMO_PROMPT
+from utils.tune import report, store
+from utils.tune.search import LEAST_ROUNDS, MARGIN, contest, least_winning
+from utils.tune.shapes import of_model, of_published_shape
+from utils.tune.timer import Kernel, Product, Timer
+from utils.tune.tuner import OWN, tune, ways
+
+PRODUCT = Product(2560, 2560, 128, 2)
+KERNEL = Kernel("lookup_x", 32, 40, 21)
+
+
+@dataclass
+class FakeTimer:
+    """Times are those of `seconds`, with noise that all ways of a round share and noise of their own."""
+
+    seconds: dict[str, float]
+    shared: float = 0.3
+    own: float = 0.03
+    seed: int = 0
+    impossible: frozenset[str] = frozenset()
+    kernels: list[Kernel] = field(default_factory=lambda: [KERNEL])
+    default: str = ""
+    asked: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = np.random.default_rng(self.seed)
+
+    def rounds(self, product: Product, names: Sequence[str], count: int) -> dict[str, list[float]]:
+        possible = [name for name in names if name not in self.impossible]
+        self.asked += count * len(possible)
+        times: dict[str, list[float]] = {name: [] for name in possible}
+        for _ in range(count):
+            machine = 1 + self.shared * self.random.random()
+            for name in possible:
+                times[name].append(self.time(name, product) * machine * (1 + self.own * self.random.random()))
+        return times
+
+    def time(self, name: str, product: Product) -> float:
+        return self.seconds[name]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_fastest_wins_in_the_noise_of_a_shared_machine(seed: int) -> None:
+    timer = FakeTimer({"a": 1.0, "b": 0.8, "c": 0.93, "d": 1.4}, seed=seed)
+    result = contest(timer, PRODUCT, "a", ["c", "b", "d"], seconds=60)
+    assert result.winner == "b"
+    assert result.gain == pytest.approx(0.25, abs=0.03)
+    # Those that cannot win are not measured to the end.
+    assert len(result.ratios["d"]) <= LEAST_ROUNDS < len(result.ratios["b"]) + 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_default_stays_where_nothing_is_gained(seed: int) -> None:
+    timer = FakeTimer({"a": 1.0, "b": 1 - MARGIN / 2, "c": 1.0}, seed=seed)
+    assert contest(timer, PRODUCT, "a", ["b", "c"], seconds=60).winner == "a"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_two_that_are_as_good_the_first_is_taken_each_time(seed: int) -> None:
+    timer = FakeTimer({"a": 1.0, "b": 0.805, "c": 0.8}, seed=seed)
+    assert contest(timer, PRODUCT, "a", ["b", "c"], seconds=60).winner == "b"
+
+
+def test_what_is_impossible_is_left_out() -> None:
+    timer = FakeTimer({"a": 1.0, "b": 0.5}, impossible=frozenset({"b"}))
+    result = contest(timer, PRODUCT, "a", ["b"], seconds=60)
+    assert (result.winner, result.stopped, list(result.ratios)) == ("a", "nothing else is possible", ["a"])
+
+
+def test_the_budget_ends_a_search_that_noise_keeps_open() -> None:
+    timer = FakeTimer({"a": 1.0, "b": 0.97, "c": 0.98}, own=1.0)
+    result = contest(timer, PRODUCT, "a", ["b", "c"], seconds=0)
+    assert result.stopped in ("time", "decided")
+    assert len(result.ratios["a"]) == LEAST_ROUNDS
+
+
+def test_the_fewest_tokens_that_win_are_found() -> None:
+    class Growing(FakeTimer):
+        def time(self, name: str, product: Product) -> float:
+            return 1.0 if name == "table" else product.m / 13
+
+    found = least_winning(Growing({}), lambda m: Product(64, 64, m, 1), OWN, "table", range(4, 33, 4), 60)
+    assert found == 16
+
+
+def test_ways_are_sizes_that_make_a_difference() -> None:
+    assert ways([KERNEL], 2560) == ["lookup_x@40:1", "lookup_x@20:1", "lookup_x@10:1"]
+    assert ways([KERNEL], 640) == ["lookup_x@10:1"]
+    assert ways([KERNEL], 65) == ["lookup_x@2:1"]
+    assert ways([Kernel("lookup_y", 16, 200, 9)], 64 * 300)[:2] == ["lookup_y@200:1", "lookup_y@80:1"]
+
+
+def test_choices_and_the_time_of_a_layer() -> None:
+    timer = FakeTimer({OWN: 1.0, "lookup_x@40:1": 0.5, "lookup_x@20:1": 0.7, "lookup_x@10:1": 0.8, "lookup_x@1:1": 3.0})
+    told: list[str] = []
+    shapes = {(2560, 2560): 2, (64, 2560): 1}
+    results = tune(timer, shapes, [1, 2], 60, lambda result: told.append(report.line(result)))
+    choices = [result.choice for result in results]
+    assert [(c.n, c.threads, c.lookup, c.panels) for c in choices] == [
+        (2560, 1, "lookup_x", 40),
+        (64, 1, None, 0),
+        (2560, 2, "lookup_x", 40),
+        (64, 2, None, 0),
+    ]
+    # Its time does not depend on the tokens here, the other's neither: it wins from the first number on.
+    assert choices[0].least_tokens == 8 and choices[0].gain == pytest.approx(1.0, abs=0.05) and choices[1].gain == 0
+    assert told[0].startswith("2560 x 2560, m = 128, 1 thread: lookup_x@40:1: +") and "stays" in told[1]
+    (one, two) = report.total(results)
+    default, tuned = map(float, re.findall(r"([\d.]+) ms", one))
+    assert default / tuned == pytest.approx(3 / 2, rel=0.1) and "2 threads" in two
+
+
+def test_shapes_of_a_layer(story_gguf: Path) -> None:
+    assert of_published_shape("bitnet-2b-4t") == {(2560, 2560): 2, (640, 2560): 2, (6912, 2560): 2, (2560, 6912): 1}
+    with pytest.raises(UserError, match="--shape nothing: expected one of"):
+        of_published_shape("nothing")
+    config = json.loads((ROOT / "models" / "trit-story-3m" / "config.json").read_text())
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    found = of_model(story_gguf)
+    assert found[inner, hidden] == 2 and sum(found.values()) == 7
+
+
+def test_files_of_other_machines_are_not_merged(tmp_path: Path) -> None:
+    one = store.Choice(64, 64, 1, None, 0, 0, 0.0)
+    two = store.Choice(64, 64, 2, "lookup_x", 1, 9, 0.1)
+    again = store.Choice(64, 64, 1, "lookup_x", 1, 9, 0.2)
+    path = tmp_path / "tuning.json"
+    store.save(path, store.Tuning("avx2", "k", [one, two]))
+    old = store.load(path)
+    assert old.shapes == [one, two]
+    assert store.merged(old, store.Tuning("avx2", "k", [again])).shapes == [two, again]
+    assert store.merged(old, store.Tuning("avx2", "other", [again])).shapes == [again]
+    assert store.merged(None, store.Tuning("avx2", "k", [again])).shapes == [again]
+    for text in ("", "{}", '{"format": 2}', '{"format": 1, "tier": "a", "key": "b", "shapes": [{"n": 1}]}'):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"tuning\.json is no tuning file"):
+            store.load(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["tuning.json"]
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "utils.tune", *map(str, arguments)]
+
+
+def run(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_bundled_model_is_tuned_in_seconds(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuning.json"
+    first = run("-m", story_gguf, "--seconds", "5", "--out", out, "--threads", "1,2", "--if-needed")
+    assert first.returncode == 0, first.stderr
+    assert {(shape.n, shape.k, shape.threads) for shape in store.load(out).shapes} == {
+        (n, k, threads) for n, k in of_model(story_gguf) for threads in (1, 2)
+    }
+    assert f"written: {out}" in first.stdout
+    again = run("-m", story_gguf, "--seconds", "5", "--out", out, "--threads", "2", "--if-needed")
+    assert again.stdout == f"up to date: {out}\n"
+
+
+def test_times_are_real(engine_bin: Path) -> None:
+    """Twice the rows take about twice the time; what is impossible is left out; a mistake is named."""
+    with Timer(engine_bin, megabytes=16) as timer:
+        assert timer.tier and all(kernel.panels > 0 for kernel in timer.kernels)
+        small = timer.rounds(Product(512, 512, 64, 1), ["2_bits", "5_trits", "in_place"], 9)
+        large = timer.rounds(Product(2048, 512, 64, 1), ["2_bits", "in_place"], 9)
+        assert "2_bits" in small and "in_place" in small and all(len(times) == 9 for times in small.values())
+        assert 2 < min(large["2_bits"]) / min(small["2_bits"]) < 8
+        with pytest.raises(TritError, match="trit-tune ended while it measured 64 x 64, m = 1, 1 thread"):
+            timer.rounds(Product(64, 64, 1, 1), ["fast"], 1)
+
+
+def test_a_model_without_ternary_matrices(engine_bin: Path, tmp_path: Path) -> None:
+    from gguf import GGUFWriter
+
+    path = tmp_path / "plain.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_tensor("blk.0.attn_q.weight", np.zeros((64, 64), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    out = tmp_path / "tuning.json"
+    needed = run("-m", path, "--out", out, "--if-needed")
+    assert (needed.returncode, needed.stdout) == (0, "nothing to tune: plain.gguf has no ternary matrix\n")
+    asked = run("-m", path, "--out", out)
+    assert asked.returncode == 2 and "plain.gguf has no ternary matrix to tune for" in asked.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--threads", "0"], "--threads 0: expected numbers of 1 or more"),
+        (["--threads", "two"], "--threads two: expected numbers"),
+        (["--seconds", "-1"], "--seconds -1: expected 0 or more"),
+        (["--shape", "huge"], "--shape huge: expected one of"),
+        (["--bin-dir", "/nowhere"], "the engine is not built"),
+        (["-m", "/nowhere.gguf"], "/nowhere.gguf"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(flags: list[str], sentence: str, tmp_path: Path) -> None:
+    result = run(*flags, "--out", tmp_path / "tuning.json")
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert sentence in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
+def test_an_interrupted_tuning_leaves_what_was_there(engine_bin: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuning.json"
+    store.save(out, store.Tuning("avx2", "k", []))
+    before = out.read_bytes()
+    arguments = command("--shape", "bitnet-2b-4t", "--seconds", "600", "--out", out)
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stderr
+        assert process.stdout.readline().startswith("tuning for bitnet-2b-4t")
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr.read().strip() == "interrupted"
+    assert out.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["tuning.json"]
+
+
+def answer(engine_bin: Path, gguf: Path, tuning: Path | str) -> subprocess.CompletedProcess[str]:
+    program = engine_bin / "llama-completion"
+    flags = ["-m", gguf, "-p", DEMO_PROMPT, "-n", "6", "--temp", "0", "-no-cnv", "--no-display-prompt", "--no-warmup"]
+    return subprocess.run(
+        [program, *flags],
+        env={**os.environ, "TRIT_TUNING": str(tuning)},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+    )
+
+
+def test_a_file_that_cannot_be_used_is_said_and_changes_nothing(
+    engine_bin: Path, story_gguf: Path, tmp_path: Path
+) -> None:
+    with Timer(engine_bin, megabytes=4) as timer:
+        tier = timer.tier
+    shape = {"n": 64, "k": 64, "threads": 1, "lookup": None, "panels": 0, "least_tokens": 0}
+    good = {"format": 1, "tier": tier, "shapes": [shape]}
+    path = tmp_path / "tuning.json"
+    faults = {
+        "is not of format 1": [{**good, "format": 2}, [], "text", {**good, "format": "1"}],
+        "was made for another tier": [{**good, "tier": "avx9000"}, {"format": 1}],
+        "has no shapes": [{**good, "shapes": 3}],
+        "has a shape without": [{**good, "shapes": [1]}, {**good, "shapes": [{**shape, "n": 0}]},
+                                {**good, "shapes": [{**shape, "lookup": 1}]}],
+        "names the kernel lookup_none, which": [{**good, "shapes": [{**shape, "lookup": "lookup_none"}]}],
+    }  # fmt: skip
+    plain = answer(engine_bin, story_gguf, "off")
+    assert plain.returncode == 0 and "warning" not in plain.stderr
+    for sentence, contents in faults.items():
+        for content in contents:
+            path.write_text(json.dumps(content))
+            result = answer(engine_bin, story_gguf, path)
+            assert f"warning: the tuning file {path} {sentence}" in result.stderr, content
+            assert result.stdout == plain.stdout
+    path.write_text("{")
+    assert "is not of format 1" in answer(engine_bin, story_gguf, path).stderr
+    assert "cannot be read" in answer(engine_bin, story_gguf, tmp_path / "absent.json").stderr
+    path.write_text(json.dumps(good))
+    assert "warning" not in answer(engine_bin, story_gguf, path).stderr
