@@ -53,6 +53,28 @@ def i2_s_rows4(rows: Rows, scale: float) -> bytes:
     return bytes(out) + struct.pack("<f", scale) + bytes(28)
 
 
+def tl1(rows: Rows, scale: float) -> bytes:
+    out = bytearray()
+    for c in rows:
+        for p in range(0, len(c), 4):
+            out.append(3 * c[p] + c[p + 1] | (3 * c[p + 2] + c[p + 3]) << 4)
+    return bytes(out) + struct.pack("<f", scale) + bytes(60)
+
+
+def tl2(rows: Rows, scale: float) -> bytes:
+    """Every block as one number of 27 * 8 bits, least significant byte first."""
+    out = bytearray()
+    for c in rows:
+        for b in range(0, len(c), 128):
+            bits = (3 * c[b + 126] + c[b + 127]) << 168
+            for i in range(42):
+                total = 9 * c[b + 3 * i] + 3 * c[b + 3 * i + 1] + c[b + 3 * i + 2] - 13
+                bits |= abs(total) << 4 * i
+                bits |= (total < 0) << (176 + i if i < 40 else 172 + i - 40)
+            out += bits.to_bytes(27, "little")
+    return bytes(out) + struct.pack("<f", scale) + bytes(60)
+
+
 def tq2_0(rows: Rows, scale: float) -> bytes:
     out = bytearray()
     for c in rows:
@@ -192,6 +214,8 @@ WRITERS: dict[str, tuple[int, Callable[[Rows, float], bytes]]] = {
     "i2_s": (36, i2_s),
     "i2_s_arm": (36, i2_s_arm),
     "i2_s_rows4": (36, i2_s_rows4),
+    "tl1": (38, tl1),
+    "tl2": (37, tl2),
     "tq1_0": (34, tq1_0),
     "tq2_0": (35, tq2_0),
     "q2_0": (42, q2_0),

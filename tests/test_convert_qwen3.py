@@ -233,7 +233,7 @@ def test_a_matrix_that_does_not_fit_is_refused_where_no_scale_can_lie_beside_it(
     folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = refusal(capsys, folders[EMBEDDING_270], "--outtype", "tq2_0")
-    assert "384 columns, tq2_0 needs a multiple of 256; use --outtype i2_s or q2_0 or f16 or f32" in line
+    assert "384 columns, tq2_0 needs a multiple of 256; use --outtype i2_s or q2_0 or tl1 or tl2 or f16 or f32" in line
 
 
 def test_input_norms_are_all_there_or_none(

@@ -32,6 +32,17 @@ HALF = "0038"  # 0.5 as float16
 VECTORS = [
     ("i2_s_arm", 1, 64, "95" + "55" * 14 + "54" + "0000003f" + "00" * 28, {(0, 0): 1, (0, 63): -1}),
     ("i2_s_rows4", 4, 2, "1956" + "0000003f" + "00" * 28, {(0, 0): -1, (2, 0): 1, (3, 1): 1}),
+    # 4 is (0, 0), 7 is (+1, 0), 3 is (0, -1).
+    ("tl1", 1, 32, "4743" + "44" * 5 + "34" + "0000003f" + "00" * 60, {(0, 0): 1, (0, 5): -1, (0, 31): -1}),
+    # Triplets 0, 1, 39, 40 and 41 are 9, -1, -2, -13 and -6, the pair is 2.
+    (
+        "tl2",
+        1,
+        128,
+        "19" + "00" * 18 + "206d32" + "02" + "00" * 3 + "80" + "0000003f" + "00" * 60,
+        {(0, 0): 1, (0, 5): -1, (0, 118): -1, (0, 119): 1}
+        | {(0, 120): -1, (0, 121): -1, (0, 122): -1, (0, 123): -1, (0, 124): 1, (0, 126): -1, (0, 127): 1},
+    ),
     ("q2_0", 1, 64, HALF + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),
     ("pq2_0", 1, 128, HALF + "54" + "55" * 30 + "d5", {(0, 0): -1, (0, 127): 2}),
     ("tq2_0", 1, 256, "56" + "55" * 62 + "15" + HALF, {(0, 0): 1, (0, 255): -1}),
@@ -91,7 +102,7 @@ def test_scalar_writers_round_trip(layout: str, n: int, k: int, monkeypatch: pyt
 
 def test_our_encodings_agree_with_the_scalar_writers() -> None:
     ternary = np.array(random_rows(8, 512), np.int8) - 1
-    for name in ("i2_s", "tq1_0", "tq2_0", "q2_0"):
+    for name in ("i2_s", "tl1", "tl2", "tq1_0", "tq2_0", "q2_0"):
         assert ENCODINGS[name].pack(ternary, 0.5).tobytes() == WRITERS[name][1]((ternary + 1).tolist(), 0.5), name
 
 
@@ -147,10 +158,10 @@ def test_group_64_and_128_under_one_number(tmp_path: Path) -> None:
         ("iq2_bn", 143, "not pq2_0 or ptq1_0 of PrismML's fork by its size"),
         ("iq2_bn", 335, "iq2_bn_r4 of ik_llama.cpp"),
         ("q2_0", 150, "probably a type of ik_llama.cpp"),
-        ("q2_0", 37, "i8_s of bitnet.cpp"),
+        ("q2_0", 37, "not tl2 by its size; type 37 was also i8_s of bitnet.cpp"),
         ("q2_0", 999, "of no engine that is known here"),
         ("tq2_0", 36, "not i2_s by its size"),
-        ("tq2_0", 38, "not TL1 or TL2 of bitnet.cpp by its size"),
+        ("tq2_0", 38, "neither tl1 nor TL1 or TL2 of bitnet.cpp by its size"),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(

@@ -58,13 +58,33 @@ def test_bundled_model_comes_back_byte_for_byte(layout: str, reference: Path, tm
     assert_same_model(tmp_path / "back.gguf", reference)
 
 
-@pytest.mark.parametrize("outtype", ["tq2_0", "tq1_0", "q2_0", "f16", "f32"])
+@pytest.mark.parametrize("outtype", ["tl1", "tl2", "tq2_0", "tq1_0", "q2_0", "f16", "f32"])
 def test_bundled_model_in_every_encoding_and_back(outtype: str, reference: Path, tmp_path: Path) -> None:
     there, back = tmp_path / "there.gguf", tmp_path / "back.gguf"
     assert run_main(main, [str(reference), "--outtype", outtype, "--outfile", str(there)]) == 0
     assert read_header(there).metadata["general.file_type"] == ENCODINGS[outtype].file_type
     assert run_main(main, [str(there), "--outfile", str(back)]) == 0
     assert_same_model(back, reference)
+
+
+def test_i2_s_and_tl_are_converted_without_loss(reference: Path, tmp_path: Path) -> None:
+    """i2_s -> tl2 -> tl1 -> i2_s: the same codes and scales on the way, the same bytes at the end."""
+    before, path = Source.open(reference), reference
+    matrices = [item for item in before.found.values() if item.name == "i2_s"]
+    assert len(matrices) == 28
+    for outtype in ("tl2", "tl1", "i2_s"):
+        target = tmp_path / f"{outtype}.gguf"
+        assert run_main(main, [str(path), "--outtype", outtype, "--outfile", str(target)]) == 0
+        path, after = target, Source.open(target)
+        for item in matrices:
+            wanted, there = before.matrix(item), after.found[item.tensor.name]
+            assert there.name == outtype
+            data = after.bytes(there.tensor, 0, there.nbytes)
+            ternary, scale = ENCODINGS[outtype].unpack(data, *wanted.shape, item.tensor.name)
+            for values in (ternary, after.matrix(there).values):
+                np.testing.assert_array_equal(values, wanted.values, err_msg=item.tensor.name)
+            assert scale == after.matrix(there).scales == wanted.scales, item.tensor.name
+    assert_same_model(path, reference)
 
 
 def test_arm_file_end_to_end(

@@ -107,10 +107,10 @@ def test_floats_that_are_not_ternary_are_refused() -> None:
 
 def test_columns_that_do_not_fit_are_refused_with_a_way_out() -> None:
     with pytest.raises(
-        UserError, match=r"^blk\.3\.ffn_down: 8640 columns, i2_s needs a multiple of 128; use --outtype q2_0 or f16"
+        UserError, match=r"^blk\.3\.ffn_down: 8640 columns, i2_s needs a multiple of 128; use --outtype q2_0 or tl1"
     ):
         check_fits(ENCODINGS["i2_s"], "blk.3.ffn_down", 8640)
-    ways_out = "use --outtype i2_s or q2_0 or f16 or f32"
+    ways_out = "use --outtype i2_s or q2_0 or tl1 or tl2 or f16 or f32"
     with pytest.raises(UserError, match=f"640 columns, tq2_0 needs a multiple of 256; {ways_out}"):
         check_fits(ENCODINGS["tq2_0"], "w", 640)
     check_fits(ENCODINGS["i2_s"], "w", 640)

@@ -322,10 +322,9 @@ def test_local_model_with_bitnet_s_flags(inside: Checkout, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "not measured: the presets of preset_kernels/ are used" in out
     assert not (inside.root / "build" / "tuning.json").exists()
-    assert "note: --quant-type tl1: i2_s is used" in out
-    assert (folder / "ggml-model-i2_s.gguf").read_bytes() == b"GGUFi2_sf16"
+    assert (folder / "ggml-model-tl1.gguf").read_bytes() == b"GGUFtl1f16"
     assert (inside.root / "other-logs" / "conversion.log").is_file()
-    assert "-m models/mine/ggml-model-i2_s.gguf" in out
+    assert "-m models/mine/ggml-model-tl1.gguf" in out
     assert setup("--no-run", "-md", "models/mine", "-q", "f16") == 0
     assert (folder / "ggml-model-f16.gguf").read_bytes() == b"GGUFf16None"
 

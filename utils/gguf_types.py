@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """GGUF files with our engine's tensor types: the gguf package taught about them, and file headers in its terms.
 
-gguf-py 0.19 keeps its types in an IntEnum and a size table, so its reader raises on type 36 (i2_s) and its writer has
-no size for it; type 42 (q2_0) is newer than it. Importing this module adds the missing members, here and nowhere else.
+gguf-py 0.19 keeps its types in an IntEnum and a size table, so its reader raises on types 36 to 38 (i2_s, tl2, tl1) and
+its writer has no sizes for them; type 42 (q2_0) is newer than it. Importing this module adds the missing members, here
+and nowhere else.
 ``read_header`` exists because gguf-py's reader makes several numpy arrays per string: 7 s and 600 MB for a vocabulary
 of 128,256 tokens, which would break the converter's memory bound; ``utils.gguf_header`` takes 0.3 s.
 """
@@ -21,7 +22,7 @@ from gguf.constants import GGMLQuantizationType
 from utils.cli import UserError
 from utils.gguf_header import read_raw_header
 from utils.host import python_command
-from utils.weight_encodings import ENCODINGS, I2_S_TAIL_BYTES
+from utils.weight_encodings import ENCODINGS
 
 __all__ = [
     "GGMLQuantizationType",
@@ -33,8 +34,8 @@ __all__ = [
     "read_header",
 ]
 
-I2_S = ENCODINGS["i2_s"]
-Q2_0 = ENCODINGS["q2_0"]
+# Bytes after the blocks of a tensor. They fit in neither of gguf's tables: its reader gives the blocks only.
+TAIL_BYTES = {row.ggml_type: row.tail_bytes for row in ENCODINGS.values()}
 
 
 def _add_type(name: str, number: int, block: int, block_bytes: int) -> None:
@@ -49,9 +50,8 @@ def _add_type(name: str, number: int, block: int, block_bytes: int) -> None:
     constants.GGML_QUANT_SIZES.setdefault(GGMLQuantizationType(number), (block, block_bytes))
 
 
-# The 32 bytes after the blocks of an i2_s tensor fit in neither table: gguf-py's reader gives the blocks only.
-_add_type("I2_S", I2_S.ggml_type, I2_S.block, I2_S.block_bytes)
-_add_type("Q2_0", Q2_0.ggml_type, Q2_0.block, Q2_0.block_bytes)
+for _row in ENCODINGS.values():
+    _add_type(_row.name.upper(), _row.ggml_type, _row.block, _row.block_bytes)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TensorEntry:
         shape: Outermost dimension first, as numpy has it (the file has it the other way round).
         ggml_type: Type number.
         offset: Absolute byte offset of the data in the file.
-        nbytes: Size of the data, with the tail of i2_s.
+        nbytes: Size of the data, with the tail of i2_s, tl1 and tl2.
     """
 
     name: str
@@ -97,10 +97,9 @@ class GgufHeader:
 
 
 def tensor_nbytes(shape: tuple[int, ...], ggml_type: int) -> int:
-    """Bytes of a tensor in a file of our engine: whole blocks, and 32 bytes behind those of i2_s."""
+    """Bytes of a tensor in a file of our engine: whole blocks, and what follows them in i2_s, tl1 and tl2."""
     block, block_bytes = constants.GGML_QUANT_SIZES[GGMLQuantizationType(ggml_type)]
-    tail = I2_S_TAIL_BYTES if ggml_type == I2_S.ggml_type else 0
-    return int(np.prod(shape, dtype=np.int64)) // block * block_bytes + tail
+    return int(np.prod(shape, dtype=np.int64)) // block * block_bytes + TAIL_BYTES.get(ggml_type, 0)
 
 
 def read_header(path: Path) -> GgufHeader:

@@ -31,6 +31,8 @@ MAX_SCALE_DEVIATION = 1e-3
 GROUPS = (256, 128, 64)
 # After the packed weights of an i2_s tensor: its float32 scale, then zeros up to this many bytes.
 I2_S_TAIL_BYTES = 32
+# The same for tl1 and tl2. Other than i2_s's, so that bitnet.cpp's TL1, which has tl1's number, never has its size.
+TL_TAIL_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -179,15 +181,19 @@ def _unpack_2bit(packed: Bytes, k: int, shifts: tuple[int, int, int, int], name:
         lanes = np.empty((groups.shape[0], 4, 32), dtype=np.uint8)
         for lane in range(4):
             lanes[:, lane] = (groups >> shifts[lane]) & 3
-        codes = lanes.reshape(-1, k)
-        if codes.max(initial=0) > 2:
-            row, column = np.argwhere(codes > 2)[0]
-            raise UserError(
-                f"{name}: row {rows.start + row}, column {column} holds the 2-bit code 3, which means no weight: "
-                "the file is damaged or not of this encoding"
-            )
-        out[rows] = codes.view(np.int8) - np.int8(1)
+        out[rows] = _values(lanes.reshape(-1, k), rows.start, "the 2-bit code 3", name)
     return out
+
+
+def _values(codes: Bytes, first_row: int, invalid: str, name: str) -> Ternary:
+    """Codes [rows, k] -> values; raises UserError on code 3, which is no ternary value and came from ``invalid``."""
+    if codes.max(initial=0) > 2:
+        row, column = np.argwhere(codes > 2)[0]
+        raise UserError(
+            f"{name}: row {first_row + row}, column {column} holds {invalid}, which means no weight: "
+            "the file is damaged or not of this encoding"
+        )
+    return np.asarray(codes.view(np.int8) - np.int8(1))
 
 
 I2_S_SHIFTS = (6, 4, 2, 0)
@@ -218,6 +224,106 @@ def unpack_i2_s(data: Bytes, n: int, k: int, name: str = "i2_s tensor") -> tuple
     """Inverse of :func:`pack_i2_s` for uint8 [n*k/4 + 32]; raises UserError on code 3, naming the tensor."""
     ternary = _unpack_2bit(data[: n * k // 4].reshape(n, k // 4), k, I2_S_SHIFTS, name)
     return ternary, float(data[n * k // 4 :][:4].view("<f4")[0])
+
+
+def _pack_blocks(blocks_of: Callable[[Ternary], Bytes], block: int, block_bytes: int) -> Callable[..., Bytes]:
+    """Packer of blocks, int8 [b, block] -> uint8 [b, block_bytes] by ``blocks_of``, and a tail with the scale."""
+
+    def pack(ternary: Ternary, scale: Scale) -> Bytes:
+        assert not isinstance(scale, np.ndarray)  # check_scale has refused it
+        n, k = ternary.shape
+        row_bytes = k // block * block_bytes
+        out = np.zeros(n * row_bytes + TL_TAIL_BYTES, dtype=np.uint8)
+        packed = out[: n * row_bytes].reshape(n, row_bytes)
+        for rows in _row_chunks(n, k):
+            packed[rows] = blocks_of(ternary[rows].reshape(-1, block)).reshape(-1, row_bytes)
+        out[n * row_bytes :][:4] = np.array([scale], dtype="<f4").view(np.uint8)
+        return out
+
+    return pack
+
+
+def _unpack_blocks(
+    codes_of: Callable[[Bytes], Bytes], block: int, block_bytes: int
+) -> Callable[[Bytes, int, int, str], tuple[Ternary, Scale]]:
+    """Inverse of :func:`_pack_blocks`; ``codes_of`` gives the codes t + 1 and 3 for what means no weight."""
+
+    def unpack(data: Bytes, n: int, k: int, name: str) -> tuple[Ternary, Scale]:
+        row_bytes = k // block * block_bytes
+        packed = data[: n * row_bytes].reshape(n, row_bytes)
+        out = np.empty((n, k), dtype=np.int8)
+        for rows in _row_chunks(n, k):
+            codes = codes_of(packed[rows].reshape(-1, block_bytes)).reshape(-1, k)
+            out[rows] = _values(codes, rows.start, "an index", name)
+        return out, float(data[n * row_bytes :][:4].view("<f4")[0])
+
+    return unpack
+
+
+def _tl1_blocks(ternary: Ternary) -> Bytes:
+    """Byte i of a block holds the pairs (4i, 4i + 1) and (4i + 2, 4i + 3) as 3 u0 + u1, the first in the low half."""
+    codes = (ternary + np.int8(1)).view(np.uint8).reshape(-1, 8, 4)
+    pairs = codes[..., 0::2] * np.uint8(3) + codes[..., 1::2]
+    return np.asarray(pairs[..., 0] | pairs[..., 1] << 4)
+
+
+# Codes of every index of a pair; 9 to 15 mean none.
+_PAIRS = np.array([(i // 3, i % 3) if i < 9 else (3, 3) for i in range(16)], dtype=np.uint8)
+# The four codes of every byte of two pairs; as words, which numpy looks up four times faster than rows of bytes.
+_PAIR_WORDS = np.concatenate([np.tile(_PAIRS, (16, 1)), _PAIRS.repeat(16, axis=0)], axis=1).view(np.uint32)[:, 0]
+
+
+def _tl1_codes(blocks: Bytes) -> Bytes:
+    return np.asarray(_PAIR_WORDS[blocks]).view(np.uint8)
+
+
+# tl2 as three weights per index: 42 triplets in a block of 128 weights, and a pair.
+_TRIPLETS = 42
+
+
+def _tl2_blocks(ternary: Ternary) -> Bytes:
+    """Block of 128 weights in 27 bytes: 42 indices of triplets, the pair that is left, the triplets' signs.
+
+    T = 9 t0 + 3 t1 + t2 of weights 3i .. 3i + 2 is stored as |T| in half a byte (byte i / 2, the first in the low half)
+    and a sign bit, 1 for T < 0: of triplets 0 to 39 in bytes 22 to 26, lowest bit first, of 40 and 41 at bits 4 and 5
+    of byte 21, whose low half is the pair of weights 126 and 127 as 3 u0 + u1.
+    """
+    triplets = ternary[:, : 3 * _TRIPLETS].reshape(-1, _TRIPLETS, 3)
+    sums = triplets[..., 0] * np.int8(9) + triplets[..., 1] * np.int8(3) + triplets[..., 2]
+    indices, negative = np.abs(sums).view(np.uint8), (sums < 0).view(np.uint8)
+    pairs = ternary[:, 126] * np.int8(3) + ternary[:, 127] + np.int8(4)
+    out = np.empty((len(ternary), 27), dtype=np.uint8)
+    out[:, :21] = indices[:, 0::2] | indices[:, 1::2] << 4
+    out[:, 21] = pairs.view(np.uint8) | negative[:, 40] << 4 | negative[:, 41] << 5
+    out[:, 22:] = np.packbits(negative[:, :40], axis=1, bitorder="little")
+    return out
+
+
+def _triplet(key: int) -> tuple[int, int, int]:
+    """Codes of a triplet's index with its sign in bit 4; index 14 and 15 and a negative 0 mean none."""
+    index, negative = key & 15, key >> 4
+    total = 13 - index if negative else 13 + index
+    return (total // 9, total // 3 % 3, total % 3) if index < 14 and key != 16 else (3, 3, 3)
+
+
+_TRIPLET_CODES = np.array([_triplet(key) for key in range(32)], dtype=np.uint8)
+
+
+def _tl2_codes(blocks: Bytes) -> Bytes:
+    keys = np.empty((len(blocks), _TRIPLETS), dtype=np.uint8)
+    keys[:, 0::2], keys[:, 1::2] = blocks[:, :21] & 15, blocks[:, :21] >> 4
+    keys[:, :40] |= np.unpackbits(blocks[:, 22:], axis=1, bitorder="little") << 4
+    keys[:, 40] |= blocks[:, 21] & 16
+    keys[:, 41] |= blocks[:, 21] >> 1 & 16
+    codes = np.empty((len(blocks), 128), dtype=np.uint8)
+    codes[:, : 3 * _TRIPLETS] = np.take(_TRIPLET_CODES, keys, axis=0).reshape(len(blocks), -1)
+    # The two spare bits are zero; anything else is no block of this encoding.
+    codes[:, 126:] = np.where(blocks[:, 21:22] < 64, _PAIRS[blocks[:, 21] & 15], 3)
+    return codes
+
+
+pack_tl1, unpack_tl1 = _pack_blocks(_tl1_blocks, 32, 8), _unpack_blocks(_tl1_codes, 32, 8)
+pack_tl2, unpack_tl2 = _pack_blocks(_tl2_blocks, 128, 27), _unpack_blocks(_tl2_codes, 128, 27)
 
 
 def pack_tq2_0(ternary: Ternary, scale: Scale) -> Bytes:
@@ -349,6 +455,8 @@ ENCODINGS: dict[str, Encoding] = {
         Encoding("tq2_0", 35, 37, 256, 66, 0, 256, pack_tq2_0, unpack_tq2_0, _scale_f16),
         Encoding("tq1_0", 34, 36, 256, 54, 0, 256, _pack_with_gguf("TQ1_0"), unpack_tq1_0, _scale_f16),
         Encoding("q2_0", 42, 41, 64, 18, 0, 64, pack_q2_0, unpack_q2_0, _scale_f16),
+        Encoding("tl1", 38, 141, 32, 8, TL_TAIL_BYTES, 0, pack_tl1, unpack_tl1, _scale_f32),
+        Encoding("tl2", 37, 142, 128, 27, TL_TAIL_BYTES, 0, pack_tl2, unpack_tl2, _scale_f32),
         Encoding("f16", 1, 1, 1, 2, 0, 1, _pack_float("<f2"), _unpack_float("<f2"), _scale_f16),
         Encoding("f32", 0, 0, 1, 4, 0, 1, _pack_float("<f4"), _unpack_float("<f4"), _scale_f32),
     )

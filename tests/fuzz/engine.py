@@ -57,7 +57,8 @@ def build(folder: Path) -> Path:
 def seeds(folder: Path) -> list[bytes]:
     """One valid model of each encoding and two types of head."""
     files = []
-    for name, head in (("i2_s", "q6_k"), ("tq2_0", "f16"), ("tq1_0", "q8_0"), ("q2_0", "q4_k"), ("i2_s", "f16")):
+    pairs = (("i2_s", "q6_k"), ("tq2_0", "f16"), ("tq1_0", "q8_0"), ("q2_0", "q4_k"), ("i2_s", "f16"))
+    for name, head in (*pairs, ("tl1", "f16"), ("tl2", "q8_0")):
         path = folder / f"{name}-{head}.gguf"
         generate(name, SHAPE, ENCODINGS[name], head, path)
         files.append(path.read_bytes())

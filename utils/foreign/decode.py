@@ -65,8 +65,9 @@ def decode(layout: str, data: Bytes, n: int, k: int, name: str) -> Decoded:
         raise UserError(f"{name}: has a scale of {worst:g}, so it is damaged or no {layout}{_HINTS.get(layout, '')}")
     if layout not in HOLDS_TWO and decoded.values.max(initial=0) > 1:
         row, column = np.argwhere(decoded.values > 1)[0]
+        what = "an index" if layout in INDEXED else "the 2-bit code 3"
         raise UserError(
-            f"{name}: row {row}, column {column} holds the 2-bit code 3, which means no weight: "
+            f"{name}: row {row}, column {column} holds {what}, which means no weight: "
             "the file is damaged or not of this encoding"
         )
     return decoded
@@ -74,6 +75,8 @@ def decode(layout: str, data: Bytes, n: int, k: int, name: str) -> Decoded:
 
 # Layouts in which the code 3 means +2.
 HOLDS_TWO = frozenset({"q2_0", "q2_0_g128", "pq2_0"})
+# Layouts of indices that stand for two or three weights.
+INDEXED = frozenset({"tl1", "tl2"})
 _HINTS = {"q2_0_g128": "; OxiBonsai's files put the scale behind the codes, which is not read here"}
 
 
@@ -116,6 +119,42 @@ def _i2_s_rows4(data: Bytes, n: int, k: int) -> Decoded:
     for rows in _chunks(n // 4, 4 * k):
         values[rows] = _fields(codes[rows], (6, 4, 2, 0))
     return Decoded(values.reshape(n, k), _tail_scale(data, n, k))
+
+
+def _tl1(data: Bytes, n: int, k: int) -> Decoded:
+    """Half bytes 3 u0 + u1 of two neighbouring weights, the low half first; 9 to 15 come out as values above 1."""
+    values = np.empty((n, k // 4, 2, 2), dtype=np.int8)
+    packed = data[: n * k // 4].reshape(n, k // 4)
+    for rows in _chunks(n, k):
+        halves = np.stack([packed[rows] & 15, packed[rows] >> 4], axis=-1)
+        values[rows, ..., 0] = halves // 3
+        values[rows, ..., 1] = halves % 3
+    values -= 1
+    return Decoded(values.reshape(n, k), _tail_scale(data, n, k))
+
+
+def _tl2(data: Bytes, n: int, k: int) -> Decoded:
+    """Blocks of 128 weights in 27 bytes: 42 half bytes |9 t0 + 3 t1 + t2|, one 3 u0 + u1, 42 signs, two zero bits.
+
+    The half bytes are those of bytes 0 to 21, low first; but the high half of byte 21 holds the last two signs and the
+    zero bits. The first 40 signs are bytes 22 to 26, lowest bit first.
+    """
+    values = np.empty((n * k // 128, 128), dtype=np.int8)
+    blocks = data[: n * k // 128 * 27].reshape(-1, 27)
+    for rows in _chunks(len(blocks), 128):
+        block = blocks[rows]
+        halves = np.stack([block[:, :22] & 15, block[:, :22] >> 4], axis=-1).reshape(-1, 44)
+        signs = np.unpackbits(np.roll(block[:, 21:], -1, axis=1), axis=1, bitorder="little")[:, [*range(40), 44, 45]]
+        totals = np.where(signs == 1, -halves[:, :42].view(np.int8), halves[:, :42].view(np.int8)) + np.int8(13)
+        out = values[rows]
+        out[:, 0:126:3], out[:, 1:126:3], out[:, 2:126:3] = totals // 9, totals // 3 % 3, totals % 3
+        out[:, 126], out[:, 127] = halves[:, 42] // 3, halves[:, 42] % 3
+        none = (halves[:, :42] > 13) | (halves[:, :42] == 0) & (signs == 1)
+        out[:, 0:126:3][none] = 3
+        out[:, 126][block[:, 21] > 63] = 3
+        out -= 1
+    scale = data[len(blocks) * 27 :][:4].view("<f4").astype(np.float32).reshape(1, 1)
+    return Decoded(values.reshape(n, k), scale)
 
 
 def _halves(blocks: Bytes, place: int) -> Scales:
@@ -206,6 +245,8 @@ _DECODERS: dict[str, Callable[[Bytes, int, int], Decoded]] = {
     "i2_s_flat": _i2_s(32),
     "i2_s_arm": _i2_s(16),
     "i2_s_rows4": _i2_s_rows4,
+    "tl1": _tl1,
+    "tl2": _tl2,
     "tq1_0": _grouped(256, 54, 52, _trits(((0, 32, 5), (32, 16, 5), (48, 4, 4)))),
     "tq2_0": _grouped(256, 66, 64, _tq2_0_values),
     "q2_0": _grouped(64, 18, 0, _neighbours),

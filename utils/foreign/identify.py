@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from utils.foreign.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PLAIN, Layout, fits, guess
+from utils.foreign.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PLAIN, TILED, Layout, fits, guess
 from utils.gguf_header import RawHeader, RawTensor
 
 
@@ -77,8 +77,10 @@ def _settle(
     """One layout of those that fit; a small tensor that fits two is what its larger neighbours are."""
     if len({layout.name for layout, _ in rows}) > 1:
         agreed = [row for row in rows if (tensor.ggml_type, row[0].name) in certain]
-        # None of the file's tensors can tell: it is what the number means in llama.cpp.
-        rows = agreed or [row for row in rows if row[0].loads] or rows
+        # None of the file's tensors can tell: it is what the number means in llama.cpp. Only TL1 of bitnet.cpp, which
+        # tl1's size tells apart if the alignment is 32, as both write it, is not taken for what would load.
+        tiled = [row for row in rows if row[0].name in TILED]
+        rows = agreed or tiled or [row for row in rows if row[0].loads] or rows
     if rows:
         layout, size = rows[0]
         return Found(tensor, layout.name, layout, size)

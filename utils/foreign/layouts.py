@@ -63,6 +63,7 @@ BITNET_CPP = "bitnet.cpp"
 LLAMA_CPP = "llama.cpp"
 PRISM = "PrismML's fork of llama.cpp"
 IK = "ik_llama.cpp"
+TRIT = "trit.cpp"
 
 LAYOUTS: dict[str, Layout] = {
     row.name: row
@@ -97,6 +98,9 @@ LAYOUTS: dict[str, Layout] = {
         Layout("ptq1_0", (143,), PRISM, 128, _blocks(128, 28), "group of 128", False, "q2_0"),
         Layout("iq1_bn", (134,), IK, 64, _blocks(64, 13, 2), "row", False, "i2_s"),
         Layout("iq2_bn", (135,), IK, 64, _blocks(64, 16, 4), "row", False, "i2_s"),
+        # One number and n * k / 4 bytes of codes, as bitnet_tl1: the length of the tail tells them apart.
+        Layout("tl1", (38,), TRIT, 32, _blocks(32, 8, 0, 64), "tensor", True, "tl1"),
+        Layout("tl2", (37,), TRIT, 128, _blocks(128, 27, 0, 64), "tensor", True, "tl2"),
         Layout("bitnet_tl1", (38,), f"{BITNET_CPP} for ARM (TL1)", 64, _tl1_sizes, "tensor", False, "i2_s"),
         Layout("bitnet_tl2", (39,), f"{BITNET_CPP} for x86 (TL2)", 32, _tl2_sizes, "tensor", False, "i2_s"),
     )
@@ -162,10 +166,10 @@ REFUSED: tuple[Refused, ...] = (
     Refused((143,), "iq1_tn of ik_llama.cpp in 2024", _blocks(64, 13, 2)),
     Refused((335,), "iq2_bn_r4 of ik_llama.cpp, its iq2_bn with four rows interleaved; convert from the iq2_bn file"),
     Refused((42,), "neither q2_0 of llama.cpp (group 64) nor PrismML's older one (group 128); perhaps a q2b1 file"),
-    Refused((37,), "type i8_s of bitnet.cpp"),
+    Refused((37,), "not tl2 by its size; type 37 was also i8_s of bitnet.cpp"),
     Refused((31, 32, 33), "a q4_0 repacked for ARM, which llama.cpp has removed"),
     Refused((36,), "not i2_s by its size; type 36 was also q4_0 repacked for ARM and q8_K64 of ik_llama.cpp"),
-    Refused((38, 39), "not TL1 or TL2 of bitnet.cpp by its size"),
+    Refused((38, 39), "neither tl1 nor TL1 or TL2 of bitnet.cpp by its size"),
     Refused((142, 143), "not pq2_0 or ptq1_0 of PrismML's fork by its size"),
     Refused((*range(97, 100), *range(133, 160), *range(202, 400)), "probably a type of ik_llama.cpp"),
 )

@@ -32,9 +32,10 @@ _SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetens
 _TORCH = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 TERNARY = tuple(name for name in ENCODINGS if name not in ("f16", "f32"))
-# Written by other engines and converted by set-up; TL1 and TL2 are not, their tile sizes are not in the file.
+# Written by other engines and converted by set-up. Not bitnet.cpp's TL1 and TL2, which their files' headers tell from
+# tl1 and tl2: their tile sizes are not in the file.
 FOREIGN = ("pq2_0", "ptq1_0", "iq2_bn", "iq1_bn")
-_OTHER = rf"{'|'.join(FOREIGN)}|iq\d_\w+|tl[12]|q\d(?:_[01k])(?:_[sml])?|bf16|f16|f32|mxfp4"
+_OTHER = rf"{'|'.join(FOREIGN)}|iq\d_\w+|q\d(?:_[01k])(?:_[sml])?|bf16|f16|f32|mxfp4"
 _IN_NAME = re.compile(rf"(?:^|[-_.])({'|'.join(TERNARY)}|{_OTHER})(?=$|[-_.])")
 
 

@@ -23,7 +23,7 @@ def look(source: Source, item: Found, exact: bool) -> Decoded:
     # In these the bytes of a row are not together.
     if exact or wanted >= n or item.name in (*TILED, FLAT_I2_S, "i2_s_rows4"):
         return source.matrix(item)
-    tail = 32 if item.layout and item.layout.scales == "tensor" else 0
+    tail = item.layout.sizes(0, k)[0] if item.layout else 0
     row_bytes = (item.nbytes - tail) // n
     rows = np.unique(np.linspace(0, n - 1, wanted).astype(int))
     whole = np.memmap(source.files[tensor.name], dtype=np.uint8, mode="r", offset=tensor.offset, shape=(item.nbytes,))

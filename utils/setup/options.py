@@ -9,9 +9,7 @@ from pathlib import Path
 
 from utils.setup.context import Options
 
-QUANT_TYPES = ("i2_s", "f16", "f32", "tq2_0", "tq1_0", "q2_0")
-# bitnet.cpp's lookup-table types: its users' scripts name them.
-LOOKUP_TYPES = ("tl1", "tl2")
+QUANT_TYPES = ("i2_s", "tl1", "tl2", "f16", "f32", "tq2_0", "tq1_0", "q2_0")
 _EXAMPLES = """examples:
   python3 setup_env.py                                       everything, with the bundled model, to a first answer
   python3 setup_env.py -md models/BitNet-b1.58-2B-4T -q i2_s   a model in a local folder
@@ -46,9 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--quant-type",
         "-q",
-        choices=QUANT_TYPES + LOOKUP_TYPES,
+        choices=QUANT_TYPES,
         default="i2_s",
-        help="encoding of the ternary weights (default: %(default)s; tl1 and tl2 mean i2_s for now)",
+        help="encoding of the ternary weights (default: %(default)s)",
     )
     model.add_argument(
         "--quant-embd",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import shutil
 import signal
@@ -17,7 +16,7 @@ from utils.registry.tables import terminal_table
 from utils.setup import answer, build, conversion, engine, model, selftest, tools, tuning
 from utils.setup.context import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS, Options, Setup, write_stamp
 from utils.setup.lock import only_one
-from utils.setup.options import LOOKUP_TYPES, parse_options
+from utils.setup.options import parse_options
 from utils.setup.progress import StepLine
 from utils.setup.suite import run_suite
 
@@ -55,7 +54,6 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _run_steps(options: Options) -> Setup:
-    options = _settle(options)
     setup = Setup(options)
     model.check_options(setup)
     makers: list[ModuleType] = [tools, engine, model, conversion, build, tuning]
@@ -88,14 +86,6 @@ def remove_leftovers() -> None:
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
-
-
-def _settle(options: Options) -> Options:
-    """Answer the flags that have nothing behind them yet, with a line each."""
-    if options.quant_type in LOOKUP_TYPES:
-        print(f"note: --quant-type {options.quant_type}: i2_s is used, there are no lookup-table kernels yet")
-        return dataclasses.replace(options, quant_type="i2_s")
-    return options
 
 
 def _clean() -> None:

@@ -24,12 +24,12 @@ from utils.cli import UserError
 from utils.gguf_types import GGMLQuantizationType as Type
 from utils.verify.names import DECLARED_INPUT_NORM, file_name
 from utils.verify.stored import TorchCheckpoint, Weight
-from utils.verify.weights import EXACT, I2_S, TERNARY_TYPES, GgufFile
+from utils.verify.weights import EXACT, FLOAT_SCALES, TERNARY_TYPES, GgufFile
 
 Floats = npt.NDArray[np.float64]
 
 # Types that hold a scale as float16 (as do, of course, plain float16 weights).
-_HALF_SCALES = TERNARY_TYPES - {I2_S} | {Type.F16}
+_HALF_SCALES = TERNARY_TYPES - FLOAT_SCALES | {Type.F16}
 
 # Beyond it the engine takes 0 and the value itself.
 _TABLE_END = 10.0

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import torch
 
 from utils.cli import UserError
+from utils.foreign.decode import decode
+from utils.foreign.layouts import LAYOUTS
 from utils.gguf_types import GGMLQuantizationType as Type
 from utils.gguf_types import GGUFReader, GGUFValueType
 from utils.verify.names import as_in_file, file_name
@@ -24,7 +26,10 @@ from utils.verify.stored import TorchCheckpoint
 Floats = npt.NDArray[np.float64]
 
 I2_S, Q2_0 = Type(36), Type(42)
-TERNARY_TYPES = {I2_S, Q2_0, Type.TQ1_0, Type.TQ2_0}
+INDEXED = {Type(38): "tl1", Type(37): "tl2"}
+# One float32 scale per matrix; the others have float16 ones.
+FLOAT_SCALES = {I2_S, *INDEXED}
+TERNARY_TYPES = {*FLOAT_SCALES, Q2_0, Type.TQ1_0, Type.TQ2_0}
 # Types that hold a float as it is, rounded once; the ternary types with a float16 scale per block round the scale.
 EXACT = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
 # Largest root mean square of the error, in parts of that of the values. A uniform quantiser of b bits over blocks whose
@@ -134,6 +139,8 @@ class GgufFile:
         kind, shape = self.type_of(name), tuple(int(size) for size in reversed(entry.shape))
         if kind == I2_S:
             return FileTensor(kind, _read_i2_s(self.path, int(entry.data_offset), shape))
+        if kind in INDEXED:
+            return FileTensor(kind, self._read_indexed(name, INDEXED[kind], int(entry.data_offset), shape))
         raw = np.ascontiguousarray(entry.data)
         if kind == Q2_0:
             return FileTensor(kind, _read_q2_0(raw.reshape(-1).view(np.uint8), shape))
@@ -142,6 +149,13 @@ class GgufFile:
         except NotImplementedError:
             raise UserError(f"{name}: is of type {kind.name}, for which utils.verify has no reader") from None
         return FileTensor(kind, values.reshape(shape).astype(np.float64))
+
+    def _read_indexed(self, name: str, layout: str, offset: int, shape: tuple[int, ...]) -> Floats:
+        """tl1 and tl2, by the reader of foreign files, which shares no code with the converter's packer."""
+        n, k = int(np.prod(shape[:-1])), shape[-1]
+        data = np.fromfile(self.path, dtype=np.uint8, count=LAYOUTS[layout].sizes(n, k)[0], offset=offset)
+        decoded = decode(layout, data, n, k, name)
+        return np.asarray((decoded.values * decoded.scales.astype(np.float64)).reshape(shape))
 
 
 def _read_i2_s(path: Path, offset: int, shape: tuple[int, ...]) -> Floats:
@@ -181,11 +195,11 @@ def _wanted(values: torch.Tensor, scale: float | None, kind: Type) -> Floats:
     """What a file can hold of a checkpoint's values in an exact type or a ternary one."""
     if kind in TERNARY_TYPES and scale is not None:
         stored = torch.tensor(scale, dtype=torch.float32)
-        stored = stored if kind == I2_S else stored.half()
+        stored = stored if kind in FLOAT_SCALES else stored.half()
         return np.asarray(values.double() * stored.double())
     full = values.float() * (1.0 if scale is None else torch.tensor(scale, dtype=torch.float32))
     # Scales of groups: a weight is one of them or 0, so rounding the weights rounds the scales.
-    held = torch.float16 if kind in TERNARY_TYPES - {I2_S} else EXACT.get(kind, torch.float32)
+    held = torch.float16 if kind in TERNARY_TYPES - FLOAT_SCALES else EXACT.get(kind, torch.float32)
     return np.asarray(full.to(held).double())
 
 
