@@ -77,14 +77,72 @@ void unpack_q2_0(int64_t k, const uint8_t* row, uint8_t* codes) {
     }
 }
 
+/// Codes of every index of tl1 and tl2.
+struct IndexTables {
+    uint8_t pair[16][2];        ///< 3 u0 + u1; 9 to 15 stand for no weights
+    uint8_t triplet[2][16][4];  ///< [sign][|9 t0 + 3 t1 + t2|]; 14, 15 and -0 stand for no weights
+};
+
+constexpr IndexTables index_tables() {
+    IndexTables tables{};
+    for (int i = 0; i < 16; ++i) {
+        tables.pair[i][0] = static_cast<uint8_t>(i < 9 ? i / 3 : 3);
+        tables.pair[i][1] = static_cast<uint8_t>(i < 9 ? i % 3 : 3);
+        for (int negative = 0; negative < 2; ++negative) {
+            const bool valid = i < 14 && (i > 0 || negative == 0);
+            const int digits = negative != 0 ? 13 - i : 13 + i;  // 9 u0 + 3 u1 + u2
+            uint8_t* codes = tables.triplet[negative][i];
+            codes[0] = static_cast<uint8_t>(valid ? digits / 9 : 3);
+            codes[1] = static_cast<uint8_t>(valid ? digits / 3 % 3 : 3);
+            codes[2] = static_cast<uint8_t>(valid ? digits % 3 : 3);
+        }
+    }
+    return tables;
+}
+
+constexpr IndexTables kTables = index_tables();
+
+/// tl1: byte i holds the pairs (4 i, 4 i + 1) and (4 i + 2, 4 i + 3), low half first.
+void unpack_tl1(int64_t k, const uint8_t* row, uint8_t* codes) {
+    for (int64_t i = 0; i < k / 4; ++i, codes += 4) {
+        std::memcpy(codes, kTables.pair[row[i] & 15], 2);
+        std::memcpy(codes + 2, kTables.pair[row[i] >> 4], 2);
+    }
+}
+
+/// tl2: 128 weights in 27 bytes: 42 triplets, two to a byte; the pair that is left and two signs in byte 21;
+/// the signs of triplets 0 to 39, lowest bit first.
+void unpack_tl2(int64_t k, const uint8_t* row, uint8_t* codes) {
+    for (int64_t block = 0; block < k / 128; ++block, row += 27, codes += 128) {
+        uint64_t signs = static_cast<uint64_t>(row[21] >> 4 & 3) << 40;
+        for (int i = 0; i < 5; ++i) {
+            signs |= static_cast<uint64_t>(row[22 + i]) << (8 * i);
+        }
+        for (int i = 0; i < 42; ++i, signs >>= 1) {
+            // Four bytes are one store; the fourth is overwritten by what follows.
+            std::memcpy(codes + 3 * i, kTables.triplet[signs & 1][row[i / 2] >> (i % 2 * 4) & 15], 4);
+        }
+        const bool spare_bits = row[21] >> 6 != 0;
+        std::memcpy(codes + 126, kTables.pair[spare_bits ? 15 : row[21] & 15], 2);
+    }
+}
+
 constexpr Encoding kEncodings[] = {
-    {"i2_s", TRIT_I2_S_BLOCK, TRIT_I2_S_BLOCK_BYTES, -1, false, unpack_i2_s},
-    {"tq2_0", 256, 66, 64, false, unpack_tq2_0},
-    {"tq1_0", 256, 54, 52, false, unpack_tq1_0},
-    {"q2_0", 64, 18, 0, true, unpack_q2_0},
+    {"i2_s", TRIT_I2_S_BLOCK, TRIT_I2_S_BLOCK_BYTES, -1, 32, false, unpack_i2_s},
+    {"tl1", 32, 8, -1, 64, false, unpack_tl1},
+    {"tl2", 128, 27, -1, 64, false, unpack_tl2},
+    {"tq2_0", 256, 66, 64, 0, false, unpack_tq2_0},
+    {"tq1_0", 256, 54, 52, 0, false, unpack_tq1_0},
+    {"q2_0", 64, 18, 0, 0, true, unpack_q2_0},
 };
 
 }  // namespace
+
+float Encoding::tensor_scale(const uint8_t* data, int64_t weights) const {
+    float scale = 0.0f;
+    std::memcpy(&scale, data + row_bytes(weights), sizeof(scale));
+    return scale;
+}
 
 uint16_t Encoding::scale(const uint8_t* row, int64_t block_index) const {
     uint16_t half = 0;

@@ -16,13 +16,16 @@ struct Encoding {
     size_t block_bytes;  ///< bytes per block, the scale included
     int scale_at;        ///< byte of a block where its half-precision scale is; -1: one float32 for the whole
                          ///< tensor, behind its codes
+    size_t tail_bytes;   ///< bytes behind the codes of a tensor; the scale is in the first four
     bool has_code_3;     ///< +2 is a legal weight
-    /// One row of k weights to codes, uint8 [k].
+    /// k weights of a row, whole blocks, to codes, uint8 [k]. What stands for no weight becomes code 3.
     void (*unpack)(int64_t k, const uint8_t* row, uint8_t* codes);
 
     /// Weights that share a scale; 0: all.
     int64_t group() const { return scale_at < 0 ? 0 : block; }
     size_t row_bytes(int64_t k) const { return static_cast<size_t>(k / block) * block_bytes; }
+    /// The one scale of a tensor of that many weights.
+    float tensor_scale(const uint8_t* data, int64_t weights) const;
     /// Scale of a block, as half precision.
     uint16_t scale(const uint8_t* row, int64_t block_index) const;
 };

@@ -5,8 +5,8 @@
 /// takes two kinds of weights:
 /// - packed: the loader puts tensors that supports_op accepts into a buffer of our type (--repack, the
 ///   default), where they become panels;
-/// - in place: i2_s tensors in any other buffer stay as they are in the mapped file (--no-repack, token
-///   embeddings, views), and get_tensor_traits claims the ops that read them.
+/// - in place: tensors of i2_s, tl1 and tl2 in any other buffer stay as they are in the mapped file
+///   (--no-repack, token embeddings, views), and get_tensor_traits claims the ops that read them.
 /// Besides, large matrices of stock types are streamed (ggml_head.h): a model's head is up to 40 % of the
 /// bytes that a token reads. Patch 0002 registers the type.
 #include <cstdint>
@@ -29,12 +29,15 @@ ggml_backend_buffer_type_t trit_buffer_type(void);
 
 namespace {
 
-/// Rows of an I2_S tensor as floats, for a ternary token embedding.
+/// Rows of a tensor in place as floats, for a ternary token embedding.
 void get_rows(const ggml_compute_params* params, ggml_tensor* dst) {
     const ggml_tensor* w = dst->src[0];
     const ggml_tensor* ids = dst->src[1];
-    float scale = 0.0f;
-    std::memcpy(&scale, static_cast<const char*>(w->data) + ggml_nelements(w) / 4, sizeof(scale));
+    const trit::Encoding& encoding = *trit::encoding_of(w->type);
+    constexpr int64_t kMaxBlock = 256;
+    GGML_ASSERT(encoding.block <= kMaxBlock);
+    uint8_t codes[kMaxBlock];
+    const float scale = trit::scale_of(w);
     const int64_t n_rows = ggml_nelements(ids);
     for (int64_t i = params->ith; i < n_rows; i += params->nth) {
         const int64_t i0 = i % ids->ne[0];
@@ -49,10 +52,11 @@ void get_rows(const ggml_compute_params* params, ggml_tensor* dst) {
             reinterpret_cast<const uint8_t*>(w->data) + id * w->nb[1] + i1 * w->nb[2] + i2 * w->nb[3];
         float* out = reinterpret_cast<float*>(static_cast<char*>(dst->data) + i0 * dst->nb[1] +
                                               i1 * dst->nb[2] + i2 * dst->nb[3]);
-        for (int64_t l = 0; l < w->ne[0]; ++l) {
-            const uint8_t byte = row[l / TRIT_I2_S_BLOCK * TRIT_I2_S_BLOCK_BYTES + l % TRIT_I2_S_BLOCK_BYTES];
-            const int shift = 6 - 2 * static_cast<int>(l % TRIT_I2_S_BLOCK / TRIT_I2_S_BLOCK_BYTES);
-            out[l] = static_cast<float>(((byte >> shift) & 3) - 1) * scale;
+        for (int64_t first = 0; first < w->ne[0]; first += encoding.block, row += encoding.block_bytes) {
+            encoding.unpack(encoding.block, row, codes);
+            for (int64_t l = 0; l < encoding.block; ++l) {
+                out[first + l] = static_cast<float>(codes[l] - 1) * scale;
+            }
         }
     }
 }
@@ -150,7 +154,7 @@ class ExtraBufferType : public ggml::cpu::extra_buffer_type {
         if (w == nullptr || moves_no_data(op->op)) {
             return nullptr;
         }
-        if (w->type == GGML_TYPE_I2_S || is_packed(w)) {
+        if (trit::only_ours(w->type) || is_packed(w)) {
             return &ternary_;
         }
         return trit::can_stream(op) ? &head_ : nullptr;

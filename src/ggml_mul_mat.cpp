@@ -9,6 +9,7 @@
 #include "ggml-impl.h"
 #include "ggml_repack.h"
 #include "lookup.h"
+#include "multiply_rows.h"
 #include "packed_matrix.h"
 #include "trit.h"
 #include "tuning.h"
@@ -25,17 +26,18 @@ int token_block(int64_t k, int64_t tokens) {
     return static_cast<int>(std::min(fit, std::max<int64_t>(tokens, 1)));
 }
 
+/// Tensors in place are read by kernels of their own (i2_s), or unpacked again for every product.
+bool is_unpacked(const ggml_tensor* w, bool packed) { return !packed && w->type != GGML_TYPE_I2_S; }
+
 /// The weights of an op: rows of one of `count` matrices times tokens.
 class Weights {
  public:
-    Weights(const ggml_tensor* w, bool packed) : w_(w), packed_(packed), matrix_(packed ? w->data : nullptr) {
-        if (!packed) {
-            // Behind the codes of the whole tensor, also for a view of one.
-            const ggml_tensor* base = w->view_src != nullptr ? w->view_src : w;
-            std::memcpy(&scale_, static_cast<const char*>(base->data) + ggml_nelements(base) / 4,
-                        sizeof(scale_));
-        }
-    }
+    Weights(const ggml_tensor* w, bool packed)
+        : w_(w),
+          packed_(packed),
+          unpacks_(is_unpacked(w, packed)),
+          scale_(packed ? 0.0f : scale_of(w)),
+          matrix_(packed ? w->data : nullptr) {}
 
     int64_t group() const { return packed_ ? matrix_.group() : 0; }
     Panels matrix(int64_t i) const { return matrix_.matrix(i); }
@@ -48,7 +50,7 @@ class Weights {
 
     /// Contiguous rows for a thread, so that each reads one linear stream; in whole tiles.
     void share(int thread, int threads, int64_t* first, int64_t* last) const {
-        const int64_t tile = packed_ ? TRIT_PANEL_ROWS : 4;
+        const int64_t tile = packed_ || unpacks_ ? TRIT_PANEL_ROWS : 4;
         const int64_t tiles = (w_->ne[1] + tile - 1) / tile;
         *first = std::min(tiles * thread / threads * tile, w_->ne[1]);
         *last = std::min(tiles * (thread + 1) / threads * tile, w_->ne[1]);
@@ -67,8 +69,13 @@ class Weights {
             const auto* codes = static_cast<const uint8_t*>(w_->data) + static_cast<size_t>(i2) * w_->nb[2] +
                                 static_cast<size_t>(i3) * w_->nb[3] + static_cast<size_t>(r) * w_->nb[1];
             auto* c = static_cast<int32_t*>(scratch);
-            tier.i2_s(w_->ne[0], codes, w_->nb[1], rows, act.q(token), act.row_bytes(), m, c,
-                      TRIT_PANEL_ROWS);
+            if (unpacks_) {
+                multiply_rows(tier, *encoding_of(w_->type), w_->ne[0], codes, w_->nb[1], rows, act.q(token),
+                              act.row_bytes(), m, c + m * TRIT_PANEL_ROWS, c);
+            } else {
+                tier.i2_s(w_->ne[0], codes, w_->nb[1], rows, act.q(token), act.row_bytes(), m, c,
+                          TRIT_PANEL_ROWS);
+            }
             for (int j = 0; j < m; ++j) {
                 tier.finish(rows, c + j * TRIT_PANEL_ROWS, *act.sum(token + j), *act.scale(token + j),
                             &scale_, 0, out[j] + r);
@@ -79,7 +86,8 @@ class Weights {
  private:
     const ggml_tensor* w_;
     bool packed_;
-    float scale_ = 0.0f;
+    bool unpacks_;
+    float scale_;
     PackedMatrix matrix_;
 };
 
@@ -103,8 +111,12 @@ int64_t planned_group(const ggml_tensor* w, bool packed) {
     return packed ? encoding_of(w->type)->group() : 0;
 }
 
-size_t scratch_bytes(const ggml_tensor* w, int64_t tokens) {
-    return align_up(PackedMatrix::scratch_bytes(token_block(w->ne[0], tokens)));
+size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed) {
+    const int m = token_block(w->ne[0], tokens);
+    if (is_unpacked(w, packed)) {
+        return align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * sizeof(int32_t)) + multiply_rows_bytes(m);
+    }
+    return align_up(PackedMatrix::scratch_bytes(m));
 }
 
 /// The same, for products that may go through tables: also decided by the data.
@@ -112,7 +124,7 @@ size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed, int thre
     const bool possible = packed && tokens > 1;
     const LookupPlan plan(possible ? lookup_choice(w->ne[1], w->ne[0], threads) : LookupChoice{}, tokens,
                           w->ne[1], threads);
-    return std::max(scratch_bytes(w, tokens), align_up(plan.scratch_bytes()));
+    return std::max(scratch_bytes(w, tokens, packed), align_up(plan.scratch_bytes()));
 }
 
 /// Tokens of one expert, in the order of the batch: `count` (slot, token) pairs from `first` on.
@@ -224,7 +236,7 @@ size_t mul_mat_id_work_bytes(const ggml_tensor* op, bool packed, int threads) {
     const ggml_tensor* w = op->src[0];
     const int64_t pairs = ggml_nelements(op->src[2]);
     return Activations::bytes(pairs, w->ne[0], planned_group(w, packed)) +
-           static_cast<size_t>(threads) * (scratch_bytes(w, pairs) + Routes::bytes(w, op->src[2]));
+           static_cast<size_t>(threads) * (scratch_bytes(w, pairs, packed) + Routes::bytes(w, op->src[2]));
 }
 
 /// dst[:, slot, token] = w[:, :, ids[slot, token]] x[:, slot or 0, token].
@@ -240,10 +252,10 @@ void mul_mat_id(const ggml_compute_params* params, ggml_tensor* dst, bool packed
     const int64_t slots = ids->ne[0];
     const int64_t pairs = ggml_nelements(ids);
     const Activations act(params->wdata, pairs, k, weights.group());
-    const size_t own = scratch_bytes(w, pairs) + Routes::bytes(w, ids);
+    const size_t own = scratch_bytes(w, pairs, packed) + Routes::bytes(w, ids);
     char* scratch = static_cast<char*>(act.end()) + static_cast<size_t>(params->ith) * own;
     // Sorted by each thread for itself: some hundred integers against a barrier.
-    const Routes routes(scratch + scratch_bytes(w, pairs), w, ids);
+    const Routes routes(scratch + scratch_bytes(w, pairs, packed), w, ids);
     for (int64_t i = params->ith; i < pairs; i += params->nth) {
         const int64_t pair = routes.order[i];
         act.quantize(tier, source_row(x, pair % slots % x->ne[1], pair / slots, 0), i);

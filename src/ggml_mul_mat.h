@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Matrix products of ternary weights, in place (i2_s) or packed, as ggml's threads call them.
+/// Matrix products of ternary weights, in place (i2_s, tl1, tl2) or packed, as ggml's threads call them.
 #ifndef TRIT_GGML_MUL_MAT_H
 #define TRIT_GGML_MUL_MAT_H
 
@@ -8,7 +8,7 @@
 
 namespace trit {
 
-/// packed: src[0] is in our buffer; else it is an i2_s tensor as in the file.
+/// packed: src[0] is in our buffer; else it is a tensor as in the file.
 size_t mul_mat_work_bytes(const ggml_tensor* op, bool packed, int threads);
 void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed);
 

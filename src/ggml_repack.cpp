@@ -41,6 +41,8 @@ constexpr ggml_backend_buffer_i kBuffer = {
 const Encoding* encoding_of(ggml_type type) {
     switch (type) {
         case GGML_TYPE_I2_S:
+        case GGML_TYPE_TL1:
+        case GGML_TYPE_TL2:
         case GGML_TYPE_TQ1_0:
         case GGML_TYPE_TQ2_0:
         case GGML_TYPE_Q2_0:
@@ -48,6 +50,17 @@ const Encoding* encoding_of(ggml_type type) {
         default:
             return nullptr;
     }
+}
+
+bool only_ours(ggml_type type) {
+    const Encoding* encoding = encoding_of(type);
+    return encoding != nullptr && encoding->tail_bytes != 0;
+}
+
+float scale_of(const ggml_tensor* w) {
+    const ggml_tensor* base = w->view_src != nullptr ? w->view_src : w;
+    return encoding_of(base->type)
+        ->tensor_scale(static_cast<const uint8_t*>(base->data), ggml_nelements(base));
 }
 
 Shape shape_of(const ggml_tensor* w) { return {w->ne[0], w->ne[1], w->ne[2] * w->ne[3]}; }

@@ -13,6 +13,12 @@ namespace trit {
 /// How a ggml type holds ternary weights; nullptr for other types.
 const Encoding* encoding_of(ggml_type type);
 
+/// Whether ggml has no code for a type: tensors of it are ours in every buffer.
+bool only_ours(ggml_type type);
+
+/// The scale of such a tensor, or of what it is a view of: it stands behind the codes of the whole.
+float scale_of(const ggml_tensor* w);
+
 Shape shape_of(const ggml_tensor* w);
 
 /// Whether `w` (of any buffer) can be packed for the chosen tier.

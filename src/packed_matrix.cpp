@@ -204,8 +204,7 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
     Header h{shape.k, shape.n, e.group(), TRIT_PACKING_2_BITS, 0, 0, 0.0f};
     uint16_t same = 0;
     if (e.group() == 0) {
-        std::memcpy(&h.scale, data + static_cast<size_t>(shape.n * shape.count) * e.row_bytes(shape.k),
-                    sizeof(h.scale));
+        h.scale = e.tensor_scale(data, shape.k * shape.n * shape.count);
     } else if (one_scale(e, shape, data, threads, &same)) {
         h.group = 0;
         h.scale = half_to_float(same);

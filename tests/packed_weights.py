@@ -30,7 +30,7 @@ class Weights:
         rng = np.random.default_rng(seed)
         values = rng.integers(-1, 3 if name == "q2_0" else 2, shape, dtype=np.int8)  # q2_0 has a code for +2
         if scales == "one":
-            return cls(name, values, np.float32(0.37) if name == "i2_s" else np.float16(0.37))
+            return cls(name, values, np.float32(0.37) if ENCODINGS[name].tail_bytes else np.float16(0.37))
         groups = (*shape[:-1], shape[-1] // ENCODINGS[name].block)
         halves = rng.uniform(-2, 2, groups) * 2.0 ** rng.integers(-20, 3, groups)  # subnormal ones among them
         halves.flat[-1] = 0.25  # never all the same

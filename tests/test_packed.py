@@ -20,7 +20,8 @@ from tiers import SEED, Tier, TierStruct
 from utils.weight_encodings import ENCODINGS
 
 F32, F16, Q8_0, I32 = 0, 1, 8, 26
-NAMES = ["i2_s", *SCALE_AT]
+ONE_SCALE = ("i2_s", "tl1", "tl2")
+NAMES = [*ONE_SCALE, *SCALE_AT]
 # Encoding and what its scales are: the same for the whole tensor, or different ones.
 KINDS = [(name, "one") for name in NAMES] + [(name, "many") for name in SCALE_AT]
 # Rows, and inputs in blocks of the encoding: a panel has 64 rows, and 32 are the fewest that are packed.
@@ -238,9 +239,9 @@ def pack_damaged(engine_bin: str, name: str, scales: str, damage: str) -> None:
     data = weights.data()
     blocks = data[: 70 * 1024 // ENCODINGS[name].block * ENCODINGS[name].block_bytes].reshape(70, -1)
     if damage == "code":
-        blocks[69, 33] |= 0b00110000
-    elif name == "i2_s":
-        data[-32:-28] = np.float32(damage).reshape(1).view(np.uint8)
+        blocks[69, 33] |= 0b11110000 if name in ("tl1", "tl2") else 0b00110000
+    elif name in ONE_SCALE:
+        data[-ENCODINGS[name].tail_bytes :][:4] = np.float32(damage).reshape(1).view(np.uint8)
     else:
         blocks = blocks.reshape(-1, ENCODINGS[name].block_bytes)
         where = blocks if scales == "one" else blocks[100:101]
@@ -253,7 +254,8 @@ def pack_damaged(engine_bin: str, name: str, scales: str, damage: str) -> None:
 @pytest.mark.parametrize(
     ("name", "scales", "damage"),
     [(name, scales, damage) for name, scales in KINDS for damage in ("nan", "inf", "-inf")]
-    + [("i2_s", "one", "code"), ("tq2_0", "one", "code"), ("tq2_0", "many", "code")],
+    + [(name, "one", "code") for name in ONE_SCALE]
+    + [("tq2_0", "one", "code"), ("tq2_0", "many", "code")],
 )
 def test_damage_is_one_sentence(engine_bin: Path, name: str, scales: str, damage: str) -> None:
     result = in_new_process("test_packed.pack_damaged", engine_bin, name, scales, damage)
