@@ -21,11 +21,25 @@ __all__ = ["EngineRun", "divergence", "int8_activations", "reference", "run_engi
 CONTEXT, CHUNKS = 64, 6
 
 
-def run_engine(engine_bin: Path, gguf: Path, kv_type: str = "f32", chunks: int = CHUNKS) -> EngineRun:
+def run_engine(engine_bin: Path, gguf: Path, kv_type: str = "f32", chunks: int = CHUNKS, *flags: str) -> EngineRun:
     text, saved = gguf.with_suffix(".txt"), gguf.with_suffix(".logits")
     text.write_text(TEXT, encoding="utf-8", newline="")
     command = [engine_bin / "llama-perplexity", "-m", gguf, "-f", text, "--save-all-logits", saved, "-t", "2"]
-    command += ["-c", CONTEXT, "-b", CONTEXT, "--chunks", chunks, "-ctk", kv_type, "-ctv", kv_type, "-fa", "off"]
+    command += [
+        "-c",
+        CONTEXT,
+        "-b",
+        CONTEXT,
+        "--chunks",
+        chunks,
+        "-ctk",
+        kv_type,
+        "-ctv",
+        kv_type,
+        "-fa",
+        "off",
+        *flags,
+    ]
     subprocess.run([str(part) for part in command], check=True, capture_output=True, timeout=120)
     return read_logprobs(saved)
 

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_logits import CHUNKS, run_engine
 from foreign_files import TILED, WRITERS, Key, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_hook import Ggml
 
-from utils.cli import UserError
+from utils.cli import ROOT, UserError
+from utils.foreign.convert import Options, convert
 from utils.foreign.decode import decode
 from utils.foreign.identify import identify
 from utils.foreign.layouts import LAYOUTS
 from utils.foreign.loadable import check_loadable
 from utils.generate_dummy_model import SHAPES, matrices
 from utils.gguf_header import RawTensor, read_raw_header
+from utils.host import DEMO_PROMPT
 from utils.weight_encodings import ENCODINGS, fallback
 
 NAMES = ("tl1", "tl2")
@@ -200,3 +205,39 @@ def test_tensor_spans_are_as_large_as_the_formats_say(tmp_path: Path) -> None:
     found: dict[str, RawTensor] = read_raw_header(write_gguf(tmp_path / "m.gguf", KEYS, tensors)).tensors
     assert [tensor.span for tensor in found.values()] == [160, 160]
     assert [len(raw) for _, _, _, raw in tensors] == [160, 145] and "bitnet_tl1" in TILED
+
+
+@pytest.fixture(scope="module")
+def stories(story_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The bundled model in the three encodings."""
+    folder, files = tmp_path_factory.mktemp("stories"), {"i2_s": story_gguf}
+    for name in NAMES:
+        files[name] = folder / f"{name}.gguf"
+        convert(story_gguf, files[name], Options(ENCODINGS[name]), progress=False)
+    return files
+
+
+def test_logits_are_those_of_i2_s(stories: dict[str, Path], engine_bin: Path, tmp_path: Path) -> None:
+    """Bit for bit, packed at load and in place, in batches of 64 tokens (one at a time: the answers below)."""
+    links = {name: tmp_path / f"{name}.gguf" for name in stories}
+    for name, link in links.items():
+        link.symlink_to(stories[name])
+    wanted = run_engine(engine_bin, links["i2_s"])
+    assert np.isfinite(wanted.logprobs).all() and wanted.logprobs.std() > 1
+    for name in ("i2_s", *NAMES):
+        for flags in ([], ["--no-repack"]):
+            got = run_engine(engine_bin, links[name], "f32", CHUNKS, *flags)
+            np.testing.assert_array_equal(got.tokens, wanted.tokens)
+            assert got.logprobs.tobytes() == wanted.logprobs.tobytes(), (name, flags)
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-repack"]], ids=["packed", "in place"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_bundled_model_answers(name: str, flags: list[str], stories: dict[str, Path], engine_bin: Path) -> None:
+    command = [sys.executable, "run_inference.py", "-m", str(stories[name]), "-p", DEMO_PROMPT, "-n", "6", "-temp", "0"]
+    command += ["--verbose", "--", "--verbosity", "4", *flags]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "garden" in done.stdout
+    assert f"{name.upper()} - {'2' if name == 'tl1' else '1.69'} bpw ternary" in done.stderr
+    assert f"weights {'in place' if flags else 'packed at load'}" in done.stderr
