@@ -119,9 +119,9 @@ def test_the_engine_reads_all_bytes_as_described(name: str, engine_bin: Path) ->
 
 
 def test_bits_per_weight() -> None:
-    """Tails included, of the smallest matrix of 2B-4T (the others have more weights for the same tail)."""
-    for n, k in [*matrices(SHAPES["bitnet-2b-4t"]).values(), (2560, 6912)]:
-        assert 8 * ENCODINGS["tl2"].nbytes(n, k) / (n * k) < 1.6885 <= 1.70
+    """Tails included, of every matrix of 2B-4T; 1.70 is the most that tl2 may take."""
+    for n, k in matrices(SHAPES["bitnet-2b-4t"]).values():
+        assert 8 * ENCODINGS["tl2"].nbytes(n, k) / (n * k) < 1.688
         assert 8 * ENCODINGS["tl1"].nbytes(n, k) / (n * k) < 2.001
 
 
