@@ -85,14 +85,18 @@ def test_every_layout(layout: str, story_gguf: Path, tmp_path: Path, capsys: pyt
         assert found["scales"] == {"one per tensor": 28} and len(found["layers"]) == 4
 
 
-def test_samples_are_like_the_whole(story_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = inspect(story_gguf, exact=True)
+@pytest.mark.parametrize("layout", ["i2_s", "tl1", "tl2"])
+def test_samples_are_like_the_whole(
+    layout: str, story_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = rewrite(story_gguf, tmp_path / "m.gguf", layout)
+    whole = inspect(path, exact=True)
     monkeypatch.setattr(sample, "SAMPLE_WEIGHTS", 64 * 256)
-    part = inspect(story_gguf)
+    part = inspect(path)
     assert part.looked_at < whole.looked_at / 4 and part.scales == whole.scales
     for layer, shares in whole.layers.items():
         np.testing.assert_allclose(part.layers[layer].shares, shares.shares, atol=0.02)
-    assert inspect(story_gguf, exact=True).layers == whole.layers
+    assert inspect(path, exact=True).layers == whole.layers
 
 
 def test_scales_of_groups_and_rows_and_plus_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,7 +58,7 @@ def test_outputs_are_what_the_converter_can_make() -> None:
     rows = readme_table(registry(), {"LlamaForCausalLM"}).splitlines()
     (bitnet,) = [row for row in rows if "`microsoft/BitNet-b1.58-2B-4T`" in row]
     (falcon,) = [row for row in rows if "`tiiuae/Falcon-E-1B-Base`" in row]
-    assert bitnet.endswith("| not yet | not yet |") and "| i2_s, tq2_0," in falcon
+    assert bitnet.endswith("| not yet | not yet |") and "| i2_s, tl1, tl2, tq2_0," in falcon
     assert [row for row in rows if "any other" in row and "`BitNetForCausalLM`" in row] == []
     assert [row for row in rows if "any other `LlamaForCausalLM` |" in row] != []
 

@@ -18,7 +18,7 @@ from tests.hub_server import COMMIT, Fault, HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
 from utils.cli import ROOT, CommandError, TritError, UserError
 from utils.gguf_header import read_raw_header
-from utils.host import BUNDLED_MODEL, DEMO_PROMPT
+from utils.host import BUNDLED_MODEL, DEMO_PROMPT, gguf_path
 from utils.setup import answer, conversion, model
 from utils.setup.context import Setup
 from utils.setup.options import parse_options
@@ -144,6 +144,14 @@ def test_next_command_for_a_base_and_an_embedding_model(tmp_path: Path, monkeypa
     with StepLine(1, 1, answer.NAME, answer.DEED) as line:
         assert "not asked" in answer.run(setup, line)
         line.done("")
+
+
+def test_next_command_names_a_file_that_is_not_the_default() -> None:
+    setup = Setup(parse_options([]))
+    setup.model_dir = BUNDLED_MODEL
+    for quant_type, begins in (("i2_s", '-p "'), ("tl2", "-m models/trit-story-3m/ggml-model-tl2.gguf -p ")):
+        setup.gguf = gguf_path(BUNDLED_MODEL, quant_type)
+        assert answer.next_arguments(setup).startswith(begins)
 
 
 @pytest.mark.parametrize("form", ["gguf", "checkpoint", "foreign"])
