@@ -92,7 +92,7 @@ def parse(objects: Sequence[Mapping[str, Any]]) -> dict[Case, float]:
 
 
 def packed_bytes(n: int, k: int, packing: str) -> int:
-    """Size of an [n, k] matrix in panels of 64 rows (docs/encodings.md)."""
+    """Size of an [n, k] matrix in panels of 64 rows (docs/formats.md)."""
     inputs = {"2_bits": 16, "5_trits": 20}[packing]
     return -(-n // 64) * -(-k // inputs) * 256
 

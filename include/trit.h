@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-/// i2_s: weights per block, and bytes per block. The bytes are described in docs/encodings.md.
+/// i2_s: weights per block, and bytes per block. The bytes are described in docs/formats.md.
 enum { TRIT_I2_S_BLOCK = 128, TRIT_I2_S_BLOCK_BYTES = 32 };
 
 /// Quantises one token's activations to int8.
@@ -56,7 +56,7 @@ typedef void (*trit_quantize_fn)(int64_t k, const float* x, int8_t* q, float* sc
 typedef void (*trit_i2_s_fn)(int64_t k, const uint8_t* w, size_t w_row_bytes, int n, const int8_t* q,
                              size_t q_row_bytes, int m, int32_t* c, size_t c_stride);
 
-/// Packings of a panel: 64 rows of codes in the order in which the kernels read them. docs/encodings.md has
+/// Packings of a panel: 64 rows of codes in the order in which the kernels read them. docs/formats.md has
 /// the bytes; src/panel.cpp writes them.
 typedef enum trit_packing {
     TRIT_PACKING_2_BITS = 0,   ///< four codes in a byte, any code 0..3

@@ -8,7 +8,7 @@
 namespace trit {
 namespace {
 
-/// i2_s: docs/encodings.md.
+/// i2_s: docs/formats.md.
 void unpack_i2_s(int64_t k, const uint8_t* row, uint8_t* codes) {
     constexpr int kBytes = TRIT_I2_S_BLOCK_BYTES;
     for (int64_t block = 0; block < k / TRIT_I2_S_BLOCK; ++block, row += kBytes, codes += TRIT_I2_S_BLOCK) {

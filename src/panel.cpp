@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Writes panels: the order of bytes that every tier's panel kernels read. docs/encodings.md draws it.
+/// Writes panels: the order of bytes that every tier's panel kernels read. docs/formats.md draws it.
 ///
 /// A vector is 64 bytes: 16 rows x 4 neighbouring inputs, so that four activations, repeated in every lane,
 /// meet it without a shuffle and the sums stay in their rows' lanes. Several inputs' codes share a byte:

@@ -27,7 +27,7 @@ def as_bytes(raw: bytes) -> np.ndarray:
     return np.frombuffer(raw, np.uint8)
 
 
-# Bytes written by hand from docs/encodings.md: layout, rows, columns, bytes, {(row, column): value}; all else is 0.
+# Bytes written by hand from docs/formats.md: layout, rows, columns, bytes, {(row, column): value}; all else is 0.
 HALF = "0038"  # 0.5 as float16
 VECTORS = [
     ("i2_s_arm", 1, 64, "95" + "55" * 14 + "54" + "0000003f" + "00" * 28, {(0, 0): 1, (0, 63): -1}),

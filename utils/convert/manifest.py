@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where a converted file comes from: the ``trit.*`` keys of its metadata (docs/encodings.md lists them)."""
+"""Where a converted file comes from: the ``trit.*`` keys of its metadata (docs/formats.md lists them)."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 Every layout becomes the same thing: ``values`` int8 [n, k] (-1, 0, +1; the two-bit layouts of the q2_0 kind can also
 hold +2) and ``scales`` float32 [n, groups], where a group is k / groups neighbouring weights of a row. A layout with
 one scale for the whole tensor has scales [1, 1], one with a scale per row [n, 1]. Weight = value * scale. Written from
-the formats' descriptions in docs/encodings.md; works on a few rows at a time.
+the formats' descriptions in docs/formats.md; works on a few rows at a time.
 """
 
 from __future__ import annotations

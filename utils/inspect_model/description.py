@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-# Rows of a panel of packed weights, and bits of a weight in it (docs/encodings.md).
+# Rows of a panel of packed weights, and bits of a weight in it (docs/formats.md).
 PANEL_ROWS, PANEL_BITS = 64, 2
 KV_BYTES = 2
 

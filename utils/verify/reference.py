@@ -95,7 +95,7 @@ class QatLinear(nn.Module):
     """A BitLinear layer: input rounded to int8, ternary weights.
 
     One step for each token, as in training; where the weights have a scale for each group of inputs (no BitLinear
-    training, so nothing is given) one for each block of the file's type, as docs/encodings.md says. Ternary weights
+    training, so nothing is given) one for each block of the file's type, as docs/formats.md says. Ternary weights
     stay int8 in memory, and their sums are exact in float64.
     """
 

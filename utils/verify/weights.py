@@ -159,7 +159,7 @@ class GgufFile:
 
 
 def _read_i2_s(path: Path, offset: int, shape: tuple[int, ...]) -> Floats:
-    """i2_s by its description (docs/encodings.md): four codes a byte, the first of weights 0 to 31 in bits 7:6."""
+    """i2_s by its description (docs/formats.md): four codes a byte, the first of weights 0 to 31 in bits 7:6."""
     count = int(np.prod(shape))
     data = np.fromfile(path, dtype=np.uint8, count=count // 4 + 4, offset=offset)
     scale = float(data[count // 4 :].view("<f4")[0])
