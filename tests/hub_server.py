@@ -52,6 +52,7 @@ class Fault:
         cut: close the connection after this many bytes of the content.
         content: send this instead of the file.
         no_ranges: send the whole file, whatever range is asked for.
+        early: begin this many bytes before the range that is asked for, and say so.
         silent_cut: with ``cut``: no length is announced, so that the client cannot see that the end is missing.
         hang: with ``cut``: keep the connection open and say nothing more.
     """
@@ -63,6 +64,7 @@ class Fault:
     cut: int | None = None
     content: bytes | None = None
     no_ranges: bool = False
+    early: int = 0
     silent_cut: bool = False
     hang: bool = False
 
@@ -210,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         status, part = 200, content
         if match and not fault.no_ranges:
-            start = int(match[1])
+            start = int(match[1]) - fault.early
             if start >= len(content):
                 return self._send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             end = min(int(match[2] or len(content) - 1), len(content) - 1)

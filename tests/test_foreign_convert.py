@@ -310,6 +310,47 @@ def test_float_embeddings_can_be_quantised_and_others_not(tmp_path: Path) -> Non
         convert(back, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
 
 
+@pytest.mark.parametrize(
+    ("value", "columns", "wanted", "sentence"),
+    [
+        (1.5, 256, "q2_0", "is not ternary, and q2_0 would make it so; use --quant-embd q6_k"),
+        (1e6, 256, "f16", r"holds 1e\+06, too large for f16; use --quant-embd f32"),
+        (float("nan"), 256, "q6_k", "holds NaN or infinity"),
+        (float("-inf"), 256, "f32", "holds NaN or infinity"),
+        (1.5, 192, "q6_k", "192 columns, q6_k needs a multiple of 256; use --quant-embd f16"),
+        (1.5, 80, "q8_0", "80 columns, q8_0 needs a multiple of 32; use --quant-embd f16"),
+    ],
+)
+def test_embeddings_that_a_type_cannot_hold(
+    value: float, columns: int, wanted: str, sentence: str, tmp_path: Path
+) -> None:
+    """As for a checkpoint: refused with a sentence, not written with infinities or a traceback."""
+    embedding = np.ones((8, columns), "<f2" if wanted == "f32" else "<f4")
+    embedding[5, 7] = value
+    ternary = ((np.array(random_rows(8, 256)) - 1) * 0.5).astype("<f4")
+    kind = 1 if wanted == "f32" else 0
+    tensors = [
+        ("token_embd.weight", embedding.shape, kind, embedding.tobytes()),
+        ("blk.0.ffn_up.weight", (8, 256), 0, ternary.tobytes()),
+    ]
+    path = write_gguf(tmp_path / "m.gguf", KEYS, tensors)
+    with pytest.raises(UserError, match=rf"token_embd\.weight: {sentence}"):
+        convert(path, tmp_path / "x.gguf", Options(ENCODINGS["q2_0"], wanted), progress=False)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_embedding_of_another_engine_is_not_quantised_twice(
+    grouped: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    outfile = tmp_path / "x.gguf"
+    with pytest.raises(
+        UserError, match=r"token_embd\.weight: is pq2_0 already, and --quant-embd q8_0 would quantise it"
+    ):
+        convert(grouped[0], outfile, Options(ENCODINGS["q2_0"], "q8_0"), progress=False)
+    convert(grouped[0], outfile, Options(ENCODINGS["q2_0"], "q2_0"), progress=False)
+    assert read_header(outfile).tensors["token_embd.weight"].ggml_type == ENCODINGS["q2_0"].ggml_type
+
+
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
 @pytest.mark.parametrize("group", [64, 128, 512])
 def test_float_files_with_scales_of_groups(kind: str, group: int, tmp_path: Path) -> None:

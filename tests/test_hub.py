@@ -108,6 +108,28 @@ def test_a_file_cut_off_in_the_middle_goes_on_from_there(hub: HubServer, folder:
     assert hub.ranges(STORED) == [None, "bytes=100000-", "bytes=150000-"]
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert present(folder) == WANTED
+    encodings = {request.headers["Accept-Encoding"] for request in hub.requests if "/storage/" in request.path}
+    assert encodings == {"identity"}, "offsets count the bytes of the file, not those of a compressed stream"
+
+
+def test_tries_are_counted_afresh_after_every_byte(hub: HubServer, folder: Path, naps: list[float]) -> None:
+    """A line that breaks every few seconds delivers a large file all the same."""
+    hub.faults = [Fault(STORED, times=9, cut=10_000)]
+    fetch(folder)
+    assert hub.ranges(STORED) == [None, *(f"bytes={done}0000-" for done in range(1, 10))]
+    assert naps == [1] * 9
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_range_that_was_not_asked_for(hub: HubServer, folder: Path, naps: list[float]) -> None:
+    hub.faults = [Fault(STORED, cut=70_000), Fault(STORED, early=1000)]
+    with pytest.raises(TritError, match="asked for bytes from 70000, got them from 69000; check the proxy or mirror"):
+        fetch(folder)
+    hub.faults.clear()
+    hub.requests.clear()
+    fetch(folder)
+    assert hub.ranges(STORED) == ["bytes=70000-"], "what came before is still good"
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS
 
 
 def test_a_cut_that_looks_like_an_end_is_noticed(hub: HubServer, folder: Path, naps: list[float]) -> None:
@@ -123,12 +145,14 @@ def test_the_next_run_goes_on_where_the_last_one_gave_up(hub: HubServer, folder:
         fetch(folder)
     assert not isinstance(error.value, UserError)
     assert not (folder / "model.safetensors").exists()
-    assert len(list(folder.glob(".model.safetensors.*.download"))) == 1
+    (partial,) = folder.glob(".model.safetensors.*.download")
+    inode = partial.stat().st_ino
     hub.faults.clear()
     hub.requests.clear()
     fetch(folder)
     assert hub.ranges(STORED) == ["bytes=70000-"]
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+    assert (folder / "model.safetensors").stat().st_ino == inode, "renamed, so that it is never there in part"
     assert present(folder) == WANTED
 
 
@@ -180,9 +204,22 @@ def test_server_errors_are_tried_again_ever_later(hub: HubServer, folder: Path, 
     hub.faults = [Fault("/api/models/", status=500), Fault("/api/models/", times=2, status=503)]
     fetch(folder)
     assert naps == [1, 2, 4]
+    naps.clear()
     hub.faults = [Fault("/api/models/", times=99, status=500)]
     with pytest.raises(TritError, match="HTTP 500"):
         fetch(folder)
+    assert naps == [1, 2, 4, 8], "five tries, then the user is told"
+    naps.clear()
+    hub.faults = [Fault(STORED, status=status) for status in (408, 502, 504)]
+    (folder / "model.safetensors").unlink()
+    fetch(folder)
+    assert naps == [1, 2, 4]
+
+
+def test_waits_no_longer_than_a_minute(hub: HubServer, folder: Path, naps: list[float]) -> None:
+    hub.faults = [Fault(STORED, status=429, headers={"Retry-After": "86400"})]
+    fetch(folder)
+    assert naps == [60]
 
 
 def test_the_token_goes_to_the_hub_and_not_to_its_storage(
@@ -220,6 +257,17 @@ def test_forbidden(hub: HubServer, folder: Path) -> None:
     hub.faults = [Fault("/api/models/", status=403)]
     with pytest.raises(UserError, match=r"forbids access to org/model \(HTTP 403\)"):
         fetch(folder)
+
+
+def test_disabled_and_changed_while_it_is_read(hub: HubServer, folder: Path) -> None:
+    disabled = {"X-Error-Message": "Access to this resource is disabled."}
+    hub.faults = [Fault("/api/models/", status=403, headers=disabled)]
+    with pytest.raises(UserError, match="org/model has been disabled on the Hub"):
+        fetch(folder)
+    hub.faults = [Fault("tokenizer.json", status=404, headers={"X-Error-Code": "EntryNotFound"})]
+    with pytest.raises(UserError, match=r"org/model lost a file while it was read .*run this again"):
+        fetch(folder)
+    fetch(folder)
 
 
 def test_what_is_not_there_is_named(hub: HubServer, folder: Path) -> None:
@@ -284,6 +332,32 @@ def test_the_hub_s_own_cache_saves_the_download(hub: HubServer, folder: Path, tm
     fetch(folder)
     assert hub.paths("model.safetensors") == []
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_large_files_of_the_cache_are_linked_and_small_ones_copied(
+    hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People edit a config.json; the cache must not change with it."""
+    from huggingface_hub import snapshot_download
+
+    assert transfer._LINKED_BYTES >= 1 << 20
+    monkeypatch.setattr(transfer, "_LINKED_BYTES", len(WEIGHTS))
+    snapshot = Path(snapshot_download("org/model", cache_dir=tmp_path / "cache"))
+    fetch(folder)
+    same = {name for name in WANTED if (folder / name).samefile(snapshot / name)}
+    assert same == {"model.safetensors"}
+    assert not any((folder / name).is_symlink() for name in WANTED), "emptying the cache must not empty the folder"
+
+
+def test_the_cache_does_not_replace_files_of_the_user(hub: HubServer, folder: Path, tmp_path: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    snapshot_download("org/model", cache_dir=tmp_path / "cache")
+    folder.mkdir(parents=True)
+    (folder / "tokenizer.json").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"tokenizer\.json was not downloaded by set-up"):
+        fetch(folder)
+    assert (folder / "tokenizer.json").read_bytes() == b"mine"
 
 
 def test_offline(hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,6 +517,37 @@ def test_a_split_gguf(hub: HubServer, folder: Path) -> None:
     assert present(folder) == set(names)
     manifest = read_manifest(folder)
     assert manifest is not None and manifest.gguf == names[0]
+
+
+def test_a_split_gguf_that_is_not_whole(hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"big-i2_s-0000{part}-of-00003.gguf" for part in (1, 3)]
+    hub.repos["org/model"] = Repo({name: tiny_gguf("i2_s") for name in names})
+    with pytest.raises(UserError, match="org/model holds only some parts of a split GGUF model"):
+        fetch(folder)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for name in names:
+        (folder / name).write_bytes(tiny_gguf("i2_s"))
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        fetch(folder)
+    (folder / names[0].replace("00001", "00002")).write_bytes(tiny_gguf("i2_s"))
+    fetch(folder)
+
+
+def test_a_model_both_whole_and_split(hub: HubServer, folder: Path) -> None:
+    names = ["big-i2_s.gguf", *(f"big-i2_s-0000{part}-of-00002.gguf" for part in (1, 2))]
+    hub.repos["org/model"] = Repo({name: tiny_gguf("i2_s") for name in names})
+    fetch(folder)
+    assert present(folder) in ({names[0]}, set(names[1:]))
+
+
+def test_a_gguf_that_became_another_is_looked_at_anew(hub: HubServer, folder: Path) -> None:
+    """The file of the last download says nothing about the one that is there now."""
+    name, new = "B-Q2_0.gguf", tiny_gguf("q2_0")
+    hub.repos["org/model-gguf"] = Repo({name: tiny_gguf("q2_0", bytes_per_128=34)})
+    fetch(folder, "org/model-gguf")
+    hub.repos["org/model-gguf"].files[name] = new
+    fetch(folder, "org/model-gguf")
+    assert present(folder) == {name} and (folder / name).read_bytes() == new
 
 
 def test_a_gguf_of_another_engine_is_fetched_to_be_converted(hub: HubServer, folder: Path) -> None:

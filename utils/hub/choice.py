@@ -74,13 +74,20 @@ def checkpoint_files(names: Iterable[str]) -> list[str]:
 def ready_models(names: Iterable[str], wanted: str) -> list[ReadyModel]:
     """The GGUF models that may be ternary, those with the wanted encoding in their names first.
 
-    Files whose names speak of another encoding (q4_k_m, f16, ...) are left out; so are extras such as mmproj.
+    Files whose names speak of another encoding (q4_k_m, f16, ...) are left out; so are extras such as mmproj, and the
+    parts of a split model that are not all there.
     """
-    models: dict[str, list[str]] = {}
+    # By name and number of parts: a model may be there both split and whole.
+    models: dict[tuple[str, int], list[str]] = {}
     for name in sorted(names):
         if name.endswith(".gguf") and "/" not in name and "\\" not in name and not name.startswith("mmproj"):
-            models.setdefault(_PART.sub(".gguf", name), []).append(name)
-    found = [ReadyModel(tuple(files), encoding_in_name(name)) for name, files in models.items()]
+            part = _PART.search(name)
+            models.setdefault((_PART.sub(".gguf", name), int(part[2]) if part else 0), []).append(name)
+    found = [
+        ReadyModel(tuple(files), encoding_in_name(name))
+        for (name, parts), files in models.items()
+        if len(files) == max(parts, 1)
+    ]
     order = [wanted, *TERNARY, *FOREIGN]
     known = [model for model in found if model.encoding in order[1:]]
     return sorted(known, key=lambda model: order.index(str(model.encoding))) + [
@@ -98,7 +105,9 @@ def nothing_usable(repo: str, names: Sequence[str]) -> UserError:
     gguf = sorted({encoding_in_name(name) or name for name in names if name.endswith(".gguf")})
     weights = [name for name in names if name.endswith((".safetensors", ".gguf"))]
     folders = sorted({name.rsplit("/", 1)[0] for name in weights if "/" in name})
-    if gguf:
+    if ready_models({_PART.sub(".gguf", name) for name in names}, "i2_s"):
+        holds = "only some parts of a split GGUF model"
+    elif gguf:
         holds = (
             f"only GGUF files that are not ternary ({', '.join(gguf)}; read here: {', '.join([*TERNARY, *FOREIGN])})"
         )

@@ -116,7 +116,7 @@ def fetch(file: RemoteFile, folder: Path, progress: Progress, *, ours: bool = Tr
 def fetch_head(file: RemoteFile, folder: Path, count: int) -> Path:
     """Have at least the first ``count`` bytes of a file, as the beginning of its download; where they are."""
     target, partial = folder / file.name, partial_path(folder, file)
-    if target.is_file():
+    if target.is_file() and checked(target, file):
         return target
     count = min(count, file.size)
     if not partial.is_file() or partial.stat().st_size < count:
