@@ -180,6 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
                 entry |= {"size": len(content), "blobId": git_hash(content)}
                 if file.endswith(LARGE):
                     sha256 = hashlib.sha256(content).hexdigest()
+                    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(content)}\n"
+                    entry["blobId"] = git_hash(pointer.encode())
                     entry["lfs"] = {"sha256": sha256, "size": len(content), "pointerSize": 130}
             siblings.append(entry)
         body = json.dumps({"id": name, "sha": commit, "gated": repo.gated or False, "siblings": siblings})

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from foreign_files import Key, write_gguf
 from huggingface_hub import constants
 
 from tests.hub_server import COMMIT, Fault, HubServer, Repo
@@ -454,6 +455,10 @@ def test_need_of_the_2b_model() -> None:
     assert need.gguf == matrices // 4 + 128256 * 2560 * 210 // 256
     assert need.memory - need.gguf == 2 * 30 * 640 * 2048 * 2 + (256 << 20)
     assert space.checkpoint_need(0, 0, config, "tq2_0").gguf - need.gguf == matrices * 66 // 256 - matrices // 4
+    own_head = space.checkpoint_need(0, 0, {**config, "tie_word_embeddings": False}, "i2_s")
+    assert own_head.gguf - need.gguf == 128256 * 2560 * 210 // 256
+    wide = space.checkpoint_need(0, 0, {**config, "head_dim": 256}, "i2_s")
+    assert wide.gguf - need.gguf == 30 * 2 * 2560 * 25 * 128 // 4, "heads twice as wide as hidden_size / heads"
 
 
 def test_repositories_that_cannot_be_used(hub: HubServer, folder: Path) -> None:
@@ -564,6 +569,39 @@ def test_a_gguf_of_another_engine_is_fetched_to_be_converted(hub: HubServer, fol
     hub.repos["org/model-gguf"] = Repo({"B-Q2_0.gguf": old, **FILES})
     fetch(folder, "org/model-gguf")
     assert present(folder) == WANTED, "a checkpoint is the better thing to convert"
+
+
+@pytest.mark.parametrize("loads", [True, False])
+def test_room_for_the_conversion_of_a_gguf(
+    loads: bool, hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a foreign file there will be two. (This one is so small that looking into it is all of its download.)"""
+    content = tiny_gguf("q2_0", bytes_per_128=None if loads else 34)
+    hub.repos["org/model"] = Repo({"B-Q2_0.gguf": content})
+    need = len(content) if loads else len(content) * 9 // 7
+    for free in (need - 1, need):
+        monkeypatch.setattr(space.shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        if free < need:
+            with pytest.raises(UserError, match=r"org/model needs .* of disk"):
+                fetch(folder)
+        else:
+            fetch(folder)
+
+
+def test_ggufs_that_are_known_and_cannot_be_used(hub: HubServer, folder: Path, tmp_path: Path) -> None:
+    """Refused by their first megabytes: their tiles are in no file, their weights are rotated."""
+    architecture: Key = ("general.architecture", 8, None, "bitnet-b1.58")
+    tiled = ("blk.0.attn_q.weight", (128, 256), 38, bytes(128 * 256 // 4 + 32))
+    rotated = ("blk.0.attn_q.weight", (64, 256), 142, bytes(64 * 256 // 128 * 34))
+    for keys, tensor, reason in (
+        ([architecture], tiled, r"blk\.0\.attn_q\.weight is bitnet_tl1, whose tile sizes are in a kernel_config"),
+        ([architecture, ("prism.hadamard.version", 4, None, 1)], rotated, "its weights are rotated"),
+    ):
+        content = write_gguf(tmp_path / "m.gguf", keys, [tensor]).read_bytes()
+        hub.repos["org/model"] = Repo({"m.gguf": content})
+        with pytest.raises(UserError, match=rf"no GGUF file that can be used: m\.gguf: {reason}"):
+            fetch(folder)
+        assert present(folder) == set()
 
 
 def test_layouts_that_nothing_reads_are_refused_before_the_download(hub: HubServer, folder: Path) -> None:
