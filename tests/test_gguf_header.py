@@ -7,6 +7,7 @@ import resource
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,6 +38,25 @@ def test_reads_what_is_there(tmp_path: Path) -> None:
     assert skipped.tensors == header.tensors
 
 
+def test_every_value_type_keeps_its_value(tmp_path: Path) -> None:
+    values: list[tuple[int, Any]] = [
+        (0, 255), (1, -128), (2, 65535), (3, -32768), (4, (1 << 32) - 1), (5, -(1 << 31)), (6, 0.5), (7, True),
+        (10, (1 << 64) - 1), (11, -(1 << 63)), (12, 0.1),
+    ]  # fmt: skip
+    keys: list[Key] = [(f"one.{kind}", kind, None, value) for kind, value in values]
+    keys += [(f"many.{kind}", 9, kind, [value, value]) for kind, value in values]
+    found = read_raw_header(write_gguf(tmp_path / "m.gguf", keys, [TENSOR])).metadata
+    assert found == {key: value for key, _, _, value in keys}
+    assert found["one.7"] is True and found["many.7"][0] is True
+
+
+def test_text_that_is_not_utf_8_keeps_its_bytes(tmp_path: Path) -> None:
+    keys: list[Key] = [("one", 8, None, b"a\xff"), ("many", 9, 8, [b"\xfe", b"b"])]
+    found = read_raw_header(write_gguf(tmp_path / "m.gguf", keys, [TENSOR])).metadata
+    assert found["one"].encode("utf-8", "surrogateescape") == b"a\xff"
+    assert [text.encode("utf-8", "surrogateescape") for text in found["many"]] == [b"\xfe", b"b"]
+
+
 def head(tensors: int, keys: int, rest: bytes = b"", version: int = 3) -> bytes:
     return b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + rest
 
@@ -49,6 +69,10 @@ LIES = {
     "no magic": (b"GGML" + bytes(100), "the first four bytes"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
     "version": (head(0, 0, version=7), "version 7"),
+    "version without 64-bit counts": (head(0, 0, version=1), "version 1"),
+    # Longer than what is left, shorter than the whole file, and nothing behind it that would fail.
+    "text that runs past the end": (head(0, 1, text("k") + struct.pack("<IQ", 8, 50) + bytes(20)), "string of 50"),
+    "word that runs past the end": (head(0, 1, array(8, 2) + text("a") + struct.pack("<Q", 50) + bytes(20)), "string"),
     "tensor count": (head(1 << 60, 0, bytes(1000)), "tensors"),
     "tensor count in bytes": (head(1000, 0, bytes(1000)), "1000 tensors"),
     "key count": (head(0, 1 << 63, bytes(1000)), "keys"),
@@ -68,6 +92,36 @@ def test_lies_are_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(raw)
     refused(path, sentence)
+
+
+@pytest.mark.parametrize(
+    ("limit", "enough", "keys", "sentence"),
+    [
+        ("MAX_ELEMENTS", 6, [("a", 9, 4, [1, 2, 3]), ("b", 9, 4, [4, 5, 6])], "3 array elements"),
+        ("MAX_ELEMENTS", 6, [("a", 9, 8, ["", "", ""]), ("b", 9, 4, [4, 5, 6])], "3 array elements"),
+        # With the names of keys and of the tensor.
+        ("MAX_STRINGS_BYTES", 9, [("a", 8, None, "xyz"), ("b", 8, None, "xyz")], "string of 1 bytes"),
+    ],
+)
+def test_limits_hold_for_all_keys_together(
+    limit: str, enough: int, keys: list[Key], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_gguf(tmp_path / "m.gguf", keys, [TENSOR])
+    monkeypatch.setattr(f"utils.gguf_header.{limit}", enough)
+    read_raw_header(path)
+    monkeypatch.setattr(f"utils.gguf_header.{limit}", enough - 1)
+    refused(path, sentence)
+
+
+def test_words_of_an_array_count_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(tmp_path / "m.gguf", [("a", 9, 8, ["xyz", "xyz"])], [TENSOR])
+    # The key's own byte counts, too.
+    monkeypatch.setattr("utils.gguf_header.MAX_STRINGS_BYTES", 8)
+    read_raw_header(path)
+    monkeypatch.setattr("utils.gguf_header.MAX_STRINGS_BYTES", 6)
+    with pytest.raises(UserError, match="a string of 3 bytes runs too far"):
+        read_raw_header(path)
+    read_raw_header(path, arrays=False)
 
 
 @pytest.mark.parametrize("alignment", [0, 3, 1 << 21, 1 << 31])

@@ -300,6 +300,40 @@ def test_revisions_and_what_another_one_leaves_behind(hub: HubServer, folder: Pa
     assert manifest is not None and manifest.commit == "3" * 40
 
 
+def test_an_update_that_was_stopped_is_noted(hub: HubServer, folder: Path, naps: list[float]) -> None:
+    """What is there is not taken for whole, and what the new version lacks is deleted when it is."""
+    fetch(folder)
+    old = folder / "the old manifest"
+    old.hardlink_to(folder / "trit-source.json")
+    note = old.read_bytes()
+    repo = hub.repos["org/model"]
+    repo.files |= {"model.safetensors": WEIGHTS[::-1]}
+    del repo.files["chat_template.jinja"]
+    hub.faults = [Fault(STORED, times=99, status=503)]
+    with pytest.raises(TritError):
+        fetch(folder)
+    assert old.read_bytes() == note, "replaced as a whole, never written into"
+    old.unlink()
+    manifest = read_manifest(folder)
+    assert manifest is not None and not manifest.complete and not manifest.is_whole(folder)
+    assert set(manifest.files) == WANTED
+    hub.faults.clear()
+    fetch(folder)
+    assert present(folder) == WANTED - {"chat_template.jinja"}
+    manifest = read_manifest(folder)
+    assert manifest is not None and manifest.is_whole(folder)
+
+
+def test_a_folder_is_whole_while_its_files_have_their_sizes(hub: HubServer, folder: Path) -> None:
+    fetch(folder)
+    manifest = read_manifest(folder)
+    assert manifest is not None and manifest.is_whole(folder)
+    (folder / "model.safetensors").write_bytes(WEIGHTS[:-1])
+    assert not manifest.is_whole(folder)
+    (folder / "model.safetensors").unlink()
+    assert not manifest.is_whole(folder)
+
+
 def test_files_of_the_user_are_not_replaced(hub: HubServer, folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "tokenizer.json").write_bytes(b"mine")
@@ -391,6 +425,28 @@ def test_offline_with_a_shard_missing(hub: HubServer, folder: Path, monkeypatch:
         fetch(folder)
     (folder / shards[1]).touch()
     fetch(folder)
+    (folder / "config.json").rename(folder / "configuration.json")
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        fetch(folder)
+    (folder / "configuration.json").rename(folder / "config.json")
+    (folder / "model.safetensors.index.json").write_text("{")
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        fetch(folder)
+
+
+def test_offline_the_cache_gives_what_the_hub_would(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint, but of a repository that is there for its GGUF files those."""
+    from huggingface_hub import snapshot_download
+
+    for repo in ("org/model", "org/model-GGUF"):
+        hub.repos[repo] = Repo({"m-i2_s.gguf": tiny_gguf("i2_s"), **FILES})
+        snapshot_download(repo, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    fetch(tmp_path / "1")
+    fetch(tmp_path / "2", "org/model-GGUF")
+    assert present(tmp_path / "1") == WANTED and present(tmp_path / "2") == {"m-i2_s.gguf"}
 
 
 def test_progress_lines(

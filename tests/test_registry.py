@@ -14,7 +14,8 @@ import pytest
 
 from utils.cli import ROOT, TritError, UserError
 from utils.convert.families import all_families
-from utils.registry import FILE, Registry, parse, registry, resolve
+from utils.hub.manifest import Manifest
+from utils.registry import FILE, Registry, model_in, parse, registry, resolve
 from utils.registry.__main__ import main
 from utils.registry.tables import BEGIN, END, README, readme_table, terminal_table, write_readme
 from utils.setup import pipeline
@@ -121,6 +122,30 @@ def test_advice_by_kind() -> None:
     assert "vectors" in str(advice["bitnet-embedding-270m"])
     model = known.find("BitNet-b1.58-2B-4T")
     assert model is not None and model.advice() is None
+
+
+def test_a_folder_is_known_by_where_it_came_from(tmp_path: Path) -> None:
+    """Else by its name; a folder that holds another model is not what it is called."""
+    folder = tmp_path / "bitnet_b1_58-3B"
+    folder.mkdir()
+    by_name = model_in(folder)
+    assert by_name is not None and by_name.repo == "1bitLLM/bitnet_b1_58-3B"
+    Manifest("tiiuae/Falcon-E-1B-Base", "main", "c" * 40).write(folder)
+    by_source = model_in(folder)
+    assert by_source is not None and by_source.repo == "tiiuae/Falcon-E-1B-Base"
+    Manifest("somebody/unheard-of", "main", "c" * 40).write(folder)
+    assert model_in(folder) is None
+
+
+def test_a_model_with_outputs_of_its_own_has_a_row_of_its_own() -> None:
+    content = json.loads(FILE.read_text())
+    before = readme_table(registry(), CONVERTED).splitlines()
+    (shared,) = [row for row in before if "`tiiuae/Falcon-E-1B-Base`" in row and "`tiiuae/Falcon-E-3B-Base`" in row]
+    (model,) = [entry for entry in content["models"] if entry["repo"] == "tiiuae/Falcon-E-3B-Base"]
+    model["outputs"] = ["q2_0"]
+    rows = readme_table(parse(content), CONVERTED).splitlines()
+    (own,) = [row for row in rows if "`tiiuae/Falcon-E-3B-Base`" in row]
+    assert shared not in rows and "Falcon-E-1B-Base" not in own and "| q2_0 |" in own
 
 
 def test_only_the_table_of_readme_is_rewritten(tmp_path: Path) -> None:
