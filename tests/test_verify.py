@@ -26,7 +26,7 @@ from utils.engine_server import Server
 from utils.gguf_types import read_header
 from utils.tiny_checkpoints import all_families, find_family
 from utils.tiny_checkpoints.linear_layers import INPUT_NORMS
-from utils.verify import engine, golden, layers, logits, texts
+from utils.verify import embeddings, engine, golden, layers, logits, texts, weights
 from utils.verify.__main__ import main
 from utils.verify.reference import Reference, TableGelu, build
 from utils.verify.report import FAILED, LEFT_OUT, PASSED
@@ -86,7 +86,9 @@ def stored_cases() -> list[Case]:
 
 def results(path: Path) -> dict[str, dict[str, Any]]:
     """Checks that ``--json`` wrote, by name."""
-    return {check["name"]: check for check in json.loads(path.read_text())["checks"]}
+    found = json.loads(path.read_text())
+    assert found["passed"] == all(check["status"] != FAILED for check in found["checks"])
+    return {check["name"]: check for check in found["checks"]}
 
 
 @pytest.mark.parametrize("case", full_cases(), ids=str)
@@ -329,6 +331,121 @@ def test_texts_notice(proof: Proof, tmp_path: Path) -> None:
     assert proof.weights(file)[0] == PASSED
     assert tokens.status == FAILED and "first in " in tokens.measured, tokens
     assert template.status == FAILED and "one question: " in template.measured, template
+
+
+def test_tokens_at_the_ends_are_noticed(proof: Proof, tmp_path: Path) -> None:
+    key = b"tokenizer.ggml.add_bos_token" + struct.pack("<I", 7)
+    file = proof.changed(tmp_path, replace(key + b"\x01", key + b"\x00"))
+    with engine.hidden_server(file.path, 1, 64) as server:
+        tokens = texts.check_tokens(texts.load_tokenizer(proof.directory), server)
+    assert tokens.status == FAILED and tokens.values["wrong"] == tokens.values["strings"], tokens
+
+
+def test_tensors_of_another_shape_are_noticed() -> None:
+    findings = weights._Findings()
+    weights._compare(weights.FileTensor(weights.I2_S, np.ones((2, 128))), np.ones((2, 128)), "right", findings)
+    assert not findings.wrong
+    weights._compare(weights.FileTensor(weights.I2_S, np.ones((1, 128))), np.ones((2, 128)), "wrong", findings)
+    assert findings.wrong == "wrong has shape (1, 128), the checkpoint (2, 128)"
+
+
+def test_tensors_on_one_side_only_are_noticed(proof: Proof, tmp_path: Path) -> None:
+    renamed = proof.changed(tmp_path, replace(b"blk.1.ffn_norm.weight", b"blk.1.ffn_more.weight"))
+    status, measured = proof.weights(renamed)
+    assert status == FAILED and "should be blk.1.ffn_norm.weight in the file, which is not there" in measured, measured
+    less, more = TorchCheckpoint(proof.directory), TorchCheckpoint(proof.directory)
+    del less._files["model.layers.1.post_attention_layernorm.weight"]
+    more._loaded["model.layers.1.surprise.weight"] = torch.ones(4)
+    for checkpoint, sentence in (
+        (less, "blk.1.ffn_norm.weight is in the file, but not in the checkpoint"),
+        (more, "model.layers.1.surprise.weight has no known name in a bitnet-b1.58 file"),
+    ):
+        check = check_weights(checkpoint, GgufFile(proof.gguf))
+        assert check.status == FAILED and sentence in check.measured, check
+
+
+def test_embeddings_that_lose_too_much_are_noticed(proof: Proof, tmp_path: Path) -> None:
+    path = tmp_path / "q8_0.gguf"
+    convert(proof.directory, path, Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
+    assert proof.weights(GgufFile(path))[0] == PASSED
+    data, entry = bytearray(path.read_bytes()), read_header(path).tensors["token_embd.weight"]
+    # Blocks of 34 bytes, the float16 scale first: every hundredth is halved, which loses 5 % of the whole.
+    for place in range(entry.offset, entry.offset + entry.nbytes, 3400):
+        struct.pack_into("<e", data, place, struct.unpack_from("<e", data, place)[0] / 2)
+    path.write_bytes(data)
+    status, measured = proof.weights(GgufFile(path))
+    assert status == FAILED and "token_embd.weight (Q8_0) loses 5." in measured, measured
+
+
+@pytest.mark.parametrize("failing", ["KL divergence", "top token", "perplexity"])
+def test_each_bound_of_the_logits_counts(failing: str) -> None:
+    """A reference whose float32 twin is 1e-5 away, and an engine that is too far in one way only."""
+    right = logits.Distance(np.full((2, 8), 1e-5), 1.0, np.full((2, 8), -2.0))
+    own = logits.Distance(np.zeros((2, 8)), 1.0, right.text)
+    far = {
+        "KL divergence": logits.Distance(right.divergence * 5, 1.0, right.text),
+        "top token": logits.Distance(right.divergence, 0.97, right.text),
+        "perplexity": logits.Distance(right.divergence, 1.0, right.text - 0.01),
+    }[failing]
+    assert {check.status for check in logits._judge(own, right, right, right)} == {PASSED}
+    checks = logits._judge(own, far, right, right)
+    assert [check.name for check in checks if check.status == FAILED] == [failing]
+
+
+@pytest.fixture(scope="module")
+def embedding_model(engine_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    case = Case("qwen3", "bitnet-embedding-0.6b", "master-bf16", "i2_s", "f16")
+    return case.make(tmp_path_factory.mktemp("embedding"))
+
+
+def test_another_pooling_is_noticed_by_the_embeddings(embedding_model: tuple[Path, Path], tmp_path: Path) -> None:
+    directory, gguf = embedding_model
+    key = b"qwen3.pooling_type" + struct.pack("<I", 4)
+    raw = gguf.read_bytes()
+    assert raw.count(key + struct.pack("<I", 3)) == 1
+    changed = tmp_path / "mean.gguf"
+    changed.write_bytes(raw.replace(key + struct.pack("<I", 3), key + struct.pack("<I", 1)))
+    reference = build(TorchCheckpoint(directory), GgufFile(gguf))
+    tokenizer = texts.load_tokenizer(directory)
+    for path, status in ((gguf, PASSED), (changed, FAILED)):
+        check = embeddings.check_embeddings(reference, tokenizer, directory, GgufFile(path), 1)
+        assert check.status == status and "last pooling" in check.measured, check
+
+
+def test_each_bound_of_the_embeddings_counts() -> None:
+    """Most vectors have to be near, none far, all of length 1; a single one that is off is a rounding on the edge."""
+    noise, plain = np.full(12, 1e-9), np.full(12, 1e-3)
+    one_off, one_far, most_off = noise.copy(), noise.copy(), noise.copy()
+    one_off[3], one_far[3], most_off[:7] = 5e-4, 2e-3, 5e-4
+    for error, length, status in (
+        (noise, 1e-8, PASSED),
+        (one_off, 1e-8, PASSED),
+        (one_far, 1e-8, FAILED),
+        (most_off, 1e-8, FAILED),
+        (noise, 1e-3, FAILED),
+    ):
+        assert embeddings._judge(error, noise, plain, length, "last").status == status
+
+
+def test_means_of_tokens_are_pooled_by_the_reference() -> None:
+    states = [np.array([[3.0, 0.0], [0.0, 4.0]])]
+    np.testing.assert_allclose(embeddings._vectors(states, "mean"), [[0.6, 0.8]])
+    np.testing.assert_allclose(embeddings._vectors(states, "last"), [[0.0, 1.0]])
+
+
+def test_the_text_of_an_answer_counts_like_its_tokens() -> None:
+    recorded = {entry["prompt"]: entry for entry in json.loads(golden.TRANSCRIPTS.read_text())}
+
+    class Recorded:
+        def __init__(self, suffix: str) -> None:
+            self.suffix = suffix
+
+        def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+            entry = recorded[body["prompt"]]
+            return {"tokens": entry["tokens"], "content": entry["answer"] + self.suffix}
+
+    assert golden.check_transcripts(Recorded("")).status == PASSED  # type: ignore[arg-type]
+    assert golden.check_transcripts(Recorded(".")).status == FAILED  # type: ignore[arg-type]
 
 
 def test_plain_floats_are_not_the_forward_of_training(proof: Proof, tmp_path: Path) -> None:
