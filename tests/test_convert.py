@@ -120,6 +120,17 @@ def test_masters_are_ternarised_as_transformers_does(dtype: torch.dtype, tmp_pat
     torch.testing.assert_close((torch.from_numpy(ternary) * torch.tensor(scale)).to(dtype), theirs, rtol=3e-7, atol=0)
 
 
+def test_the_scale_of_masters_is_what_training_divides_by(tmp_path: Path) -> None:
+    """1 / (1 / mean) in float32, which is not the mean for one number in eight."""
+    means = (np.float32(1) + np.arange(1, 1000, dtype=np.float32) / np.float32(1 << 10)).astype(np.float32)
+    mean = next(float(m) for m in means if np.float32(1) / (np.float32(1) / m) != m)
+    save_file({"w": torch.tensor([[mean / 2, -mean * 1.5] * 64])}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    stored = Checkpoint.open(tmp_path).tensors["w"]
+    _, scale, _ = read_ternary(stored, None, Declared(divides=False, master=True))
+    assert scale == float(np.float32(1) / (np.float32(1) / np.float32(mean))) != mean
+
+
 def test_packed_weights_are_unpacked_as_transformers_does(checkpoints: dict[str, TinyModel]) -> None:
     tiny = checkpoints["packed-bitlinear"]
     stored = load_file(tiny.directory / "model.safetensors")

@@ -372,6 +372,23 @@ def test_float_files_with_scales_of_groups(kind: str, group: int, tmp_path: Path
     np.testing.assert_array_equal(decoded.values * np.repeat(decoded.scales, 64, axis=1), weights)
 
 
+def test_one_scale_is_one_for_all_pieces_of_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large float tensors are read in pieces, here one row each; the second row has another scale."""
+    monkeypatch.setattr("utils.foreign.source.PIECE_BYTES", 4 * 256)
+    values = ((np.array(random_rows(3, 256)) - 1) * np.array([[0.5], [0.25], [0.5]])).astype("<f4")
+    source = Source.open(write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.a.weight", (3, 256), 0, values.tobytes())]))
+    decoded = source.exact_ternary(source.found["blk.0.a.weight"])
+    assert decoded is not None
+    np.testing.assert_array_equal(decoded.values * decoded.scales, values)
+
+
+def test_a_file_that_does_not_say_its_type_gets_one(tmp_path: Path) -> None:
+    tensor = ("blk.0.a.weight", (4, 256), 142, WRITERS["pq2_0"][1](random_rows(4, 256), 1.0))
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [tensor])
+    convert(path, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"]), progress=False)
+    assert read_header(tmp_path / "x.gguf").metadata["general.file_type"] == ENCODINGS["i2_s"].file_type
+
+
 def test_damage_between_writing_and_reading_is_noticed(
     reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from utils.cli import UserError
 from utils.convert.embedding import quantize_rows
+from utils.foreign.layouts import PLAIN
 from utils.gguf_types import GGMLQuantizationType, GGUFReader, GGUFWriter, read_header
 from utils.weight_encodings import ENCODINGS, check_fits, check_scale, pack_i2_s, pack_tq2_0, unpack_i2_s
 
@@ -203,3 +204,35 @@ def test_q6_k_rounds_as_well_as_it_can() -> None:
     assert not back[0].any()
     np.testing.assert_allclose(back[1, :256], rows[1, :256], atol=0.3)
     assert np.sqrt(((back[2:] - rows[2:]) ** 2).mean()) < 0.02
+
+
+def test_file_types_are_llama_cpp_s() -> None:
+    """What other programs show; i2_s is ours alone, q2_0 newer than gguf-py."""
+    for name, file_type in (
+        ("f32", "ALL_F32"),
+        ("f16", "MOSTLY_F16"),
+        ("tq1_0", "MOSTLY_TQ1_0"),
+        ("tq2_0", "MOSTLY_TQ2_0"),
+    ):
+        assert ENCODINGS[name].file_type == gguf.LlamaFileType[file_type]
+    assert (ENCODINGS["i2_s"].file_type, ENCODINGS["q2_0"].file_type) == (140, 41)
+    numbers = [row.file_type for row in ENCODINGS.values()]
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_plus_two_of_q2_0_is_no_ternary_weight() -> None:
+    row = ENCODINGS["q2_0"]
+    data = row.pack(np.zeros((2, 64), dtype=np.int8), 1.0)
+    data[18 + 2 + 3] |= 0b11_00_00
+    with pytest.raises(UserError, match=r"^w: row 1, column 14 holds \+2, so it is not ternary"):
+        row.unpack(data, 2, 64, "w")
+
+
+def test_sizes_of_llama_cpp_s_types() -> None:
+    """The table of utils.foreign, which works without packages, against gguf-py's."""
+    known = {kind.value: (kind.name.lower(), *size) for kind, size in gguf.GGML_QUANT_SIZES.items()}
+    # gguf-py has the q8_1 of 2023, with two float32; block_q8_1 of ggml-common.h has two float16.
+    assert known.pop(9) == ("q8_1", 32, 40) and PLAIN[9] == ("q8_1", 32, 36)
+    common = PLAIN.keys() & known.keys()
+    assert {number: PLAIN[number] for number in common} == {number: known[number] for number in common}
+    assert PLAIN.keys() - common <= {9, 40, 41}, "newer than gguf-py"

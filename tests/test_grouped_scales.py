@@ -143,6 +143,15 @@ def test_rounding_of_scales_is_measured_and_has_a_bound() -> None:
     scales[1, 0] = 1e-7  # a subnormal float16 number with one digit
     with pytest.raises(UserError, match=r"^w: its scale 1e-07 becomes 1.19\d*e-07 in q2_0; use --outtype f32$"):
         check_scale(ENCODINGS["q2_0"], "w", scales, 256)
+    for scale, fits in ((9.9965e-6, False), (1e-4 * 1.0005, True)):
+        # Subnormal too, steps of 6e-8: 0.2 % off half-way between two, 0.03 % at most ten times higher up.
+        error = abs(np.float32(np.float16(scale)) / scale - 1)
+        assert (error < 1e-3) == fits and error < 5e-3
+        if fits:
+            check_scale(ENCODINGS["q2_0"], "w", scale, 256)
+        else:
+            with pytest.raises(UserError, match="use --outtype i2_s or f32"):
+                check_scale(ENCODINGS["q2_0"], "w", scale, 256)
 
 
 @pytest.fixture(scope="module")

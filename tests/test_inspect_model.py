@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import edit_json, make_checkpoint
-from foreign_files import TILED, WRITERS, Key, keys_of, random_rows, rewrite, write_gguf
+from foreign_files import TILED, WRITERS, Key, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
 
 from utils.cli import run_main
 from utils.foreign.layouts import LAYOUTS
@@ -99,6 +99,15 @@ def test_samples_are_like_the_whole(
     assert inspect(path, exact=True).layers == whole.layers
 
 
+def test_blocks_that_lie_across_rows_are_not_sampled_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = random_rows(64, 192)
+    tensor = ("blk.0.ffn_down.weight", (64, 192), 36, i2_s_flat(rows, 0.5))
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [tensor])
+    monkeypatch.setattr(sample, "SAMPLE_WEIGHTS", 192)
+    flat = [code for row in rows for code in row]
+    assert inspect(path).layers["0"].counts == [flat.count(0), flat.count(1), flat.count(2), 0]
+
+
 def test_scales_of_groups_and_rows_and_plus_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = random_rows(4, 256)
     groups = b"".join(WRITERS["pq2_0"][1]([row[:128]], 0.5) + WRITERS["pq2_0"][1]([[3] * 128], 0.25) for row in rows)
@@ -123,14 +132,17 @@ def test_refusals(story_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
             q2,
             "refused: the engine has no graph for the architecture no-s",
         ),
+        ([("general.architecture", 8, None, "bitnet-25")], q2, "loads as it is"),
         (KEYS, damaged, "damaged, it holds bytes that mean nothing"),
         (KEYS, [], "has no weights: only a vocabulary"),
         (KEYS, [("blk.0.a.weight", (4, 256), 1, bytes(2048))], "loads as it is, but nothing in it is ternary"),
     ):
         found = as_json(capsys, write_gguf(tmp_path / "m.gguf", keys, tensors))
         assert found["verdict"].startswith(verdict), found["verdict"]
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
     for path, verdict in (
         (BUNDLED_MODEL / "model.safetensors", "refused: give the whole folder"),
+        (tmp_path / "pytorch_model.bin", "refused: give the whole folder"),
         (BUNDLED_MODEL / "config.json", "refused: neither a GGUF file nor"),
         (tmp_path, "refused: "),
     ):

@@ -17,13 +17,15 @@ import gguf
 import pytest
 from checkpoints import TEXT
 from engine_vocabulary import EngineVocabulary
+from gguf import TokenType
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from utils.cli import UserError
 from utils.convert import pretokenizers
-from utils.convert.tokenizer import Vocabulary, load_tokenizer
+from utils.convert.spm import Pieces
+from utils.convert.tokenizer import Vocabulary, _with_added, load_tokenizer
 from utils.gguf_types import GGUFWriter
 from utils.tiny_checkpoints.sentencepiece_vocabulary import SPACE, Spm, llama2_tokenizer, model_file, read_spm
 from utils.tiny_checkpoints.vocabularies import read_bpe
@@ -295,3 +297,18 @@ def test_model_file_of_another_kind(llama2: Spm, tmp_path: Path) -> None:
         path.write_bytes(whole + spoil)
         with pytest.raises(UserError, match=message):
             load_tokenizer(tmp_path, {"eos_token_id": 2}, 40_000)
+
+
+@pytest.mark.parametrize(("where", "expected"), [(1, "has id 1, expected 3"), (4, "has id 4, expected 3")])
+def test_added_tokens_follow_those_of_the_model_file(where: int, expected: str, tmp_path: Path) -> None:
+    """One that takes the id of another token, or leaves a gap, would move all that follow."""
+
+    def pieces() -> Pieces:
+        return Pieces(["a", "b", "c"], [0.0, -1.0, -2.0], [TokenType.NORMAL] * 3, True, [])
+
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"b": 1, "<x>": 3}))
+    found = _with_added(tmp_path, pieces())
+    assert found.tokens == ["a", "b", "c", "<x>"] and found.types[3] == TokenType.USER_DEFINED
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<x>": where}))
+    with pytest.raises(UserError, match=f"added token '<x>' {expected}"):
+        _with_added(tmp_path, pieces())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -339,6 +340,15 @@ def test_tokens_at_the_ends_are_noticed(proof: Proof, tmp_path: Path) -> None:
     with engine.hidden_server(file.path, 1, 64) as server:
         tokens = texts.check_tokens(texts.load_tokenizer(proof.directory), server)
     assert tokens.status == FAILED and tokens.values["wrong"] == tokens.values["strings"], tokens
+    assert GgufFile(proof.gguf).adds_bos() and not file.adds_bos()
+
+
+def test_a_template_that_the_checkpoint_lacks_is_noticed(proof: Proof, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(proof.directory, tmp_path / "checkpoint"))
+    edit_json(directory / "tokenizer_config.json", chat_template=None)
+    with engine.hidden_server(proof.gguf, 1, 64) as server:
+        check = texts.check_template(directory, GgufFile(proof.gguf), server)
+    assert check.status == FAILED and "the file has one, the checkpoint has none" in check.measured, check
 
 
 def test_tensors_of_another_shape_are_noticed() -> None:
@@ -362,6 +372,13 @@ def test_tensors_on_one_side_only_are_noticed(proof: Proof, tmp_path: Path) -> N
     ):
         check = check_weights(checkpoint, GgufFile(proof.gguf))
         assert check.status == FAILED and sentence in check.measured, check
+
+
+def test_the_reference_needs_every_parameter(proof: Proof) -> None:
+    checkpoint = TorchCheckpoint(proof.directory)
+    del checkpoint._files["model.layers.1.post_attention_layernorm.weight"]
+    with pytest.raises(UserError, match=r"has no model\.layers\.1\.post_attention_layernorm\.weight, which"):
+        build(checkpoint, GgufFile(proof.gguf))
 
 
 def test_embeddings_that_lose_too_much_are_noticed(proof: Proof, tmp_path: Path) -> None:
@@ -468,6 +485,9 @@ def test_distance_knows_its_arithmetic() -> None:
     assert far.divergence[0, 0] == pytest.approx(0.25 * np.log(2)) and far.agreement == 0
     assert far.perplexity == pytest.approx(4)
     assert logits.distance(wanted, wanted, np.array([[0]])).agreement == 1
+    # Not the same in both directions.
+    lopsided = logits.distance(wanted, np.log(np.array([[[0.125, 0.625, 0.25]]])), np.array([[0]]))
+    assert lopsided.divergence[0, 0] == pytest.approx(0.5 * np.log(4) + 0.25 * np.log(0.4))
 
 
 def test_bundled_model(
