@@ -276,6 +276,18 @@ def test_without_tokenizer_config(checkpoint: Path, tmp_path: Path) -> None:
     assert metadata["tokenizer.ggml.add_bos_token"] is True and "tokenizer.ggml.eot_token_id" not in metadata
 
 
+def test_every_special_token_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    texts = {"bos": "<|bos|>", "eos": "<|eos|>", "unk": "<tool>", "pad": "<|eos|>"}
+    names = {f"{name}_token": text for name, text in texts.items()}
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(names))
+    convert(checkpoint, tmp_path / "m.gguf", Options(ENCODINGS["i2_s"], "f16"), progress=False)
+    metadata = read_header(tmp_path / "m.gguf").metadata
+    ids = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    found = {name: metadata[f"tokenizer.ggml.{key}_token_id"] for name, key in ids.items()}
+    tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    assert found == {name: tokenizer.token_to_id(text) for name, text in texts.items()}
+
+
 @pytest.mark.parametrize(("says", "expected"), [({}, True), ({"add_bos_token": False}, False)])
 def test_adding_bos(says: dict[str, bool], expected: bool, checkpoint: Path, tmp_path: Path) -> None:
     """tokenizer.json's post-processor puts bos in front; an explicit flag of tokenizer_config.json wins."""

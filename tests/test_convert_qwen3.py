@@ -16,9 +16,10 @@ from gguf import PoolingType
 from safetensors.torch import load_file, save_file
 
 from utils.cli import UserError
+from utils.convert.families import find_family
 from utils.convert.pipeline import Options, convert
 from utils.convert.pooling import read_pooling
-from utils.gguf_types import GgufHeader, read_header
+from utils.gguf_types import GgufHeader, GGUFWriter, read_header
 from utils.tiny_checkpoints import gemma3, qwen3
 from utils.tiny_checkpoints.built import Built, write_sentence_transformers
 from utils.tiny_checkpoints.linear_layers import GROUPED
@@ -136,6 +137,18 @@ def test_keys_of_bonsai_8b(tmp_path: Path) -> None:
     }
     assert found.metadata["general.architecture"] == "qwen3" and found.metadata["tokenizer.ggml.pre"] == "qwen2"
     assert "output.weight" in found.tensors, "the head is not tied"
+
+
+def test_keys_that_a_qwen3_configuration_leaves_out() -> None:
+    """transformers' defaults, which are not LLaMA's."""
+    writer = GGUFWriter(None, "qwen3")
+    sizes = {"vocab_size": 384, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
+    find_family({"architectures": ["Qwen3ForCausalLM"]}).write_hyperparameters(
+        writer, {**sizes, "num_attention_heads": 4}
+    )
+    found = {key: value.value for key, value in writer.kv_data[0].items()}
+    assert found["qwen3.context_length"] == 32768
+    assert found["qwen3.attention.key_length"] == found["qwen3.rope.dimension_count"] == 128
 
 
 def test_keys_of_bitnet_embedding_270m(tmp_path: Path) -> None:
@@ -270,6 +283,11 @@ def test_pooling_that_the_engine_has_not(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"1_Pooling/config\.json: pools by pooling_mode_max_tokens, the engine by one of"
     ):
+        read_pooling(tmp_path, {})
+    edit_json(tmp_path / "1_Pooling" / "config.json", pooling_mode_max_tokens=False, pooling_mode_mean_tokens=True)
+    assert read_pooling(tmp_path, {}) == PoolingType.MEAN
+    edit_json(tmp_path / "1_Pooling" / "config.json", pooling_mode_lasttoken=True)
+    with pytest.raises(UserError, match=r"pools by pooling_mode_\w+, pooling_mode_\w+, the engine by one of"):
         read_pooling(tmp_path, {})
     modules = json.loads((tmp_path / "modules.json").read_text())
     (tmp_path / "modules.json").write_text(

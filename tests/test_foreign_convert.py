@@ -251,6 +251,7 @@ def test_metadata_is_put_right(reference: Path, tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
+        (("split.count", 2, None, 2), r"m\.gguf: is part 1 of a split model; give it its name NAME-00001-of-00002"),
         (("split.count", 2, None, 3), r"m\.gguf: is part 1 of a split model; give it its name NAME-00001-of-00003"),
         (("general.type", 8, None, "adapter"), r"m\.gguf: it is no model but what general\.type calls 'adapter'"),
         (("prism.hadamard.version", 4, None, 1), "its weights are rotated"),
@@ -384,29 +385,36 @@ def test_one_scale_is_one_for_all_pieces_of_a_tensor(tmp_path: Path, monkeypatch
 
 def test_a_file_that_does_not_say_its_type_gets_one(tmp_path: Path) -> None:
     tensor = ("blk.0.a.weight", (4, 256), 142, WRITERS["pq2_0"][1](random_rows(4, 256), 1.0))
-    path = write_gguf(tmp_path / "m.gguf", KEYS, [tensor])
+    split: list[Key] = [("split.no", 2, None, 0), ("split.count", 2, None, 1), ("split.tensors.count", 5, None, 1)]
+    path = write_gguf(tmp_path / "m.gguf", [*KEYS, *split], [tensor])
     convert(path, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"]), progress=False)
-    assert read_header(tmp_path / "x.gguf").metadata["general.file_type"] == ENCODINGS["i2_s"].file_type
+    metadata = read_header(tmp_path / "x.gguf").metadata
+    assert metadata["general.file_type"] == ENCODINGS["i2_s"].file_type
+    assert not [key for key in metadata if key.startswith("split.")], "one part is a whole model"
 
 
+@pytest.mark.parametrize(
+    ("tensor", "place"), [("blk.1.ffn_up.weight", 5), ("blk.1.ffn_up.weight", 64), ("output_norm.weight", 1)]
+)
 def test_damage_between_writing_and_reading_is_noticed(
-    reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tensor: str, place: int, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In the codes of a tq2_0 block, in its scale, in a tensor that is copied."""
     from utils.foreign import convert as module
 
     verify = module.verify
 
     def damaged(paths: list[Path], *arguments: Any) -> str:
-        entry = read_header(paths[0]).tensors["blk.1.ffn_up.weight"]
+        entry = read_header(paths[0]).tensors[tensor]
         with paths[0].open("r+b") as file:
-            file.seek(entry.offset + 5)
+            file.seek(entry.offset + place)
             old = file.read(1)[0]
-            file.seek(entry.offset + 5)
+            file.seek(entry.offset + place)
             file.write(bytes([old ^ 1 if old & 3 < 2 else old & 0xFC]))
         return verify(paths, *arguments)
 
     monkeypatch.setattr(module, "verify", damaged)
-    with pytest.raises(TritError, match=r"blk\.1\.ffn_up\.weight: reads back with other values"):
+    with pytest.raises(TritError, match=rf"{tensor}: reads back with other values"):
         convert(reference, tmp_path / "x.gguf", Options(ENCODINGS["tq2_0"]), progress=False)
     assert not list(tmp_path.iterdir())
 

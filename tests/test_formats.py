@@ -16,7 +16,7 @@ from utils.cli import UserError
 from utils.convert.embedding import quantize_rows
 from utils.foreign.layouts import PLAIN
 from utils.gguf_types import GGMLQuantizationType, GGUFReader, GGUFWriter, read_header
-from utils.weight_encodings import ENCODINGS, check_fits, check_scale, pack_i2_s, pack_tq2_0, unpack_i2_s
+from utils.weight_encodings import ENCODINGS, check_fits, check_scale, fallback, pack_i2_s, pack_tq2_0, unpack_i2_s
 
 SCALES = st.floats(2.0**-12, 1000.0, width=32)
 
@@ -236,3 +236,17 @@ def test_sizes_of_llama_cpp_s_types() -> None:
     common = PLAIN.keys() & known.keys()
     assert {number: PLAIN[number] for number in common} == {number: known[number] for number in common}
     assert PLAIN.keys() - common <= {9, 40, 41}, "newer than gguf-py"
+
+
+def test_an_invalid_code_is_named_by_its_row_in_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large matrices are unpacked in pieces, here one row each."""
+    monkeypatch.setattr("utils.weight_encodings.CHUNK_WEIGHTS", 128)
+    data = pack_i2_s(np.zeros((3, 128), dtype=np.int8), 1.0)
+    data[2 * 32 + 7] |= 0b11
+    with pytest.raises(UserError, match=r"^w: row 2, column 103 holds the 2-bit code 3"):
+        unpack_i2_s(data, 3, 128, "w")
+
+
+def test_what_takes_columns_of_no_whole_block() -> None:
+    """1bitLLM's 3B (8640) and xl (5460)."""
+    assert [fallback(ENCODINGS["i2_s"], k).name for k in (8192, 8640, 5460)] == ["i2_s", "q2_0", "f16"]

@@ -20,6 +20,8 @@ from utils.gguf_header import read_raw_header
 from utils.host import BUNDLED_MODEL
 from utils.inspect_model import gguf_file, host, sample
 from utils.inspect_model.__main__ import inspect, main
+from utils.tiny_checkpoints import qwen3
+from utils.tiny_checkpoints.linear_layers import GROUPED
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 
@@ -97,6 +99,17 @@ def test_samples_are_like_the_whole(
     for layer, shares in whole.layers.items():
         np.testing.assert_allclose(part.layers[layer].shares, shares.shares, atol=0.02)
     assert inspect(path, exact=True).layers == whole.layers
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_embedding_is_read_for_every_token_only_as_a_head(tied: bool, tmp_path: Path) -> None:
+    matrix = ("blk.0.ffn_up.weight", (64, 256), 36, WRITERS["i2_s"][1](random_rows(64, 256), 0.5))
+    tensors = [("token_embd.weight", (300, 256), 1, bytes(300 * 512)), matrix]
+    if not tied:
+        tensors.append(("output.weight", (300, 256), 0, bytes(300 * 1024)))
+    path = write_gguf(tmp_path / "m.gguf", KEYS, tensors)
+    assert inspect(path).head == ("f16, the embedding (tied)" if tied else "f32, its own")
+    assert gguf_file.bytes_per_token(path) == 64 * 256 // 4 + 300 * (512 if tied else 1024)
 
 
 def test_blocks_that_lie_across_rows_are_not_sampled_by_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +210,20 @@ def test_random_damage_is_described(story_gguf: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("pristine") / "m", layers=1, hidden=128, ffn=256).directory
+
+
+def test_folders_of_other_families(tmp_path: Path) -> None:
+    """Scales of groups, names without "model." and norms of inputs, columns that are no blocks of i2_s."""
+    qwen3.make(tmp_path / "bonsai", "Ternary-Bonsai-1.7B", GROUPED)
+    bonsai = inspect(tmp_path / "bonsai")
+    assert bonsai.verdict == "is to be converted to q2_0" and bonsai.scales.keys() == {
+        "one per group of 128 (ternary floats in groups of 128)"
+    }
+    qwen3.make(tmp_path / "embedding", "bitnet-embedding-0.6b", "master-bf16")
+    embedding = inspect(tmp_path / "embedding")
+    assert embedding.verdict == "is to be converted to i2_s" and embedding.scales.keys() == {"one per tensor (master)"}
+    make_checkpoint(tmp_path / "odd", layers=1, hidden=192, ffn=256)
+    assert inspect(tmp_path / "odd").verdict == "is to be converted to q2_0"
 
 
 def test_folders_that_are_not_right(pristine: Path, tmp_path: Path) -> None:

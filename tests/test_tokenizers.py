@@ -24,7 +24,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from utils.cli import UserError
 from utils.convert import pretokenizers
-from utils.convert.spm import Pieces
+from utils.convert.spm import Pieces, from_model
 from utils.convert.tokenizer import Vocabulary, _with_added, load_tokenizer
 from utils.gguf_types import GGUFWriter
 from utils.tiny_checkpoints.sentencepiece_vocabulary import SPACE, Spm, llama2_tokenizer, model_file, read_spm
@@ -284,6 +284,34 @@ def test_broken_model_file(keep: int, llama2: Spm, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(model_file(llama2)[:keep])
     with pytest.raises(UserError, match=r"tokenizer\.model: "):
         load_tokenizer(tmp_path, {"eos_token_id": 2}, 40_000)
+
+
+def test_a_model_file_leaves_out_what_is_the_default(llama2: Spm, tmp_path: Path) -> None:
+    """SentencePiece puts a space in front unless its file says otherwise."""
+    path = tmp_path / "tokenizer.model"
+    whole = model_file(llama2)
+    keeps_spaces, says_yes, says_no = (b"\x1a" + bytes([len(rest)]) + rest for rest in (
+        b"\x20\x00", b"\x18\x01\x20\x00", b"\x18\x00\x20\x00",
+    ))  # fmt: skip
+    for last, prefix in ((keeps_spaces, True), (says_yes, True), (says_no, False)):
+        path.write_bytes(whole + last)
+        assert from_model(path).space_prefix is prefix
+
+
+def test_punctuation_one_by_one_is_another_split() -> None:
+    """Falcon's runs of punctuation are one step; the engine has no name for single ones."""
+    assert pretokenizers._step({"type": "Punctuation", "behavior": "Contiguous"}) == pretokenizers.PUNCTUATION_RUNS
+    steps = [
+        {"type": "Punctuation", "behavior": "Isolated"},
+        {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+        {"type": "Digits", "individual_digits": False},
+        {"type": "Split", "pattern": {"Regex": "[0-9][0-9][0-9]"}, "behavior": "Isolated", "invert": False},
+    ]
+    description = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}, "model": {}}
+    with pytest.raises(UserError, match="its pre_tokenizer is none that is known here"):
+        pretokenizers.pre_tokenizer(Path("tokenizer.json"), description)
+    steps[0]["behavior"] = "Contiguous"
+    assert pretokenizers.pre_tokenizer(Path("tokenizer.json"), description) == ("falcon", [])
 
 
 def test_model_file_of_another_kind(llama2: Spm, tmp_path: Path) -> None:
