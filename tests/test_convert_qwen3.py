@@ -139,16 +139,36 @@ def test_keys_of_bonsai_8b(tmp_path: Path) -> None:
     assert "output.weight" in found.tensors, "the head is not tied"
 
 
-def test_keys_that_a_qwen3_configuration_leaves_out() -> None:
+@pytest.mark.parametrize(
+    ("architecture", "name", "expected"),
+    [
+        (
+            "Qwen3ForCausalLM",
+            "qwen3",
+            {"context_length": 32768, "attention.key_length": 128, "rope.dimension_count": 128},
+        ),
+        (
+            "Gemma3TextModel",
+            "gemma3",
+            {
+                "context_length": 131072,
+                "attention.key_length": 256,
+                "attention.sliding_window": 4096,
+                "attention.sliding_window_pattern": [True] * 5 + [False, True],
+                "rope.freq_base": 1e6,
+                "rope.freq_base_swa": 1e4,
+            },
+        ),
+    ],
+)
+def test_keys_that_a_configuration_leaves_out(architecture: str, name: str, expected: dict[str, Any]) -> None:
     """transformers' defaults, which are not LLaMA's."""
-    writer = GGUFWriter(None, "qwen3")
-    sizes = {"vocab_size": 384, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
-    find_family({"architectures": ["Qwen3ForCausalLM"]}).write_hyperparameters(
-        writer, {**sizes, "num_attention_heads": 4}
-    )
+    writer = GGUFWriter(None, name)
+    sizes = {"vocab_size": 384, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 7}
+    family = find_family({"architectures": [architecture]})
+    family.write_hyperparameters(writer, {**sizes, "num_attention_heads": 4})
     found = {key: value.value for key, value in writer.kv_data[0].items()}
-    assert found["qwen3.context_length"] == 32768
-    assert found["qwen3.attention.key_length"] == found["qwen3.rope.dimension_count"] == 128
+    assert {key: found[f"{name}.{key}"] for key in expected} == expected
 
 
 def test_keys_of_bitnet_embedding_270m(tmp_path: Path) -> None:
