@@ -103,6 +103,50 @@ def test_only_what_is_needed_whole_and_noted(hub: HubServer, folder: Path) -> No
     assert hub.paths("/resolve/") == [], "what is there and has the right hash is not fetched again"
 
 
+def test_everything_that_the_converter_reads(hub: HubServer, folder: Path, tmp_path: Path, naps: list[float]) -> None:
+    """With the pooling of an embedding model, which lies in a folder, and through every way that it may come."""
+    from huggingface_hub import snapshot_download
+
+    names = [f"{name}.json" for name in (
+        "config", "generation_config", "tokenizer", "tokenizer_config", "added_tokens", "special_tokens_map", "vocab",
+        "chat_template", "modules", "config_sentence_transformers", "1_Pooling/config",
+    )]  # fmt: skip
+    names += ["tokenizer.model", "merges.txt", "chat_template.jinja", "model.safetensors"]
+    repo = hub.repos["org/model"] = Repo(dict.fromkeys(names, b"{}") | {"2_Dense/config.json": b"{}"})
+
+    def files(place: Path) -> set[str]:
+        found = (path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+        return set(found) - {"trit-source.json"}
+
+    hub.faults = [Fault("1_Pooling/config.json", cut=1)]
+    fetch(folder)
+    assert files(folder) == set(names)
+    snapshot_download("org/model", cache_dir=tmp_path / "cache")
+    hub.requests.clear()
+    fetch(tmp_path / "cached")
+    assert files(tmp_path / "cached") == set(names) and {path.rsplit("/", 1)[1] for path in hub.paths("/resolve/")} == {
+        "config.json"
+    }
+    assert not hub.paths("1_Pooling"), "only config.json comes first, for the need of room"
+    with pytest.MonkeyPatch.context() as offline:
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        fetch(tmp_path / "offline")
+    assert files(tmp_path / "offline") == set(names)
+    del repo.files["modules.json"]
+    repo.revisions["main"] = "d" * 40
+    fetch(folder)
+    assert files(folder) == set(names) - {"modules.json", "1_Pooling/config.json"}
+
+
+def test_brackets_in_names_are_no_patterns(hub: HubServer, folder: Path) -> None:
+    hub.repos["org/model"] = Repo({"m[1]-i2_s.gguf": tiny_gguf("i2_s")})
+    folder.mkdir(parents=True)
+    (folder / ".m[1]-i2_s.gguf.0123.download").write_bytes(b"of another version")
+    (folder / ".m1-i2_s.gguf.0123.download").write_bytes(b"of another file")
+    fetch(folder)
+    assert present(folder) == {"m[1]-i2_s.gguf", ".m1-i2_s.gguf.0123.download"}
+
+
 def test_a_file_cut_off_in_the_middle_goes_on_from_there(hub: HubServer, folder: Path, naps: list[float]) -> None:
     hub.faults = [Fault(STORED, cut=100_000), Fault(STORED, cut=50_000)]
     fetch(folder)

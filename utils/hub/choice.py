@@ -27,6 +27,8 @@ _ALWAYS = (
     "modules.json",
     "config_sentence_transformers.json",
 )
+# Beside modules.json: how an embedding model pools (utils.convert.pooling reads it).
+_POOLING = re.compile(r"\d+_Pooling/config\.json")
 # Best first. For each format: the whole model in one file, or its shards with the index that names them.
 _SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 _TORCH = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
@@ -60,14 +62,16 @@ def encoding_in_name(name: str) -> str | None:
 
 def checkpoint_files(names: Iterable[str]) -> list[str]:
     """The files of a checkpoint to convert: safetensors, or torch's files if there are none; empty without weights."""
+    names = list(names)
     top = [name for name in names if "/" not in name and "\\" not in name]
+    pooling = {name for name in names if _POOLING.fullmatch(name)} if "modules.json" in top else set()
     for whole, shards, index in (_SAFETENSORS, _TORCH):
         weights = [whole] if whole in top else []
         if index in top:
             # With both, the index decides: that is what the converter and transformers go by.
             weights = [index, *[name for name in top if fnmatch(name, shards)]]
         if weights:
-            return sorted({name for name in top if name in _ALWAYS} | set(weights))
+            return sorted({name for name in top if name in _ALWAYS} | set(weights) | pooling)
     return []
 
 

@@ -43,7 +43,7 @@ def local_model(repo: str, folder: Path, encoding: str) -> list[str]:
     """The files of a folder that are a whole model, ready-made or to convert; empty if there is none."""
     if not folder.is_dir():
         return []
-    names = [path.name for path in folder.iterdir()]
+    names = [path.relative_to(folder).as_posix() for path in (*folder.glob("*"), *folder.glob("*_Pooling/*"))]
     ready = next((list(model.files) for model in ready_models(names, encoding)), [])
     checkpoint = checkpoint_files(names)
     if "config.json" not in checkpoint or not _shards(folder, checkpoint) <= set(checkpoint):

@@ -62,7 +62,8 @@ class Progress:
 
 def partial_path(folder: Path, file: RemoteFile) -> Path:
     """Where a file is until it is whole; named after its hash, so that another version never carries on from it."""
-    return folder / f".{file.name}.{file.digest[:16]}.download"
+    target = folder / file.name
+    return target.with_name(f".{target.name}.{file.digest[:16]}.download")
 
 
 def present_bytes(folder: Path, file: RemoteFile) -> int:
@@ -96,7 +97,7 @@ def fetch(file: RemoteFile, folder: Path, progress: Progress, *, ours: bool = Tr
         if not ours:
             raise UserError(f"{target} was not downloaded by set-up and differs from the Hub's file; move it away")
     partial = partial_path(folder, file)
-    for outdated in folder.glob(f".{escape(file.name)}.*.download"):
+    for outdated in target.parent.glob(f".{escape(target.name)}.*.download"):
         if outdated != partial:
             outdated.unlink()
     _download(file, partial, progress)
@@ -153,6 +154,7 @@ def take_from_cache(repo: str, commit: str, file: RemoteFile, folder: Path) -> F
 def place_copy(source: Path, target: Path) -> None:
     """Copy a file, or link it if it is large and the file system can."""
     source = source.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.cache.download")
     partial.unlink(missing_ok=True)
     if source.stat().st_size >= _LINKED_BYTES:

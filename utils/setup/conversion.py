@@ -28,6 +28,8 @@ _INPUTS = (
     "pytorch_model*.bin*",
     "*token*",
     "chat_template*",
+    "modules.json",
+    "*_Pooling/config.json",
 )
 _CONVERTER = ("utils/convert/**/*.py", "utils/weight_encodings.py", "utils/gguf_types.py", "utils/foreign/*.py")
 
