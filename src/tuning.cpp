@@ -13,6 +13,10 @@ std::vector<TunedShape>& tuned() {
     return shapes;
 }
 
+/// Sum of the distances of n and k. A shape that is further from all that were measured (2 and 2 times as
+/// large, or 4 times in one direction) is none of them: small matrices say nothing about large ones.
+constexpr double kFarthest = 1.3863;  // ln 4
+
 double distance(double a, double b) { return std::fabs(std::log(a / b)); }
 
 }  // namespace
@@ -28,7 +32,7 @@ LookupChoice lookup_choice(int64_t n, int64_t k, int threads) {
             distance(static_cast<double>(n), static_cast<double>(shape.n)) +
                 distance(static_cast<double>(k), static_cast<double>(shape.k)),
             distance(threads, shape.threads)};
-        if (nearest == nullptr || far < least) {
+        if (far.first <= kFarthest && (nearest == nullptr || far < least)) {
             nearest = &shape;
             least = far;
         }

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kernel_build import call, need
 
 from tiers import ROOT
 from utils.cli import TritError, UserError
@@ -242,6 +243,35 @@ def test_an_interrupted_tuning_leaves_what_was_there(engine_bin: Path, tmp_path:
         assert process.wait(60) == 130
         assert process.stderr.read().strip() == "interrupted"
     assert out.read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["tuning.json"]
+
+
+@pytest.fixture(scope="module")
+def tuned_choice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("c++")
+    program = tmp_path_factory.mktemp("choice") / "tuned_choice"
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}"]
+    call("c++", *flags, ROOT / "tests" / "tuned_choice.cpp", ROOT / "src" / "tuning.cpp", "-o", program)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "threads", "panels"),
+    [
+        (2560, 2560, 1, 1),
+        (2560, 2560, 8, 2),
+        (2560, 2560, 2, 1),  # nearer to 1 than to 8
+        (2560, 2560, 4, 2),
+        (3200, 2560, 1, 1),  # another shape, not far off
+        (2560, 6912, 8, 2),
+        (6912, 6912, 1, 9),  # further: 2.7 and 2.7 times as large
+        (640, 640, 1, 9),  # between the two, far from both
+        (192, 512, 1, 3),
+    ],
+)
+def test_the_nearest_shape_counts_unless_it_is_far(
+    tuned_choice: Path, n: int, k: int, threads: int, panels: int
+) -> None:
+    assert int(call(tuned_choice, str(n), str(k), str(threads))) == panels
 
 
 def answer(engine_bin: Path, gguf: Path, tuning: Path | str) -> subprocess.CompletedProcess[str]:

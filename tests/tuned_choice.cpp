@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+/// `tuned_choice N K THREADS`: which of three made-up choices src/tuning.cpp takes, as the panels of a call:
+/// 1 for 2560 x 2560 on one thread, 2 for the same on 8, 3 for 256 x 256, 9 for the default.
+#include <cstdio>
+#include <cstdlib>
+
+#include "tuning.h"
+
+static const trit_lookup_kernel default_kernel = {"lookup_default", "scalar", nullptr, 32, 21, 9, 0, nullptr};
+
+extern "C" const trit_lookup_kernel* trit_lookup_chosen(void) { return &default_kernel; }
+
+int main(int, char** argv) {
+    const auto choice = [](int panels) { return trit::LookupChoice{&default_kernel, panels, 7}; };
+    trit::use_tuning({{2560, 2560, 1, choice(1)}, {2560, 2560, 8, choice(2)}, {256, 256, 1, choice(3)}});
+    std::printf("%d\n",
+                trit::lookup_choice(std::atoll(argv[1]), std::atoll(argv[2]), std::atoi(argv[3])).panels);
+    return 0;
+}
