@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """See the module's docstring."""
     args = parser().parse_args(argv)
     tokens = Lookup(args.tier, args.registers, args.steps, args.rows, 1).tokens
-    least = args.least_tokens if args.least_tokens is not None else max(1, tokens * 2 // 3)
+    least = args.least_tokens if args.least_tokens is not None else max(1, tokens * 3 // 4)
     configuration = Lookup(args.tier, args.registers, args.steps, args.rows, least)
     args.outdir.mkdir(parents=True, exist_ok=True)
     path = args.outdir / f"{configuration.name}.cpp"

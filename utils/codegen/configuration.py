@@ -64,7 +64,7 @@ class Lookup:
     registers: int = 2
     steps: int = 2
     rows: int = 2560
-    least_tokens: int = 21
+    least_tokens: int = 24
 
     def __post_init__(self) -> None:
         """Check the rules; raises UserError with the one that is broken."""
