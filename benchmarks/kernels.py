@@ -23,7 +23,7 @@ from utils.roofline import memory_megabytes, thread_counts
 from utils.roofline.program import json_lines
 
 PROGRAM = "trit-bench"
-PACKINGS = ("2_bits", "5_trits", "in_place", "lookup")
+PACKINGS = ("2_bits", "5_trits", "tl1", "tl2", "in_place", "lookup")
 TOKENS = [1, 2, 4, 8, 16, 64, 512]
 LEAST_REPETITIONS = 5
 # The program takes no more either.

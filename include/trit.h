@@ -61,7 +61,10 @@ typedef void (*trit_i2_s_fn)(int64_t k, const uint8_t* w, size_t w_row_bytes, in
 typedef enum trit_packing {
     TRIT_PACKING_2_BITS = 0,   ///< four codes in a byte, any code 0..3
     TRIT_PACKING_5_TRITS = 1,  ///< five codes in a byte (1.6 bits), codes 0..2 only
-    TRIT_PACKING_COUNT = 2,
+    TRIT_PACKING_TL1 = 2,      ///< a 4-bit table index for 2 inputs, codes 0..2 only; look-up kernels read it
+    TRIT_PACKING_TL2 = 3,      ///< a 4-bit index and a sign for 3 inputs (1.67 bits), codes 0..2 only; as TL1
+    TRIT_PACKING_COUNT = 4,
+    TRIT_TIER_PACKINGS = 2,  ///< the first ones, for which tiers have panel kernels
 } trit_packing;
 
 enum {
@@ -138,13 +141,13 @@ typedef void (*trit_q6_k_fn)(int64_t k, const uint8_t* w, size_t w_row_bytes, in
 typedef int64_t (*trit_mac_loop_fn)(int64_t rounds);
 typedef uint64_t (*trit_read_loop_fn)(const uint8_t* data, size_t bytes, size_t ahead);
 
-/// Products of several panels of 2 bits and some tokens, by tables of the tokens' partial sums ("look-up"):
+/// Products of several panels and some tokens, by tables of the tokens' partial sums ("look-up"):
 /// c[j * c_stride + r] = sum over l of (u[r][l] - 1) * q[j][l].
 ///
 /// Exact like trit_panel_fn.
 ///
 /// @param k            inputs, a multiple of 32, at most TRIT_PANEL_MAX_K
-/// @param panels       panels of TRIT_PACKING_2_BITS with codes 0..2, aligned to TRIT_PANEL_ALIGN
+/// @param panels       panels of the kernel's packing with codes 0..2, aligned to TRIT_PANEL_ALIGN
 /// @param panel_bytes  distance of two panels
 /// @param count        panels, 1 to the kernel's `panels`
 /// @param q            int8 [m, k], q_row_bytes apart
@@ -160,8 +163,9 @@ typedef void (*trit_lookup_fn)(int64_t k, const uint8_t* panels, size_t panel_by
 typedef struct trit_lookup_kernel {
     const char* name;  ///< file stem, value of TRIT_LOOKUP
     const char* tier;  ///< the tier that it is made for; it works beside every other too
+    trit_packing packing;
     int (*supported)(void);
-    int tokens;        ///< most tokens of a call; fewer take as long
+    int tokens;        ///< most tokens of a call
     int least_tokens;  ///< fewer are faster with the tier's own kernels
     int panels;        ///< most panels of a call
     size_t work_bytes;
@@ -176,7 +180,7 @@ typedef struct trit_tier {
     int (*supported)(void);
     trit_quantize_fn quantize;
     trit_i2_s_fn i2_s;
-    trit_panel_fn panel[TRIT_PACKING_COUNT];  ///< NULL: no kernel for this packing
+    trit_panel_fn panel[TRIT_TIER_PACKINGS];  ///< NULL: no kernel for this packing
     trit_finish_fn finish;
     trit_accumulate_fn accumulate;
     trit_mac_loop_fn mac_loop;
@@ -191,9 +195,15 @@ TRIT_API size_t trit_panel_bytes(trit_packing packing, int64_t k);
 /// @param rows       1 to TRIT_PANEL_ROWS; rows that are missing are filled up
 /// @param codes      uint8 [rows, k], each 0..3
 /// @param row_bytes  distance of two rows in codes
-/// @return 1; 0 if the packing cannot hold one of the codes (code 3 among five trits)
+/// @return 1; 0 if the packing cannot hold one of the codes (code 3 in any but 2 bits)
 TRIT_API int trit_panel_pack(trit_packing packing, int64_t k, int rows, const uint8_t* codes,
                              size_t row_bytes, uint8_t* panel);
+
+/// Writes a panel of TL1 or TL2 as one of 2 bits, for a tier's panel kernel.
+///
+/// @param panel  of that packing
+/// @param out    trit_panel_bytes(TRIT_PACKING_2_BITS, k) bytes, aligned to TRIT_PANEL_ALIGN
+TRIT_API void trit_panel_to_2_bits(trit_packing packing, int64_t k, const uint8_t* panel, uint8_t* out);
 
 /// Number of tiers compiled in, those that this CPU cannot run included.
 TRIT_API int trit_tier_count(void);
@@ -223,11 +233,18 @@ TRIT_API int trit_lookup_count(void);
 TRIT_API const trit_lookup_kernel* trit_lookup_at(int i);
 /// Runs a look-up kernel against the scalar panel kernel, as trit_selftest does with a tier.
 TRIT_API int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t message_bytes);
-/// The look-up kernel to use beside the chosen tier, or NULL for none: the one that TRIT_LOOKUP names ("off":
-/// none), else the first that is made for the tier and passes its self-test.
+/// The look-up kernel to use for panels of a packing beside the chosen tier, or NULL for none: the one that
+/// TRIT_LOOKUP names ("off": none), if it reads that packing; else the first that is made for the tier and
+/// passes its self-test. For TL1 and TL2, which nothing else reads, then the first that this CPU can run.
 ///
 /// Chosen once per process, with the rules of trit_tier_chosen.
-TRIT_API const trit_lookup_kernel* trit_lookup_chosen(void);
+TRIT_API const trit_lookup_kernel* trit_lookup_chosen(trit_packing packing);
+/// The packing that TRIT_PACKING asks for ("2_bits", "5_trits", "tl1", "tl2"), or TRIT_PACKING_COUNT if it is
+/// not set.
+///
+/// Read once per process. A name that does not exist, or a packing that neither the chosen tier nor a look-up
+/// kernel reads, ends the process with exit code 2 and one sentence.
+TRIT_API trit_packing trit_packing_asked(void);
 
 #ifdef __cplusplus
 }

@@ -5,8 +5,10 @@
 ///     --tier chosen            a name, "chosen" or "all"
 ///     --threads 1,2            numbers of threads
 ///     --shapes 6912x2560       n x k, several with commas
-///     --packings 2_bits,5_trits,in_place,lookup   what the tier lacks or k or m does not allow is left out;
-///                              lookup: 2_bits by the look-up kernel that TRIT_LOOKUP names, or the tier's
+///     --packings 2_bits,5_trits,tl1,tl2,in_place,lookup   what the tier lacks or k or m does not allow is
+///     left
+///                              out; tl1, tl2, lookup (2_bits by tables over tokens): by the look-up kernel
+///                              that TRIT_LOOKUP names, or the tier's; or look-up kernels' names
 ///     --m 1,2,4,8,16,64,512    tokens
 ///     --repetitions 5
 ///     --milliseconds 4         of each measurement: short products are repeated in it
@@ -146,7 +148,7 @@ int main(int argc, char** argv) {
                             {{"--tier", "chosen"},
                              {"--threads", "1"},
                              {"--shapes", "2560x2560"},
-                             {"--packings", "2_bits,5_trits,in_place,lookup"},
+                             {"--packings", "2_bits,5_trits,tl1,tl2,in_place,lookup"},
                              {"--m", "1,2,4,8,16,64,512"},
                              {"--repetitions", "5"},
                              {"--milliseconds", "4"},

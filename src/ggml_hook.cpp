@@ -78,10 +78,15 @@ class TernaryTraits : public ggml::cpu::tensor_traits {
         }
         // Said here, where the first graph is planned: while a model loads, the tools turn their log down.
         std::call_once(said_, [&] {
-            const trit_lookup_kernel* lookup = packed ? trit_lookup_chosen() : nullptr;
+            const trit_packing asked = trit_packing_asked();
+            const bool tables = asked == TRIT_PACKING_TL1 || asked == TRIT_PACKING_TL2;
+            const trit_lookup_kernel* lookup =
+                packed ? trit_lookup_chosen(tables ? asked : TRIT_PACKING_2_BITS) : nullptr;
             GGML_LOG_INFO("trit: ternary kernels of tier %s, self-test passed; weights %s%s%s\n",
                           trit_tier_chosen()->name, packed ? "packed at load" : "in place",
-                          lookup != nullptr ? "; many tokens by " : "",
+                          lookup == nullptr ? ""
+                          : tables          ? "; few tokens by "
+                                            : "; many tokens by ",
                           lookup != nullptr ? lookup->name : "");
         });
         return true;

@@ -59,12 +59,13 @@ class Weights {
     /// Rows [first, last) of the matrix at (i2, i3) times activation rows token ... token + m - 1.
     void multiply(const trit_tier& tier, int64_t i2, int64_t i3, int64_t first, int64_t last,
                   const Activations& act, int64_t token, int m, void* scratch, float* const* out) const {
+        if (packed_) {
+            const int64_t end = (last + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS;
+            matrix_.multiply(tier, i2 + i3 * w_->ne[2], first / TRIT_PANEL_ROWS, end, act.q(token),
+                             act.row_bytes(), act.scale(token), act.sum(token), m, scratch, out);
+            return;
+        }
         for (int64_t r = first; r < last; r += TRIT_PANEL_ROWS) {
-            if (packed_) {
-                matrix_.multiply(tier, i2 + i3 * w_->ne[2], r / TRIT_PANEL_ROWS, act.q(token),
-                                 act.row_bytes(), act.scale(token), act.sum(token), m, scratch, out);
-                continue;
-            }
             const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, last - r));
             const auto* codes = static_cast<const uint8_t*>(w_->data) + static_cast<size_t>(i2) * w_->nb[2] +
                                 static_cast<size_t>(i3) * w_->nb[3] + static_cast<size_t>(r) * w_->nb[1];
@@ -116,7 +117,7 @@ size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed) {
     if (is_unpacked(w, packed)) {
         return align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * sizeof(int32_t)) + multiply_rows_bytes(m);
     }
-    return align_up(PackedMatrix::scratch_bytes(m));
+    return align_up(PackedMatrix::scratch_bytes(w->ne[0], m));
 }
 
 /// The same, for products that may go through tables: also decided by the data.

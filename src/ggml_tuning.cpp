@@ -37,7 +37,7 @@ const trit_lookup_kernel* kernel_named(const std::string& name) {
     for (int i = 0; i < trit_lookup_count(); ++i) {
         const trit_lookup_kernel* kernel = trit_lookup_at(i);
         char message[256] = "";
-        if (name == kernel->name) {
+        if (kernel->packing == TRIT_PACKING_2_BITS && name == kernel->name) {
             return kernel->supported() && trit_lookup_selftest(kernel, message, sizeof(message)) ? kernel
                                                                                                  : nullptr;
         }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <iterator>
 
+#include "packing_names.h"
 #include "trit.h"
 
 #define TRIT_LOOKUP(name) extern "C" const trit_lookup_kernel trit_##name;
@@ -45,18 +46,13 @@ const trit_lookup_kernel* forced_kernel(const char* name) {
     std::exit(2);
 }
 
-const trit_lookup_kernel* choose_kernel() {
-    const char* forced = std::getenv("TRIT_LOOKUP");
-    if (forced != nullptr && std::strcmp(forced, "off") == 0) {
-        return nullptr;
-    }
-    if (forced != nullptr && forced[0] != '\0') {
-        return forced_kernel(forced);
-    }
+/// The first kernel for panels of this packing that is made for the tier (nullptr: for any) and works here.
+const trit_lookup_kernel* first_kernel(trit_packing packing, const char* tier) {
     for (int i = 0; i < trit_lookup_count(); ++i) {
         const trit_lookup_kernel* kernel = kKernels[i];
         char message[256] = "";
-        if (std::strcmp(kernel->tier, trit_tier_chosen()->name) != 0 || !kernel->supported()) {
+        if (kernel->packing != packing || (tier != nullptr && std::strcmp(kernel->tier, tier) != 0) ||
+            !kernel->supported()) {
             continue;
         }
         if (trit_lookup_selftest(kernel, message, sizeof(message))) {
@@ -68,6 +64,49 @@ const trit_lookup_kernel* choose_kernel() {
     return nullptr;
 }
 
+const trit_lookup_kernel* choose_kernel(trit_packing packing) {
+    const char* name = std::getenv("TRIT_LOOKUP");
+    if (name != nullptr && std::strcmp(name, "off") == 0) {
+        return nullptr;
+    }
+    if (name != nullptr && name[0] != '\0') {
+        static const trit_lookup_kernel* const forced = forced_kernel(name);
+        if (forced->packing == packing) {
+            return forced;
+        }
+    }
+    const trit_lookup_kernel* kernel = first_kernel(packing, trit_tier_chosen()->name);
+    const bool needed = packing == TRIT_PACKING_TL1 || packing == TRIT_PACKING_TL2;
+    return kernel == nullptr && needed ? first_kernel(packing, nullptr) : kernel;
+}
+
+trit_packing read_packing() {
+    const char* name = std::getenv("TRIT_PACKING");
+    if (name == nullptr || name[0] == '\0') {
+        return TRIT_PACKING_COUNT;
+    }
+    for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
+        const auto packing = static_cast<trit_packing>(i);
+        if (std::strcmp(name, trit::packing_name(packing)) != 0) {
+            continue;
+        }
+        if (i < TRIT_TIER_PACKINGS ? trit_tier_chosen()->panel[i] == nullptr
+                                   : trit_lookup_chosen(packing) == nullptr) {
+            std::fprintf(
+                stderr, "error: TRIT_PACKING=%s: no kernel for it works beside tier %s; unset TRIT_PACKING\n",
+                name, trit_tier_chosen()->name);
+            std::exit(2);
+        }
+        return packing;
+    }
+    std::fprintf(stderr, "error: TRIT_PACKING=%s: there is no such packing; there are", name);
+    for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
+        std::fprintf(stderr, " %s", trit::packing_name(static_cast<trit_packing>(i)));
+    }
+    std::fprintf(stderr, "\n");
+    std::exit(2);
+}
+
 }  // namespace
 
 int trit_lookup_count(void) { return static_cast<int>(std::size(kKernels)) - 1; }
@@ -76,7 +115,27 @@ const trit_lookup_kernel* trit_lookup_at(int i) {
     return i >= 0 && i < trit_lookup_count() ? kKernels[i] : nullptr;
 }
 
-const trit_lookup_kernel* trit_lookup_chosen(void) {
-    static const trit_lookup_kernel* const kernel = choose_kernel();
-    return kernel;
+const trit_lookup_kernel* trit_lookup_chosen(trit_packing packing) {
+    // One static for each packing: only those that are asked for are tested.
+    switch (packing) {
+        case TRIT_PACKING_2_BITS: {
+            static const trit_lookup_kernel* const kernel = choose_kernel(TRIT_PACKING_2_BITS);
+            return kernel;
+        }
+        case TRIT_PACKING_TL1: {
+            static const trit_lookup_kernel* const kernel = choose_kernel(TRIT_PACKING_TL1);
+            return kernel;
+        }
+        case TRIT_PACKING_TL2: {
+            static const trit_lookup_kernel* const kernel = choose_kernel(TRIT_PACKING_TL2);
+            return kernel;
+        }
+        default:
+            return nullptr;
+    }
+}
+
+trit_packing trit_packing_asked(void) {
+    static const trit_packing packing = read_packing();
+    return packing;
 }

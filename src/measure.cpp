@@ -280,10 +280,6 @@ void JsonLine::print() const {
     std::fflush(stdout);
 }
 
-const char* packing_name(trit_packing packing) {
-    return packing == TRIT_PACKING_2_BITS ? "2_bits" : "5_trits";
-}
-
 std::string compiler_name() {
 #if defined(__clang__)
     return "clang " + std::to_string(__clang_major__) + "." + std::to_string(__clang_minor__) + "." +

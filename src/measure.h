@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "packing_names.h"
 #include "trit.h"
 
 namespace trit {
@@ -116,8 +117,6 @@ class JsonLine {
     std::string text_;
 };
 
-/// Name of a packing in output and flags.
-const char* packing_name(trit_packing packing);
 /// "gcc 12.2.0"
 std::string compiler_name();
 

@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "activations.h"
+
 namespace trit {
 namespace {
 
@@ -61,11 +63,32 @@ bool for_each(int64_t count, int threads, const Work& work) {
     return ok;
 }
 
-/// Five trits per byte where the tier reads them and nothing else is in the way: a token then reads 20 %
-/// less.
+/// What TRIT_PACKING asks for; else five trits per byte where the tier reads them: a token then reads 20 %
+/// less. Two bits where a scale changes within a row or a code may be 3.
 trit_packing packing_for(const trit_tier& tier, const Encoding& e, int64_t group) {
-    const bool trits = group == 0 && !e.has_code_3 && tier.panel[TRIT_PACKING_5_TRITS] != nullptr;
-    return trits ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
+    if (group != 0 || e.has_code_3) {
+        return TRIT_PACKING_2_BITS;
+    }
+    const trit_packing asked = trit_packing_asked();
+    // The tier may be another one than was asked for: tests compare several.
+    if (asked >= TRIT_TIER_PACKINGS ? asked != TRIT_PACKING_COUNT : tier.panel[asked] != nullptr) {
+        return asked;
+    }
+    return tier.panel[TRIT_PACKING_5_TRITS] != nullptr ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
+}
+
+/// Tokens up to which panels of table indices are used as they are. With more it pays to write them as panels
+/// of 2 bits: that takes as long as some 140 tokens' difference (Zen 3).
+constexpr int kMostLookedUp = 128;
+
+/// The kernel that reads panels of table indices; nullptr if the packing has no indices.
+const trit_lookup_kernel* table_kernel(trit_packing packing) {
+    return packing == TRIT_PACKING_TL1 || packing == TRIT_PACKING_TL2 ? trit_lookup_chosen(packing) : nullptr;
+}
+
+/// Scratch memory of a table kernel: its own, then its sums.
+size_t table_sums_bytes(const trit_lookup_kernel& kernel, int m) {
+    return static_cast<size_t>(m * kernel.panels * TRIT_PANEL_ROWS) * sizeof(int32_t);
 }
 
 bool is_zero(uint16_t half) { return (half & 0x7FFFu) == 0; }
@@ -224,19 +247,76 @@ PackedMatrix::PackedMatrix(const void* memory)
     : header_(static_cast<const Header*>(memory)),
       panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes) {}
 
-size_t PackedMatrix::scratch_bytes(int m) {
-    return static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(int32_t) + sizeof(float));
+size_t PackedMatrix::scratch_bytes(int64_t k, int m) {
+    const size_t sums =
+        align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(int32_t) + sizeof(float)));
+    const trit_lookup_kernel* kernel = table_kernel(trit_packing_asked());
+    if (kernel == nullptr) {
+        return sums;
+    }
+    const size_t few = align_up(kernel->work_bytes) + table_sums_bytes(*kernel, std::min(m, kernel->tokens));
+    return std::max(few, m > kMostLookedUp ? sums + trit_panel_bytes(TRIT_PACKING_2_BITS, k) : 0);
 }
 
-void PackedMatrix::multiply(const trit_tier& tier, int64_t i, int64_t p, const int8_t* q, size_t q_row_bytes,
-                            const float* scale, const int32_t* sum, int m, void* scratch,
+void PackedMatrix::multiply(const trit_tier& tier, int64_t i, int64_t first, int64_t last, const int8_t* q,
+                            size_t q_row_bytes, const float* scale, const int32_t* sum, int m, void* scratch,
                             float* const* out) const {
+    const trit_lookup_kernel* kernel = table_kernel(packing());
+    if (kernel != nullptr && m <= kMostLookedUp) {
+        for (int j = 0; j < m; j += kernel->tokens) {
+            const int some = std::min(kernel->tokens, m - j);
+            for (int64_t p = first; p < last; p += kernel->panels) {
+                const int count = static_cast<int>(std::min<int64_t>(kernel->panels, last - p));
+                look_up(*kernel, tier, i, p, count, q + static_cast<size_t>(j) * q_row_bytes, q_row_bytes,
+                        scale + j, some, scratch, out + j);
+            }
+        }
+        return;
+    }
+    for (int64_t p = first; p < last; ++p) {
+        multiply_panel(tier, i, p, q, q_row_bytes, scale, sum, m, scratch, out);
+    }
+}
+
+void PackedMatrix::look_up(const trit_lookup_kernel& kernel, const trit_tier& tier, int64_t i, int64_t p,
+                           int count, const int8_t* q, size_t q_row_bytes, const float* scale, int m,
+                           void* scratch, float* const* out) const {
     const Header& h = *header_;
-    const trit_panel_fn panel_fn = tier.panel[h.packing];
+    auto* c = reinterpret_cast<int32_t*>(static_cast<char*>(scratch) + align_up(kernel.work_bytes));
+    const size_t stride = static_cast<size_t>(count) * TRIT_PANEL_ROWS;
+    kernel.multiply(h.k, panels_ + (i * panels() + p) * h.panel_bytes, static_cast<size_t>(h.panel_bytes),
+                    count, q, q_row_bytes, m, scratch, c, stride);
+    const int64_t end = std::min((p + count) * TRIT_PANEL_ROWS, h.n);
+    for (int j = 0; j < m; ++j) {
+        const int32_t* sums = c + static_cast<size_t>(j) * stride;
+        for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
+            const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
+            // These sums are of weights -1, 0, +1 already: there is nothing to take off.
+            tier.finish(rows, sums, 0, scale[j], &h.scale, 0, out[j] + row);
+        }
+    }
+}
+
+void PackedMatrix::multiply_panel(const trit_tier& tier, int64_t i, int64_t p, const int8_t* q,
+                                  size_t q_row_bytes, const float* scale, const int32_t* sum, int m,
+                                  void* scratch, float* const* out) const {
+    const Header& h = *header_;
     const uint8_t* panel = panels_ + (i * panels() + p) * h.panel_bytes;
     const int64_t first = p * TRIT_PANEL_ROWS;
     const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, h.n - first));
     auto* c = static_cast<int32_t*>(scratch);
+    auto* acc = reinterpret_cast<float*>(c + m * TRIT_PANEL_ROWS);
+    trit_panel_fn panel_fn = nullptr;
+    if (h.packing < TRIT_TIER_PACKINGS) {
+        panel_fn = tier.panel[h.packing];
+    } else {
+        // Indices of tables that many tokens have no use for.
+        auto* two_bits = static_cast<uint8_t*>(scratch) +
+                         align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(*c) + sizeof(*acc)));
+        trit_panel_to_2_bits(packing(), h.k, panel, two_bits);
+        panel = two_bits;
+        panel_fn = tier.panel[TRIT_PACKING_2_BITS];
+    }
     if (h.group == 0) {
         panel_fn(h.k, panel, q, q_row_bytes, m, c);
         for (int j = 0; j < m; ++j) {
@@ -244,7 +324,6 @@ void PackedMatrix::multiply(const trit_tier& tier, int64_t i, int64_t p, const i
         }
         return;
     }
-    auto* acc = reinterpret_cast<float*>(c + m * TRIT_PANEL_ROWS);
     std::memset(acc, 0, static_cast<size_t>(m) * TRIT_PANEL_ROWS * sizeof(*acc));
     const int64_t groups = h.k / h.group;
     for (int64_t g = 0; g < groups; ++g) {

@@ -51,16 +51,18 @@ class PackedMatrix {
     trit_packing packing() const { return static_cast<trit_packing>(header_->packing); }
     int64_t panels() const { return (header_->n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
 
-    /// Rows of panel `p` of matrix `i` times m tokens.
+    /// Rows of panels `first` to `last` (exclusive) of matrix `i` times m tokens.
     ///
     /// @param q        int8 [m, k] (q_row_bytes apart)
     /// @param scale    float [m, groups] (one group if group() is 0): s of trit_quantize_fn
     /// @param sum      int32 [m, groups]
-    /// @param scratch  scratch_bytes(m) bytes, aligned to 64
-    /// @param out      out[j]: token j's results, float [n], of which this panel's rows are written
-    void multiply(const trit_tier& tier, int64_t i, int64_t p, const int8_t* q, size_t q_row_bytes,
-                  const float* scale, const int32_t* sum, int m, void* scratch, float* const* out) const;
-    static size_t scratch_bytes(int m);
+    /// @param scratch  scratch_bytes(k, m) bytes, aligned to 64
+    /// @param out      out[j]: token j's results, float [n], of which these panels' rows are written
+    void multiply(const trit_tier& tier, int64_t i, int64_t first, int64_t last, const int8_t* q,
+                  size_t q_row_bytes, const float* scale, const int32_t* sum, int m, void* scratch,
+                  float* const* out) const;
+    /// Enough for up to m tokens and any matrix of k inputs.
+    static size_t scratch_bytes(int64_t k, int m);
 
     /// Whether a look-up kernel may read the panels.
     bool has_tables() const {
@@ -83,6 +85,14 @@ class PackedMatrix {
     };
 
  private:
+    /// Few tokens times `count` panels from p on, by the kernel that reads their indices.
+    void look_up(const trit_lookup_kernel& kernel, const trit_tier& tier, int64_t i, int64_t p, int count,
+                 const int8_t* q, size_t q_row_bytes, const float* scale, int m, void* scratch,
+                 float* const* out) const;
+    void multiply_panel(const trit_tier& tier, int64_t i, int64_t p, const int8_t* q, size_t q_row_bytes,
+                        const float* scale, const int32_t* sum, int m, void* scratch,
+                        float* const* out) const;
+
     const Header* header_;
     const uint8_t* panels_;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <initializer_list>
 #include <random>
 
 namespace trit {
@@ -62,7 +63,12 @@ Way Way::named(const std::string& text) {
         return {text, Layout::kInPlace, {}};
     }
     if (text == "lookup") {
-        return {text, Layout::kLookup, LookupChoice::of(trit_lookup_chosen())};
+        return {text, Layout::kLookup, LookupChoice::of(trit_lookup_chosen(TRIT_PACKING_2_BITS))};
+    }
+    for (const trit_packing packing : {TRIT_PACKING_TL1, TRIT_PACKING_TL2}) {
+        if (text == packing_name(packing)) {
+            return {text, Layout::kTables, LookupChoice::of(trit_lookup_chosen(packing))};
+        }
     }
     const size_t at = text.find('@');
     LookupChoice choice = LookupChoice::of(lookup_named(text.substr(0, at)));
@@ -80,9 +86,10 @@ Way Way::named(const std::string& text) {
     }
     if (choice.kernel == nullptr) {
         usage_error("--packings " + text +
-                    ": there are 2_bits, 5_trits, in_place, lookup, and look-up kernels' names");
+                    ": there are 2_bits, 5_trits, tl1, tl2, in_place, lookup, and look-up kernels' names");
     }
-    return {text, Layout::kLookup, choice};
+    const bool two_bits = choice.kernel->packing == TRIT_PACKING_2_BITS;
+    return {text, two_bits ? Layout::kLookup : Layout::kTables, choice};
 }
 
 bool Product::possible(int m, int threads) const {
@@ -92,12 +99,18 @@ bool Product::possible(int m, int threads) const {
         case Way::Layout::kLookup:
             // A rest that the tier's own kernel would take is no measure of the look-up kernel.
             return plan(m, threads).tokens() == m;
+        case Way::Layout::kTables:
+            return way_.lookup.kernel != nullptr && m <= way_.lookup.kernel->tokens;
         default:
             return tier_.panel[static_cast<int>(way_.layout)] != nullptr;
     }
 }
 
 size_t Product::scratch_bytes(int m, int threads) const {
+    if (way_.layout == Way::Layout::kTables) {
+        const auto sums = static_cast<size_t>(m * way_.lookup.panels * TRIT_PANEL_ROWS) * sizeof(int32_t);
+        return align_up(way_.lookup.kernel->work_bytes) + sums;
+    }
     const auto block = static_cast<size_t>(token_block(matrix_.k, m));
     return std::max(block * TRIT_PANEL_ROWS * sizeof(int32_t), plan(m, threads).scratch_bytes());
 }
@@ -109,7 +122,30 @@ size_t Product::bytes() const {
 
 size_t Product::panel_bytes() const {
     const bool trits = way_.layout == Way::Layout::kFiveTrits;
-    return trit_panel_bytes(trits ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS, matrix_.k);
+    const trit_packing own = trits ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
+    return trit_panel_bytes(way_.lookup.kernel != nullptr ? way_.lookup.kernel->packing : own, matrix_.k);
+}
+
+/// As PackedMatrix does it.
+void Product::look_up(const uint8_t* weights, int thread, int threads, const Activations& act, int m,
+                      char* scratch, float* out) const {
+    const trit_lookup_kernel& kernel = *way_.lookup.kernel;
+    auto* sums = reinterpret_cast<int32_t*>(scratch + align_up(kernel.work_bytes));
+    const size_t stride = static_cast<size_t>(way_.lookup.panels) * TRIT_PANEL_ROWS;
+    const int64_t last = panels() * (thread + 1) / threads;
+    for (int64_t p = panels() * thread / threads; p < last; p += way_.lookup.panels) {
+        const int count = static_cast<int>(std::min<int64_t>(way_.lookup.panels, last - p));
+        kernel.multiply(matrix_.k, weights + static_cast<size_t>(p) * panel_bytes(), panel_bytes(), count,
+                        act.q(0), act.row_bytes(), m, scratch, sums, stride);
+        const int64_t end = std::min((p + count) * TRIT_PANEL_ROWS, matrix_.n);
+        for (int j = 0; j < m; ++j) {
+            const int32_t* c = sums + static_cast<size_t>(j) * stride;
+            for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, c += TRIT_PANEL_ROWS) {
+                const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
+                tier_.finish(rows, c, 0, *act.scale(j), &kScale, 0, out + j * matrix_.n + row);
+            }
+        }
+    }
 }
 
 void Product::run(const uint8_t* weights, int thread, int threads, const Activations& act, int m,
@@ -119,6 +155,10 @@ void Product::run(const uint8_t* weights, int thread, int threads, const Activat
         plan(m, threads).run(tier_, panels, act, 0, thread, threads, scratch, [&](int64_t j) {
             return out + j * matrix_.n;
         });
+        return;
+    }
+    if (way_.layout == Way::Layout::kTables) {
+        look_up(weights, thread, threads, act, m, scratch, out);
         return;
     }
     auto* c = reinterpret_cast<int32_t*>(scratch);

@@ -24,15 +24,15 @@ struct Matrix {
 
 /// How a product is computed.
 struct Way {
-    enum class Layout { kTwoBits, kFiveTrits, kInPlace, kLookup };
+    enum class Layout { kTwoBits, kFiveTrits, kInPlace, kLookup, kTables };
 
     std::string name;  ///< what it was called
     Layout layout = Layout::kTwoBits;
-    LookupChoice lookup;  ///< of kLookup
+    LookupChoice lookup;  ///< of kLookup and kTables
 
-    /// 2_bits, 5_trits, in_place, lookup (the kernel that the engine would use), or a look-up kernel's name,
-    /// with "@20" for calls of 20 panels, with "@20:9" also for calls of 9 tokens and more. A mistake ends
-    /// the program.
+    /// 2_bits, 5_trits, tl1, tl2, in_place, lookup (the kernel that the engine would use), or a look-up
+    /// kernel's name, with "@20" for calls of 20 panels, with "@20:9" also for calls of 9 tokens and more. A
+    /// mistake ends the program.
     static Way named(const std::string& text);
 };
 
@@ -59,6 +59,9 @@ class Product {
     int64_t panels() const { return (matrix_.n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
     size_t panel_bytes() const;
     LookupPlan plan(int m, int threads) const { return {way_.lookup, m, matrix_.n, threads}; }
+    /// Few tokens by tables over inputs.
+    void look_up(const uint8_t* weights, int thread, int threads, const Activations& act, int m,
+                 char* scratch, float* out) const;
     void multiply(const uint8_t* weights, int64_t p, int rows, const int8_t* q, size_t q_row_bytes, int m,
                   int32_t* c) const;
 

@@ -75,7 +75,7 @@ int main(int argc, char** argv) {
         .print();
     for (const trit_tier* tier : tiers) {
         std::vector<std::string> packings;
-        for (int p = 0; p < TRIT_PACKING_COUNT; ++p) {
+        for (int p = 0; p < TRIT_TIER_PACKINGS; ++p) {
             if (tier->panel[p] != nullptr) {
                 packings.push_back(trit::packing_name(static_cast<trit_packing>(p)));
             }

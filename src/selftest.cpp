@@ -121,24 +121,29 @@ Outcome compare_lookup(Guard& guard, const trit_lookup_kernel& kernel, Random& r
     const size_t width = static_cast<size_t>(k);
     const int count = m % 2 == 0 ? 1 : std::min(kernel.panels, 3);
     const size_t rows = static_cast<size_t>(count) * TRIT_PANEL_ROWS;
-    const size_t panel_bytes = trit_panel_bytes(TRIT_PACKING_2_BITS, k);
+    const size_t panel_bytes = trit_panel_bytes(kernel.packing, k);
+    const size_t reference_bytes = trit_panel_bytes(TRIT_PACKING_2_BITS, k);
     std::vector<uint8_t> codes(rows * width);
     for (uint8_t& code : codes) {
         code = static_cast<uint8_t>(fill == Fill::kRandom ? random.next() % 3 : 2);
     }
     std::vector<int8_t> q(static_cast<size_t>(m) * width + TRIT_PANEL_OVERREAD);
     fill_activations(random, fill, q);
-    std::vector<char> memory(rows * width + kernel.work_bytes + 3 * TRIT_PANEL_ALIGN);
-    auto* panels = reinterpret_cast<uint8_t*>(trit::align_up(reinterpret_cast<size_t>(memory.data())));
-    void* work = panels + trit::align_up(panel_bytes * static_cast<size_t>(count));
+    // Panels are multiples of TRIT_PANEL_ALIGN.
+    std::vector<char> memory(TRIT_PANEL_ALIGN + reference_bytes + panel_bytes * static_cast<size_t>(count) +
+                             kernel.work_bytes);
+    auto* reference = reinterpret_cast<uint8_t*>(trit::align_up(reinterpret_cast<size_t>(memory.data())));
+    uint8_t* panels = reference + reference_bytes;
+    void* work = panels + panel_bytes * static_cast<size_t>(count);
     std::vector<int32_t> expected(static_cast<size_t>(m) * (rows + 1), kGuard);
     std::vector<int32_t> actual = expected;
     std::vector<int32_t> sums(static_cast<size_t>(m) * TRIT_PANEL_ROWS);
     for (int p = 0; p < count; ++p) {
         uint8_t* panel = panels + panel_bytes * static_cast<size_t>(p);
-        trit_panel_pack(TRIT_PACKING_2_BITS, k, TRIT_PANEL_ROWS,
-                        codes.data() + static_cast<size_t>(p) * TRIT_PANEL_ROWS * width, width, panel);
-        trit_tier_scalar.panel[TRIT_PACKING_2_BITS](k, panel, q.data(), width, m, sums.data());
+        const uint8_t* block = codes.data() + static_cast<size_t>(p) * TRIT_PANEL_ROWS * width;
+        trit_panel_pack(kernel.packing, k, TRIT_PANEL_ROWS, block, width, panel);
+        trit_panel_pack(TRIT_PACKING_2_BITS, k, TRIT_PANEL_ROWS, block, width, reference);
+        trit_tier_scalar.panel[TRIT_PACKING_2_BITS](k, reference, q.data(), width, m, sums.data());
         for (int j = 0; j < m; ++j) {
             const int8_t* x = q.data() + static_cast<size_t>(j) * width;
             const int32_t act_sum = std::accumulate(x, x + k, int32_t{0});
@@ -291,8 +296,8 @@ int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
             return 0;
         }
     }
-    constexpr const char* kPanels[TRIT_PACKING_COUNT] = {"panel of 2 bits", "panel of 5 trits"};
-    for (int packing = 0; packing < TRIT_PACKING_COUNT; ++packing) {
+    constexpr const char* kPanels[TRIT_TIER_PACKINGS] = {"panel of 2 bits", "panel of 5 trits"};
+    for (int packing = 0; packing < TRIT_TIER_PACKINGS; ++packing) {
         if (tier->panel[packing] == nullptr) {
             continue;
         }
@@ -321,6 +326,12 @@ int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t
                 }
             }
         }
+    }
+    // Inputs in several turns.
+    constexpr int64_t kMany = 4128;
+    if (failed(compare_lookup(guard, *kernel, random, kMany, Fill::kRandom, 1), message, message_bytes,
+               "look-up", kMany, 1)) {
+        return 0;
     }
     return 1;
 }

@@ -2,7 +2,9 @@
 /// `trit-selftest`: every kernel that this CPU can run against the scalar reference. Exit code 0 if all are
 /// equal.
 #include <cstdio>
+#include <initializer_list>
 
+#include "packing_names.h"
 #include "trit.h"
 
 int main() {
@@ -32,8 +34,12 @@ int main() {
         }
     }
     if (failures == 0) {
-        const trit_lookup_kernel* lookup = trit_lookup_chosen();
-        std::printf("look-up: %s\n", lookup != nullptr ? lookup->name : "none");
+        for (const trit_packing packing : {TRIT_PACKING_2_BITS, TRIT_PACKING_TL1, TRIT_PACKING_TL2}) {
+            const trit_lookup_kernel* lookup = trit_lookup_chosen(packing);
+            const char* label = packing == TRIT_PACKING_2_BITS ? "look-up" : trit::packing_name(packing);
+            std::printf("%s: %s\n", label, lookup != nullptr ? lookup->name : "none");
+        }
+        trit_packing_asked();
         std::printf("chosen: %s\n", trit_tier_chosen()->name);
     }
     return failures == 0 ? 0 : 1;

@@ -118,14 +118,16 @@ void introduce(const trit_tier& tier) {
     for (int i = 0; i < trit_lookup_count(); ++i) {
         const trit_lookup_kernel* kernel = trit_lookup_at(i);
         char message[256] = "";
-        if (kernel->supported() && trit_lookup_selftest(kernel, message, sizeof(message))) {
+        // Those of TL1 and TL2 need other panels: they are no choice for a matrix that is packed already.
+        if (kernel->packing == TRIT_PACKING_2_BITS && kernel->supported() &&
+            trit_lookup_selftest(kernel, message, sizeof(message))) {
             names.emplace_back(kernel->name);
             tokens.push_back(kernel->tokens);
             panels.push_back(kernel->panels);
             least.push_back(kernel->least_tokens);
         }
     }
-    const trit_lookup_kernel* chosen = trit_lookup_chosen();
+    const trit_lookup_kernel* chosen = trit_lookup_chosen(TRIT_PACKING_2_BITS);
     trit::JsonLine()
         .add("tier", tier.name)
         .add("default", chosen != nullptr ? chosen->name : "")

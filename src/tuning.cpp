@@ -38,7 +38,8 @@ LookupChoice lookup_choice(int64_t n, int64_t k, int threads) {
         }
     }
     const bool is_forced = forced != nullptr && forced[0] != '\0';
-    return nearest != nullptr && !is_forced ? nearest->lookup : LookupChoice::of(trit_lookup_chosen());
+    return nearest != nullptr && !is_forced ? nearest->lookup
+                                            : LookupChoice::of(trit_lookup_chosen(TRIT_PACKING_2_BITS));
 }
 
 }  // namespace trit

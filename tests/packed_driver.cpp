@@ -133,7 +133,7 @@ std::vector<float> multiply(const PackedMatrix& matrix, const trit_tier& tier, c
     std::atomic<int64_t> next_panel{0};
     int raced = 0;
     const auto work = [&] {
-        const size_t bytes = PackedMatrix::scratch_bytes(t.m) - (fault == "short" ? 1 : 0);
+        const size_t bytes = PackedMatrix::scratch_bytes(s.k, t.m) - (fault == "short" ? 1 : 0);
         const Memory scratch = aligned(bytes);
         std::vector<float*> out(static_cast<size_t>(t.m));
         for (int64_t i = next_panel++; i < matrix.panels() * s.count; i = next_panel++) {
@@ -142,8 +142,8 @@ std::vector<float> multiply(const PackedMatrix& matrix, const trit_tier& tier, c
                 out[j] =
                     results.data() + static_cast<size_t>(stack) * per_matrix + j * static_cast<size_t>(s.n);
             }
-            matrix.multiply(tier, stack, i % matrix.panels(), t.q.data(), t.row, t.scale.data(), t.sum.data(),
-                            t.m, scratch.get(), out.data());
+            matrix.multiply(tier, stack, i % matrix.panels(), i % matrix.panels() + 1, t.q.data(), t.row,
+                            t.scale.data(), t.sum.data(), t.m, scratch.get(), out.data());
         }
         if (fault == "race") {
             ++raced;

@@ -34,8 +34,10 @@ CPUS = {
 FAULTS = ["wrong_panel", "reads_behind", "writes_in_front", "writes_between", "fused", "rounds_away"]
 DOT = r"\b([su]|us|su)dot\b"
 MATRIX = r"\b([su]|us)mmla\b"
-# Tier -> the look-up kernel that stands beside it.
+# Tier -> the look-up kernel for panels of 2 bits that stands beside it.
 LOOKUPS = {"neon": "lookup_neon_t16_s2_r1280"}
+# Those for panels of table indices, on every tier.
+TABLES = {"tl1": "tl1_neon_2560x6912x64", "tl2": "tl2_neon_2560x6912x64"}
 # Per file of the kernels, None for all others: which of these instructions it has.
 INSTRUCTIONS = {"neon_dotprod": {DOT}, "neon_i8mm": {DOT, MATRIX}}
 
@@ -122,7 +124,9 @@ def test_every_tier_of_a_cpu_equals_the_scalar_one_and_the_best_is_chosen(kernel
         assert lines[tier].startswith("equal to" if tier in CPUS[cpu] else "not on this CPU"), lines[tier]
     assert lines["chosen:"] == CPUS[cpu][0]
     assert lines["look-up:"] == LOOKUPS.get(CPUS[cpu][0], "none")
-    assert all(line.startswith("equal to") for name, line in lines.items() if name.startswith("lookup_neon"))
+    assert {packing: lines[f"{packing}:"] for packing in TABLES} == TABLES
+    made_for_arm = [line for name, line in lines.items() if re.match(r"(lookup|tl[12])_neon", name)]
+    assert len(made_for_arm) == 3 and all(line.startswith("equal to") for line in made_for_arm)
     assert lines["avx2"].startswith("not on this CPU")
 
 
@@ -173,7 +177,7 @@ def test_no_tier_leaks_its_instructions(kernels: Path) -> None:
         # Contraction would make results depend on the compiler. (The reference of q6_k asks for its own by name.)
         contracted = re.sub(r"<\S*4q6_kE\S*>:\n.*?\n\n", "", code + "\n\n", flags=re.DOTALL)
         assert not re.search(r"\bfn?m(add|sub|la|ls)\b", contracted), f"{name} has fused multiply-adds"
-        if path.parent.name == "tiers" or name.startswith("lookup_"):
+        if path.parent.name == "tiers" or re.match(r"lookup_|tl[12]_", name):
             # A weak or global function could be the copy that the linker keeps for baseline code.
             symbols = call(f"{TRIPLE}-nm", "-C", "--defined-only", path).stdout.splitlines()
             shared = [line for line in symbols if line.split()[1] in "TWVu"]

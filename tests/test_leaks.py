@@ -20,9 +20,9 @@ from tiers import ROOT, TIERS
 if sys.platform != "linux" or platform.machine() != "x86_64":
     pytest.skip("knows x86-64's instructions and ELF; test_arm.py has the same for ARM", allow_module_level=True)
 
-LOOKUPS = sorted((ROOT / "preset_kernels").glob("*/lookup_*.cpp"))
+LOOKUPS = sorted((ROOT / "preset_kernels").glob("*/*.cpp"))
 # Of other CPUs: nothing but a descriptor.
-ELSEWHERE = re.compile(r"^lookup_neon")
+ELSEWHERE = re.compile(r"^(lookup|tl[12])_neon")
 OBJECTS = Path("src") / "CMakeFiles" / "trit_objects.dir"
 
 

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Look-up kernels: those of preset_kernels/ and other configurations, generated and compiled here, against numpy."""
+"""Look-up kernels: those of preset_kernels/ and other configurations, generated and compiled here, against numpy.
+
+By tables over tokens (lookup_*) and over inputs (tl1_*, tl2_*); tests/test_tables.py has what only the latter need.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +20,11 @@ from kernel_build import build_kernels, need
 from packed_weights import PackedGgml, Weights, activations
 from test_panels import pack, tokens
 
-from tiers import ROOT, ROWS, SEED, LookupStruct, at_page_end, open_library
-from utils.codegen import Lookup, render
+from tiers import PACKINGS, ROOT, ROWS, SEED, TABLE_PACKINGS, LookupStruct, at_page_end, open_library
+from utils.codegen import Lookup, Table, render
 from utils.codegen.configuration import ISA_OF_TIER
 
-PRESETS = sorted(path.stem for path in (ROOT / "preset_kernels").glob("*/lookup_*.cpp"))
+PRESETS = sorted(path.stem for path in (ROOT / "preset_kernels").glob("*/*.cpp"))
 # Beside the presets: one step, few and many registers, few rows. Those that this CPU lacks are skipped.
 OTHERS = [
     Lookup("avx2", registers=1, steps=1, rows=64, least_tokens=1),
@@ -29,7 +33,19 @@ OTHERS = [
     Lookup("avx512_vnni", registers=2, steps=1, rows=128, least_tokens=20),
     Lookup("neon", registers=1, steps=2, rows=128, least_tokens=3),
     Lookup("neon", registers=4, steps=1, rows=64, least_tokens=3),
+    # The smallest tile, a turn of as many vectors as 8 bits hold with a rest, both splits, inputs in several turns.
+    Table("tl1", "avx2", rows=64, inputs=32, block=32, unroll=1, tokens=1),
+    Table("tl1", "avx2", rows=192, inputs=96, unroll=3, tokens=16),
+    Table("tl1", "avx2", rows=128, inputs=256, split="bytes", tokens=3),
+    Table("tl2", "avx2", rows=64, inputs=24, block=32, unroll=1, tokens=1, ahead=0),
+    Table("tl2", "avx2", rows=192, inputs=240, tokens=16),
+    Table("tl2", "avx2", rows=128, inputs=480, split="bytes", tokens=3),
+    Table("tl1", "neon", rows=128, inputs=96, block=16, unroll=3, tokens=2),
+    Table("tl2", "neon", rows=128, inputs=240, block=32, split="bytes", tokens=2),
 ]
+# Not a product of the generator, and exact like them.
+COMPARISON = ROOT / "benchmarks" / "bitnet_style" / "tl2_bitnet_style.cpp"
+NAMES = sorted([*PRESETS, *(other.name for other in OTHERS), COMPARISON.stem])
 CANARY = 0x5EED5EED
 
 
@@ -40,6 +56,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lookups")
     for configuration in OTHERS:
         (folder / f"{configuration.name}.cpp").write_text(render(configuration))
+    shutil.copy(COMPARISON, folder)
     options = (f"-DTRIT_KERNELS_DIR={folder}",)
     return build_kernels(folder / "build", None, *options, targets=("trit", "trit-selftest")) / "bin"
 
@@ -52,7 +69,7 @@ def kernels(built: Path) -> dict[str, LookupStruct]:
     return {kernel.name.decode(): kernel for kernel in found}
 
 
-@pytest.fixture(scope="session", params=[*PRESETS, *(other.name for other in OTHERS)])
+@pytest.fixture(scope="session", params=NAMES)
 def kernel(request: pytest.FixtureRequest, kernels: dict[str, LookupStruct]) -> LookupStruct:
     found = kernels[request.param]
     if not found.supported():
@@ -61,7 +78,7 @@ def kernel(request: pytest.FixtureRequest, kernels: dict[str, LookupStruct]) -> 
 
 
 def test_every_source_is_in_the_build(kernels: dict[str, LookupStruct]) -> None:
-    assert sorted(kernels) == sorted([*PRESETS, *(other.name for other in OTHERS)])
+    assert sorted(kernels) == NAMES
     for other in OTHERS:
         struct = kernels[other.name]
         if struct.supported():
@@ -70,14 +87,15 @@ def test_every_source_is_in_the_build(kernels: dict[str, LookupStruct]) -> None:
                 other.tokens,
                 other.rows // ROWS,
             )
-            assert struct.least_tokens == other.least_tokens
+            assert struct.least_tokens == (other.least_tokens if isinstance(other, Lookup) else 1)
+            assert struct.packing == TABLE_PACKINGS.get(other.name[:3], PACKINGS["2_bits"])
 
 
 def check(library: ctypes.CDLL, kernel: LookupStruct, codes: np.ndarray, q: np.ndarray, apart: int) -> None:
     """codes uint8 [n, k]; apart: bytes between panels and elements between tokens' results."""
     (n, k), m = codes.shape, len(q)
     count = -(-n // ROWS)
-    panels = [pack(library, 0, codes[ROWS * p : ROWS * (p + 1)]) for p in range(count)]
+    panels = [pack(library, kernel.packing, codes[ROWS * p : ROWS * (p + 1)]) for p in range(count)]
     step = panels[0].nbytes + 64 * apart
     memory = np.zeros(step * (count - 1) + panels[0].nbytes, dtype=np.uint8)
     for p, panel in enumerate(panels):
@@ -93,7 +111,7 @@ def check(library: ctypes.CDLL, kernel: LookupStruct, codes: np.ndarray, q: np.n
     np.testing.assert_array_equal(c[1:-1, :n], expected)
 
 
-@pytest.mark.parametrize("k", [32, 64, 224, 256, 480, 704, 2560])
+@pytest.mark.parametrize("k", [32, 64, 224, 256, 480, 704, 2560, 6944])
 def test_sums_are_exact(library: ctypes.CDLL, kernel: LookupStruct, k: int) -> None:
     """Around one and several widenings of the 16-bit sums, any number of tokens and rows."""
     rng = np.random.default_rng(SEED + k)
@@ -104,7 +122,8 @@ def test_sums_are_exact(library: ctypes.CDLL, kernel: LookupStruct, k: int) -> N
         check(library, kernel, rng.integers(0, 3, (n, k), dtype=np.uint8), q, apart=int(rng.integers(0, 3)))
 
 
-@pytest.mark.parametrize("activation", [127, -128])
+# Also those of whose halves, low + 16 high, both are as large as they can be: 120 = -8 + 16 * 8.
+@pytest.mark.parametrize("activation", [127, -128, 120, -120, 7, -8])
 @pytest.mark.parametrize("code", [0, 2])
 def test_extreme_sums_do_not_wrap(library: ctypes.CDLL, kernel: LookupStruct, code: int, activation: int) -> None:
     q = tokens(np.full((kernel.tokens, 6912), activation), 0, fill=0)
@@ -143,17 +162,21 @@ def selftest(built: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([program], env={**inherited, **env}, capture_output=True, text=True, timeout=120)
 
 
-def chosen(result: subprocess.CompletedProcess[str]) -> str:
+def chosen(result: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The kernel for panels of 2 bits ("look-up"), of TL1 and of TL2."""
     assert result.returncode == 0, result.stderr
-    return next(line for line in result.stdout.splitlines() if line.startswith("look-up: ")).split()[1]
+    lines = [line.split(": ") for line in result.stdout.splitlines()]
+    return {line[0]: line[1] for line in lines if line[0] in ("look-up", *TABLE_PACKINGS)}
 
 
-def test_a_named_kernel_is_used(built: Path, kernel: LookupStruct) -> None:
-    assert chosen(selftest(built, TRIT_LOOKUP=kernel.name.decode())) == kernel.name.decode()
+def test_a_named_kernel_is_used_for_its_packing_only(built: Path, kernel: LookupStruct) -> None:
+    name = kernel.name.decode()
+    default, named = chosen(selftest(built)), chosen(selftest(built, TRIT_LOOKUP=name))
+    assert named == default | {name[:3] if name[:3] in TABLE_PACKINGS else "look-up": name}
 
 
 def test_off_means_none(built: Path) -> None:
-    assert chosen(selftest(built, TRIT_LOOKUP="off")) == "none"
+    assert chosen(selftest(built, TRIT_LOOKUP="off")) == {"look-up": "none", "tl1": "none", "tl2": "none"}
 
 
 def test_an_unknown_kernel_is_one_sentence_and_exit_code_2(built: Path) -> None:
@@ -177,29 +200,27 @@ def test_a_tier_has_the_kernel_made_for_it_or_none(built: Path, kernels: dict[st
     result = selftest(built, TRIT_TIER=tier)
     if result.returncode == 2:
         pytest.skip(f"this CPU cannot run tier {tier}")
+    found = chosen(result)
     made_for_it = sorted(name for name, kernel in kernels.items() if kernel.tier.decode() == tier)
-    assert chosen(result) in (made_for_it or ["none"])
+    assert found["look-up"] in ([name for name in made_for_it if name.startswith("lookup")] or ["none"])
+    for packing in TABLE_PACKINGS:  # nothing else reads them: one of another tier is better than none
+        supported = [name for name, kernel in kernels.items() if name[:3] == packing and kernel.supported()]
+        assert found[packing] in ([name for name in made_for_it if name[:3] == packing] or supported or ["none"])
 
 
 def test_command_writes_what_the_presets_hold(tmp_path: Path) -> None:
     """Each preset's second and third line say how it was made."""
     assert PRESETS
-    for path in sorted((ROOT / "preset_kernels").glob("*/lookup_*.cpp")):
+    for path in sorted((ROOT / "preset_kernels").glob("*/*.cpp")):
         flags = path.read_text().splitlines()[2].removeprefix("//     python -m utils.codegen ").split()
         command = [sys.executable, "-m", "utils.codegen", *flags, "--outdir", str(tmp_path)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
-        assert path.parent.name == Lookup(**_arguments(flags)).tier
-
-
-def _arguments(flags: list[str]) -> dict[str, str | int]:
-    pairs = zip(flags[1::2], flags[2::2], strict=True)
-    named = {flag.removeprefix("--").replace("-", "_"): value for flag, value in pairs}
-    return {key: value if key == "tier" else int(value) for key, value in named.items()}
+        assert path.parent.name == flags[flags.index("--tier") + 1]
 
 
 @pytest.mark.parametrize("configuration", OTHERS, ids=lambda other: other.name)
-def test_generated_code_is_formatted_and_names_its_configuration(configuration: Lookup, tmp_path: Path) -> None:
+def test_generated_code_is_formatted_and_names_its_configuration(configuration: Lookup | Table, tmp_path: Path) -> None:
     source = render(configuration)
     assert f"python -m utils.codegen {configuration.flags}\n" in source
     path = tmp_path / f"{configuration.name}.cpp"
@@ -218,10 +239,24 @@ def test_generated_code_is_formatted_and_names_its_configuration(configuration: 
         (["--rows", "0"], "--rows 0: expected a multiple of 64"),
         (["--rows", "16384"], "from 64 to 8192"),
         (["--least-tokens", "33"], "--least-tokens 33: expected 1 to 32"),
+        (["tl1", "--tier", "avx512_vnni"], "--tier avx512_vnni: tl1 kernels exist for avx2"),
+        (["tl1", "--BM", "160"], "--BM 160: expected a multiple of 64 (a panel) from 64 to 8192"),
+        (["tl2", "--BM", "0"], "--BM 0: expected a multiple of 64"),
+        (["tl1", "--BK", "48"], "--BK 48: expected a multiple of 32 (a panel's step)"),
+        (["tl2", "--BK", "256"], "--BK 256: expected a multiple of 24 (a panel's step)"),
+        (["tl2", "--BK", "0"], "--BK 0: expected a multiple of 24"),
+        (["tl1", "--bm", "16"], "--bm 16: expected 32 or 64 rows"),
+        (["tl1", "--split", "halves"], "--split halves: expected nibbles or bytes"),
+        (["tl1", "--unroll", "4"], "--unroll 4: expected 1 to 3, because two look-ups of 2 inputs each reach 32"),
+        (["tl2", "--unroll", "3"], "--unroll 3: expected 1 to 2, because two look-ups of 3 inputs each reach 48"),
+        (["tl2", "--unroll", "2", "--split", "bytes"], "--unroll 2: expected 1, because nothing stays in 8 bits"),
+        (["tl2", "--tokens", "17"], "--tokens 17: expected 1 to 16"),
+        (["tl2", "--ahead", "-1"], "--ahead -1: expected 0 to 65536"),
     ],
 )
 def test_a_broken_rule_is_named(tmp_path: Path, flags: list[str], rule: str) -> None:
-    command = [sys.executable, "-m", "utils.codegen", "lookup", "--tier", "avx2", *flags, "--outdir", str(tmp_path)]
+    kind, rest = (flags[0], flags[1:]) if flags[0] in TABLE_PACKINGS else ("lookup", flags)
+    command = [sys.executable, "-m", "utils.codegen", kind, "--tier", "avx2", *rest, "--outdir", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert rule in result.stderr

@@ -16,7 +16,9 @@ SEED = int(os.environ.get("TRIT_TEST_SEED", "20260101"))
 TIERS = sorted(path.stem for path in (ROOT / "src" / "tiers").glob("*.cpp"))
 # include/trit.h: TRIT_PANEL_ROWS, TRIT_PANEL_OVERREAD, TRIT_PANEL_MAX_K, trit_packing.
 ROWS, OVERREAD, MAX_K = 64, 32, 1 << 18
+# Those of the tiers' panel kernels, and those of table indices.
 PACKINGS = {"2_bits": 0, "5_trits": 1}
+TABLE_PACKINGS = {"tl1": 2, "tl2": 3}
 
 SUPPORTED_FN = ctypes.CFUNCTYPE(ctypes.c_int)
 QUANTIZE_FN = ctypes.CFUNCTYPE(
@@ -71,6 +73,7 @@ class LookupStruct(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
         ("tier", ctypes.c_char_p),
+        ("packing", ctypes.c_int),
         ("supported", SUPPORTED_FN),
         ("tokens", ctypes.c_int),
         ("least_tokens", ctypes.c_int),
@@ -128,6 +131,8 @@ def open_library(folder: Path) -> ctypes.CDLL:
     library.trit_lookup_at.argtypes = [ctypes.c_int]
     library.trit_panel_bytes.restype = ctypes.c_size_t
     library.trit_panel_bytes.argtypes = [ctypes.c_int, ctypes.c_int64]
+    library.trit_panel_to_2_bits.restype = None
+    library.trit_panel_to_2_bits.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
     library.trit_panel_pack.argtypes = [
         ctypes.c_int,
         ctypes.c_int64,

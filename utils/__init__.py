@@ -33,5 +33,6 @@ def _hand_over(kind: type[BaseException], error: BaseException, trace: Traceback
     os._exit(2)
 
 
-if sys.argv[:1] == ["-m"]:  # this package is being imported to run one of its modules
+# This package is being imported to run one of its modules, or one of its files by its path.
+if sys.argv[:1] == ["-m"] or Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:
     sys.excepthook = _hand_over

@@ -2,6 +2,7 @@
 """Write the C++ source of a kernel.
 
 Example: python -m utils.codegen lookup --tier avx2 --registers 2 --steps 2 --rows 2560 --outdir build/generated
+         python -m utils.codegen tl2 --tier avx2 --BM 2560 --BK 6912 --bm 64 --outdir build/generated
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import EXIT_OK, atomic_output, run_main
-from utils.codegen.configuration import ISA_OF_TIER, Lookup
-from utils.codegen.render import render
+from utils.cli import EXIT_OK, run_main
+from utils.codegen.configuration import ISA_OF_TIER, SPLITS, TABLE_TIERS, Lookup, Table
+from utils.codegen.render import write
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,21 +29,44 @@ def parser() -> argparse.ArgumentParser:
     lookup.add_argument("--steps", type=int, default=defaults.steps, help="of 16 inputs in a pass; 1 or 2")
     lookup.add_argument("--rows", type=int, default=defaults.rows, help="that one set of tables serves")
     lookup.add_argument("--least-tokens", type=int, default=None, help="fewer go to the tier's own kernel")
-    lookup.add_argument("--outdir", type=Path, default=Path(), help="folder of the file (default: here)")
+    _add_outdir(lookup)
+    for packing, weights in (("tl1", 2), ("tl2", 3)):
+        about = f"few tokens by tables over inputs, {weights} weights for each index"
+        table = kinds.add_parser(packing, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        table.add_argument("--tier", required=True, metavar="NAME", help=", ".join(TABLE_TIERS))
+        add_tile(table, Table(packing, "avx2"))
+        _add_outdir(table)
     return parser
+
+
+def add_tile(parser: argparse.ArgumentParser, defaults: Table) -> None:
+    """The flags of a TL1 or TL2 kernel's tile."""
+    parser.add_argument("--BM", type=int, default=defaults.rows, help="rows of a call (default: %(default)s)")
+    parser.add_argument("--BK", type=int, default=defaults.inputs, help="inputs with tables (default: %(default)s)")
+    parser.add_argument("--bm", type=int, default=defaults.block, help="rows in registers (default: %(default)s)")
+    parser.add_argument("--unroll", type=int, help="vectors that are added up in 8 bits (default: 2 or 1)")
+    parser.add_argument("--split", default=defaults.split, metavar="|".join(SPLITS), help="(default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=defaults.tokens, help="of a call (default: %(default)s)")
+    parser.add_argument("--ahead", type=int, default=defaults.ahead, help="bytes of prefetch (default: %(default)s)")
+
+
+def _add_outdir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--outdir", type=Path, default=Path(), help="folder of the file (default: here)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module's docstring."""
     args = parser().parse_args(argv)
-    tokens = Lookup(args.tier, args.registers, args.steps, args.rows, 1).tokens
-    least = args.least_tokens if args.least_tokens is not None else max(1, tokens * 3 // 4)
-    configuration = Lookup(args.tier, args.registers, args.steps, args.rows, least)
-    args.outdir.mkdir(parents=True, exist_ok=True)
-    path = args.outdir / f"{configuration.name}.cpp"
-    with atomic_output(path) as part:
-        part.write_text(render(configuration), encoding="utf-8", newline="\n")
-    print(path)
+    configuration: Lookup | Table
+    if args.kind == "lookup":
+        tokens = Lookup(args.tier, args.registers, args.steps, args.rows, 1).tokens
+        least = args.least_tokens if args.least_tokens is not None else max(1, tokens * 3 // 4)
+        configuration = Lookup(args.tier, args.registers, args.steps, args.rows, least)
+    else:
+        configuration = Table(
+            args.kind, args.tier, args.BM, args.BK, args.bm, args.unroll, args.split, args.tokens, args.ahead
+        )
+    print(write(configuration, args.outdir))
     return EXIT_OK
 
 

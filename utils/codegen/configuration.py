@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from utils.cli import UserError
 
 PANEL_ROWS = 64  # include/trit.h
 STEP_INPUTS = 16  # of a panel of 2 bits: src/panel.cpp
 MOST_ROWS = 8192
+MOST_INPUTS = 1 << 15
+MOST_TABLE_TOKENS = 16
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ ISA_OF_TIER = {
     "neon_dotprod": NEON,
     "neon_i8mm": NEON,
 }
+
+# Tiers for which src/lookup/table_<instruction set>.h exists.
+TABLE_TIERS = tuple(tier for tier, isa in ISA_OF_TIER.items() if isa is not AVX512)
 
 
 @dataclass(frozen=True)
@@ -118,3 +123,145 @@ class Lookup:
             f"lookup --tier {self.tier} --registers {self.registers} --steps {self.steps} "
             f"--rows {self.rows} --least-tokens {self.least_tokens}"
         )
+
+
+SPLITS = ("nibbles", "bytes")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Few tokens by tables over inputs.
+
+    Attributes:
+        packing: "tl1" or "tl2": 2 or 3 weights for each index.
+        tier: the tier of kernels that it stands beside.
+        rows: BM, rows of one call, for which the tables are built once; a multiple of 64.
+        inputs: BK, inputs whose tables are there at the same time; a multiple of a panel's step.
+        block: bm, rows whose sums are in registers.
+        unroll: vectors of indices whose sums stay in 8 bits; None: 2, or as many as fit.
+        split: what a table's two parts are: "nibbles" of the activations (sums of both fit into 8 bits), or the two
+            "bytes" of 16-bit sums.
+        tokens: most tokens of a call.
+        ahead: bytes of prefetch.
+    """
+
+    packing: str
+    tier: str
+    rows: int = 2560
+    inputs: int = 6912
+    block: int = 64
+    unroll: int | None = None
+    split: str = "nibbles"
+    tokens: int = 4
+    ahead: int = 4096
+
+    def __post_init__(self) -> None:
+        """Check the rules; raises UserError with the one that is broken."""
+        if self.tier not in TABLE_TIERS:
+            raise UserError(f"--tier {self.tier}: {self.packing} kernels exist for {', '.join(TABLE_TIERS)}")
+        if self.rows % PANEL_ROWS != 0 or not PANEL_ROWS <= self.rows <= MOST_ROWS:
+            raise UserError(
+                f"--BM {self.rows}: expected a multiple of {PANEL_ROWS} (a panel) from {PANEL_ROWS} to {MOST_ROWS}"
+            )
+        step = self.step_inputs
+        if self.inputs % step != 0 or not step <= self.inputs <= MOST_INPUTS:
+            raise UserError(
+                f"--BK {self.inputs}: expected a multiple of {step} (a panel's step) from {step} to {MOST_INPUTS}"
+            )
+        if self.block not in self.blocks:
+            raise UserError(f"--bm {self.block}: expected {' or '.join(map(str, self.blocks))} rows")
+        if self.split not in SPLITS:
+            raise UserError(f"--split {self.split}: expected {' or '.join(SPLITS)}")
+        most = self.most_unroll
+        if not 1 <= self.turn <= most:
+            reason = f"two look-ups of {self.group} inputs each reach {16 * self.group} of 127"
+            if self.split == "bytes":
+                reason = "nothing stays in 8 bits with --split bytes"
+            raise UserError(f"--unroll {self.turn}: expected {'1' if most == 1 else f'1 to {most}'}, because {reason}")
+        if not 1 <= self.tokens <= MOST_TABLE_TOKENS:
+            raise UserError(f"--tokens {self.tokens}: expected 1 to {MOST_TABLE_TOKENS}")
+        if not 0 <= self.ahead <= 1 << 16:
+            raise UserError(f"--ahead {self.ahead}: expected 0 to {1 << 16} bytes")
+
+    @property
+    def isa(self) -> Isa:
+        """The instruction set."""
+        return ISA_OF_TIER[self.tier]
+
+    @property
+    def signs(self) -> bool:
+        """Whether a step has a vector of signs."""
+        return self.packing == "tl2"
+
+    @property
+    def group(self) -> int:
+        """Inputs of one index."""
+        return 3 if self.signs else 2
+
+    @property
+    def step_vectors(self) -> int:
+        """Vectors of indices that are looked up in one go."""
+        return 4 if self.signs else 8
+
+    @property
+    def step_inputs(self) -> int:
+        """Inputs of these vectors, two indices for each row."""
+        return 2 * self.group * self.step_vectors
+
+    @property
+    def step_bytes(self) -> int:
+        """Of a panel, with the signs."""
+        return PANEL_ROWS * (self.step_vectors + self.signs)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """What `block` may be: one register of rows, or a few."""
+        return tuple(rows for rows in (16, 32, 64) if rows >= self.isa.register_bytes)
+
+    @property
+    def most_unroll(self) -> int:
+        """Vectors, two look-ups each, whose sums of `group` parts of at most 8 fit into 8 bits."""
+        return 1 if self.split == "bytes" else 127 // (2 * 8 * self.group)
+
+    @property
+    def turn(self) -> int:
+        """Vectors whose sums stay in 8 bits."""
+        return min(2, self.most_unroll) if self.unroll is None else self.unroll
+
+    @property
+    def turns(self) -> list[tuple[int, int]]:
+        """First and last vector (exclusive) of each turn in a step."""
+        count = self.step_vectors
+        return [(first, min(first + self.turn, count)) for first in range(0, count, self.turn)]
+
+    @property
+    def weights(self) -> list[list[int]]:
+        """Each input's weight in each of 16 entries, as src/panel.cpp numbers them."""
+        if not self.signs:
+            return [[entry // 3**i % 3 - 1 if entry < 9 else 0 for entry in range(16)] for i in range(2)]
+        return [[(entry + 13) // 3 ** (2 - i) % 3 - 1 if entry < 14 else 0 for entry in range(16)] for i in range(3)]
+
+    @property
+    def name(self) -> str:
+        """File stem and symbol."""
+        return "_".join(
+            [self.packing, self.tier, f"{self.rows}x{self.inputs}x{self.block}", *self._rest("u", "", "t", "a")]
+        )
+
+    @property
+    def flags(self) -> str:
+        """What `python -m utils.codegen` takes to make it again."""
+        tile = f"--BM {self.rows} --BK {self.inputs} --bm {self.block}"
+        rest = self._rest("--unroll ", "--split ", "--tokens ", "--ahead ")
+        return " ".join([f"{self.packing} --tier {self.tier} {tile}", *rest])
+
+    def _rest(self, *labels: str) -> list[str]:
+        """What is not its default, labelled: unroll, split, tokens, ahead."""
+        names = ("unroll", "split", "tokens", "ahead")
+        defaults = {field.name: field.default for field in fields(self)}
+        pairs = [
+            (label, getattr(self, name))
+            for label, name in zip(labels, names, strict=True)
+            if getattr(self, name) != defaults[name]
+        ]
+        return [f"{label}{value}" for label, value in pairs]

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import jinja2
 
-from utils.codegen.configuration import Lookup
+from utils.cli import atomic_output
+from utils.codegen.configuration import Lookup, Table
 
 # Goes up with every change of a template or of what fills it in: generated files name it.
-VERSION = 1
+VERSION = 2
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 LAST_BYTE = 0b10101010  # four codes 2
 
 
-def render(configuration: Lookup) -> str:
+def render(configuration: Lookup | Table) -> str:
     """The source file of one kernel.
 
     Args:
@@ -34,6 +35,8 @@ def render(configuration: Lookup) -> str:
         f"// Made by utils/codegen, version {VERSION}; changes here are lost. To make it again:\n"
         f"//     python -m utils.codegen {configuration.flags}"
     )
+    if isinstance(configuration, Table):
+        return environment.get_template("table.cpp.jinja").render(header=header, c=configuration, isa=configuration.isa)
     return environment.get_template("lookup.cpp.jinja").render(
         header=header,
         c=configuration,
@@ -44,6 +47,14 @@ def render(configuration: Lookup) -> str:
         plus=_plus,
         offset=lambda byte: _offset(configuration.entry_bytes, byte),
     )
+
+
+def write(configuration: Lookup | Table, folder: Path) -> Path:
+    """Write a kernel's source into a folder; returns its path."""
+    path = folder / f"{configuration.name}.cpp"
+    with atomic_output(path) as part:
+        part.write_text(render(configuration), encoding="utf-8", newline="\n")
+    return path
 
 
 def _plus(number: int) -> str:

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+/// Vocabulary of the TL1 and TL2 kernels (utils/codegen) for AVX2. Included inside their target region and
+/// anonymous namespace.
+///
+///     Bytes                 a register: one number of 8 bits for each of kRegisterRows rows
+///     Words                 16-bit sums of these rows, in an order that only this file knows
+///     Entries               a table's 16 entries of 8 bits
+///     supported()           whether this CPU has the instructions
+///     times(x, weights)     x times each of 16 weights -1, 0, +1; |x| <= 8
+///     load_table            the same 16 entries for every row
+///     low_half, high_half   of each byte
+///     look_up               each row's entry
+///     begin, negate         applies the signs of a step's triples, one after the other
+///     add_nibbles           sums += low + 16 * high
+///     add_bytes_of_words    sums += low + 256 * high, low without a sign
+///     widen                 adds the rows' sums to 32-bit ones in memory (first: overwrites them)
+
+using Bytes = __m256i;
+using Entries = __m128i;
+constexpr int kRegisterRows = 32;
+
+struct Words {
+    __m256i even;  ///< rows 0..7 and 16..23
+    __m256i odd;   ///< the others
+};
+
+inline int supported() { return trit_x86_has(TRIT_X86_AVX2); }
+
+inline Entries times(int8_t x, const int8_t* weights) {
+    return _mm_sign_epi8(_mm_set1_epi8(x), _mm_load_si128(reinterpret_cast<const __m128i*>(weights)));
+}
+inline Entries add_entries(Entries a, Entries b) { return _mm_add_epi8(a, b); }
+inline void store_entries(int8_t* to, Entries v) { _mm_store_si128(reinterpret_cast<__m128i*>(to), v); }
+
+inline Bytes load(const uint8_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
+inline Bytes load_table(const int8_t* p) {
+    return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline Bytes low_half(Bytes v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)); }
+inline Bytes high_half(Bytes v) { return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15)); }
+inline Bytes look_up(Bytes table, Bytes index) { return _mm256_shuffle_epi8(table, index); }
+inline Bytes add(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+
+/// Signs of 8 triples, the next one's in bit 7. Bit 0 of `now` is set, so that it is never 0, for which
+/// vpsignb would give 0; the last triple's sign, which was there, is taken from `all`.
+struct Signs {
+    Bytes now;
+    Bytes all;
+};
+
+inline Signs begin(Bytes signs) { return {_mm256_or_si256(signs, _mm256_set1_epi8(1)), signs}; }
+inline Bytes sign_of(const Signs& signs, int triple) {
+    return triple < 7 ? signs.now : _mm256_or_si256(_mm256_slli_epi16(signs.all, 7), _mm256_set1_epi8(1));
+}
+inline Signs next(const Signs& signs) { return {_mm256_add_epi8(signs.now, signs.now), signs.all}; }
+inline Bytes negate(Bytes v, Bytes sign) { return _mm256_sign_epi8(v, sign); }
+
+inline Words zero_words() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+
+inline Words add_nibbles(Words sums, Bytes low, Bytes high) {
+    const __m256i worth = _mm256_set1_epi16(0x1001);
+    return {_mm256_add_epi16(sums.even, _mm256_maddubs_epi16(worth, _mm256_unpacklo_epi8(low, high))),
+            _mm256_add_epi16(sums.odd, _mm256_maddubs_epi16(worth, _mm256_unpackhi_epi8(low, high)))};
+}
+
+inline Words add_bytes_of_words(Words sums, Bytes low, Bytes high) {
+    return {_mm256_add_epi16(sums.even, _mm256_unpacklo_epi8(low, high)),
+            _mm256_add_epi16(sums.odd, _mm256_unpackhi_epi8(low, high))};
+}
+
+inline Words add_bytes_of_words(Words sums, Bytes low, Bytes high, Bytes sign) {
+    return {_mm256_add_epi16(sums.even, _mm256_sign_epi16(_mm256_unpacklo_epi8(low, high),
+                                                          _mm256_unpacklo_epi8(sign, sign))),
+            _mm256_add_epi16(sums.odd, _mm256_sign_epi16(_mm256_unpackhi_epi8(low, high),
+                                                         _mm256_unpackhi_epi8(sign, sign)))};
+}
+
+inline void widen(Words sums, bool first, int32_t* to) {
+    const __m128i eights[4] = {_mm256_castsi256_si128(sums.even), _mm256_castsi256_si128(sums.odd),
+                               _mm256_extracti128_si256(sums.even, 1), _mm256_extracti128_si256(sums.odd, 1)};
+    for (int i = 0; i < 4; ++i) {
+        auto* p = reinterpret_cast<__m256i*>(to + 8 * i);
+        const __m256i wide = _mm256_cvtepi16_epi32(eights[i]);
+        _mm256_storeu_si256(p, first ? wide : _mm256_add_epi32(_mm256_loadu_si256(p), wide));
+    }
+}

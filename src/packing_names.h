@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+#ifndef TRIT_PACKING_NAMES_H
+#define TRIT_PACKING_NAMES_H
+
+#include "trit.h"
+
+namespace trit {
+
+/// Name of a packing in output, flags and TRIT_PACKING.
+inline const char* packing_name(trit_packing packing) {
+    constexpr const char* kNames[TRIT_PACKING_COUNT] = {"2_bits", "5_trits", "tl1", "tl2"};
+    return kNames[packing];
+}
+
+}  // namespace trit
+
+#endif  // TRIT_PACKING_NAMES_H

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""Write TL1 kernels, with bitnet.cpp's flags; ``python -m utils.codegen tl1`` has all of ours.
+
+Example: python utils/codegen_tl1.py --model bitnet_b1_58-3B --BM 160,320,320 --BK 64,128,64 --bm 32,64,32
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Run as a file, Python looks for modules beside it only.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.cli import run_main
+from utils.codegen import bitnet_flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """See the module's docstring."""
+    return bitnet_flags.main("tl1", argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
