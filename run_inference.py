@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from utils import inference
 from utils.cli import EXIT_INTERRUPTED, EXIT_OK, UserError, become, run_main
-from utils.host import engine_binary
+from utils.host import engine_binary, python_command
 from utils.registry import model_in
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
@@ -60,6 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one prompt or a chat; the engine's exit code."""
     args, extra = build_parser().parse(argv)
     inference.check_common(args)
+    if inference.is_embedding_model(args.model):
+        raise UserError(
+            f"{args.model} is an embedding model: it gives vectors, not answers; serve it with: "
+            f"{python_command('run_inference_server.py')} -m {args.model} -- --embeddings"
+        )
     if args.conversation:
         return chat(args, extra)
     prompt = read_prompt(args)

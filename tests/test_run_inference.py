@@ -434,3 +434,33 @@ def test_ctrl_c_ends_cleanly(engine_bin: Path, story_gguf: Path) -> None:
     error = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert error.strip() == ""
+
+
+def with_pooling(path: Path, pooling: int | None) -> Path:
+    """A GGUF file with a word about pooling among its metadata, or none."""
+    import numpy as np
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, "qwen3")
+    writer.add_string("general.note", "x.pooling_type")  # only a text
+    if pooling is not None:
+        writer.add_uint32("qwen3.pooling_type", pooling)
+    writer.add_tensor("blk.0.attn_norm.weight", np.ones(64, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("pooling", "embeds"), [(None, False), (0, False), (1, True), (3, True)])
+def test_embedding_models_are_told_by_their_pooling(tmp_path: Path, pooling: int | None, embeds: bool) -> None:
+    assert inference.is_embedding_model(with_pooling(tmp_path / "model.gguf", pooling)) == embeds
+
+
+def test_an_embedding_model_is_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = with_pooling(tmp_path / "model.gguf", 3)
+    assert run_main(run_inference.main, ["-m", str(model), "-p", "hi"]) == 2
+    sentence = capsys.readouterr().err
+    assert f"{model} is an embedding model: it gives vectors, not answers; serve it with: " in sentence
+    assert sentence.endswith(f"run_inference_server.py -m {model} -- --embeddings\n")

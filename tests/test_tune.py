@@ -220,7 +220,7 @@ def test_a_model_without_ternary_matrices(engine_bin: Path, tmp_path: Path) -> N
         (["--seconds", "-1"], "--seconds -1: expected 0 or more"),
         (["--shape", "huge"], "--shape huge: expected one of"),
         (["--bin-dir", "/nowhere"], "the engine is not built"),
-        (["-m", "/nowhere.gguf"], "/nowhere.gguf"),
+        (["-m", "/nowhere.gguf"], "-m /nowhere.gguf: there is no such file"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(flags: list[str], sentence: str, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@
 
 #include "tuning.h"
 
-static const trit_lookup_kernel default_kernel = {"lookup_default", "scalar", nullptr, 32, 21, 9, 0, nullptr};
+static const trit_lookup_kernel default_kernel = {
+    "lookup_default", "scalar", TRIT_PACKING_2_BITS, nullptr, 32, 21, 9, 0, nullptr};
 
-extern "C" const trit_lookup_kernel* trit_lookup_chosen(void) { return &default_kernel; }
+extern "C" const trit_lookup_kernel* trit_lookup_chosen(trit_packing) { return &default_kernel; }
 
 int main(int, char** argv) {
     const auto choice = [](int panels) { return trit::LookupChoice{&default_kernel, panels, 7}; };

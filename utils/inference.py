@@ -23,7 +23,10 @@ from utils.host import BUNDLED_MODEL, gguf_path, physical_cores, python_command
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256
 _TEMPLATE_KEY = b"tokenizer.chat_template"
+# Behind the architecture's name; 0 means none.
+_POOLING_KEY = b".pooling_type"
 _STRING_TYPE = 8
+_UINT32_TYPE = 4
 # Metadata comes first in a GGUF; no tokenizer's is larger than this.
 _METADATA_BYTES = 64 << 20
 _LEVEL = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) ?(.*)")
@@ -134,6 +137,17 @@ def chat_template(path: Path) -> str | None:
         start = place + len(needle)
         (length,) = struct.unpack_from("<Q", data, start)
         return data[start + 8 : start + 8 + length].decode("utf-8", errors="replace")
+
+
+def is_embedding_model(path: Path) -> bool:
+    """Whether a GGUF file says how its vectors are pooled: then it answers nothing, llama-completion would abort."""
+    needle = _POOLING_KEY + struct.pack("<I", _UINT32_TYPE)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        place = data.find(needle, 0, _METADATA_BYTES)
+        if place < 0 or place + len(needle) + 4 > len(data):
+            return False
+        (pooling,) = struct.unpack_from("<I", data, place + len(needle))
+        return bool(pooling)
 
 
 def unescape(text: str) -> str:

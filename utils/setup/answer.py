@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from utils.cli import ROOT, TritError
 from utils.host import BUNDLED_MODEL, DEMO_PROMPT, gguf_path, python_command
-from utils.inference import chat_template
+from utils.inference import chat_template, is_embedding_model
 from utils.setup.context import Setup
 from utils.setup.model import shown
 from utils.setup.progress import StepLine
@@ -23,7 +24,7 @@ _NEXT_STORY = "John moved to the office. Mary went to the garden. John moved to 
 def run(setup: Setup, line: StepLine) -> str:
     """Ask, and keep the answer and the speeds for :func:`report`."""
     assert setup.gguf is not None
-    if setup.known and setup.known.kind == "embedding":
+    if (setup.known and setup.known.kind == "embedding") or is_embedding_model(setup.gguf):
         return "not asked: an embedding model gives vectors"
     prompt, count = (DEMO_PROMPT, 6) if setup.model_dir == BUNDLED_MODEL else (_OTHER_PROMPT, 24)
     command: list[str | Path] = [setup.python, ROOT / "run_inference.py", "-m", setup.gguf, "-p", prompt]
@@ -62,5 +63,5 @@ def next_arguments(setup: Setup) -> str:
         return f'{model}-p "{_NEXT_STORY}" -n 6 -temp 0'
     continues = setup.known is not None and setup.known.kind == "base"
     if not continues and chat_template(setup.gguf):
-        return f'-m {shown(setup.gguf)} -p "You are a helpful assistant" -cnv'
-    return f'-m {shown(setup.gguf)} -p "Once upon a time" -n 64'
+        return f'-m {shlex.quote(shown(setup.gguf))} -p "You are a helpful assistant" -cnv'
+    return f'-m {shlex.quote(shown(setup.gguf))} -p "Once upon a time" -n 64'

@@ -114,7 +114,10 @@ def _positive(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError("must be 0 to 86400")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, 0 to 86400")
     return value

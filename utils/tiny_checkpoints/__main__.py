@@ -39,12 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not args.list and not (args.family and args.outdir):
         parser.error("give --family and --outdir, or --list")
-    try:
-        from utils.tiny_checkpoints import all_families, find_family
+    # Needs torch; not for --help. Where it is missing, utils/__init__.py hands over or says how to get it.
+    from utils.tiny_checkpoints import all_families, find_family
 
-        families = all_families()
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed; run: pip install -r requirements-train.txt") from None
+    families = all_families()
     if args.list:
         for family in families:
             print(f"{family.FAMILY}: variants {', '.join(family.VARIANTS)}; storage {', '.join(family.STORAGE)}")

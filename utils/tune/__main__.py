@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"--threads {args.threads}: expected numbers of 1 or more, separated by commas")
     if args.seconds < 0:
         raise UserError(f"--seconds {args.seconds:g}: expected 0 or more")
+    if args.model and not args.model.is_file():
+        raise UserError(f"-m {args.model}: there is no such file")
+    if args.plot:
+        report.check_plot(args.plot)
     threads = sorted(set(map(int, words)))
     shapes = of_model(args.model) if args.model else of_published_shape(args.shape)
     model = args.model.name if args.model else args.shape

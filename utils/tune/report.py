@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -39,19 +41,23 @@ def total(results: Sequence[Tuned]) -> list[str]:
     return lines
 
 
-def plot(results: Sequence[Tuned], path: Path, title: str) -> None:
-    """Draw every way's times: one panel a shape, a bar a way, the winner dark.
+def check_plot(path: Path) -> None:
+    """To be asked before anything is measured.
 
     Raises:
         UserError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError(f"--plot {path}: needs matplotlib; install it: {sys.executable} -m pip install matplotlib")
 
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise UserError(f"--plot {path}: needs matplotlib; install it: .venv/bin/pip install matplotlib") from error
+
+def plot(results: Sequence[Tuned], path: Path, title: str) -> None:
+    """Draw every way's times: one panel a shape, a bar a way, the winner dark."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(len(results), 1, figsize=(9, 1 + 1.9 * len(results)), squeeze=False)
     for axis, result in zip(axes[:, 0], results, strict=True):
         contest = result.contest
