@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if inference.is_embedding_model(args.model):
         raise UserError(
             f"{args.model} is an embedding model: it gives vectors, not answers; serve it with: "
-            f"{python_command('run_inference_server.py')} -m {args.model} -- --embeddings"
+            f"{python_command('run_inference_server.py')} -m {shlex.quote(str(args.model))} -- --embeddings"
         )
     if args.conversation:
         return chat(args, extra)

@@ -277,7 +277,7 @@ def test_columns_of_no_whole_block_where_the_graph_reads_no_scale(
     edit_json(tmp_path / "config.json", intermediate_size=576)
     line = refusal(capsys, tmp_path, code=EXIT_USAGE)
     place = "blk.0.ffn_down.weight: 576 columns, i2_s needs a multiple of 128"
-    assert line == f"error: {place}; use --outtype q2_0 or f16 or f32"
+    assert line == f"error: {place}; use --outtype q2_0 or tl1 or f16 or f32"
     assert main([str(tmp_path), "--outtype", "q2_0"]) == 0
     assert not [name for name in read_header(tmp_path / "ggml-model-q2_0.gguf").tensors if name.endswith(".scale")]
 
