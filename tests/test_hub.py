@@ -120,7 +120,7 @@ def test_everything_that_the_converter_reads(hub: HubServer, folder: Path, tmp_p
     hub.faults = [Fault("1_Pooling/config.json", cut=1)]
     fetch(folder)
     assert files(folder) == set(names)
-    snapshot_download("org/model", cache_dir=tmp_path / "cache")
+    snapshot_download("org/model", cache_dir=tmp_path / "cache", max_workers=1)
     hub.requests.clear()
     fetch(tmp_path / "cached")
     assert files(tmp_path / "cached") == set(names) and {path.rsplit("/", 1)[1] for path in hub.paths("/resolve/")} == {
@@ -405,7 +405,9 @@ def test_a_mirror_that_tells_no_sizes(hub: HubServer, folder: Path) -> None:
 def test_the_hub_s_own_cache_saves_the_download(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     from huggingface_hub import snapshot_download
 
-    snapshot_download("org/model", allow_patterns=["*.safetensors", "*.json"], cache_dir=tmp_path / "cache")
+    snapshot_download(
+        "org/model", allow_patterns=["*.safetensors", "*.json"], cache_dir=tmp_path / "cache", max_workers=1
+    )
     hub.requests.clear()
     fetch(folder)
     assert hub.paths("model.safetensors") == []
@@ -420,7 +422,7 @@ def test_large_files_of_the_cache_are_linked_and_small_ones_copied(
 
     assert transfer._LINKED_BYTES >= 1 << 20
     monkeypatch.setattr(transfer, "_LINKED_BYTES", len(WEIGHTS))
-    snapshot = Path(snapshot_download("org/model", cache_dir=tmp_path / "cache"))
+    snapshot = Path(snapshot_download("org/model", cache_dir=tmp_path / "cache", max_workers=1))
     fetch(folder)
     same = {name for name in WANTED if (folder / name).samefile(snapshot / name)}
     assert same == {"model.safetensors"}
@@ -430,7 +432,7 @@ def test_large_files_of_the_cache_are_linked_and_small_ones_copied(
 def test_the_cache_does_not_replace_files_of_the_user(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     from huggingface_hub import snapshot_download
 
-    snapshot_download("org/model", cache_dir=tmp_path / "cache")
+    snapshot_download("org/model", cache_dir=tmp_path / "cache", max_workers=1)
     folder.mkdir(parents=True)
     (folder / "tokenizer.json").write_bytes(b"mine")
     with pytest.raises(UserError, match=r"tokenizer\.json was not downloaded by set-up"):
@@ -441,7 +443,7 @@ def test_the_cache_does_not_replace_files_of_the_user(hub: HubServer, folder: Pa
 def test_offline(hub: HubServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import snapshot_download
 
-    snapshot_download("org/model", cache_dir=tmp_path / "cache")
+    snapshot_download("org/model", cache_dir=tmp_path / "cache", max_workers=1)
     hub.requests.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     fetch(folder)
@@ -485,7 +487,7 @@ def test_offline_the_cache_gives_what_the_hub_would(
 
     for repo in ("org/model", "org/model-GGUF"):
         hub.repos[repo] = Repo({"m-i2_s.gguf": tiny_gguf("i2_s"), **FILES})
-        snapshot_download(repo, cache_dir=tmp_path / "cache")
+        snapshot_download(repo, cache_dir=tmp_path / "cache", max_workers=1)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     fetch(tmp_path / "1")
     fetch(tmp_path / "2", "org/model-GGUF")
@@ -508,7 +510,7 @@ def test_progress_lines(
 def test_a_damaged_file_in_the_hub_s_cache_is_downloaded(hub: HubServer, folder: Path, tmp_path: Path) -> None:
     from huggingface_hub import snapshot_download
 
-    snapshot = Path(snapshot_download("org/model", cache_dir=tmp_path / "cache"))
+    snapshot = Path(snapshot_download("org/model", cache_dir=tmp_path / "cache", max_workers=1))
     (snapshot / "model.safetensors").resolve().write_bytes(WEIGHTS[::-1])
     fetch(folder)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -130,6 +131,26 @@ def test_choices_and_the_time_of_a_layer() -> None:
     (one, two) = report.total(results)
     default, tuned = map(float, re.findall(r"([\d.]+) ms", one))
     assert default / tuned == pytest.approx(3 / 2, rel=0.1) and "2 threads" in two
+
+
+def test_the_picture_shows_every_shape(tmp_path: Path) -> None:
+    timer = FakeTimer({OWN: 1.0, "lookup_x@40:1": 0.5, "lookup_x@20:1": 0.7, "lookup_x@10:1": 0.8, "lookup_x@1:1": 3.0})
+    sizes = []
+    for shapes in ({(2560, 2560): 2}, {(2560, 2560): 2, (64, 2560): 1}):
+        path = tmp_path / "new" / "search.png"
+        report.check_plot(path)
+        report.plot(tune(timer, shapes, [1], 60, lambda result: None), path, "a title")
+        data = path.read_bytes()
+        assert data.startswith(b"\x89PNG")
+        sizes.append(struct.unpack(">II", data[16:24]))
+        assert [file.name for file in path.parent.iterdir()] == ["search.png"]
+    assert sizes[1][0] == sizes[0][0] and sizes[1][1] > sizes[0][1]
+
+
+def test_a_picture_without_matplotlib_is_refused_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"--plot x\.png: needs matplotlib; install it: .* -m pip install matplotlib"):
+        report.check_plot(Path("x.png"))
 
 
 def test_shapes_of_a_layer(story_gguf: Path) -> None:
