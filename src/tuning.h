@@ -21,7 +21,8 @@ struct TunedShape {
 void use_tuning(std::vector<TunedShape> shapes);
 
 /// For a matrix of n rows and k inputs: what was found for this shape and number of threads; else for the
-/// nearest one that is not far off (shape first); without any, or where TRIT_LOOKUP is set, what trit_lookup_chosen says.
+/// nearest one that is not far off (shape first); without any, or where TRIT_LOOKUP is set, what
+/// trit_lookup_chosen says.
 LookupChoice lookup_choice(int64_t n, int64_t k, int threads);
 
 }  // namespace trit
