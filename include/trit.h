@@ -231,6 +231,8 @@ TRIT_API const trit_tier* trit_tier_chosen(void);
 TRIT_API int trit_lookup_count(void);
 /// The i-th look-up kernel, presets first; NULL if i is out of range.
 TRIT_API const trit_lookup_kernel* trit_lookup_at(int i);
+/// The look-up kernel of that name, or NULL.
+TRIT_API const trit_lookup_kernel* trit_lookup_by_name(const char* name);
 /// Runs a look-up kernel against the scalar panel kernel, as trit_selftest does with a tier.
 TRIT_API int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t message_bytes);
 /// The look-up kernel to use for panels of a packing beside the chosen tier, or NULL for none: the one that

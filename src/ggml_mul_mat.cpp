@@ -29,6 +29,12 @@ int token_block(int64_t k, int64_t tokens) {
 /// Tensors in place are read by kernels of their own (i2_s), or unpacked again for every product.
 bool is_unpacked(const ggml_tensor* w, bool packed) { return !packed && w->type != GGML_TYPE_I2_S; }
 
+/// possible: whether tables can read the weights.
+LookupPlan plan_lookup(const ggml_tensor* w, bool possible, int64_t m, int threads) {
+    const bool asked = possible && m > 1;
+    return {asked ? lookup_choice(w->ne[1], w->ne[0], threads) : LookupChoice{}, m, w->ne[1], threads};
+}
+
 /// The weights of an op: rows of one of `count` matrices times tokens.
 class Weights {
  public:
@@ -43,9 +49,7 @@ class Weights {
     Panels matrix(int64_t i) const { return matrix_.matrix(i); }
     /// How many of m tokens go through tables.
     LookupPlan lookup_plan(int64_t m, int threads) const {
-        const bool possible = packed_ && m > 1 && matrix_.has_tables();
-        return {possible ? lookup_choice(w_->ne[1], w_->ne[0], threads) : LookupChoice{}, m, w_->ne[1],
-                threads};
+        return plan_lookup(w_, packed_ && matrix_.has_tables(), m, threads);
     }
 
     /// Contiguous rows for a thread, so that each reads one linear stream; in whole tiles.
@@ -122,9 +126,7 @@ size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed) {
 
 /// The same, for products that may go through tables: also decided by the data.
 size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed, int threads) {
-    const bool possible = packed && tokens > 1;
-    const LookupPlan plan(possible ? lookup_choice(w->ne[1], w->ne[0], threads) : LookupChoice{}, tokens,
-                          w->ne[1], threads);
+    const LookupPlan plan = plan_lookup(w, packed, tokens, threads);
     return std::max(scratch_bytes(w, tokens, packed), align_up(plan.scratch_bytes()));
 }
 

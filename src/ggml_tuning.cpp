@@ -34,15 +34,11 @@ int64_t number(const Json& object, const char* name, int64_t least, int64_t most
 }
 
 const trit_lookup_kernel* kernel_named(const std::string& name) {
-    for (int i = 0; i < trit_lookup_count(); ++i) {
-        const trit_lookup_kernel* kernel = trit_lookup_at(i);
-        char message[256] = "";
-        if (kernel->packing == TRIT_PACKING_2_BITS && name == kernel->name) {
-            return kernel->supported() && trit_lookup_selftest(kernel, message, sizeof(message)) ? kernel
-                                                                                                 : nullptr;
-        }
-    }
-    return nullptr;
+    const trit_lookup_kernel* kernel = trit_lookup_by_name(name.c_str());
+    char message[256] = "";
+    const bool usable = kernel != nullptr && kernel->packing == TRIT_PACKING_2_BITS && kernel->supported() &&
+                        trit_lookup_selftest(kernel, message, sizeof(message));
+    return usable ? kernel : nullptr;
 }
 
 /// What is wrong with it, or an empty text.

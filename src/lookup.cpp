@@ -22,12 +22,7 @@ const trit_lookup_kernel* const kKernels[] = {
     nullptr};
 
 const trit_lookup_kernel* forced_kernel(const char* name) {
-    const trit_lookup_kernel* kernel = nullptr;
-    for (int i = 0; i < trit_lookup_count(); ++i) {
-        if (std::strcmp(kKernels[i]->name, name) == 0) {
-            kernel = kKernels[i];
-        }
-    }
+    const trit_lookup_kernel* kernel = trit_lookup_by_name(name);
     char message[256] = "";
     if (kernel == nullptr) {
         std::fprintf(stderr, "error: TRIT_LOOKUP=%s: there is no such kernel; this build has off", name);
@@ -113,6 +108,15 @@ int trit_lookup_count(void) { return static_cast<int>(std::size(kKernels)) - 1; 
 
 const trit_lookup_kernel* trit_lookup_at(int i) {
     return i >= 0 && i < trit_lookup_count() ? kKernels[i] : nullptr;
+}
+
+const trit_lookup_kernel* trit_lookup_by_name(const char* name) {
+    for (int i = 0; i < trit_lookup_count(); ++i) {
+        if (std::strcmp(kKernels[i]->name, name) == 0) {
+            return kKernels[i];
+        }
+    }
+    return nullptr;
 }
 
 const trit_lookup_kernel* trit_lookup_chosen(trit_packing packing) {

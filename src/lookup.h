@@ -75,8 +75,8 @@ class LookupPlan {
                 kernel_->multiply(w.k, w.data + static_cast<size_t>(p) * w.panel_bytes, w.panel_bytes, count,
                                   act.q(token + first), act.row_bytes(), m, scratch, sums, stride());
                 for (int j = 0; j < m; ++j) {
-                    finish(tier, w, p, count, sums + static_cast<size_t>(j) * stride(),
-                           *act.scale(token + first + j), row_of(first + j));
+                    finish_panels(tier, w, p, count, sums + static_cast<size_t>(j) * stride(),
+                                  *act.scale(token + first + j), row_of(first + j));
                 }
             }
         }
@@ -88,16 +88,6 @@ class LookupPlan {
     /// Room for a whole call even where fewer panels are left.
     size_t stride() const { return static_cast<size_t>(panels_of_call_) * TRIT_PANEL_ROWS; }
     size_t sums_bytes() const { return stride() * static_cast<size_t>(kernel_->tokens) * sizeof(int32_t); }
-
-    static void finish(const trit_tier& tier, const Panels& w, int64_t p, int count, const int32_t* sums,
-                       float act_scale, float* out) {
-        const int64_t end = std::min((p + count) * TRIT_PANEL_ROWS, w.n);
-        for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
-            const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
-            // These sums are of weights -1, 0, +1 already: there is nothing to take off.
-            tier.finish(rows, sums, 0, act_scale, &w.scale, 0, out + row);
-        }
-    }
 
     const trit_lookup_kernel* kernel_;
     int64_t panels_of_call_;

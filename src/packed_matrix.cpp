@@ -243,6 +243,16 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
     return fault;
 }
 
+void finish_panels(const trit_tier& tier, const Panels& w, int64_t p, int count, const int32_t* sums,
+                   float act_scale, float* out) {
+    const int64_t end = std::min((p + count) * TRIT_PANEL_ROWS, w.n);
+    for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
+        const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
+        // There is nothing to take off: the sums are not of codes.
+        tier.finish(rows, sums, 0, act_scale, &w.scale, 0, out + row);
+    }
+}
+
 PackedMatrix::PackedMatrix(const void* memory)
     : header_(static_cast<const Header*>(memory)),
       panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes) {}
@@ -286,14 +296,8 @@ void PackedMatrix::look_up(const trit_lookup_kernel& kernel, const trit_tier& ti
     const size_t stride = static_cast<size_t>(count) * TRIT_PANEL_ROWS;
     kernel.multiply(h.k, panels_ + (i * panels() + p) * h.panel_bytes, static_cast<size_t>(h.panel_bytes),
                     count, q, q_row_bytes, m, scratch, c, stride);
-    const int64_t end = std::min((p + count) * TRIT_PANEL_ROWS, h.n);
     for (int j = 0; j < m; ++j) {
-        const int32_t* sums = c + static_cast<size_t>(j) * stride;
-        for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
-            const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
-            // These sums are of weights -1, 0, +1 already: there is nothing to take off.
-            tier.finish(rows, sums, 0, scale[j], &h.scale, 0, out[j] + row);
-        }
+        finish_panels(tier, matrix(i), p, count, c + static_cast<size_t>(j) * stride, scale[j], out[j]);
     }
 }
 

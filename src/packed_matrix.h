@@ -29,6 +29,13 @@ struct Panels {
     float scale;
 };
 
+/// One token's sums of weights -1, 0, +1 to results: rows of panels p ... p + count - 1, at out + 64 p.
+///
+/// @param sums  int32 [64 count]
+/// @param out   float [w.n]
+void finish_panels(const trit_tier& tier, const Panels& w, int64_t p, int count, const int32_t* sums,
+                   float act_scale, float* out);
+
 class PackedMatrix {
  public:
     /// Whether a tier has what a matrix of this encoding needs.

@@ -21,21 +21,18 @@ int token_block(int64_t k, int m) {
 }
 
 const trit_lookup_kernel* lookup_named(const std::string& name) {
-    for (int i = 0; i < trit_lookup_count(); ++i) {
-        const trit_lookup_kernel* kernel = trit_lookup_at(i);
-        char message[256] = "";
-        if (name != kernel->name) {
-            continue;
-        }
-        if (!kernel->supported()) {
-            usage_error(name + ": this CPU lacks its instructions");
-        }
-        if (!trit_lookup_selftest(kernel, message, sizeof(message))) {
-            usage_error(name + ": self-test failed: " + message);
-        }
-        return kernel;
+    const trit_lookup_kernel* kernel = trit_lookup_by_name(name.c_str());
+    char message[256] = "";
+    if (kernel == nullptr) {
+        return nullptr;
     }
-    return nullptr;
+    if (!kernel->supported()) {
+        usage_error(name + ": this CPU lacks its instructions");
+    }
+    if (!trit_lookup_selftest(kernel, message, sizeof(message))) {
+        usage_error(name + ": self-test failed: " + message);
+    }
+    return kernel;
 }
 
 }  // namespace
