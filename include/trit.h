@@ -159,6 +159,13 @@ typedef void (*trit_lookup_fn)(int64_t k, const uint8_t* panels, size_t panel_by
                                const int8_t* q, size_t q_row_bytes, int m, void* work, int32_t* c,
                                size_t c_stride);
 
+/// Writes a panel of table indices as one of 2 bits, for kernels of many tokens.
+///
+/// @param k      inputs, a multiple of 32
+/// @param panel  of the kernel's packing, aligned to TRIT_PANEL_ALIGN
+/// @param out    trit_panel_bytes(TRIT_PACKING_2_BITS, k) bytes, aligned to TRIT_PANEL_ALIGN
+typedef void (*trit_unpack_fn)(int64_t k, const uint8_t* panel, uint8_t* out);
+
 /// A look-up kernel, made by utils/codegen; its file defines `trit_<name>`.
 typedef struct trit_lookup_kernel {
     const char* name;  ///< file stem, value of TRIT_LOOKUP
@@ -170,6 +177,7 @@ typedef struct trit_lookup_kernel {
     int panels;        ///< most panels of a call
     size_t work_bytes;
     trit_lookup_fn multiply;
+    trit_unpack_fn to_2_bits;  ///< NULL: its panels are of 2 bits
 } trit_lookup_kernel;
 
 /// One instruction set's kernels. src/tiers/<name>.cpp defines `trit_tier_<name>`.
@@ -199,7 +207,7 @@ TRIT_API size_t trit_panel_bytes(trit_packing packing, int64_t k);
 TRIT_API int trit_panel_pack(trit_packing packing, int64_t k, int rows, const uint8_t* codes,
                              size_t row_bytes, uint8_t* panel);
 
-/// Writes a panel of TL1 or TL2 as one of 2 bits, for a tier's panel kernel.
+/// Writes a panel of TL1 or TL2 as one of 2 bits: the reference of the look-up kernels' to_2_bits.
 ///
 /// @param panel  of that packing
 /// @param out    trit_panel_bytes(TRIT_PACKING_2_BITS, k) bytes, aligned to TRIT_PANEL_ALIGN

@@ -29,6 +29,22 @@ int token_block(int64_t k, int64_t tokens) {
 /// Tensors in place are read by kernels of their own (i2_s), or unpacked again for every product.
 bool is_unpacked(const ggml_tensor* w, bool packed) { return !packed && w->type != GGML_TYPE_I2_S; }
 
+/// As it was packed, if the data allowed it: that is decided after memory is planned.
+trit_packing planned_packing(const ggml_tensor* w) {
+    return PackedMatrix::packing_for(*trit_tier_chosen(), *encoding_of(w->type), shape_of(w));
+}
+
+/// Whether m tokens are worth writing a matrix of table indices as panels of 2 bits first.
+bool is_worth_unpacking(trit_packing packing, int64_t m) {
+    return packing >= TRIT_TIER_PACKINGS && m >= PackedMatrix::kLeastUnpacked;
+}
+
+/// Bytes for that.
+size_t unpacked_bytes(const ggml_tensor* w, int64_t m, bool packed) {
+    return packed && is_worth_unpacking(planned_packing(w), m) ? PackedMatrix::unpacked_bytes(shape_of(w))
+                                                               : 0;
+}
+
 /// possible: whether tables can read the weights.
 LookupPlan plan_lookup(const ggml_tensor* w, bool possible, int64_t m, int threads) {
     const bool asked = possible && m > 1;
@@ -46,6 +62,14 @@ class Weights {
           matrix_(packed ? w->data : nullptr) {}
 
     int64_t group() const { return packed_ ? matrix_.group() : 0; }
+    bool is_worth_unpacking(int64_t m) const {
+        return packed_ && trit::is_worth_unpacking(matrix_.packing(), m);
+    }
+    /// A thread's share. Once all threads have passed a barrier, the weights are those at `memory`.
+    void unpack(int thread, int threads, void* memory) {
+        matrix_.unpack(w_->ne[2] * w_->ne[3], thread, threads, memory);
+        matrix_ = PackedMatrix(memory);
+    }
     Panels matrix(int64_t i) const { return matrix_.matrix(i); }
     /// How many of m tokens go through tables.
     LookupPlan lookup_plan(int64_t m, int threads) const {
@@ -121,7 +145,8 @@ size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed) {
     if (is_unpacked(w, packed)) {
         return align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * sizeof(int32_t)) + multiply_rows_bytes(m);
     }
-    return align_up(PackedMatrix::scratch_bytes(w->ne[0], m));
+    const trit_packing packing = packed ? planned_packing(w) : TRIT_PACKING_2_BITS;
+    return align_up(PackedMatrix::scratch_bytes(w->ne[0], m, packing));
 }
 
 /// The same, for products that may go through tables: also decided by the data.
@@ -178,8 +203,9 @@ size_t mul_mat_work_bytes(const ggml_tensor* op, bool packed, int threads) {
     const int64_t tokens = ggml_nrows(op->src[1]);
     const int64_t rows = each_for_itself(tokens) ? threads : tokens;
     // Without groups fewer bytes are needed.
-    return Activations::bytes(rows, w->ne[0], planned_group(w, packed)) +
-           static_cast<size_t>(threads) * scratch_bytes(w, op->src[1]->ne[1], packed, threads);
+    const int64_t m = op->src[1]->ne[1];
+    return Activations::bytes(rows, w->ne[0], planned_group(w, packed)) + unpacked_bytes(w, m, packed) +
+           static_cast<size_t>(threads) * scratch_bytes(w, m, packed, threads);
 }
 
 void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
@@ -187,7 +213,7 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
     const ggml_tensor* x = dst->src[1];
     check_types(x, dst);
     const trit_tier& tier = *trit_tier_chosen();
-    const Weights weights(w, packed);
+    Weights weights(w, packed);
     const int64_t k = w->ne[0];
     const int64_t m = x->ne[1];
     const int64_t tokens = ggml_nrows(x);
@@ -199,6 +225,9 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
         for (int64_t t = params->ith; t < tokens; t += params->nth) {
             act.quantize(tier, source_row(x, t % m, t / m % x->ne[2], t / m / x->ne[2]), t);
         }
+        if (weights.is_worth_unpacking(m)) {
+            weights.unpack(params->ith, params->nth, act.end());
+        }
         ggml_barrier(params->threadpool);
     }
 
@@ -207,7 +236,7 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
     weights.share(params->ith, params->nth, &first, &last);
     const int block = token_block(k, m);
     const LookupPlan plan = weights.lookup_plan(m, params->nth);
-    char* scratch = static_cast<char*>(act.end()) +
+    char* scratch = static_cast<char*>(act.end()) + unpacked_bytes(w, m, packed) +
                     static_cast<size_t>(params->ith) * scratch_bytes(w, m, packed, params->nth);
     float* out[kMaxTokenBlock];
     for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {

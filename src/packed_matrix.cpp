@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "activations.h"
+#include "tuning.h"
 
 namespace trit {
 namespace {
@@ -63,27 +64,13 @@ bool for_each(int64_t count, int threads, const Work& work) {
     return ok;
 }
 
-/// What TRIT_PACKING asks for; else five trits per byte where the tier reads them: a token then reads 20 %
-/// less. Two bits where a scale changes within a row or a code may be 3.
-trit_packing packing_for(const trit_tier& tier, const Encoding& e, int64_t group) {
-    if (group != 0 || e.has_code_3) {
-        return TRIT_PACKING_2_BITS;
-    }
-    const trit_packing asked = trit_packing_asked();
-    // The tier may be another one than was asked for: tests compare several.
-    if (asked >= TRIT_TIER_PACKINGS ? asked != TRIT_PACKING_COUNT : tier.panel[asked] != nullptr) {
-        return asked;
-    }
-    return tier.panel[TRIT_PACKING_5_TRITS] != nullptr ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
-}
-
-/// Tokens up to which panels of table indices are used as they are. With more it pays to write them as panels
-/// of 2 bits: that takes as long as some 140 tokens' difference (Zen 3).
-constexpr int kMostLookedUp = 128;
-
 /// The kernel that reads panels of table indices; nullptr if the packing has no indices.
 const trit_lookup_kernel* table_kernel(trit_packing packing) {
     return packing == TRIT_PACKING_TL1 || packing == TRIT_PACKING_TL2 ? trit_lookup_chosen(packing) : nullptr;
+}
+
+bool is_readable(const trit_tier& tier, trit_packing packing) {
+    return packing < TRIT_TIER_PACKINGS ? tier.panel[packing] != nullptr : table_kernel(packing) != nullptr;
 }
 
 /// Scratch memory of a table kernel: its own, then its sums.
@@ -214,8 +201,21 @@ bool PackedMatrix::possible(const trit_tier& tier, const Encoding& e, const Shap
            shape.k <= TRIT_PANEL_MAX_K && shape.n >= TRIT_PANEL_ROWS / 2;
 }
 
+trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding& e, const Shape& shape) {
+    if (e.has_code_3) {
+        return TRIT_PACKING_2_BITS;
+    }
+    // The tier may be another one than was asked or tuned for: tests compare several.
+    for (const trit_packing packing : {trit_packing_asked(), tuned_packing(shape.n, shape.k)}) {
+        if (packing != TRIT_PACKING_COUNT && is_readable(tier, packing)) {
+            return packing;
+        }
+    }
+    return is_readable(tier, TRIT_PACKING_5_TRITS) ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
+}
+
 size_t PackedMatrix::bytes(const trit_tier& tier, const Encoding& e, const Shape& shape) {
-    const size_t one_scale = panel_bytes(packing_for(tier, e, 0), shape.k, 0);
+    const size_t one_scale = panel_bytes(packing_for(tier, e, shape), shape.k, 0);
     const size_t per_panel =
         e.group() == 0 ? one_scale : panel_bytes(TRIT_PACKING_2_BITS, shape.k, e.group());
     return kHeaderBytes +
@@ -232,7 +232,8 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
         h.group = 0;
         h.scale = half_to_float(same);
     }
-    h.packing = packing_for(tier, e, h.group);
+    // A scale that changes within a row needs two bits.
+    h.packing = h.group == 0 ? packing_for(tier, e, shape) : TRIT_PACKING_2_BITS;
     h.panel_bytes = static_cast<int64_t>(panel_bytes(static_cast<trit_packing>(h.packing), h.k, h.group));
     if (!std::isfinite(h.scale)) {
         return kBadScale;
@@ -257,22 +258,45 @@ PackedMatrix::PackedMatrix(const void* memory)
     : header_(static_cast<const Header*>(memory)),
       panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes) {}
 
-size_t PackedMatrix::scratch_bytes(int64_t k, int m) {
+size_t PackedMatrix::scratch_bytes(int64_t k, int m, trit_packing packing) {
     const size_t sums =
         align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(int32_t) + sizeof(float)));
-    const trit_lookup_kernel* kernel = table_kernel(trit_packing_asked());
+    const trit_lookup_kernel* kernel = table_kernel(packing);
     if (kernel == nullptr) {
         return sums;
     }
     const size_t few = align_up(kernel->work_bytes) + table_sums_bytes(*kernel, std::min(m, kernel->tokens));
-    return std::max(few, m > kMostLookedUp ? sums + trit_panel_bytes(TRIT_PACKING_2_BITS, k) : 0);
+    return std::max(few, m >= kLeastUnpacked ? sums + trit_panel_bytes(TRIT_PACKING_2_BITS, k) : 0);
+}
+
+size_t PackedMatrix::unpacked_bytes(const Shape& shape) {
+    return kHeaderBytes + trit_panel_bytes(TRIT_PACKING_2_BITS, shape.k) *
+                              static_cast<size_t>(panels_of(shape.n) * shape.count);
+}
+
+void PackedMatrix::unpack(int64_t count, int thread, int threads, void* memory) const {
+    Header h = *header_;
+    h.packing = TRIT_PACKING_2_BITS;
+    h.panel_bytes = static_cast<int64_t>(trit_panel_bytes(TRIT_PACKING_2_BITS, h.k));
+    if (thread == 0) {
+        std::memcpy(memory, &h, sizeof(h));
+    }
+    auto* out = static_cast<uint8_t*>(memory) + kHeaderBytes;
+    const int64_t end = panels() * count * (thread + 1) / threads;
+    for (int64_t p = panels() * count * thread / threads; p < end; ++p) {
+        unpack_panel(panels_ + p * header_->panel_bytes, out + p * h.panel_bytes);
+    }
+}
+
+void PackedMatrix::unpack_panel(const uint8_t* panel, uint8_t* out) const {
+    table_kernel(packing())->to_2_bits(header_->k, panel, out);
 }
 
 void PackedMatrix::multiply(const trit_tier& tier, int64_t i, int64_t first, int64_t last, const int8_t* q,
                             size_t q_row_bytes, const float* scale, const int32_t* sum, int m, void* scratch,
                             float* const* out) const {
     const trit_lookup_kernel* kernel = table_kernel(packing());
-    if (kernel != nullptr && m <= kMostLookedUp) {
+    if (kernel != nullptr && m < kLeastUnpacked) {
         for (int j = 0; j < m; j += kernel->tokens) {
             const int some = std::min(kernel->tokens, m - j);
             for (int64_t p = first; p < last; p += kernel->panels) {
@@ -317,7 +341,7 @@ void PackedMatrix::multiply_panel(const trit_tier& tier, int64_t i, int64_t p, c
         // Indices of tables that many tokens have no use for.
         auto* two_bits = static_cast<uint8_t*>(scratch) +
                          align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(*c) + sizeof(*acc)));
-        trit_panel_to_2_bits(packing(), h.k, panel, two_bits);
+        unpack_panel(panel, two_bits);
         panel = two_bits;
         panel_fn = tier.panel[TRIT_PACKING_2_BITS];
     }

@@ -40,6 +40,10 @@ class PackedMatrix {
  public:
     /// Whether a tier has what a matrix of this encoding needs.
     static bool possible(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
+    /// How a matrix of one scale is packed: as TRIT_PACKING asks; else as was found for its shape by
+    /// measuring (tuning.h); else five trits per byte where the tier reads them: a token then reads 20 %
+    /// less. Two bits if a code may be 3.
+    static trit_packing packing_for(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
     /// Bytes to give to `pack`, a multiple of 64: the largest of the layouts that the data may ask for.
     static size_t bytes(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
     /// Packs on `threads` threads. A tensor whose scales are all the same gets one scale; it was made by
@@ -68,8 +72,18 @@ class PackedMatrix {
     void multiply(const trit_tier& tier, int64_t i, int64_t first, int64_t last, const int8_t* q,
                   size_t q_row_bytes, const float* scale, const int32_t* sum, int m, void* scratch,
                   float* const* out) const;
-    /// Enough for up to m tokens and any matrix of k inputs.
-    static size_t scratch_bytes(int64_t k, int m);
+    /// Enough for up to m tokens and any matrix of k inputs in this packing.
+    static size_t scratch_bytes(int64_t k, int m, trit_packing packing);
+
+    /// With so many tokens and more, panels of table indices are worth less than panels of 2 bits made of
+    /// them.
+    static constexpr int kLeastUnpacked = 6;
+    /// Bytes that `unpack` writes for a stack of this shape.
+    static size_t unpacked_bytes(const Shape& shape);
+    /// A thread's share of writing a stack of table indices as one of 2 bits, for all threads' use.
+    ///
+    /// @param memory  unpacked_bytes(shape) bytes, aligned to 64, for the constructor
+    void unpack(int64_t count, int thread, int threads, void* memory) const;
 
     /// Whether a look-up kernel may read the panels.
     bool has_tables() const {
@@ -92,6 +106,7 @@ class PackedMatrix {
     };
 
  private:
+    void unpack_panel(const uint8_t* panel, uint8_t* out) const;
     /// Few tokens times `count` panels from p on, by the kernel that reads their indices.
     void look_up(const trit_lookup_kernel& kernel, const trit_tier& tier, int64_t i, int64_t p, int count,
                  const int8_t* q, size_t q_row_bytes, const float* scale, int m, void* scratch,

@@ -254,6 +254,25 @@ Outcome compare_q6_k(Guard& guard, const trit_tier& tier, Random& random, int ro
                    std::memcmp(results[0].data(), results[1].data(), results[0].size() * sizeof(float)) == 0);
 }
 
+/// A panel of table indices, written as one of 2 bits.
+Outcome compare_unpacking(Guard& guard, const trit_lookup_kernel& kernel, Random& random, int64_t k) {
+    const size_t width = static_cast<size_t>(k);
+    std::vector<uint8_t> codes(TRIT_PANEL_ROWS * width);
+    for (uint8_t& code : codes) {
+        code = static_cast<uint8_t>(random.next() % 3);
+    }
+    const size_t panel_bytes = trit_panel_bytes(kernel.packing, k);
+    const size_t out_bytes = trit_panel_bytes(TRIT_PACKING_2_BITS, k);
+    std::vector<uint8_t> memory(TRIT_PANEL_ALIGN + panel_bytes + 2 * out_bytes, 0xFF);
+    auto* panel = reinterpret_cast<uint8_t*>(trit::align_up(reinterpret_cast<size_t>(memory.data())));
+    uint8_t* expected = panel + panel_bytes;
+    uint8_t* actual = expected + out_bytes;
+    trit_panel_pack(kernel.packing, k, TRIT_PANEL_ROWS, codes.data(), width, panel);
+    trit_panel_to_2_bits(kernel.packing, k, panel, expected);
+    const bool legal = guard.run([&] { kernel.to_2_bits(k, panel, actual); });
+    return outcome(legal, std::memcmp(expected, actual, out_bytes) == 0);
+}
+
 /// Writes the sentence of a failure; true if there is one.
 bool failed(Outcome outcome, char* message, size_t message_bytes, const char* kernel, int64_t k, int m) {
     if (outcome != Outcome::kEqual && message != nullptr) {
@@ -325,6 +344,12 @@ int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t
                     return 0;
                 }
             }
+        }
+    }
+    for (const int64_t k : {int64_t{32}, int64_t{64}, int64_t{672}}) {
+        if (kernel->to_2_bits != nullptr &&
+            failed(compare_unpacking(guard, *kernel, random, k), message, message_bytes, "to_2_bits", k, 0)) {
+            return 0;
         }
     }
     // Inputs in several turns.

@@ -19,27 +19,40 @@ constexpr double kFarthest = 1.3863;  // ln 4
 
 double distance(double a, double b) { return std::fabs(std::log(a / b)); }
 
-}  // namespace
-
-void use_tuning(std::vector<TunedShape> shapes) { tuned() = std::move(shapes); }
-
-LookupChoice lookup_choice(int64_t n, int64_t k, int threads) {
-    static const char* const forced = std::getenv("TRIT_LOOKUP");
-    const TunedShape* nearest = nullptr;
+/// The nearest shape that is not far off, with the nearest number of threads.
+const TunedShape* nearest(int64_t n, int64_t k, int threads) {
+    const TunedShape* found = nullptr;
     std::pair<double, double> least{0.0, 0.0};
     for (const TunedShape& shape : tuned()) {
         const std::pair<double, double> far{
             distance(static_cast<double>(n), static_cast<double>(shape.n)) +
                 distance(static_cast<double>(k), static_cast<double>(shape.k)),
             distance(threads, shape.threads)};
-        if (far.first <= kFarthest && (nearest == nullptr || far < least)) {
-            nearest = &shape;
+        if (far.first <= kFarthest && (found == nullptr || far < least)) {
+            found = &shape;
             least = far;
         }
     }
+    return found;
+}
+
+constexpr int kMostThreads = 1 << 20;
+
+}  // namespace
+
+void use_tuning(std::vector<TunedShape> shapes) { tuned() = std::move(shapes); }
+
+LookupChoice lookup_choice(int64_t n, int64_t k, int threads) {
+    static const char* const forced = std::getenv("TRIT_LOOKUP");
+    const TunedShape* shape = nearest(n, k, threads);
     const bool is_forced = forced != nullptr && forced[0] != '\0';
-    return nearest != nullptr && !is_forced ? nearest->lookup
-                                            : LookupChoice::of(trit_lookup_chosen(TRIT_PACKING_2_BITS));
+    return shape != nullptr && !is_forced ? shape->lookup
+                                          : LookupChoice::of(trit_lookup_chosen(TRIT_PACKING_2_BITS));
+}
+
+trit_packing tuned_packing(int64_t n, int64_t k) {
+    const TunedShape* shape = nearest(n, k, kMostThreads);
+    return shape != nullptr ? shape->packing : TRIT_PACKING_COUNT;
 }
 
 }  // namespace trit

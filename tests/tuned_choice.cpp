@@ -7,7 +7,7 @@
 #include "tuning.h"
 
 static const trit_lookup_kernel default_kernel = {
-    "lookup_default", "scalar", TRIT_PACKING_2_BITS, nullptr, 32, 21, 9, 0, nullptr};
+    "lookup_default", "scalar", TRIT_PACKING_2_BITS, nullptr, 32, 21, 9, 0, nullptr, nullptr};
 
 extern "C" const trit_lookup_kernel* trit_lookup_chosen(trit_packing) { return &default_kernel; }
 

@@ -127,5 +127,6 @@ constexpr trit_lookup_fn multiply = nullptr;
 #endif
 
 extern "C" const trit_lookup_kernel trit_tl2_bitnet_style = {
-    "tl2_bitnet_style", "avx2", TRIT_PACKING_TL2, supported, kTokens, 1, kPanels, kWorkBytes, multiply,
+    "tl2_bitnet_style", "avx2",   TRIT_PACKING_TL2, supported, kTokens, 1, kPanels,
+    kWorkBytes,         multiply, nullptr,
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 2; changes here are lost. To make it again:
+// Made by utils/codegen, version 3; changes here are lost. To make it again:
 //     python -m utils.codegen lookup --tier avx2 --registers 2 --steps 2 --rows 2560 --least-tokens 24
 #include <cstring>
 
@@ -158,5 +158,6 @@ constexpr trit_lookup_fn multiply = nullptr;
 #endif
 
 extern "C" const trit_lookup_kernel trit_lookup_avx2_t32_s2_r2560 = {
-    kName, kTier, TRIT_PACKING_2_BITS, supported, kTokens, kLeastTokens, kPanels, kWorkBytes, multiply,
+    kName,        kTier,   TRIT_PACKING_2_BITS, supported, kTokens,
+    kLeastTokens, kPanels, kWorkBytes,          multiply,  nullptr,
 };

@@ -13,6 +13,10 @@
 ///     begin, negate         applies the signs of a step's triples, one after the other
 ///     add_nibbles           sums += low + 16 * high
 ///     add_bytes_of_words    sums += low + 256 * high, low without a sign
+///     every                 the same byte everywhere
+///     move<from, to>        the code at bits 2 from of each byte, at bits 2 to; all else 0
+///     merge                 of four moved codes: their byte
+///     store_rows            for each row its 4 bytes side by side
 ///     widen                 adds the rows' sums to 32-bit ones in memory (first: overwrites them)
 
 using Bytes = __m256i;
@@ -55,6 +59,33 @@ inline Bytes sign_of(const Signs& signs, int triple) {
 }
 inline Signs next(const Signs& signs) { return {_mm256_add_epi8(signs.now, signs.now), signs.all}; }
 inline Bytes negate(Bytes v, Bytes sign) { return _mm256_sign_epi8(v, sign); }
+
+inline Bytes every(int8_t byte) { return _mm256_set1_epi8(byte); }
+template <int kFrom, int kTo>
+inline Bytes move(Bytes v) {
+    // What crosses from one byte into the next is masked away.
+    const Bytes moved = kFrom > kTo ? _mm256_srli_epi16(v, 2 * (kFrom - kTo) & 15)
+                                    : _mm256_slli_epi16(v, 2 * (kTo - kFrom) & 15);
+    return _mm256_and_si256(moved, _mm256_set1_epi8(static_cast<char>(3 << 2 * kTo)));
+}
+inline Bytes merge(Bytes a, Bytes b, Bytes c, Bytes d) {
+    return _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d));
+}
+inline void store_rows(uint8_t* to, const Bytes (&bytes)[4]) {
+    const __m256i low[2] = {_mm256_unpacklo_epi8(bytes[0], bytes[1]),
+                            _mm256_unpacklo_epi8(bytes[2], bytes[3])};
+    const __m256i high[2] = {_mm256_unpackhi_epi8(bytes[0], bytes[1]),
+                             _mm256_unpackhi_epi8(bytes[2], bytes[3])};
+    // Rows 4 i ... of the first 16, and of the second.
+    const __m256i fours[4] = {_mm256_unpacklo_epi16(low[0], low[1]), _mm256_unpackhi_epi16(low[0], low[1]),
+                              _mm256_unpacklo_epi16(high[0], high[1]),
+                              _mm256_unpackhi_epi16(high[0], high[1])};
+    auto* p = reinterpret_cast<__m256i*>(to);
+    _mm256_store_si256(p, _mm256_permute2x128_si256(fours[0], fours[1], 0x20));
+    _mm256_store_si256(p + 1, _mm256_permute2x128_si256(fours[2], fours[3], 0x20));
+    _mm256_store_si256(p + 2, _mm256_permute2x128_si256(fours[0], fours[1], 0x31));
+    _mm256_store_si256(p + 3, _mm256_permute2x128_si256(fours[2], fours[3], 0x31));
+}
 
 inline Words zero_words() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 

@@ -43,6 +43,22 @@ inline Bytes sign_of(const Signs& signs, int triple) {
 inline Signs next(const Signs& signs) { return signs; }
 inline Bytes negate(Bytes v, Bytes sign) { return vsubq_s8(veorq_s8(v, sign), sign); }
 
+inline Bytes every(int8_t byte) { return vdupq_n_s8(byte); }
+template <int kFrom, int kTo>
+inline Bytes move(Bytes v) {
+    uint8x16_t moved = vreinterpretq_u8_s8(v);
+    if constexpr (kFrom > kTo) {
+        moved = vshrq_n_u8(moved, 2 * (kFrom - kTo));
+    } else if constexpr (kFrom < kTo) {
+        moved = vshlq_n_u8(moved, 2 * (kTo - kFrom));
+    }
+    return vreinterpretq_s8_u8(vandq_u8(moved, vdupq_n_u8(3 << 2 * kTo)));
+}
+inline Bytes merge(Bytes a, Bytes b, Bytes c, Bytes d) { return vorrq_s8(vorrq_s8(a, b), vorrq_s8(c, d)); }
+inline void store_rows(uint8_t* to, const Bytes (&bytes)[4]) {
+    vst4q_s8(reinterpret_cast<int8_t*>(to), int8x16x4_t{{bytes[0], bytes[1], bytes[2], bytes[3]}});
+}
+
 inline Words zero_words() { return {vdupq_n_s16(0), vdupq_n_s16(0)}; }
 
 inline Words add_nibbles(Words sums, Bytes low, Bytes high) {

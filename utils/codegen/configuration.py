@@ -242,6 +242,36 @@ class Table:
         return [[(entry + 13) // 3 ** (2 - i) % 3 - 1 if entry < 14 else 0 for entry in range(16)] for i in range(3)]
 
     @property
+    def digits(self) -> list[int]:
+        """Each entry's weights as digits of base 4, that of the first input lowest."""
+        return [sum(4**i * row[entry] for i, row in enumerate(self.weights)) for entry in range(16)]
+
+    @property
+    def ones(self) -> int:
+        """1 in each of these digits."""
+        return sum(4**i for i in range(self.group))
+
+    @property
+    def piece_steps(self) -> int:
+        """Steps of a panel of 2 bits that are made in one go: the fewest that whole indices fill."""
+        return 3 if self.signs else 1
+
+    @property
+    def moves(self) -> list[list[list[tuple[int, int, int]]]]:
+        """How these steps are put together.
+
+        For each step and each of its 4 bytes of a row (src/panel.cpp), for each of the byte's 4 codes: the index that
+        it is in, its digit there, its place in the byte.
+        """
+        return [
+            [
+                [(at // self.group, at % self.group, place) for place in range(4) for at in [16 * step + 4 * place + j]]
+                for j in range(4)
+            ]
+            for step in range(self.piece_steps)
+        ]
+
+    @property
     def name(self) -> str:
         """File stem and symbol."""
         return "_".join(
