@@ -34,21 +34,18 @@ trit_packing planned_packing(const ggml_tensor* w) {
     return PackedMatrix::packing_for(*trit_tier_chosen(), *encoding_of(w->type), shape_of(w));
 }
 
-/// Whether m tokens are worth writing a matrix of table indices as panels of 2 bits first.
-bool is_worth_unpacking(trit_packing packing, int64_t m) {
-    return packing >= TRIT_TIER_PACKINGS && m >= PackedMatrix::kLeastUnpacked;
-}
-
-/// Bytes for that.
-size_t unpacked_bytes(const ggml_tensor* w, int64_t m, bool packed) {
-    return packed && is_worth_unpacking(planned_packing(w), m) ? PackedMatrix::unpacked_bytes(shape_of(w))
-                                                               : 0;
-}
-
-/// possible: whether tables can read the weights.
+/// possible: whether tables over tokens can read the weights, or panels of 2 bits made of them.
 LookupPlan plan_lookup(const ggml_tensor* w, bool possible, int64_t m, int threads) {
     const bool asked = possible && m > 1;
     return {asked ? lookup_choice(w->ne[1], w->ne[0], threads) : LookupChoice{}, m, w->ne[1], threads};
+}
+
+/// Bytes for panels of 2 bits made of table indices. Look-up kernels go through all rows again and again; the
+/// tier's own kernels take one panel after the other, and need only one at a time.
+size_t unpacked_bytes(const ggml_tensor* w, int64_t m, bool packed, int threads) {
+    const bool unpacks =
+        packed && planned_packing(w) >= TRIT_TIER_PACKINGS && plan_lookup(w, true, m, threads).tokens() > 0;
+    return unpacks ? PackedMatrix::unpacked_bytes(shape_of(w)) : 0;
 }
 
 /// The weights of an op: rows of one of `count` matrices times tokens.
@@ -62,8 +59,9 @@ class Weights {
           matrix_(packed ? w->data : nullptr) {}
 
     int64_t group() const { return packed_ ? matrix_.group() : 0; }
-    bool is_worth_unpacking(int64_t m) const {
-        return packed_ && trit::is_worth_unpacking(matrix_.packing(), m);
+    /// Whether a plan needs the weights in another form than they have.
+    bool must_be_unpacked(const LookupPlan& plan) const {
+        return plan.tokens() > 0 && matrix_.packing() != TRIT_PACKING_2_BITS;
     }
     /// A thread's share. Once all threads have passed a barrier, the weights are those at `memory`.
     void unpack(int thread, int threads, void* memory) {
@@ -204,7 +202,8 @@ size_t mul_mat_work_bytes(const ggml_tensor* op, bool packed, int threads) {
     const int64_t rows = each_for_itself(tokens) ? threads : tokens;
     // Without groups fewer bytes are needed.
     const int64_t m = op->src[1]->ne[1];
-    return Activations::bytes(rows, w->ne[0], planned_group(w, packed)) + unpacked_bytes(w, m, packed) +
+    return Activations::bytes(rows, w->ne[0], planned_group(w, packed)) +
+           unpacked_bytes(w, m, packed, threads) +
            static_cast<size_t>(threads) * scratch_bytes(w, m, packed, threads);
 }
 
@@ -218,6 +217,7 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
     const int64_t m = x->ne[1];
     const int64_t tokens = ggml_nrows(x);
     const bool alone = each_for_itself(tokens);
+    const LookupPlan plan = weights.lookup_plan(m, params->nth);
     const Activations act(params->wdata, alone ? params->nth : tokens, k, weights.group());
     if (alone) {
         act.quantize(tier, source_row(x, 0, 0, 0), params->ith);
@@ -225,7 +225,7 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
         for (int64_t t = params->ith; t < tokens; t += params->nth) {
             act.quantize(tier, source_row(x, t % m, t / m % x->ne[2], t / m / x->ne[2]), t);
         }
-        if (weights.is_worth_unpacking(m)) {
+        if (weights.must_be_unpacked(plan)) {
             weights.unpack(params->ith, params->nth, act.end());
         }
         ggml_barrier(params->threadpool);
@@ -235,8 +235,7 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
     int64_t last = 0;
     weights.share(params->ith, params->nth, &first, &last);
     const int block = token_block(k, m);
-    const LookupPlan plan = weights.lookup_plan(m, params->nth);
-    char* scratch = static_cast<char*>(act.end()) + unpacked_bytes(w, m, packed) +
+    char* scratch = static_cast<char*>(act.end()) + unpacked_bytes(w, m, packed, params->nth) +
                     static_cast<size_t>(params->ith) * scratch_bytes(w, m, packed, params->nth);
     float* out[kMaxTokenBlock];
     for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {

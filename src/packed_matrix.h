@@ -85,9 +85,9 @@ class PackedMatrix {
     /// @param memory  unpacked_bytes(shape) bytes, aligned to 64, for the constructor
     void unpack(int64_t count, int thread, int threads, void* memory) const;
 
-    /// Whether a look-up kernel may read the panels.
+    /// Whether kernels that look up sums over tokens may read the panels, or those that `unpack` makes.
     bool has_tables() const {
-        return header_->group == 0 && header_->packing == TRIT_PACKING_2_BITS && header_->has_code_3 == 0;
+        return header_->group == 0 && header_->packing != TRIT_PACKING_5_TRITS && header_->has_code_3 == 0;
     }
     /// Matrix i, of one scale.
     Panels matrix(int64_t i) const {

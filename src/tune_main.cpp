@@ -70,6 +70,7 @@ class Tuner {
     void obey(const Order& order) {
         std::vector<Candidate> candidates;
         size_t scratch = 0;
+        size_t shared = 0;
         for (const trit::Way& way : order.ways) {
             const trit::Product product(tier_, way, order.matrix);
             const size_t step = trit::align_up(product.bytes());
@@ -79,8 +80,9 @@ class Tuner {
             const size_t copies = order.m <= kMostColdTokens ? weights_.bytes() / step : 1;
             candidates.push_back({way, product, step, copies});
             scratch = std::max(scratch, product.scratch_bytes(order.m, order.threads));
+            shared = std::max(shared, product.shared_bytes(order.m, order.threads));
         }
-        trit::Operands operands(tier_, order.matrix, order.m, order.threads, scratch);
+        trit::Operands operands(tier_, order.matrix, order.m, order.threads, scratch, shared);
         std::vector<std::string> names;
         for (Candidate& candidate : candidates) {
             const double once = std::min(time(operands, candidate), time(operands, candidate));
