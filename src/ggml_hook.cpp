@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <mutex>
+#include <string>
 
 #include "ggml-backend-impl.h"
 #include "ggml-cpu-impl.h"
@@ -22,8 +23,10 @@
 #include "ggml_mul_mat.h"
 #include "ggml_repack.h"
 #include "ggml_tuning.h"
+#include "packing_names.h"
 #include "traits.h"
 #include "trit.h"
+#include "tuning.h"
 
 ggml_backend_buffer_type_t trit_buffer_type(void);
 
@@ -67,6 +70,26 @@ bool is_packed(const ggml_tensor* w) {
     return buffer != nullptr && buffer->buft == trit_buffer_type();
 }
 
+/// What is used for weights like these.
+void say(const ggml_tensor* w, bool packed, int threads) {
+    const trit_tier& tier = *trit_tier_chosen();
+    std::string how = "in place";
+    if (packed) {
+        const trit_packing packing =
+            trit::PackedMatrix::packing_for(tier, *trit::encoding_of(w->type), trit::shape_of(w));
+        how = std::string("packed at load as ") + trit::packing_name(packing);
+        const trit_lookup_kernel* few = trit_lookup_chosen(packing);
+        const trit_lookup_kernel* many = trit::lookup_choice(w->ne[1], w->ne[0], threads).kernel;
+        if (packing >= TRIT_TIER_PACKINGS && few != nullptr) {
+            how += std::string("; few tokens by ") + few->name;
+        }
+        if (packing != TRIT_PACKING_5_TRITS && many != nullptr) {
+            how += std::string("; many tokens by ") + many->name;
+        }
+    }
+    GGML_LOG_INFO("trit: ternary kernels of tier %s, self-test passed; weights %s\n", tier.name, how.c_str());
+}
+
 class TernaryTraits : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
         const bool packed = is_packed(op->src[0]);
@@ -77,18 +100,7 @@ class TernaryTraits : public ggml::cpu::tensor_traits {
             size = trit::mul_mat_id_work_bytes(op, packed, n_threads);
         }
         // Said here, where the first graph is planned: while a model loads, the tools turn their log down.
-        std::call_once(said_, [&] {
-            const trit_packing asked = trit_packing_asked();
-            const bool tables = asked == TRIT_PACKING_TL1 || asked == TRIT_PACKING_TL2;
-            const trit_lookup_kernel* lookup =
-                packed ? trit_lookup_chosen(tables ? asked : TRIT_PACKING_2_BITS) : nullptr;
-            GGML_LOG_INFO("trit: ternary kernels of tier %s, self-test passed; weights %s%s%s\n",
-                          trit_tier_chosen()->name, packed ? "packed at load" : "in place",
-                          lookup == nullptr ? ""
-                          : tables          ? "; few tokens by "
-                                            : "; many tokens by ",
-                          lookup != nullptr ? lookup->name : "");
-        });
+        std::call_once(said_, [&] { say(op->src[0], packed, n_threads); });
         return true;
     }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "packing_names.h"
 #include "tuning.h"
 
 namespace trit {
@@ -16,12 +17,12 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kFormat = 1;  // utils/tune/store.py
+constexpr int kFormat = 2;  // utils/tune/store.py
 
-std::string file_name() {
-    const char* given = std::getenv("TRIT_TUNING");
-    return given != nullptr && given[0] != '\0' ? given : TRIT_TUNING_FILE;
-}
+/// preset_kernels/tuning/*.json, one for each tier.
+constexpr const char* kPresets[] = {
+#include "trit_presets.inc"
+    nullptr};
 
 /// A member that is a whole number from `least` to `most`; else 0, and *ok becomes false.
 int64_t number(const Json& object, const char* name, int64_t least, int64_t most, bool* ok) {
@@ -41,6 +42,30 @@ const trit_lookup_kernel* kernel_named(const std::string& name) {
     return usable ? kernel : nullptr;
 }
 
+/// TRIT_PACKING_COUNT for none of this name that works here.
+trit_packing packing_named(const std::string& name) {
+    for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
+        const auto packing = static_cast<trit_packing>(i);
+        if (name == packing_name(packing) &&
+            (i < TRIT_TIER_PACKINGS ? trit_tier_chosen()->panel[i] != nullptr
+                                    : trit_lookup_chosen(packing) != nullptr)) {
+            return packing;
+        }
+    }
+    return TRIT_PACKING_COUNT;
+}
+
+/// What is wrong with it, or an empty text.
+std::string read_packing(const Json& object, TunedShape* shape) {
+    const auto name = object.find("packing");
+    if (name == object.end() || !(name->is_null() || name->is_string())) {
+        return "has a shape without packing";
+    }
+    shape->packing = name->is_null() ? TRIT_PACKING_COUNT : packing_named(name->get<std::string>());
+    const bool known = name->is_null() || shape->packing != TRIT_PACKING_COUNT;
+    return known ? "" : "names the packing " + name->get<std::string>() + ", which this build or CPU lacks";
+}
+
 /// What is wrong with it, or an empty text.
 std::string read_shape(const Json& object, TunedShape* shape) {
     bool ok = object.is_object();
@@ -53,8 +78,9 @@ std::string read_shape(const Json& object, TunedShape* shape) {
     if (!ok || name == object.end() || !(name->is_null() || name->is_string())) {
         return "has a shape without n, k, threads or lookup";
     }
-    if (name->is_null()) {
-        return "";
+    const std::string fault = read_packing(object, shape);
+    if (!fault.empty() || name->is_null()) {
+        return fault;
     }
     const auto text = name->get<std::string>();
     shape->lookup = LookupChoice::of(kernel_named(text));
@@ -92,26 +118,51 @@ std::string read(const Json& file, std::vector<TunedShape>* shapes) {
     return "";
 }
 
+/// What is wrong with the file, or an empty text: then it is in use.
+std::string use(const Json& file) {
+    std::vector<TunedShape> shapes;
+    std::string fault = read(file, &shapes);
+    if (fault.empty()) {
+        use_tuning(std::move(shapes));
+    }
+    return fault;
+}
+
+/// The first preset that fits. One that names what this build lacks says nothing about this machine.
+void use_preset() {
+    for (const char* preset : kPresets) {
+        if (preset != nullptr && use(Json::parse(preset, nullptr, false)).empty()) {
+            return;
+        }
+    }
+}
+
 }  // namespace
 
 void load_tuning() {
-    const std::string name = file_name();
-    std::ifstream stream(name);
-    if (name == "off" || (!stream && std::getenv("TRIT_TUNING") == nullptr)) {
+    const char* given = std::getenv("TRIT_TUNING");
+    const bool is_given = given != nullptr && given[0] != '\0';
+    const std::string name = is_given ? given : TRIT_TUNING_FILE;
+    if (name == "off") {
         return;
     }
-    std::vector<TunedShape> shapes;
-    const std::string fault =
-        stream ? read(Json::parse(stream, nullptr, false), &shapes) : std::string("cannot be read");
+    std::ifstream stream;
+    if (name != "preset") {
+        stream.open(name);
+    }
+    if (name == "preset" || (!stream && !is_given)) {
+        use_preset();
+        return;
+    }
+    const std::string fault = stream ? use(Json::parse(stream, nullptr, false)) : "cannot be read";
     if (!fault.empty()) {
         // Not through the log: the tools turn it down while a model loads.
         std::fprintf(
             stderr,
-            "warning: the tuning file %s %s; the defaults are used (python3 -m utils.tune makes it anew)\n",
+            "warning: the tuning file %s %s; the presets are used (python3 -m utils.tune makes it anew)\n",
             name.c_str(), fault.c_str());
-        return;
+        use_preset();
     }
-    use_tuning(std::move(shapes));
 }
 
 }  // namespace trit
