@@ -7,7 +7,8 @@
 ///     --megabytes 256      weights that a product of few tokens goes through before it meets the same again
 ///
 /// The first line says what there is: a JSON object with "tier", "default" (a look-up kernel's name or
-/// empty), and "kernels", look-up kernels that run here, with their "tokens", "panels" and "least_tokens".
+/// empty), "packings" that something here reads, and "kernels", look-up kernels for panels of 2 bits that run
+/// here, with their "tokens", "panels" and "least_tokens".
 ///
 /// A line of standard input is an order, "N K M THREADS ROUNDS WAY [WAY...]"; the answer is one line: a JSON
 /// object with "ways", those of them that are possible, and "seconds", of each round and way, rounds outside.
@@ -19,6 +20,7 @@
 #include <sstream>
 
 #include "measure.h"
+#include "packing_names.h"
 #include "product.h"
 
 namespace {
@@ -129,9 +131,17 @@ void introduce(const trit_tier& tier) {
             least.push_back(kernel->least_tokens);
         }
     }
+    std::vector<std::string> packings;
+    for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
+        const auto packing = static_cast<trit_packing>(i);
+        if (i < TRIT_TIER_PACKINGS ? tier.panel[i] != nullptr : trit_lookup_chosen(packing) != nullptr) {
+            packings.emplace_back(trit::packing_name(packing));
+        }
+    }
     const trit_lookup_kernel* chosen = trit_lookup_chosen(TRIT_PACKING_2_BITS);
     trit::JsonLine()
         .add("tier", tier.name)
+        .add("packings", packings)
         .add("default", chosen != nullptr ? chosen->name : "")
         .add("kernels", names)
         .add("tokens", tokens)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from utils.cli import UserError
 from utils.foreign.loadable import check_loadable
-from utils.host import BUNDLED_MODEL, gguf_path, physical_cores, python_command
+from utils.host import BUNDLED_MODEL, default_model, physical_cores, python_command
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256
@@ -29,6 +29,7 @@ _STRING_TYPE = 8
 _UINT32_TYPE = 4
 # Metadata comes first in a GGUF; no tokenizer's is larger than this.
 _METADATA_BYTES = 64 << 20
+_MADE = re.compile(r"ggml-model-(\w+)\.gguf")
 _LEVEL = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) ?(.*)")
 _ABORT = re.compile(r"\.(c|cpp|h):\d+: ")
 
@@ -57,7 +58,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def add_common_flags(parser: argparse.ArgumentParser, n_predict: int) -> None:
     """The flags of both commands, with bitnet.cpp's names."""
-    model = gguf_path(BUNDLED_MODEL)
+    model = default_model()
     parser.add_argument("-m", "--model", type=Path, default=model, help="GGUF file (default: the bundled model)")
     parser.add_argument(
         "-n",
@@ -105,6 +106,18 @@ def check_common(args: argparse.Namespace) -> None:
     args.ctx_size = -(-args.ctx_size // _CONTEXT_STEP) * _CONTEXT_STEP
 
 
+def _how_to_make(path: Path) -> str:
+    command = python_command("setup_env.py")
+    if path.parent != BUNDLED_MODEL:
+        command += f" -md {path.parent}"
+    # Set-up makes what is fastest, unless it is told a type.
+    if (name := _MADE.fullmatch(path.name)) and path != default_model():
+        command += f" -q {name[1]}"
+    beside = [other.name for other in sorted(path.parent.glob("ggml-model-*.gguf"))]
+    there = f"beside it is {beside[0]}; " if beside else ""
+    return f"{there}make it with: {command}"
+
+
 def check_model(path: Path) -> None:
     """Refuse a model file that is not there, is no GGUF, or is one that the engine does not load.
 
@@ -115,8 +128,7 @@ def check_model(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"-m {path} is a folder; name the GGUF file in it, or make one with: {setup} -md {path}")
     if not path.is_file():
-        command = setup if path == gguf_path(BUNDLED_MODEL) else f"{setup} -md {path.parent}"
-        raise UserError(f"the model {path} is not there; make it with: {command}")
+        raise UserError(f"the model {path} is not there; {_how_to_make(path)}")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise UserError(f"-m {path} is not a GGUF file; convert its folder with: {setup} -md {path.parent}")

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from utils.cli import ROOT, TritError
-from utils.host import BUNDLED_MODEL, DEMO_PROMPT, gguf_path, python_command
+from utils.host import BUNDLED_MODEL, DEMO_PROMPT, default_model, python_command
 from utils.inference import chat_template, is_embedding_model
 from utils.setup.context import Setup
 from utils.setup.model import shown
@@ -58,8 +58,8 @@ def next_arguments(setup: Setup) -> str:
     """What to give ``run_inference.py`` next: another story, a chat if the model can, or another prompt."""
     assert setup.gguf is not None
     if setup.model_dir == BUNDLED_MODEL:
-        # Without -m it is the bundled model's i2_s file.
-        model = "" if setup.gguf == gguf_path(BUNDLED_MODEL) else f"-m {shown(setup.gguf)} "
+        # Without -m it is the file that was made last.
+        model = "" if setup.gguf == default_model() else f"-m {shown(setup.gguf)} "
         return f'{model}-p "{_NEXT_STORY}" -n 6 -temp 0'
     continues = setup.known is not None and setup.known.kind == "base"
     if not continues and chat_template(setup.gguf):

@@ -19,6 +19,7 @@ ENGINE_DIR = ROOT / "3rdparty" / "llama.cpp"
 CACHE_DIR = ROOT / "3rdparty" / "cache"
 BUILD_DIR = ROOT / "build"
 STAMPS = CACHE_DIR / "stamps"
+AUTO = "auto"  # the quantisation type that is found by measuring
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Setup:
         compiler: found by the tools step.
         model_dir: folder of the model, found by the model step.
         known: what the registry says about the model, None if it is not in it.
+        quant_type: encoding of the ternary weights; None until the tuning step has found what "auto" is here.
         gguf: the converted model, from the conversion step.
         keep_open: descriptors that started programs inherit (the lock).
         started_logs: logs that this run has begun; the others are of earlier runs, whose steps are skipped now.
@@ -82,6 +84,7 @@ class Setup:
     compiler: Compiler | None = None
     model_dir: Path | None = None
     known: Model | None = None
+    quant_type: str | None = None
     gguf: Path | None = None
     keep_open: tuple[int, ...] = ()
     started_logs: set[str] = field(default_factory=set)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Step 4: checkpoint to GGUF, beside it, by ``python -m utils.convert``."""
+"""A step: checkpoint to GGUF, beside it, by ``python -m utils.convert``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from utils.foreign.loadable import check_loadable
 from utils.foreign.parts import read_parts
 from utils.host import BUNDLED_MODEL, gguf_path
 from utils.hub.manifest import read_manifest
-from utils.setup.context import STAMPS, Setup, digest, files_digest, read_stamp, write_stamp
-from utils.setup.model import ready_made, shown
+from utils.setup.context import AUTO, STAMPS, Setup, digest, files_digest, read_stamp, write_stamp
+from utils.setup.model import given_gguf, shown
 from utils.setup.progress import StepLine
 
 NAME = "conversion"
@@ -36,9 +36,9 @@ _CONVERTER = ("utils/convert/**/*.py", "utils/weight_encodings.py", "utils/gguf_
 
 def run(setup: Setup, line: StepLine) -> str:
     """Convert unless the model is a GGUF that loads, or the one there was made from the same inputs in the same way."""
-    folder, outtype = setup.model_dir, setup.options.quant_type
-    assert folder is not None
-    given = ready_made(folder, outtype)
+    folder, outtype = setup.model_dir, setup.quant_type
+    assert folder is not None and outtype is not None
+    given = given_gguf(setup)
     source = read_manifest(folder)
     origin = ["--source", f"{source.repo}@{source.commit}"] if source else []
     if given is None:
@@ -47,8 +47,9 @@ def run(setup: Setup, line: StepLine) -> str:
     if _magic(given) != b"GGUF":
         raise UserError(f"{given} is not a GGUF file; download or convert it again")
     if foreign := convertible(given):
-        # i2_s is what nobody asked for: the layout's own kin keeps its scales.
-        return _convert(setup, line, Job(given, [given], foreign if outtype == "i2_s" else outtype, origin))
+        # Where nobody asked for another type: the layout's own kin keeps its scales.
+        kin = setup.options.quant_type in (AUTO, "i2_s")
+        return _convert(setup, line, Job(given, [given], foreign if kin else outtype, origin))
     setup.gguf = given
     return f"{shown(given)} is given, nothing to convert"
 

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from utils.cli import ROOT, CommandError, TritError, UserError
-from utils.host import BUNDLED_MODEL, MODELS_DIR, gguf_path
+from utils.host import AUTO_TYPES, BUNDLED_MODEL, MODELS_DIR, gguf_path
 from utils.hub.manifest import read_manifest
 from utils.registry import model_in, registry, resolve
-from utils.setup.context import Setup
+from utils.setup.context import AUTO, Setup
 from utils.setup.progress import StepLine
 
 NAME = "model"
@@ -33,7 +33,7 @@ def check_options(setup: Setup) -> None:
     if setup.options.hf_repo:
         _parse_repo(setup.options.hf_repo)
     elif setup.options.model_dir:
-        _check_folder(setup.options.model_dir, setup.options.quant_type)
+        _check_folder(setup.options.model_dir, setup.quant_type)
 
 
 def run(setup: Setup, line: StepLine) -> str:
@@ -51,7 +51,7 @@ def run(setup: Setup, line: StepLine) -> str:
         setup.model_dir, summary = BUNDLED_MODEL, "bundled"
         if not BUNDLED_MODEL.is_dir():
             raise TritError(f"the bundled model {BUNDLED_MODEL} is missing; get it back with: git checkout -- models")
-    _check_folder(setup.model_dir, options.quant_type)
+    _check_folder(setup.model_dir, setup.quant_type)
     if setup.known and (advice := setup.known.advice()):
         line.note(advice)
     return f"{summary}: {shown(setup.model_dir)}"
@@ -63,21 +63,29 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def ready_made(folder: Path, quant_type: str) -> Path | None:
+def ready_made(folder: Path, quant_type: str | None) -> Path | None:
     """The GGUF of a folder that is used as it is; None if the folder is a checkpoint to convert, or holds nothing.
 
-    The name that set-up itself gives comes first, then what the Hub gave, then the only GGUF (or split one) there is.
+    The name that set-up itself gives (without a type: for any that "auto" may be) comes first, then what the Hub gave,
+    then the only GGUF (or split one) there is.
     """
     if (folder / "config.json").is_file() and any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
         return None
     source = read_manifest(folder)
     if source and source.gguf and (folder / source.gguf).is_file():
         return folder / source.gguf
-    if (usual := gguf_path(folder, quant_type)).is_file():
-        return usual
+    for name in [quant_type] if quant_type else AUTO_TYPES:
+        if (usual := gguf_path(folder, name)).is_file():
+            return usual
     found = [path for path in sorted(folder.glob("*.gguf")) if not path.name.startswith(".")]
     whole = [path for path in found if _FIRST_PART.search(path.name) or not _LATER_PART.search(path.name)]
     return whole[0] if len(whole) == 1 else None
+
+
+def given_gguf(setup: Setup) -> Path | None:
+    """The GGUF of the model's folder that is used as it is, or converted from; None if the folder is a checkpoint."""
+    assert setup.model_dir is not None
+    return ready_made(setup.model_dir, None if setup.options.quant_type == AUTO else setup.quant_type)
 
 
 def _parse_repo(text: str) -> tuple[str, str]:
@@ -88,11 +96,11 @@ def _parse_repo(text: str) -> tuple[str, str]:
     return resolve(match[1]), match[2] or "main"
 
 
-def _check_folder(folder: Path, quant_type: str) -> None:
+def _check_folder(folder: Path, quant_type: str | None) -> None:
     if not folder.is_dir():
         raise UserError(f"--model-dir {folder}: there is no such folder; name one that holds a model, or use --hf-repo")
     if not (folder / "config.json").is_file() and not ready_made(folder, quant_type):
-        wanted = gguf_path(folder, quant_type).name
+        wanted = gguf_path(folder, quant_type or AUTO_TYPES[0]).name
         raise UserError(f"{folder} holds neither config.json nor {wanted}; name a model's folder, or use --hf-repo")
 
 
@@ -103,7 +111,7 @@ def _download(setup: Setup, line: StepLine, repo: str, revision: str, folder: Pa
         return f"{repo} is there already"
     line.update(f"downloading {repo}")
     command: list[str | Path] = [setup.python, "-m", "utils.hub", repo, "--revision", revision, "--to", folder]
-    command += ["--quant-type", setup.options.quant_type]
+    command += ["--quant-type", setup.quant_type or AUTO_TYPES[0]]
 
     def show(text: str) -> None:
         if text.startswith("note: "):

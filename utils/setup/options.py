@@ -7,9 +7,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.setup.context import Options
+from utils.setup.context import AUTO, Options
 
-QUANT_TYPES = ("i2_s", "tl1", "tl2", "f16", "f32", "tq2_0", "tq1_0", "q2_0")
+QUANT_TYPES = (AUTO, "i2_s", "tl1", "tl2", "f16", "f32", "tq2_0", "tq1_0", "q2_0")
 _EXAMPLES = """examples:
   python3 setup_env.py                                       everything, with the bundled model, to a first answer
   python3 setup_env.py -md models/BitNet-b1.58-2B-4T -q i2_s   a model in a local folder
@@ -45,8 +45,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--quant-type",
         "-q",
         choices=QUANT_TYPES,
-        default="i2_s",
-        help="encoding of the ternary weights (default: %(default)s)",
+        default=AUTO,
+        help="encoding of the ternary weights; auto: i2_s, tl1 or tl2, whichever is measured to be the fastest here "
+        "(default: %(default)s)",
     )
     model.add_argument(
         "--quant-embd",

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Step 6: measure which kernels are fastest for this model on this machine, by ``python -m utils.tune``."""
+"""A step: measure which packing and kernels are fastest for this model on this machine, by ``python -m utils.tune``.
+
+With ``-q auto`` it comes before the conversion and settles what to convert to, else after it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from utils.cli import CommandError, UserError
 from utils.setup.context import BUILD_DIR, Setup
+from utils.setup.model import given_gguf
 from utils.setup.progress import StepLine
+from utils.tune.formats import format_of
 
 NAME = "tuning"
 DEED = "measuring which kernels are fastest here"
@@ -14,16 +20,25 @@ DEED = "measuring which kernels are fastest here"
 
 def run(setup: Setup, line: StepLine) -> str:
     """Tune for the model's shapes unless they are tuned already; with --use-pretuned, use the presets instead."""
-    if setup.options.use_pretuned:
+    options = setup.options
+    measures = options.tune_seconds > 0 and not options.use_pretuned
+    if options.use_pretuned:
         (BUILD_DIR / "tuning.json").unlink(missing_ok=True)
-        return "not measured: the presets of preset_kernels/ are used"
-    seconds = setup.options.tune_seconds
-    if seconds == 0:
-        return "not measured (--tune-seconds 0)"
-    assert setup.gguf is not None
-    command: list[str | Path] = [setup.python, "-m", "utils.tune", "-m", setup.gguf, "--if-needed"]
-    lines = setup.run(
-        [*command, "--seconds", f"{seconds:g}"], "tuning", NAME, on_line=lambda text: line.update(text[:100])
-    )
-    told = [text for text in lines if text.startswith(("layer,", "up to date", "nothing to tune"))]
-    return told[-1] if told else "done"
+    target = setup.gguf or given_gguf(setup) or setup.model_dir
+    assert target is not None
+    command: list[str | Path] = [setup.python, "-m", "utils.tune", "-m", target]
+    command += ["--if-needed", "--seconds", f"{options.tune_seconds:g}"] if measures else ["--use-pretuned"]
+    try:
+        lines = setup.run(command, "tuning", NAME, on_line=lambda text: line.update(text[:100]))
+    except CommandError as error:
+        own = [text.removeprefix("error: ") for text in error.tail if text.startswith("error: ")]
+        if own and error.returncode == UserError.exit_code:
+            raise UserError(own[-1]) from error
+        raise
+    told = [text for text in lines if text.startswith(("auto: ", "nothing to tune"))]
+    found = next((name for text in told if (name := format_of(text))), None)
+    if setup.quant_type is None:
+        # Nothing to tune: no ternary matrix, so there is nothing to choose either.
+        setup.quant_type = found or "i2_s"
+    summary = told[-1] if told else "done"
+    return summary if measures else f"not measured: {summary}"

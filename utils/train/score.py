@@ -20,7 +20,7 @@ import torch
 
 from utils.cli import EXIT_OK, UserError, run_main
 from utils.engine_server import Server
-from utils.host import BUNDLED_MODEL, gguf_path, physical_cores
+from utils.host import BUNDLED_MODEL, default_model, physical_cores
 from utils.train.checkpoint import MAX_ANSWER_TOKENS, load_checkpoint
 from utils.train.story import MAX_SENTENCES, Question, Story, held_out_questions
 from utils.train.tokenizer import EOS, special_id
@@ -74,7 +74,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--show", type=int, default=3, help="how many wrong answers to print")
     arguments = parser.parse_args(argv)
     if arguments.engine == "llama" and arguments.model.is_dir():
-        arguments.model = gguf_path(arguments.model)
+        arguments.model = default_model(arguments.model)
     if arguments.engine == "torch" and not arguments.model.is_dir():
         raise UserError(f"--model {arguments.model}: is no checkpoint folder (a GGUF file needs --engine llama)")
     if arguments.stories < 1 or arguments.longest < 1:

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""What people see of a search: a line for each shape, the sum for a layer, and a picture."""
+"""What people see of a search: a line for each shape, a table of packings, and a picture."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 from utils.cli import UserError, atomic_output
-from utils.tune.tuner import Tuned
+from utils.tune.layer import LayerContest
+from utils.tune.search import Contest
+from utils.tune.store import STEPS
+from utils.tune.tuner import Result, Tuned
 
 
 def line(result: Tuned) -> str:
@@ -27,17 +29,21 @@ def line(result: Tuned) -> str:
     return f"{contest.product}: {won}{least} [{tried}]"
 
 
-def total(results: Sequence[Tuned]) -> list[str]:
-    """The time of a whole layer, for each number of threads."""
+def layer_lines(result: LayerContest) -> list[str]:
+    """A number of threads: what each packing takes, which one won, and what the tuning is worth together."""
+    on = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
     lines = []
-    for threads in dict.fromkeys(result.choice.threads for result in results):
-        pairs = [result.layer_seconds for result in results if result.choice.threads == threads]
-        default, tuned = (sum(column) for column in zip(*pairs, strict=True))
-        tokens = results[0].contest.product.m
-        lines.append(
-            f"layer, {tokens} tokens, {threads} thread{'s' if threads > 1 else ''}: {default * 1e3:.2f} ms by default, "
-            f"{tuned * 1e3:.2f} ms tuned ({100 * (default / tuned - 1):+.1f} %)"
-        )
+    for one in result.candidates:
+        median, low, high = result.interval(one.name)
+        steps = ", ".join(f"{tokens}: {1e3 * result.step_seconds(one.name, tokens):.3f}" for tokens in STEPS)
+        mark = "*" if one.name == result.winner else " "
+        lines.append(f"{mark} {one.name}, {on}: {median:.3f} ({low:.3f} to {high:.3f}); ms a step of tokens {steps}")
+    default, tuned = result.layer_seconds(result.default), result.layer_seconds(result.winner)
+    rounds = max(map(len, result.seconds.values()))
+    lines.append(
+        f"layer, {on}: {result.winner}, {default * 1e3:.1f} ms by default, {tuned * 1e3:.1f} ms tuned "
+        f"({100 * (default / tuned - 1):+.1f} %) [{len(result.candidates)} packings, {rounds} rounds, {result.stopped}]"
+    )
     return lines
 
 
@@ -51,24 +57,32 @@ def check_plot(path: Path) -> None:
         raise UserError(f"--plot {path}: needs matplotlib; install it: {sys.executable} -m pip install matplotlib")
 
 
-def plot(results: Sequence[Tuned], path: Path, title: str) -> None:
-    """Draw every way's times: one panel a shape, a bar a way, the winner dark."""
+def plot(result: Result, path: Path, title: str) -> None:
+    """Draw every way's times: one panel a shape or layer, a bar a way or packing, the winner dark."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(len(results), 1, figsize=(9, 1 + 1.9 * len(results)), squeeze=False)
-    for axis, result in zip(axes[:, 0], results, strict=True):
-        contest = result.contest
+    contests: list[tuple[Contest | LayerContest, str]] = [
+        (one.contest, f"{one.contest.product} (1 = {1e3 * median(one.contest.seconds[one.contest.default]):.2f} ms)")
+        for one in result.shapes
+    ]
+    for layer in result.layers:
+        steps = ", ".join(f"{steps} of {tokens}" for tokens, steps in STEPS.items())
+        contests.append(
+            (layer, f"a layer's packing, steps of tokens: {steps}; {layer.threads} threads "
+             f"(1 = {1e3 * layer.layer_seconds(layer.default):.0f} ms)")
+        )  # fmt: skip
+    figure, axes = pyplot.subplots(len(contests), 1, figsize=(9, 1 + 1.9 * len(contests)), squeeze=False)
+    for axis, (contest, text) in zip(axes[:, 0], contests, strict=True):
         names = sorted(contest.ratios, key=lambda way: contest.interval(way)[0], reverse=True)
         middles = [contest.interval(way) for way in names]
         errors = [[m - low for m, low, _ in middles], [high - m for m, _, high in middles]]
         colours = ["#1b6ca8" if name == contest.winner else "#b8c4ce" for name in names]
         axis.barh(names, [m for m, _, _ in middles], xerr=errors, color=colours, height=0.7)
         axis.axvline(1.0, color="#444444", linewidth=0.8)
-        milliseconds = 1e3 * median(contest.seconds[contest.default])
-        axis.set_title(f"{contest.product} (1 = {milliseconds:.2f} ms)", fontsize=9, loc="left")
+        axis.set_title(text, fontsize=9, loc="left")
         axis.tick_params(labelsize=7)
     axes[-1, 0].set_xlabel("time, default = 1; bars: median, whiskers: its 95 % interval", fontsize=8)
     figure.suptitle(title, fontsize=10)

@@ -9,10 +9,11 @@ another way is faster beyond doubt and by more than a hair: the same machine sha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from utils.tune.timer import Product, Timer
 
@@ -24,6 +25,13 @@ RESAMPLES = 400
 MARGIN = 0.02
 # An interval of this half-width is good enough.
 PRECISE = 0.01
+
+
+def medians(values: Sequence[float], seed: int = 1) -> npt.NDArray[np.float64]:
+    """Medians of ``RESAMPLES`` samples drawn from the values with replacement: how sure their median is."""
+    numbers = np.asarray(values, dtype=np.float64)
+    picks = np.random.default_rng(seed).integers(0, len(numbers), (RESAMPLES, len(numbers)))
+    return np.asarray(np.median(numbers[picks], axis=1))
 
 
 @dataclass
@@ -48,10 +56,8 @@ class Contest:
 
     def interval(self, way: str) -> tuple[float, float, float]:
         """Median of the way's ratios, and the 95 % interval of the median."""
-        values = np.asarray(self.ratios[way])
-        picks = np.random.default_rng(1).integers(0, len(values), (RESAMPLES, len(values)))
-        low, high = np.quantile(np.median(values[picks], axis=1), [0.025, 0.975])
-        return float(np.median(values)), float(low), float(high)
+        low, high = np.quantile(medians(self.ratios[way]), [0.025, 0.975])
+        return float(np.median(self.ratios[way])), float(low), float(high)
 
     @property
     def gain(self) -> float:
@@ -89,7 +95,7 @@ def contest(timer: Timer, product: Product, default: str, ways: Sequence[str], s
         elif rounds >= LEAST_ROUNDS:
             alive = _survivors(result, alive)
             result.stopped = _verdict(result, alive, rounds, time.monotonic() > end)
-    result.winner = _winner(result)
+    result.winner = winner(default, {way: result.interval(way) for way in result.ratios})
     return result
 
 
@@ -109,12 +115,17 @@ def _verdict(result: Contest, alive: Sequence[str], rounds: int, late: bool) -> 
     return "rounds" if rounds >= MOST_ROUNDS else "time" if late else ""
 
 
-def _winner(result: Contest) -> str:
-    """The first way that is no more than the margin slower than the fastest; the default if that is no gain."""
-    faster = {way: result.interval(way) for way in result.ratios if way != result.default}
+def winner(default: str, intervals: Mapping[str, tuple[float, float, float]]) -> str:
+    """The first way that is no more than the margin slower than the fastest; the default if that is no gain.
+
+    Args:
+        default: the way to leave only for a sure gain.
+        intervals: way -> median time and its 95 % interval, the default's time being 1; those to be preferred first.
+    """
+    faster = {way: interval for way, interval in intervals.items() if way != default}
     sure = {way: median for way, (median, _, high) in faster.items() if high < 1 and median < 1 - MARGIN}
     if not sure:
-        return result.default
+        return default
     best = min(sure.values())
     return next(way for way, median in sure.items() if median <= best * (1 + MARGIN))
 

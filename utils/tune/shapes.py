@@ -8,6 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 from utils.cli import UserError
+from utils.convert.checkpoint import read_json
+from utils.convert.families import find_family
+from utils.convert.families.base import Kind
 from utils.generate_dummy_model import SHAPES, matrices
 from utils.gguf_header import read_raw_header
 from utils.weight_encodings import ENCODINGS
@@ -27,15 +30,32 @@ def of_published_shape(name: str) -> Counter[tuple[int, int]]:
 
 
 def of_model(path: Path) -> Counter[tuple[int, int]]:
-    """(n, k) -> matrices in the first layer of a GGUF file, of encodings that our kernels read; empty if there is none.
+    """(n, k) -> ternary matrices in the first layer of a GGUF file or a checkpoint folder; empty if there is none.
 
     Raises:
-        UserError: the file is no GGUF file.
+        UserError: it is neither, or the folder's model is of no family that is known.
     """
+    return _of_checkpoint(path) if path.is_dir() else _of_gguf(path)
+
+
+def _of_gguf(path: Path) -> Counter[tuple[int, int]]:
     types = {row.ggml_type for row in ENCODINGS.values() if row.name not in ("f16", "f32")}
-    found: Counter[tuple[int, int]] = Counter()
-    for tensor in read_raw_header(path, arrays=False).tensors.values():
-        layer = _LAYER.match(tensor.name)
-        if layer and int(layer[1]) == 0 and tensor.ggml_type in types and len(tensor.shape) >= 2:
-            found[tensor.shape[-2], tensor.columns] += 1
-    return found
+    return Counter(
+        (tensor.shape[-2], tensor.columns)
+        for tensor in read_raw_header(path, arrays=False).tensors.values()
+        if tensor.ggml_type in types and len(tensor.shape) >= 2 and _in_first_layer(tensor.name)
+    )
+
+
+def _of_checkpoint(folder: Path) -> Counter[tuple[int, int]]:
+    """From config.json alone: the weights may be many gigabytes."""
+    config = read_json(folder / "config.json")
+    specs = find_family(config).tensors(config)
+    return Counter(
+        (spec.shape[0], spec.shape[1]) for spec in specs if spec.kind is Kind.TERNARY and _in_first_layer(spec.target)
+    )
+
+
+def _in_first_layer(name: str) -> bool:
+    layer = _LAYER.match(name)
+    return layer is not None and int(layer[1]) == 0

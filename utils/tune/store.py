@@ -5,16 +5,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from utils.cli import UserError, atomic_output
+from utils.cli import ROOT, UserError, atomic_output
 from utils.host import BUILD_DIR, cpu_name
 
-FORMAT = 1  # src/ggml_tuning.cpp
+Shape = tuple[int, int]  # n, k
+
+# Tokens of a step -> steps, what a packing is judged by: a prompt of 512 tokens, an answer of 256 one by one, and 16
+# steps with four (several requests at once, or drafts of a small model).
+STEPS = {1: 256, 4: 16, 128: 4}
+
+FORMAT = 2  # src/ggml_tuning.cpp
 TUNING_FILE = BUILD_DIR / "tuning.json"
+PRESETS = ROOT / "preset_kernels" / "tuning"  # a file for each tier
+PRESET_KEY = ""  # they go with every machine of the tier
+MOST_THREADS = 1 << 20  # src/tuning.cpp: a matrix is packed before anybody says how many
+FARTHEST = math.log(4)  # src/tuning.cpp
 
 
 @dataclass(frozen=True)
@@ -22,6 +35,7 @@ class Choice:
     """What a shape uses on a number of threads.
 
     Attributes:
+        packing: of its panels; None: what the engine takes without tuning.
         lookup: the look-up kernel for many tokens; None: the tier's own kernel.
         panels: of one call of it; 0 without one.
         least_tokens: fewer go to the tier's own kernel; 0 without one.
@@ -31,10 +45,28 @@ class Choice:
     n: int
     k: int
     threads: int
+    packing: str | None
     lookup: str | None
     panels: int
     least_tokens: int
     gain: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Times of a layer's matrices with each packing: why a packing was chosen.
+
+    Attributes:
+        matrices: [n, k, matrices in a layer].
+        threads: on which.
+        packing: the one that was chosen.
+        seconds: packing -> tokens of a step, as text -> seconds of the step.
+    """
+
+    matrices: list[list[int]]
+    threads: int
+    packing: str
+    seconds: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -45,11 +77,39 @@ class Tuning:
         tier: the tier beside which the kernels stand.
         key: what the times depend on besides the shapes, see :func:`machine_key`.
         shapes: what was found.
+        layers: what the packings took.
+        cpu: where it was measured, for people.
     """
 
     tier: str
     key: str
     shapes: list[Choice]
+    layers: list[Layer] = field(default_factory=list)
+    cpu: str = field(default_factory=cpu_name)
+
+    def nearest(self, n: int, k: int, threads: int) -> Choice | None:
+        """What counts for a shape, as src/tuning.cpp decides it: the nearest shape that is not far off."""
+
+        def far(choice: Choice) -> tuple[float, float]:
+            shape = abs(math.log(n / choice.n)) + abs(math.log(k / choice.k))
+            return shape, abs(math.log(threads / choice.threads))
+
+        near = [choice for choice in self.shapes if far(choice)[0] <= FARTHEST]
+        return min(near, key=far, default=None)
+
+    def packing(self, counts: Mapping[Shape, int]) -> str | None:
+        """The packing of most weights of a layer; None: what the engine takes without tuning."""
+        weights: Counter[str | None] = Counter()
+        for (n, k), count in counts.items():
+            choice = self.nearest(n, k, MOST_THREADS)
+            weights[choice.packing if choice else None] += n * k * count
+        return max(weights, key=lambda packing: weights[packing]) if weights else None
+
+    def layer(self, counts: Mapping[Shape, int]) -> Layer | None:
+        """The times of a layer with these matrices on the most threads; of a preset, those that there are."""
+        matrices = sorted([n, k, count] for (n, k), count in counts.items())
+        same = [layer for layer in self.layers if layer.matrices == matrices or self.key == PRESET_KEY]
+        return max(same, key=lambda layer: layer.threads, default=None)
 
 
 def machine_key(program: Path) -> str:
@@ -63,7 +123,20 @@ def merged(old: Tuning | None, new: Tuning) -> Tuning:
         return new
     known = {(shape.n, shape.k, shape.threads) for shape in new.shapes}
     kept = [shape for shape in old.shapes if (shape.n, shape.k, shape.threads) not in known]
-    return Tuning(new.tier, new.key, kept + new.shapes)
+    measured = [(layer.matrices, layer.threads) for layer in new.layers]
+    layers = [layer for layer in old.layers if (layer.matrices, layer.threads) not in measured]
+    return Tuning(new.tier, new.key, kept + new.shapes, layers + new.layers)
+
+
+def preset(tier: str) -> Tuning | None:
+    """What is used on a tier until something is measured; None if nothing is kept for it."""
+    path = preset_path(tier)
+    return load(path) if path.is_file() else None
+
+
+def preset_path(tier: str) -> Path:
+    """The file of that."""
+    return PRESETS / f"{tier}.json"
 
 
 def save(path: Path, tuning: Tuning) -> None:
@@ -71,10 +144,11 @@ def save(path: Path, tuning: Tuning) -> None:
     content = {
         "format": FORMAT,
         "tier": tuning.tier,
-        "cpu": cpu_name(),
+        "cpu": tuning.cpu,
         "key": tuning.key,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "shapes": [asdict(shape) for shape in tuning.shapes],
+        "layers": [asdict(layer) for layer in tuning.layers],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_output(path) as partial:
@@ -91,6 +165,8 @@ def load(path: Path) -> Tuning:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}, expected {FORMAT}")
-        return Tuning(content["tier"], content["key"], [Choice(**shape) for shape in content["shapes"]])
+        shapes = [Choice(**shape) for shape in content["shapes"]]
+        layers = [Layer(**layer) for layer in content["layers"]]
+        return Tuning(content["tier"], content["key"], shapes, layers, content["cpu"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no tuning file ({error}); make it with: python3 -m utils.tune") from error

@@ -47,6 +47,7 @@ class Timer:
 
     Attributes:
         tier: the tier of kernels that the engine chooses here.
+        packings: those that something here reads.
         default: name of the look-up kernel that it uses without tuning; empty if none.
         kernels: all look-up kernels that run here.
 
@@ -62,6 +63,7 @@ class Timer:
         )
         head = self._answer("started")
         self.tier, self.default = str(head["tier"]), str(head["default"])
+        self.packings = list(map(str, head["packings"]))
         rows = zip(head["kernels"], head["tokens"], head["panels"], head["least_tokens"], strict=True)
         self.kernels = [Kernel(name, *map(int, numbers)) for name, *numbers in rows]
 

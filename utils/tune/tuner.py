@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from utils.tune.layer import Candidate, LayerContest, candidates, layer_contest, way_of
 from utils.tune.search import Contest, contest, least_winning
-from utils.tune.store import Choice
+from utils.tune.store import STEPS, Choice, Layer, Shape, Tuning
 from utils.tune.timer import Kernel, Product, Timer
 
 OWN = "2_bits"  # the tier's own kernel
-PREFILL_TOKENS = 128
+PREFILL_TOKENS = max(STEPS)
 PANEL_ROWS = 64
 # Panels of one call that are tried: tables and sums of fewer rows stay in smaller caches.
 PANELS = (10, 20, 40, 80)
 # Part of a shape's time that goes to the fewest tokens.
 LEAST_PART = 0.25
+# Part of the budget that goes to the packings.
+PACKING_PART = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,29 @@ class Tuned:
     contest: Contest
     count: int
 
+
+@dataclass(frozen=True)
+class Result:
+    """All of a search.
+
+    Attributes:
+        shapes: kernels for many tokens.
+        layers: packings, for each number of threads.
+    """
+
+    shapes: list[Tuned]
+    layers: list[LayerContest]
+
     @property
-    def layer_seconds(self) -> tuple[float, float]:
-        """Seconds that a layer spends on this shape's matrices for the measured tokens: default, chosen."""
-        times = self.contest.seconds
-        default = sorted(times[self.contest.default])[len(times[self.contest.default]) // 2]
-        return self.count * default, self.count * default * self.contest.interval(self.contest.winner)[0]
+    def choices(self) -> list[Choice]:
+        """What to write down for each shape."""
+        packings = {layer.threads: layer.packing for layer in self.layers}
+        return [replace(tuned.choice, packing=packings[tuned.choice.threads]) for tuned in self.shapes]
+
+    @property
+    def measured(self) -> list[Layer]:
+        """What to write down of the packings: the better one of two candidates."""
+        return [_measured(layer) for layer in self.layers]
 
 
 def ways(kernels: Iterable[Kernel], n: int) -> list[str]:
@@ -49,42 +69,49 @@ def ways(kernels: Iterable[Kernel], n: int) -> list[str]:
 
 def tune(
     timer: Timer,
-    shapes: Mapping[tuple[int, int], int],
+    shapes: Mapping[Shape, int],
     threads: Iterable[int],
     seconds: float,
-    told: Callable[[Tuned], None],
-) -> list[Tuned]:
-    """Find a choice for each shape and number of threads.
+    told: Callable[[Tuned | LayerContest], None],
+    preset: Tuning | None = None,
+) -> Result:
+    """Find a choice for each shape and number of threads, and a packing for each number of threads.
 
     Args:
         timer: measures.
         shapes: (n, k) -> matrices in a layer.
         threads: numbers of threads.
         seconds: budget for everything; shapes with more work get more of it.
-        told: called after each shape.
-
-    Returns:
-        One result per shape and number of threads.
+        told: called after each shape and each packing.
+        preset: what the engine uses without tuning; None: what it has built in.
     """
-    jobs = [(n, k, count, some) for some in threads for (n, k), count in shapes.items()]
+    every = sorted(set(threads))
+    jobs = [(n, k, count, some) for some in every for (n, k), count in shapes.items()]
     work = {job: job[0] * job[1] for job in jobs}
-    end = time.monotonic() + seconds
-    results = []
+    end = time.monotonic() + seconds * (1 - PACKING_PART)
+    tuned = []
     for i, (n, k, count, some) in enumerate(jobs):
         left = max(0.0, end - time.monotonic())
         budget = left * work[jobs[i]] / sum(work[job] for job in jobs[i:])
-        results.append(_tune_one(timer, Product(n, k, PREFILL_TOKENS, some), count, budget))
-        told(results[-1])
-    return results
+        tuned.append(_tune_one(timer, Product(n, k, PREFILL_TOKENS, some), count, budget, preset))
+        told(tuned[-1])
+    end += seconds * PACKING_PART
+    layers = []
+    for i, some in enumerate(every):
+        budget = max(0.0, end - time.monotonic()) / (len(every) - i)
+        mine = [one for one in tuned if one.choice.threads == some]
+        layers.append(_pack(timer, shapes, mine, budget, preset))
+        told(layers[-1])
+    return Result(tuned, layers)
 
 
-def _tune_one(timer: Timer, product: Product, count: int, seconds: float) -> Tuned:
-    default = _default(timer, product)
+def _tune_one(timer: Timer, product: Product, count: int, seconds: float, preset: Tuning | None) -> Tuned:
+    default = _default(timer, product, preset)
     result = contest(timer, product, default, [OWN, *ways(timer.kernels, product.n)], seconds * (1 - LEAST_PART))
     name, _, size = result.winner.partition("@")
     kernel = next((kernel for kernel in timer.kernels if kernel.name == name), None)
     if kernel is None:
-        return Tuned(Choice(product.n, product.k, product.threads, None, 0, 0, _gain(result)), result, count)
+        return Tuned(Choice(product.n, product.k, product.threads, None, None, 0, 0, _gain(result)), result, count)
     panels = int(size.partition(":")[0])
 
     def with_tokens(m: int) -> Product:
@@ -93,16 +120,18 @@ def _tune_one(timer: Timer, product: Product, count: int, seconds: float) -> Tun
     step = max(1, kernel.tokens // 8)
     tokens = list(range(2 * step, kernel.tokens + 1, step))
     least = least_winning(timer, with_tokens, OWN, result.winner, tokens, seconds * LEAST_PART)
-    choice = Choice(product.n, product.k, product.threads, kernel.name, panels, least, _gain(result))
+    choice = Choice(product.n, product.k, product.threads, None, kernel.name, panels, least, _gain(result))
     return Tuned(choice, result, count)
 
 
-def _default(timer: Timer, product: Product) -> str:
+def _default(timer: Timer, product: Product, preset: Tuning | None) -> str:
     """What the engine uses for this product without tuning."""
+    choice = preset.nearest(product.n, product.k, product.threads) if preset else None
+    name, most = (choice.lookup, choice.panels) if choice else (timer.default, None)
     for kernel in timer.kernels:
-        if kernel.name == timer.default:
+        if kernel.name == name:
             # As many panels as there are: more would be the same way under another name.
-            way = f"{kernel.name}@{min(kernel.panels, -(-product.n // PANEL_ROWS))}:1"
+            way = f"{kernel.name}@{min(most or kernel.panels, -(-product.n // PANEL_ROWS))}:1"
             if way in timer.rounds(product, [way], 1):
                 return way
     return OWN
@@ -110,3 +139,38 @@ def _default(timer: Timer, product: Product) -> str:
 
 def _gain(result: Contest) -> float:
     return 0.0 if result.winner == result.default else round(result.gain, 4)
+
+
+def _pack(
+    timer: Timer, shapes: Mapping[Shape, int], tuned: list[Tuned], seconds: float, preset: Tuning | None
+) -> LayerContest:
+    many = {(one.choice.n, one.choice.k): _many(one.choice) for one in tuned}
+    packing = preset.packing(shapes) if preset else None
+    if packing not in timer.packings:
+        packing = "5_trits" if "5_trits" in timer.packings else OWN
+    usual = {}
+    for one in tuned:
+        shape = (one.choice.n, one.choice.k)
+        kernel = next((kernel for kernel in timer.kernels if one.contest.default.startswith(f"{kernel.name}@")), None)
+        size = one.contest.default.partition("@")[2].partition(":")[0]
+        usual[shape] = way_of(packing, f"{kernel.name}@{size}:{kernel.least_tokens}" if kernel else OWN)
+    found = candidates(timer.packings, Candidate(packing, packing, usual), many)
+    return layer_contest(timer, tuned[0].choice.threads, shapes, found, seconds)
+
+
+def _many(choice: Choice) -> str:
+    return f"{choice.lookup}@{choice.panels}:{choice.least_tokens}" if choice.lookup else OWN
+
+
+def _measured(layer: LayerContest) -> Layer:
+    names: dict[str, str] = {}
+    for one in layer.candidates:
+        best = names.setdefault(one.packing, one.name)
+        if layer.layer_seconds(one.name) < layer.layer_seconds(best):
+            names[one.packing] = one.name
+    matrices = sorted([n, k, count] for (n, k), count in layer.counts.items())
+    seconds = {
+        packing: {str(tokens): round(layer.step_seconds(name, tokens), 9) for tokens in STEPS}
+        for packing, name in names.items()
+    }
+    return Layer(matrices, layer.threads, layer.packing, seconds)

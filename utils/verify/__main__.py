@@ -13,7 +13,7 @@ from pathlib import Path
 
 from utils.cli import EXIT_FAILED, EXIT_OK, UserError, atomic_output, run_main
 from utils.engine_server import Server
-from utils.host import BUNDLED_MODEL, gguf_path, physical_cores
+from utils.host import BUNDLED_MODEL, default_model, physical_cores
 from utils.inference import check_model
 from utils.verify.golden import check_transcripts, story_text
 from utils.verify.report import FAILED, Check, as_json, left_out, table
@@ -50,7 +50,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.bundled:
         if args.checkpoint:
             raise UserError("--bundled: names the model itself; leave the folder and the file away")
-        args.checkpoint, args.model = BUNDLED_MODEL, gguf_path(BUNDLED_MODEL)
+        args.checkpoint, args.model = BUNDLED_MODEL, default_model()
     elif not (args.checkpoint and args.model):
         raise UserError("name a checkpoint folder and the GGUF file that it became, or give --bundled")
     if args.context < 8 or args.chunks < 1 or args.threads < 1:

@@ -16,7 +16,7 @@ from typing import Any
 
 from utils.cli import EXIT_OK, atomic_output, run_main
 from utils.engine_server import Server
-from utils.host import BUNDLED_MODEL, DEMO_PROMPT, gguf_path
+from utils.host import BUNDLED_MODEL, DEMO_PROMPT, default_model
 from utils.train.story import held_out_questions
 from utils.train.tokenizer import EOS, special_id
 from utils.verify.report import Check, judged
@@ -55,7 +55,7 @@ def _record() -> list[dict[str, Any]]:
     from utils.verify.texts import load_tokenizer
     from utils.verify.weights import GgufFile
 
-    reference = build(TorchCheckpoint(BUNDLED_MODEL), GgufFile(gguf_path(BUNDLED_MODEL)))
+    reference = build(TorchCheckpoint(BUNDLED_MODEL), GgufFile(default_model()))
     tokenizer = load_tokenizer(BUNDLED_MODEL)
     asked = held_out_questions(Random(_SEED), _STORIES, range(1, _SENTENCES + 1))
     prompts = [DEMO_PROMPT.replace("\\n", "\n"), *_STRANGE]

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""Which format of a file goes with what was found: what ``-q auto`` of set-up means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from utils.tune.store import STEPS, Layer, Shape, Tuning
+
+# A packing's weights are stored like this; 2 and 1.6 bits are packed from the same file.
+FORMATS = {"2_bits": "i2_s", "5_trits": "i2_s", "tl1": "tl1", "tl2": "tl2"}
+WORD = "auto: "
+
+
+def verdict(tuning: Tuning | None, counts: Mapping[Shape, int], where: str) -> str:
+    """One line: the format for a model with these matrices, and by how much it wins.
+
+    Args:
+        tuning: what was measured, or a preset; None if there is neither.
+        counts: (n, k) -> matrices in a layer.
+        where: what is said if nothing was measured for this model here.
+    """
+    packing = tuning.packing(counts) if tuning else None
+    name = FORMATS[packing] if packing else "i2_s"
+    layer = tuning.layer(counts) if tuning else None
+    if layer is None or packing is None:
+        return f"{WORD}{name} ({where})"
+    others = [other for other in layer.seconds if FORMATS[other] != name]
+    if packing not in layer.seconds or not others:
+        return f"{WORD}{name} (nothing else works here)"
+    # i2_s is what people know; where it is the answer itself, the best of the others.
+    known = [other for other in others if FORMATS[other] == "i2_s"]
+    second = min(known or others, key=lambda other: _total(layer, other))
+    steps = [
+        f"{tokens} token{'s' if tokens > 1 else ''} {_ratio(layer, second, packing, tokens):.2f}" for tokens in STEPS
+    ]
+    together = _total(layer, second) / _total(layer, packing)
+    on = f"{layer.threads} thread{'s' if layer.threads > 1 else ''}"
+    facts = "; ".join([", ".join(steps), on, *([where] if where else [])])
+    return f"{WORD}{name}, {together:.2f} times as fast as {FORMATS[second]} ({facts})"
+
+
+def format_of(line: str) -> str | None:
+    """The format that such a line names; None if it is another line."""
+    return line.removeprefix(WORD).split(",")[0].split(" ")[0] if line.startswith(WORD) else None
+
+
+def _total(layer: Layer, packing: str) -> float:
+    return sum(steps * layer.seconds[packing][str(tokens)] for tokens, steps in STEPS.items())
+
+
+def _ratio(layer: Layer, a: str, b: str, tokens: int) -> float:
+    return layer.seconds[a][str(tokens)] / layer.seconds[b][str(tokens)]
