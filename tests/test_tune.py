@@ -14,19 +14,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from kernel_build import call, need
 
-from tiers import ROOT
+from tiers import ROOT, TIERS
 from utils.cli import TritError, UserError
+from utils.codegen.configuration import Lookup
 from utils.host import DEMO_PROMPT
-from utils.tune import report, store
+from utils.tune import formats, report, store
+from utils.tune.layer import LayerContest
 from utils.tune.search import LEAST_ROUNDS, MARGIN, contest, least_winning
 from utils.tune.shapes import of_model, of_published_shape
 from utils.tune.timer import Kernel, Product, Timer
-from utils.tune.tuner import OWN, tune, ways
+from utils.tune.tuner import OWN, Tuned, tune, ways
 
 PRODUCT = Product(2560, 2560, 128, 2)
 KERNEL = Kernel("lookup_x", 32, 40, 21)
@@ -43,6 +46,7 @@ class FakeTimer:
     impossible: frozenset[str] = frozenset()
     kernels: list[Kernel] = field(default_factory=lambda: [KERNEL])
     default: str = ""
+    packings: list[str] = field(default_factory=lambda: [OWN])
     asked: int = 0
 
     def __post_init__(self) -> None:
@@ -59,7 +63,8 @@ class FakeTimer:
         return times
 
     def time(self, name: str, product: Product) -> float:
-        return self.seconds[name]
+        """Of a packing with kernels for many tokens, those count."""
+        return self.seconds[re.sub(r":\d+$", ":1", name.rpartition("+")[2])]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -117,20 +122,102 @@ def test_choices_and_the_time_of_a_layer() -> None:
     timer = FakeTimer({OWN: 1.0, "lookup_x@40:1": 0.5, "lookup_x@20:1": 0.7, "lookup_x@10:1": 0.8, "lookup_x@1:1": 3.0})
     told: list[str] = []
     shapes = {(2560, 2560): 2, (64, 2560): 1}
-    results = tune(timer, shapes, [1, 2], 60, lambda result: told.append(report.line(result)))
-    choices = [result.choice for result in results]
-    assert [(c.n, c.threads, c.lookup, c.panels) for c in choices] == [
-        (2560, 1, "lookup_x", 40),
-        (64, 1, None, 0),
-        (2560, 2, "lookup_x", 40),
-        (64, 2, None, 0),
+    result = tune(timer, shapes, [1, 2], 60, lambda one: told.extend(lines_of(one)))
+    choices = result.choices
+    assert [(c.n, c.threads, c.lookup, c.panels, c.packing) for c in choices] == [
+        (2560, 1, "lookup_x", 40, OWN),
+        (64, 1, None, 0, OWN),
+        (2560, 2, "lookup_x", 40, OWN),
+        (64, 2, None, 0, OWN),
     ]
     # Its time does not depend on the tokens here, the other's neither: it wins from the first number on.
     assert choices[0].least_tokens == 8 and choices[0].gain == pytest.approx(1.0, abs=0.05) and choices[1].gain == 0
     assert told[0].startswith("2560 x 2560, m = 128, 1 thread: lookup_x@40:1: +") and "stays" in told[1]
-    (one, two) = report.total(results)
+    one, two = (line for line in told if line.startswith("layer, "))
     default, tuned = map(float, re.findall(r"([\d.]+) ms", one))
-    assert default / tuned == pytest.approx(3 / 2, rel=0.1) and "2 threads" in two
+    # 2 + 1 by default, 2 * 0.5 + 1 tuned.
+    assert default / tuned == pytest.approx(3 / 2, rel=0.1) and "2 threads: 2_bits, tuned" in two
+    assert [(layer.threads, layer.packing, list(layer.seconds)) for layer in result.measured] == [
+        (1, OWN, [OWN]),
+        (2, OWN, [OWN]),
+    ]
+    # What is written down is the better one of the two.
+    assert result.measured[0].seconds[OWN]["128"] == pytest.approx(2.3, rel=0.2)
+
+
+def lines_of(one: Tuned | LayerContest) -> list[str]:
+    return [report.line(one)] if isinstance(one, Tuned) else report.layer_lines(one)
+
+
+class Packed(FakeTimer):
+    """Times of packings by the number of tokens."""
+
+    def time(self, name: str, product: Product) -> float:
+        return self.seconds[f"{name.partition('+')[0]} {product.m}"]
+
+
+SHAPES = {(2560, 2560): 2, (64, 2560): 1}
+TIMES = {"2_bits 1": 1.0, "2_bits 4": 1.4, "2_bits 128": 20.0, "tl2 1": 0.75, "tl2 4": 2.2, "tl2 128": 20.5}
+
+
+def packed(times: dict[str, float], **changed: Any) -> LayerContest:
+    timer = Packed(TIMES | times, packings=["2_bits", "tl2"], kernels=[], **changed)
+    (layer,) = tune(timer, SHAPES, [2], 60, lambda one: None).layers
+    return layer
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_packing_with_the_fastest_layer_wins(seed: int) -> None:
+    layer = packed({}, seed=seed)
+    assert (layer.default, layer.winner, layer.packing) == ("2_bits", "tl2", "tl2")
+    steps = {name: sum(count * TIMES[f"{name} {m}"] for m, count in store.STEPS.items()) for name in ("2_bits", "tl2")}
+    median, low, high = layer.interval("tl2")
+    assert low <= median <= high and median == pytest.approx(steps["tl2"] / steps["2_bits"], abs=0.02)
+    # 2 + 1 matrices; noise only adds to times.
+    assert 3 * 0.75 < layer.step_seconds("tl2", 1) < 3 * 0.75 * 1.4
+
+
+@pytest.mark.parametrize("times", [{"tl2 1": 0.985, "tl2 4": 1.4, "tl2 128": 20.0}, {"tl2 4": 8.0}, {"tl2 128": 38.0}])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_packing_that_is_slower_for_other_steps_or_hardly_faster_does_not(times: dict[str, float], seed: int) -> None:
+    assert packed(times, seed=seed).packing == "2_bits"
+
+
+def test_the_preset_is_what_a_packing_has_to_beat() -> None:
+    timer = Packed(TIMES | {"tl2 1": 0.99}, packings=["2_bits", "tl2"], kernels=[])
+    choices = [store.Choice(2560, 2560, 1, "tl2", None, 0, 0, 0.0)]
+    (layer,) = tune(timer, SHAPES, [2], 60, lambda one: None, store.Tuning("avx2", "", choices)).layers
+    assert layer.default == "tl2" and layer.packing == "2_bits"
+    # A preset of a packing that nothing reads here is none.
+    timer.packings = ["2_bits", "5_trits"]
+    timer.seconds |= {"5_trits 1": 0.8, "5_trits 4": 1.4, "5_trits 128": 20.0}
+    (layer,) = tune(timer, SHAPES, [2], 60, lambda one: None, store.Tuning("avx2", "", choices)).layers
+    assert (layer.default, layer.packing) == ("5_trits", "5_trits")
+
+
+def tuning_with(packing: str, seconds: dict[str, list[float]], key: str = "k") -> store.Tuning:
+    shapes = [store.Choice(n, k, 2, packing, None, 0, 0, 0.0) for n, k in SHAPES]
+    steps = {name: dict(zip(map(str, store.STEPS), times, strict=True)) for name, times in seconds.items()}
+    layer = store.Layer(sorted([n, k, count] for (n, k), count in SHAPES.items()), 2, packing, steps)
+    return store.Tuning("avx2", key, shapes, [layer])
+
+
+def test_auto_is_said_in_one_line_with_its_margin() -> None:
+    times = {"2_bits": [1.0, 2.0, 16.0], "tl2": [0.5, 4.0, 16.0], "tl1": [0.75, 4.0, 16.0]}
+    line = formats.verdict(tuning_with("tl2", times), SHAPES, "")
+    # (256 + 32 + 64) / (128 + 64 + 64)
+    assert line == ("auto: tl2, 1.38 times as fast as i2_s (1 token 2.00, 4 tokens 0.50, 128 tokens 1.00; 2 threads)")
+    assert formats.format_of(line) == "tl2"
+    line = formats.verdict(tuning_with("2_bits", times | {"tl2": [2.0, 2.0, 16.0]}), SHAPES, "preset for avx2, a CPU")
+    assert line.startswith("auto: i2_s, 0.91 times as fast as tl1 (")  # as the file says; it need not be so chosen
+    assert line.endswith("; 2 threads; preset for avx2, a CPU)") and formats.format_of(line) == "i2_s"
+    # 1.6 bits are packed from the same file.
+    line = formats.verdict(tuning_with("5_trits", {"2_bits": [1.0] * 3, "5_trits": [0.9] * 3}), SHAPES, "")
+    assert line == "auto: i2_s (nothing else works here)"
+    assert formats.verdict(None, SHAPES, "no preset for scalar") == "auto: i2_s (no preset for scalar)"
+    far = {(64, 64): 1}
+    assert formats.verdict(tuning_with("tl2", times), far, "why") == "auto: i2_s (why)"
+    assert formats.format_of("tuning for x") is None
 
 
 def test_the_picture_shows_every_shape(tmp_path: Path) -> None:
@@ -161,20 +248,28 @@ def test_shapes_of_a_layer(story_gguf: Path) -> None:
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     found = of_model(story_gguf)
     assert found[inner, hidden] == 2 and sum(found.values()) == 7
+    # Before a conversion there is only the checkpoint.
+    assert of_model(ROOT / "models" / "trit-story-3m") == found
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        of_model(ROOT / "models")
 
 
 def test_files_of_other_machines_are_not_merged(tmp_path: Path) -> None:
-    one = store.Choice(64, 64, 1, None, 0, 0, 0.0)
-    two = store.Choice(64, 64, 2, "lookup_x", 1, 9, 0.1)
-    again = store.Choice(64, 64, 1, "lookup_x", 1, 9, 0.2)
+    one = store.Choice(64, 64, 1, "tl1", None, 0, 0, 0.0)
+    two = store.Choice(64, 64, 2, None, "lookup_x", 1, 9, 0.1)
+    again = store.Choice(64, 64, 1, "2_bits", "lookup_x", 1, 9, 0.2)
+    layer = store.Layer([[64, 64, 1]], 1, "tl1", {"tl1": {"1": 0.5}})
+    better = store.Layer([[64, 64, 1]], 1, "2_bits", {"tl1": {"1": 0.5}})
     path = tmp_path / "tuning.json"
-    store.save(path, store.Tuning("avx2", "k", [one, two]))
+    store.save(path, store.Tuning("avx2", "k", [one, two], [layer]))
     old = store.load(path)
-    assert old.shapes == [one, two]
-    assert store.merged(old, store.Tuning("avx2", "k", [again])).shapes == [two, again]
+    assert old == store.Tuning("avx2", "k", [one, two], [layer])
+    new = store.merged(old, store.Tuning("avx2", "k", [again], [better]))
+    assert (new.shapes, new.layers) == ([two, again], [better])
+    assert store.merged(old, store.Tuning("avx2", "k", [again])).layers == [layer]
     assert store.merged(old, store.Tuning("avx2", "other", [again])).shapes == [again]
     assert store.merged(None, store.Tuning("avx2", "k", [again])).shapes == [again]
-    for text in ("", "{}", '{"format": 2}', '{"format": 1, "tier": "a", "key": "b", "shapes": [{"n": 1}]}'):
+    for text in ("", "{}", '{"format": 1}', '{"format": 2, "tier": "a", "key": "b", "shapes": [{"n": 1}]}'):
         path.write_text(text)
         with pytest.raises(UserError, match=r"tuning\.json is no tuning file"):
             store.load(path)
@@ -199,8 +294,10 @@ def test_the_bundled_model_is_tuned_in_seconds(engine_bin: Path, story_gguf: Pat
         (n, k, threads) for n, k in of_model(story_gguf) for threads in (1, 2)
     }
     assert f"written: {out}" in first.stdout
+    verdict = first.stdout.splitlines()[-1]
+    assert formats.format_of(verdict) == formats.FORMATS[str(store.load(out).packing(of_model(story_gguf)))]
     again = run("-m", story_gguf, "--seconds", "5", "--out", out, "--threads", "2", "--if-needed")
-    assert again.stdout == f"up to date: {out}\n"
+    assert again.stdout == f"up to date: {out}\n{verdict}\n"
 
 
 def test_times_are_real(engine_bin: Path) -> None:
@@ -241,7 +338,7 @@ def test_a_model_without_ternary_matrices(engine_bin: Path, tmp_path: Path) -> N
         (["--seconds", "-1"], "--seconds -1: expected 0 or more"),
         (["--shape", "huge"], "--shape huge: expected one of"),
         (["--bin-dir", "/nowhere"], "the engine is not built"),
-        (["-m", "/nowhere.gguf"], "-m /nowhere.gguf: there is no such file"),
+        (["-m", "/nowhere.gguf"], "-m /nowhere.gguf: there is no such file or folder"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(flags: list[str], sentence: str, tmp_path: Path) -> None:
@@ -292,7 +389,67 @@ def tuned_choice(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_nearest_shape_counts_unless_it_is_far(
     tuned_choice: Path, n: int, k: int, threads: int, panels: int
 ) -> None:
-    assert int(call(tuned_choice, str(n), str(k), str(threads))) == panels
+    engine_panels, engine_packing = map(int, call(tuned_choice, str(n), str(k), str(threads)).split())
+    assert engine_panels == panels
+    # utils/tune decides as the engine does.
+    choices = [
+        store.Choice(2560, 2560, 1, "2_bits", "lookup_x", 1, 7, 0.0),
+        store.Choice(2560, 2560, 8, "tl2", "lookup_x", 2, 7, 0.0),
+        store.Choice(256, 256, 1, "tl1", "lookup_x", 3, 7, 0.0),
+    ]
+    tuning = store.Tuning("avx2", "", choices)
+    nearest = tuning.nearest(n, k, threads)
+    assert (nearest.panels if nearest else 9) == panels
+    packing = tuning.packing({(n, k): 1})
+    assert (["2_bits", "5_trits", "tl1", "tl2"].index(packing) if packing else 4) == engine_packing
+    # Packed once for any number of threads: what was found for the most counts.
+    assert engine_packing == {1: 3, 2: 3, 3: 2, 9: 4}[panels]
+
+
+@pytest.mark.parametrize("path", sorted(store.PRESETS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_preset_names_what_there_is(path: Path) -> None:
+    preset = store.load(path)
+    assert preset.tier == path.stem and path.stem in TIERS and preset.key == store.PRESET_KEY
+    assert preset.cpu and {choice.packing for choice in preset.shapes} <= {*formats.FORMATS, None}
+    for choice in preset.shapes:
+        if choice.lookup:
+            (source,) = (ROOT / "preset_kernels").glob(f"*/{choice.lookup}.cpp")
+            most = Lookup(**configuration_of(source))
+            assert 0 < choice.panels * 64 <= most.rows and 0 < choice.least_tokens <= most.tokens
+        else:
+            assert (choice.panels, choice.least_tokens) == (0, 0)
+    # Only what was measured has times.
+    assert bool(preset.layers) == (not preset.cpu.startswith("not measured"))
+    for layer in preset.layers:
+        assert layer.packing in layer.seconds
+        assert all(set(steps) == set(map(str, store.STEPS)) for steps in layer.seconds.values())
+
+
+def configuration_of(source: Path) -> dict[str, Any]:
+    """From the third line of a generated look-up kernel."""
+    match = re.search(r"lookup --tier (\w+) --registers (\d+) --steps (\d+) --rows (\d+)", source.read_text())
+    assert match
+    registers, steps, rows = map(int, match.groups()[1:])
+    return {"tier": match[1], "registers": registers, "steps": steps, "rows": rows}
+
+
+def test_presets_are_used_where_nothing_was_measured(engine_bin: Path, tmp_path: Path) -> None:
+    """A matrix near those of a preset is packed as it says; TRIT_TUNING=off leaves what is built in."""
+    with Timer(engine_bin, megabytes=1) as timer:
+        preset, packings = store.preset(timer.tier), timer.packings
+    built_in = "5_trits" if "5_trits" in packings else "2_bits"
+    gguf = tmp_path / "dummy.gguf"
+    make = ["utils.generate_dummy_model", "--shape", "bitnet-2b-4t", "--layers", "1", "--outfile", gguf]
+    subprocess.run([sys.executable, "-m", *map(str, make)], cwd=ROOT, check=True, capture_output=True)
+    expected = (preset.packing(of_model(gguf)) if preset else None) or built_in
+    for tuning, packing in (("preset", expected), ("off", built_in)):
+        program = [str(engine_bin / "llama-bench"), "-m", str(gguf), "-p", "1", "-n", "0", "-r", "1", "-v"]
+        done = subprocess.run(
+            program, env={**os.environ, "TRIT_TUNING": tuning}, capture_output=True, text=True, timeout=300
+        )
+        assert f"packed at load as {packing}" in done.stderr, done.stderr[-2000:]
+    line = run("-m", gguf, "--use-pretuned").stdout
+    assert formats.format_of(line) == formats.FORMATS[expected] and "preset for" in line
 
 
 def answer(engine_bin: Path, gguf: Path, tuning: Path | str) -> subprocess.CompletedProcess[str]:
@@ -313,15 +470,18 @@ def test_a_file_that_cannot_be_used_is_said_and_changes_nothing(
 ) -> None:
     with Timer(engine_bin, megabytes=4) as timer:
         tier = timer.tier
-    shape = {"n": 64, "k": 64, "threads": 1, "lookup": None, "panels": 0, "least_tokens": 0}
-    good = {"format": 1, "tier": tier, "shapes": [shape]}
+    shape = {"n": 64, "k": 64, "threads": 1, "packing": None, "lookup": None, "panels": 0, "least_tokens": 0}
+    good = {"format": 2, "tier": tier, "shapes": [shape]}
     path = tmp_path / "tuning.json"
     faults = {
-        "is not of format 1": [{**good, "format": 2}, [], "text", {**good, "format": "1"}],
-        "was made for another tier": [{**good, "tier": "avx9000"}, {"format": 1}],
+        "is not of format 2": [{**good, "format": 1}, [], "text", {**good, "format": "2"}],
+        "was made for another tier": [{**good, "tier": "avx9000"}, {"format": 2}],
         "has no shapes": [{**good, "shapes": 3}],
         "has a shape without": [{**good, "shapes": [1]}, {**good, "shapes": [{**shape, "n": 0}]},
                                 {**good, "shapes": [{**shape, "lookup": 1}]}],
+        "has a shape without packing": [{**good, "shapes": [{**shape, "packing": 3}]},
+                                        {**good, "shapes": [{k: v for k, v in shape.items() if k != "packing"}]}],
+        "names the packing tl3, which": [{**good, "shapes": [{**shape, "packing": "tl3"}]}],
         "names the kernel lookup_none, which": [{**good, "shapes": [{**shape, "lookup": "lookup_none"}]}],
     }  # fmt: skip
     plain = answer(engine_bin, story_gguf, "off")
@@ -333,7 +493,7 @@ def test_a_file_that_cannot_be_used_is_said_and_changes_nothing(
             assert f"warning: the tuning file {path} {sentence}" in result.stderr, content
             assert result.stdout == plain.stdout
     path.write_text("{")
-    assert "is not of format 1" in answer(engine_bin, story_gguf, path).stderr
+    assert "is not of format 2" in answer(engine_bin, story_gguf, path).stderr
     assert "cannot be read" in answer(engine_bin, story_gguf, tmp_path / "absent.json").stderr
     path.write_text(json.dumps(good))
     assert "warning" not in answer(engine_bin, story_gguf, path).stderr
