@@ -97,12 +97,19 @@ TUNE = """
 import os, pathlib, sys
 {hold}
 hold("tuning")
-tuning = pathlib.Path(os.environ["FAKE_ROOT"]) / "build" / "tuning.json"
-if tuning.exists():
+root = pathlib.Path(os.environ["FAKE_ROOT"])
+tuning = root / "build" / "tuning.json"
+found = (root / "fastest").read_text() if (root / "fastest").exists() else "i2_s"
+if "--use-pretuned" in sys.argv:
+    print(f"auto: {{found}} (preset for a fake)")
+elif tuning.exists():
     print("up to date: tuning.json")
+    print(f"auto: {{found}}, 1.50 times as fast as others")
+elif "0" in sys.argv:
+    print(f"auto: {{found}} (preset for a fake)")
 else:
     tuning.write_text(" ".join(sys.argv[1:]))
-    print("layer, 128 tokens: 2.00 ms by default, 1.00 ms tuned (+100.0 %)")
+    print(f"auto: {{found}}, 1.50 times as fast as others")
 """
 PATCH = """Why: the tests want to see it applied.
 --- a/src/engine.c
@@ -248,6 +255,8 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
     (root / "utils" / "convert" / "__main__.py").write_text(CONVERT.format(root=str(root), hold=HOLD))
     (root / "utils" / "tune").mkdir()
     (root / "utils" / "tune" / "__init__.py").touch()
+    for name in ("formats", "store"):
+        shutil.copy(ROOT / "utils" / "tune" / f"{name}.py", root / "utils" / "tune")
     (root / "utils" / "tune" / "__main__.py").write_text(TUNE.format(hold=HOLD))
     (root / "requirements.txt").write_text("# nothing\n")
     (root / "CMakeLists.txt").write_text("project(fake)\n")

@@ -17,7 +17,7 @@ import pytest
 import run_inference
 from utils import inference
 from utils.cli import ROOT, run_main
-from utils.host import DEMO_PROMPT, physical_cores
+from utils.host import DEMO_PROMPT, default_model, physical_cores
 from utils.hub.manifest import Manifest
 
 PERF = """0.00.000.100 I sampler seed: 77
@@ -136,7 +136,7 @@ def test_flags_reach_the_engine(engine: FakeEngine) -> None:
 def test_defaults_are_bitnet_s(engine: FakeEngine) -> None:
     defaults = run_inference.build_parser().parse(["-p", "x"])[0]
     assert (defaults.n_predict, defaults.ctx_size, defaults.temperature) == (128, 2048, 0.8)
-    assert defaults.model == ROOT / "models" / "trit-story-3m" / "ggml-model-i2_s.gguf"
+    assert defaults.model == default_model()
     assert (defaults.conversation, defaults.json, defaults.verbose) == (False, False, False)
     assert run(engine, "-p", "x") == 0
     assert engine.value("-t") == str(physical_cores())
@@ -279,9 +279,26 @@ def test_missing_engine_and_missing_bundled_model(
     model.write_bytes(b"GGUF")
     assert run_main(run_inference.main, ["-m", str(model), "-p", "x"]) == 2
     assert "the engine is not built" in capfd.readouterr().err
-    monkeypatch.setattr(inference, "BUNDLED_MODEL", tmp_path / "bundled")
+    bundled = tmp_path / "bundled"
+    monkeypatch.setattr(inference, "BUNDLED_MODEL", bundled)
+    monkeypatch.setattr(inference, "default_model", lambda: bundled / "ggml-model-i2_s.gguf")
     assert run_main(run_inference.main, ["-p", "x"]) == 2
     assert capfd.readouterr().err.endswith("is not there; make it with: python3 setup_env.py\n")
+    # A file that set-up would make, if it were told to; beside it is what it made.
+    (tmp_path / "ggml-model-tl2.gguf").write_bytes(b"GGUF")
+    assert run_main(run_inference.main, ["-m", str(tmp_path / "ggml-model-i2_s.gguf"), "-p", "x"]) == 2
+    assert capfd.readouterr().err.endswith(
+        f"is not there; beside it is ggml-model-tl2.gguf; make it with: python3 setup_env.py -md {tmp_path} -q i2_s\n"
+    )
+
+
+def test_the_default_model_is_what_set_up_made_last(tmp_path: Path) -> None:
+    assert default_model(tmp_path) == tmp_path / "ggml-model-i2_s.gguf"
+    for age, name in enumerate(("tl2", "i2_s", "tl1")):
+        path = tmp_path / f"ggml-model-{name}.gguf"
+        path.touch()
+        os.utime(path, (1000 - age, 1000 - age))
+    assert default_model(tmp_path).name == "ggml-model-tl2.gguf"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import pytest
 
 import run_inference_server
 from utils.cli import ROOT, run_main
-from utils.host import physical_cores
+from utils.host import default_model, physical_cores
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_defaults_are_bitnet_s(commands: list[list[str]], model: Path, capsys: p
     defaults = run_inference_server.build_parser().parse([])[0]
     assert (defaults.host, defaults.port, defaults.n_predict) == ("127.0.0.1", 8080, 4096)
     assert (defaults.ctx_size, defaults.temperature, defaults.prompt) == (2048, 0.8, None)
-    assert defaults.model == ROOT / "models" / "trit-story-3m" / "ggml-model-i2_s.gguf"
+    assert defaults.model == default_model()
     port = str(free_port())
     assert run("-m", str(model), "--port", port, "-n", "7", "--temperature", "0.1", "--", "--slots") == 0
     flags = ["-m", str(model), "-n", "7", "-c", "2048", "-t", str(physical_cores()), "--temp", "0.1", "-cb"]

@@ -113,7 +113,8 @@ def test_everything_once_and_nothing_twice(inside: Checkout, capsys: pytest.Capt
     assert setup() == 0
     assert time.monotonic() - start < 10
     second = capsys.readouterr().out
-    assert second.count("up to date") == 5
+    assert second.count("up to date") == 4
+    assert "auto: i2_s, 1.50 times" in second
     assert (inside.root / "logs" / "build.log").read_text() == build_log
     changed = {path.name for path, mtime in times.items() if path.stat().st_mtime_ns != mtime}
     assert changed <= {"answer.log", "self-test.log", "setup.lock", "tuning.log"}
@@ -125,8 +126,8 @@ def test_what_changes_is_done_again(inside: Checkout, capsys: pytest.CaptureFixt
         lines = capsys.readouterr().out.splitlines()
         return {line.split()[1] for line in lines if line.startswith("[") and "up to date" not in line}
 
-    always = {"model", "self-test"}
-    assert redone() == {"engine", "conversion", "build", "tuning"} | always
+    always = {"model", "tuning", "self-test"}
+    assert redone() == {"engine", "conversion", "build"} | always
     assert redone() == always
     (inside.root / "src" / "ours.cpp").write_text("int ours_changed;\n")
     assert redone() == {"build"} | always
@@ -151,15 +152,31 @@ def test_what_changes_is_done_again(inside: Checkout, capsys: pytest.CaptureFixt
 
 def test_tuning_has_a_budget_that_may_be_nothing(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
     assert setup("--no-run", "--tune-seconds", "0") == 0
-    assert "not measured (--tune-seconds 0)" in capsys.readouterr().out
+    assert "auto: i2_s (preset for a fake)" in capsys.readouterr().out
     assert not (inside.root / "build" / "tuning.json").exists()
     assert setup("--no-run", "--tune-seconds", "7") == 0
-    assert "layer, 128 tokens: 2.00 ms by default, 1.00 ms tuned" in capsys.readouterr().out
+    assert "auto: i2_s, 1.50 times as fast as others" in capsys.readouterr().out
     words = (inside.root / "build" / "tuning.json").read_text().split()
-    assert words == ["-m", str(inside.gguf), "--if-needed", "--seconds", "7"]
+    assert words == ["-m", str(inside.gguf.parent), "--if-needed", "--seconds", "7"]
     # Presets instead of what was found.
     assert setup("--no-run", "--use-pretuned") == 0
     assert not (inside.root / "build" / "tuning.json").exists()
+
+
+def test_what_is_measured_to_be_fastest_is_what_is_converted_to(
+    inside: Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (inside.root / "fastest").write_text("tl2")
+    assert setup("--no-run") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert [line.split()[1] for line in lines[3:6]] == ["build", "tuning", "conversion"]
+    assert "auto: tl2, 1.50 times" in lines[4] and "ggml-model-tl2.gguf" in lines[5]
+    assert inside.gguf.with_name("ggml-model-tl2.gguf").read_bytes() == b"GGUFtl2None" and not inside.gguf.exists()
+    # One who names a type gets it, and it is converted before the engine is built, which takes longest.
+    assert setup("--no-run", "-q", "i2_s") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert [line.split()[1] for line in lines[3:6]] == ["conversion", "build", "tuning"]
+    assert "fastest here: tl2, 1.50 times" in lines[5] and inside.gguf.read_bytes() == b"GGUFi2_sNone"
 
 
 def test_clean_keeps_models_environment_and_download(inside: Checkout) -> None:
@@ -213,6 +230,18 @@ def test_moved_checkout_makes_its_environment_anew(inside: Checkout, monkeypatch
     assert setup("--no-run", "--clean") == 0
     assert len(made) == 1
     assert json.loads(stamp.read_text())["prefix"] == str(inside.root / ".venv")
+
+
+def test_what_a_link_to_an_environment_points_to_is_never_emptied(inside: Checkout) -> None:
+    theirs = inside.root.parent / "theirs"
+    theirs.mkdir()
+    (theirs / "precious").touch()
+    venv = inside.root / ".venv"
+    venv.unlink()
+    venv.symlink_to(theirs)
+    assert setup("--no-run") == 0
+    assert not venv.is_symlink() and (venv / "trit-setup.json").is_file()
+    assert [path.name for path in theirs.iterdir()] == ["precious"]
 
 
 def test_wrong_hash_in_the_cache_is_fetched_again(inside: Checkout) -> None:
@@ -320,7 +349,7 @@ def test_local_model_with_bitnet_s_flags(inside: Checkout, capsys: pytest.Captur
         (folder / name).write_text("{}")
     assert setup("-md", "models/mine", "-q", "tl1", "-p", "-ld", "other-logs", "--quant-embd") == 0
     out = capsys.readouterr().out
-    assert "not measured: the presets of preset_kernels/ are used" in out
+    assert "fastest here: i2_s (preset for a fake)" in out
     assert not (inside.root / "build" / "tuning.json").exists()
     assert (folder / "ggml-model-tl1.gguf").read_bytes() == b"GGUFtl1f16"
     assert (inside.root / "other-logs" / "conversion.log").is_file()
@@ -387,7 +416,7 @@ def test_flags_of_bitnet_keep_names_and_defaults() -> None:
     assert defaults == {
         "hf_repo": None,
         "model_dir": None,
-        "quant_type": "i2_s",
+        "quant_type": "auto",
         "quant_embd": None,
         "use_pretuned": False,
         "tune_seconds": 60.0,

@@ -18,7 +18,7 @@ from tests.hub_server import COMMIT, Fault, HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
 from utils.cli import ROOT, CommandError, TritError, UserError
 from utils.gguf_header import read_raw_header
-from utils.host import BUNDLED_MODEL, DEMO_PROMPT, gguf_path
+from utils.host import BUNDLED_MODEL, DEMO_PROMPT, default_model, gguf_path
 from utils.setup import answer, conversion, model
 from utils.setup.context import Setup
 from utils.setup.options import parse_options
@@ -149,9 +149,10 @@ def test_next_command_for_a_base_and_an_embedding_model(tmp_path: Path, monkeypa
 def test_next_command_names_a_file_that_is_not_the_default() -> None:
     setup = Setup(parse_options([]))
     setup.model_dir = BUNDLED_MODEL
-    for quant_type, begins in (("i2_s", '-p "'), ("tl2", "-m models/trit-story-3m/ggml-model-tl2.gguf -p ")):
-        setup.gguf = gguf_path(BUNDLED_MODEL, quant_type)
-        assert answer.next_arguments(setup).startswith(begins)
+    setup.gguf = default_model()
+    assert answer.next_arguments(setup).startswith('-p "')
+    setup.gguf = gguf_path(BUNDLED_MODEL, "f16")
+    assert answer.next_arguments(setup).startswith("-m models/trit-story-3m/ggml-model-f16.gguf -p ")
 
 
 @pytest.mark.parametrize("form", ["gguf", "checkpoint", "foreign"])
@@ -167,6 +168,7 @@ def test_from_the_hub_to_an_answer(
     hub.repos["org/story"] = Repo(files)
     monkeypatch.setattr(conversion, "STAMPS", tmp_path / "stamps")
     setup = download(tmp_path, "org/story")
+    setup.quant_type = "i2_s"  # what the tuning step might have found
     with StepLine(1, 1, conversion.NAME, conversion.DEED) as line:
         line.done(conversion.run(setup, line))
     names = {"gguf": "Story-I2_S.gguf", "checkpoint": "ggml-model-i2_s.gguf", "foreign": "ggml-model-q2_0.gguf"}
@@ -183,12 +185,12 @@ def test_from_the_hub_to_an_answer(
 
 
 def test_which_gguf_of_a_folder_is_the_model(tmp_path: Path) -> None:
-    def names(*files: str) -> Path | None:
+    def names(*files: str, quant_type: str | None = "i2_s") -> Path | None:
         folder = tmp_path / "-".join(files)
         folder.mkdir()
         for file in files:
             (folder / file).write_bytes(tiny_gguf("i2_s"))
-        return model.ready_made(folder, "i2_s")
+        return model.ready_made(folder, quant_type)
 
     found = [
         names("a.gguf"),
@@ -201,4 +203,8 @@ def test_which_gguf_of_a_folder_is_the_model(tmp_path: Path) -> None:
         "b-00001-of-00002.gguf",
     ]
     assert names("a.gguf", "b.gguf") is None, "not for us to choose"
+    # Whatever "auto" made.
+    auto = names("b.gguf", "ggml-model-tl2.gguf", quant_type=None)
+    assert auto and auto.name == "ggml-model-tl2.gguf"
+    assert names("c.gguf", "ggml-model-tl2.gguf") is None
     assert names("a.gguf", "config.json", "model.safetensors") is None, "a checkpoint is converted"

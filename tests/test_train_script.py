@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from utils.cli import EXIT_INTERRUPTED, EXIT_USAGE, TritError, run_main
 from utils.engine_server import Server
-from utils.host import BUNDLED_MODEL
+from utils.host import BUNDLED_MODEL, default_model
 from utils.train import score, train_story
 from utils.train.batches import BatchMaker
 from utils.train.checkpoint import load_checkpoint
@@ -150,4 +150,4 @@ def test_broken_model_file_is_told_in_one_sentence(engine_bin: Path, tmp_path: P
 
 def test_bundled_folder_is_the_one_that_is_scored() -> None:
     assert score.parse_arguments([]).model == BUNDLED_MODEL
-    assert score.parse_arguments(["--engine", "llama"]).model.name == "ggml-model-i2_s.gguf"
+    assert score.parse_arguments(["--engine", "llama"]).model == default_model()

@@ -90,6 +90,11 @@ class Setup:
     started_logs: set[str] = field(default_factory=set)
     report: str = ""
 
+    def __post_init__(self) -> None:
+        """A type that was named is settled."""
+        if self.options.quant_type != AUTO:
+            self.quant_type = self.options.quant_type
+
     def log(self, name: str) -> Path:
         """Log file of a step."""
         return self.options.log_dir / f"{name}.log"

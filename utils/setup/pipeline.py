@@ -14,7 +14,7 @@ from utils.cli import EXIT_OK, CommandError, TritError
 from utils.registry import registry
 from utils.registry.tables import terminal_table
 from utils.setup import answer, build, conversion, engine, model, selftest, tools, tuning
-from utils.setup.context import AUTO, BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS, Options, Setup, write_stamp
+from utils.setup.context import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS, Options, Setup, write_stamp
 from utils.setup.lock import only_one
 from utils.setup.options import parse_options
 from utils.setup.progress import StepLine
@@ -54,7 +54,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _run_steps(options: Options) -> Setup:
-    setup = Setup(options, quant_type=None if options.quant_type == AUTO else options.quant_type)
+    setup = Setup(options)
     model.check_options(setup)
     makers: list[ModuleType] = [tools, engine, model, conversion, build, tuning]
     if setup.quant_type is None:

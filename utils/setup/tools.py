@@ -87,6 +87,9 @@ def make_venv(setup: Setup) -> None:
     if not all(importlib.util.find_spec(name) for name in ("venv", "ensurepip")):
         raise UserError(f"this Python cannot make virtual environments; {venv_hint()}, then run this again")
     _UNFINISHED.touch()
+    if VENV.is_symlink():
+        # "--clear" would empty what it points to, which may be somebody else's.
+        VENV.unlink()
     try:
         setup.run([sys.executable, "-m", "venv", "--clear", VENV], "making .venv", NAME)
         _UNFINISHED.unlink()

@@ -67,17 +67,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"nothing to tune: {model} has no ternary matrix")
             return EXIT_OK
         raise UserError(f"{args.model} has no ternary matrix to tune for; convert it first: python3 -m utils.convert")
-    if args.use_pretuned:
-        print(_preset_line(args.bin_dir, shapes))
-        return EXIT_OK
     key = store.machine_key(engine_binary(PROGRAM, args.bin_dir))
     old = _old(args.out)
-    if args.if_needed and old and old.key == key:
+    if args.if_needed and not args.use_pretuned and old and old.key == key:
         known = {(shape.n, shape.k, shape.threads) for shape in old.shapes}
         if all((n, k, count) in known for n, k in shapes for count in threads):
             print(f"up to date: {args.out}")
             print(formats.verdict(old, shapes, ""))
             return EXIT_OK
+    if args.use_pretuned or (args.if_needed and args.seconds == 0):
+        print(_preset_line(args.bin_dir, shapes))
+        return EXIT_OK
     with Timer(args.bin_dir) as timer:
         print(f"tuning for {model} on {cpu_name()}, tier {timer.tier}, up to {args.seconds:g} s", flush=True)
         preset = store.preset(timer.tier)
