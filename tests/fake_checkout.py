@@ -19,6 +19,7 @@ import tarfile
 import time
 from pathlib import Path
 
+from tests.tiny_gguf import EMPTY
 from utils.cli import ROOT
 from utils.setup.context import digest
 
@@ -89,9 +90,9 @@ if (args.model / "refuse").exists():
     print("error: blk.0.attn_q.weight is not ternary; use another checkpoint", file=sys.stderr)
     sys.exit(2)
 with atomic_output(pathlib.Path(args.outfile)) as partial:
-    partial.write_bytes(b"GGUF" + args.outtype.encode())
+    partial.write_bytes({empty!r} + args.outtype.encode())
     hold("conversion")
-    partial.write_bytes(b"GGUF" + args.outtype.encode() + str(args.quant_embd).encode())
+    partial.write_bytes({empty!r} + args.outtype.encode() + str(args.quant_embd).encode())
 """
 TUNE = """
 import os, pathlib, sys
@@ -245,7 +246,7 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
         shutil.copy(ROOT / "utils" / f"{name}.py", root / "utils")
     (root / "utils" / "convert").mkdir()
     (root / "utils" / "convert" / "__init__.py").touch()
-    (root / "utils" / "convert" / "__main__.py").write_text(CONVERT.format(root=str(root), hold=HOLD))
+    (root / "utils" / "convert" / "__main__.py").write_text(CONVERT.format(root=str(root), hold=HOLD, empty=EMPTY))
     (root / "utils" / "tune").mkdir()
     (root / "utils" / "tune" / "__init__.py").touch()
     (root / "utils" / "tune" / "__main__.py").write_text(TUNE.format(hold=HOLD))

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import run_inference_server
+from tests.tiny_gguf import EMPTY
 from utils.cli import ROOT, run_main
 from utils.host import physical_cores
 
@@ -88,7 +89,7 @@ def test_mistakes_are_one_sentence(
     assert run("-m", str(model), "--host", "203.0.113.1") == 2
     assert "cannot listen on 203.0.113.1:8080" in capsys.readouterr().err
     bare = tmp_path / "bare.gguf"
-    bare.write_bytes(b"GGUF without a template")
+    bare.write_bytes(EMPTY)
     assert run("-m", str(bare), "--port", str(free_port()), "-p", "Be kind") == 2
     assert "has no chat template, so a system prompt has no place in it" in capsys.readouterr().err
     assert commands == []

@@ -16,6 +16,7 @@ import pytest
 import utils.cli
 import utils.host
 from tests.fake_checkout import ENGINE_FILES, Checkout, make_checkout, make_sdist, write_lock
+from tests.tiny_gguf import EMPTY, tiny_gguf
 from utils.cli import ROOT, run_main
 from utils.setup import (
     answer,
@@ -102,7 +103,7 @@ def test_everything_once_and_nothing_twice(inside: Checkout, capsys: pytest.Capt
     assert (inside.engine / "src" / "engine.c").read_text() == "int patched_engine;\n"
     assert not (inside.engine / "docs").exists()
     assert not (inside.engine / ".git").exists()
-    assert inside.gguf.read_bytes().startswith(b"GGUFi2_s")
+    assert inside.gguf.read_bytes().startswith(EMPTY + b"i2_s")
     for name in ("tools", "engine", "conversion", "build", "tuning", "self-test", "answer"):
         assert (inside.root / "logs" / f"{name}.log").is_file(), name
     assert inside.leftovers() == []
@@ -322,22 +323,25 @@ def test_local_model_with_bitnet_s_flags(inside: Checkout, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "not measured: the presets of preset_kernels/ are used" in out
     assert not (inside.root / "build" / "tuning.json").exists()
-    assert (folder / "ggml-model-tl1.gguf").read_bytes() == b"GGUFtl1f16"
+    assert (folder / "ggml-model-tl1.gguf").read_bytes() == EMPTY + b"tl1f16"
     assert (inside.root / "other-logs" / "conversion.log").is_file()
     assert "-m models/mine/ggml-model-tl1.gguf" in out
     assert setup("--no-run", "-md", "models/mine", "-q", "f16") == 0
-    assert (folder / "ggml-model-f16.gguf").read_bytes() == b"GGUFf16None"
+    assert (folder / "ggml-model-f16.gguf").read_bytes() == EMPTY + b"f16None"
 
 
 def test_folder_with_only_a_gguf(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
     folder = inside.root / "models" / "given"
     folder.mkdir()
-    (folder / "ggml-model-i2_s.gguf").write_bytes(b"GGUF from elsewhere")
+    (folder / "ggml-model-i2_s.gguf").write_bytes(EMPTY + b"from elsewhere")
     assert setup("--no-run", "-md", "models/given") == 0
     assert "is given, nothing to convert" in capsys.readouterr().out
     (folder / "config.json").write_text("{}")
     assert setup("--no-run", "-md", "models/given") == 0
     assert "is given, nothing to convert" in capsys.readouterr().out, "a config.json alone is no checkpoint"
+    (folder / "ggml-model-i2_s.gguf").write_bytes(tiny_gguf("i2_s")[:-1])
+    assert setup("--no-run", "-md", "models/given") == 2
+    assert "ggml-model-i2_s.gguf: is cut short: by its header it has at least" in capsys.readouterr().err
     (folder / "ggml-model-i2_s.gguf").write_bytes(b"<html>")
     assert setup("--no-run", "-md", "models/given") == 2
     assert "is not a GGUF file" in capsys.readouterr().err
@@ -349,14 +353,14 @@ def test_user_s_own_gguf_is_never_replaced(inside: Checkout, capsys: pytest.Capt
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_text("{}")
     own = folder / "ggml-model-i2_s.gguf"
-    own.write_bytes(b"GGUF made by hand")
+    own.write_bytes(EMPTY + b"made by hand")
     for name in ("config.json", "model.safetensors"):
         os.utime(folder / name, (1, 1))
     assert setup("--no-run", "-md", "models/mine") == 0
     os.utime(own, (0, 0))
     assert setup("--no-run", "-md", "models/mine") == 2
     assert "was not made by set-up" in capsys.readouterr().err
-    assert own.read_bytes() == b"GGUF made by hand"
+    assert own.read_bytes() == EMPTY + b"made by hand"
 
 
 @pytest.mark.parametrize(

@@ -104,12 +104,9 @@ def convertible(path: Path) -> str | None:
     """The encoding to convert a GGUF of another engine to; None if ours loads it as it is.
 
     Raises:
-        UserError: it does neither load nor convert; says why.
+        UserError: it is damaged, or does neither load nor convert; says why.
     """
-    try:
-        found = [item for _, header in read_parts(path, arrays=False) for item in identify(header)]
-    except UserError:
-        return None  # left to the engine, whose own message names the place
+    found = [item for _, header in read_parts(path, arrays=False) for item in identify(header)]
     foreign = next((item for item in found if not item.loads), None)
     if foreign is None or foreign.layout is None or foreign.name in TILED or any(item.problem for item in found):
         check_loadable(path)
