@@ -124,9 +124,9 @@ def least_bytes(header: RawHeader) -> int:
     if last.ggml_type in PLAIN:
         _, block, block_bytes = PLAIN[last.ggml_type]
         return last.offset + last.rows * last.columns // block * block_bytes
-    known: list[Layout | Refused] = [row for row in (*LAYOUTS.values(), *REFUSED) if last.ggml_type in row.ids]
-    sizes = [size for row in known if row.sizes for size in row.sizes(last.rows, last.columns) if size > 0]
-    return last.offset + min(sizes, default=1)
+    rows: list[Layout | Refused] = [*LAYOUTS.values(), *REFUSED]
+    possible = [row.sizes(last.rows, last.columns) for row in rows if last.ggml_type in row.ids and row.sizes]
+    return last.offset + min((size for sizes in possible for size in sizes if size > 0), default=1)
 
 
 def ternary_names(found: Iterable[Found]) -> dict[str, int]:
