@@ -7,23 +7,28 @@ come with a chat template. Standard library only.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import re
-import shlex
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import IO, Any
 
-from utils import inference
-from utils.cli import EXIT_INTERRUPTED, EXIT_OK, UserError, become, run_main
-from utils.host import engine_binary, python_command
-from utils.registry import model_in
+try:
+    import argparse
+    import json
+    import os
+    import re
+    import shlex
+    import signal
+    import subprocess
+    import threading
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import IO, Any
+
+    from utils import inference
+    from utils.cli import EXIT_INTERRUPTED, EXIT_OK, UserError, become, run_main
+    from utils.host import engine_binary, python_command
+    from utils.registry import model_in
+except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
+    print("\ninterrupted", file=sys.stderr)
+    sys.exit(130)
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
 _ENDED = b" [end of text]\n\n\n"

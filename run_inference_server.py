@@ -6,15 +6,20 @@ Wraps the engine's llama-server; arguments after ``--`` go to it. Standard libra
 
 from __future__ import annotations
 
-import json
-import socket
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from utils import inference
-from utils.cli import UserError, become, run_main
-from utils.host import engine_binary
+try:
+    import json
+    import socket
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from utils import inference
+    from utils.cli import UserError, become, run_main
+    from utils.host import engine_binary
+except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
+    print("\ninterrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def build_parser() -> inference.ArgumentParser:
