@@ -17,7 +17,7 @@ import utils.cli
 import utils.host
 from tests.fake_checkout import ENGINE_FILES, Checkout, make_checkout, make_sdist, write_lock
 from tests.tiny_gguf import EMPTY, tiny_gguf
-from utils.cli import ROOT, run_main
+from utils.cli import ROOT, UserError, run_main
 from utils.setup import (
     answer,
     build,
@@ -34,6 +34,7 @@ from utils.setup import (
 )
 from utils.setup.context import Setup
 from utils.setup.options import build_parser, parse_options
+from utils.weight_encodings import ENCODINGS, check_fits
 
 MODULES = (
     utils.cli,
@@ -299,10 +300,20 @@ def test_build_failure_shows_the_compiler_s_words(inside: Checkout, capsys: pyte
 
 
 def test_refused_model_is_the_user_s_error(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
-    (inside.root / "models" / "trit-story-3m" / "refuse").touch()
-    assert setup() == 2
-    assert "error: blk.0.attn_q.weight is not ternary; use another checkpoint" in capsys.readouterr().err
-    assert not inside.gguf.exists()
+    """In the flags that set-up has; the sentences are the converter's own."""
+    model = inside.root / "models" / "trit-story-3m"
+    with pytest.raises(UserError, match="use --outtype q2_0") as columns:
+        check_fits(ENCODINGS["tl2"], "blk.0.ffn_down.weight", 8640)
+    master = "x: if these are the master weights, pass --master-weights"
+    for sentence, shown in (
+        (str(columns.value), str(columns.value).replace("--outtype", "-q")),
+        ("x: 96 columns; use --quant-embd f16", "x: 96 columns; use --quant-embd f16"),
+        (master, f"{master}; that is a flag of: python3 -m utils.convert {model}"),
+    ):
+        (model / "refuse").write_text(sentence)
+        assert setup() == 2
+        assert f"error: {shown}\n" in capsys.readouterr().err
+        assert not inside.gguf.exists()
 
 
 def test_failing_self_test_stops_set_up(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -412,6 +423,18 @@ def test_flags_of_bitnet_keep_names_and_defaults() -> None:
         with pytest.raises(SystemExit) as stop:
             parse_options(wrong)
         assert stop.value.code == 2
+
+
+def test_flags_that_cannot_be_right_are_noticed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_options(["--quant-embd", "Q6_K"]).quant_embd == "q6_k"
+    for wrong, sentence in (
+        (["--quant-embd", "zz"], "argument --quant-embd: invalid choice: 'zz' (choose from"),
+        (["-p", "--tune-seconds", "60"], "argument --tune-seconds: not allowed with argument --use-pretuned/-p"),
+        (["--tune-seconds", "0", "-p"], "argument --use-pretuned/-p: not allowed with argument --tune-seconds"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            parse_options(wrong)
+        assert stop.value.code == 2 and sentence in capsys.readouterr().err
 
 
 def test_test_flag_runs_pytest_with_its_arguments(inside: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
