@@ -135,10 +135,10 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     """
     if args.json:
         raise UserError("--json is for one prompt; leave -cnv or --json away")
-    if inference.chat_template(args.model) is None and not any(word.startswith("--chat-template") for word in extra):
+    if inference.lacks_chat_template(args.model, extra):
         raise UserError(
-            f"{args.model} has no chat template, so -cnv cannot be used with it; "
-            "leave -cnv away, or name a template with: -- --chat-template llama3"
+            f"{args.model} has no chat template, so -cnv cannot be used with it; leave -cnv away, or "
+            f"{inference.TEMPLATE_ADVICE}"
         )
     known = model_in(args.model.parent)
     if known and (advice := known.advice()):

@@ -48,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_port(args.host, args.port)
     if args.prompt:
         command += ["--jinja", "--chat-template", with_system_prompt(args.model, inference.unescape(args.prompt))]
+    elif inference.lacks_chat_template(args.model, extra) and not inference.is_embedding_model(args.model):
+        print(
+            f"warning: {args.model} has no chat template, so chat requests are put into the engine's default, ChatML; "
+            f"send prompts to /v1/completions instead, or {inference.TEMPLATE_ADVICE}",
+            file=sys.stderr,
+            flush=True,
+        )
     print(f"Starting server on {args.host}:{args.port}", flush=True)
     return become([*command, *extra])
 

@@ -346,6 +346,7 @@ def test_chat_becomes_llama_cli(engine: FakeEngine, monkeypatch: pytest.MonkeyPa
     assert became[2][-2:] == ["-sys", "from a\\file"]
     engine.model.write_bytes(EMPTY)
     assert run(engine, "-cnv", "--", "--chat-template", "chatml") == 0
+    assert run(engine, "-cnv", "--", "--chat-template-kwargs", "{}") == 2
 
 
 def test_chat_with_a_base_model_is_warned_of(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,10 +17,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from foreign_files import write_gguf
 
 import run_inference_server
 from tests.tiny_gguf import EMPTY
+from utils import inference
 from utils.cli import ROOT, run_main
+from utils.engine_server import Server
 from utils.host import physical_cores
 
 
@@ -73,6 +77,37 @@ def test_system_prompt_goes_into_the_template(commands: list[list[str]], model: 
     template = commands[0][commands[0].index("--chat-template") + 1]
     assert r'"Be \"kind\"\nplease"' in template
     assert template.endswith("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+
+
+def test_a_model_without_a_chat_template_is_warned_of(
+    commands: list[list[str]], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare.gguf"
+    bare.write_bytes(EMPTY)
+    vectors = write_gguf(tmp_path / "vectors.gguf", [("x.pooling_type", 4, None, 3)], [])
+    for path, flags, warned in (
+        (bare, [], True),
+        (bare, ["--slots"], True),
+        (bare, ["--no-jinja", "--chat-template", "llama3"], False),
+        (bare, ["--chat-template-file", "mine.jinja"], False),
+        (bare, ["--chat-template-kwargs", "{}"], True),
+        (model, [], False),
+        (vectors, ["--embeddings"], False),
+    ):
+        assert run("-m", str(path), "--port", str(free_port()), "--", *flags) == 0
+        err = capsys.readouterr().err
+        assert err.startswith(f"warning: {path} has no chat template, so chat requests") == warned
+        assert err.count("\n") == warned
+    assert len(commands) == 7
+
+
+def test_the_template_that_the_warning_names_is_used(engine_bin: Path, story_gguf: Path) -> None:
+    """And not its name: every chat would be the prompt "llama3"."""
+    flags = shlex.split(inference.TEMPLATE_ADVICE.partition(" -- ")[2])
+    with Server(story_gguf, 1, flags, slots=1) as server:
+        chat = {"messages": [{"role": "user", "content": "Where is Mary?"}]}
+        prompt = str(server.post("/apply-template", chat)["prompt"])
+    assert "Where is Mary?" in prompt and "start_header_id" in prompt
 
 
 def test_mistakes_are_one_sentence(
