@@ -7,23 +7,28 @@ come with a chat template. Standard library only.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import re
-import shlex
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import IO, Any
 
-from utils import inference
-from utils.cli import EXIT_INTERRUPTED, EXIT_OK, UserError, become, run_main
-from utils.host import engine_binary, python_command
-from utils.registry import model_in
+try:
+    import argparse
+    import json
+    import os
+    import re
+    import shlex
+    import signal
+    import subprocess
+    import threading
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from typing import IO, Any
+
+    from utils import inference
+    from utils.cli import EXIT_INTERRUPTED, EXIT_OK, UserError, become, run_main
+    from utils.host import engine_binary, python_command
+    from utils.registry import model_in
+except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
+    print("\ninterrupted", file=sys.stderr)
+    sys.exit(130)
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
 _ENDED = b" [end of text]\n\n\n"
@@ -130,10 +135,10 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     """
     if args.json:
         raise UserError("--json is for one prompt; leave -cnv or --json away")
-    if inference.chat_template(args.model) is None and not any(word.startswith("--chat-template") for word in extra):
+    if inference.lacks_chat_template(args.model, extra):
         raise UserError(
-            f"{args.model} has no chat template, so -cnv cannot be used with it; "
-            "leave -cnv away, or name a template with: -- --chat-template llama3"
+            f"{args.model} has no chat template, so -cnv cannot be used with it; leave -cnv away, or "
+            f"{inference.TEMPLATE_ADVICE}"
         )
     known = model_in(args.model.parent)
     if known and (advice := known.advice()):

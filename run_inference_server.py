@@ -6,15 +6,20 @@ Wraps the engine's llama-server; arguments after ``--`` go to it. Standard libra
 
 from __future__ import annotations
 
-import json
-import socket
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from utils import inference
-from utils.cli import UserError, become, run_main
-from utils.host import engine_binary
+try:
+    import json
+    import socket
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from utils import inference
+    from utils.cli import UserError, become, run_main
+    from utils.host import engine_binary
+except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
+    print("\ninterrupted", file=sys.stderr)
+    sys.exit(130)
 
 
 def build_parser() -> inference.ArgumentParser:
@@ -43,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_port(args.host, args.port)
     if args.prompt:
         command += ["--jinja", "--chat-template", with_system_prompt(args.model, inference.unescape(args.prompt))]
+    elif inference.lacks_chat_template(args.model, extra) and not inference.is_embedding_model(args.model):
+        print(
+            f"warning: {args.model} has no chat template, so chat requests are put into the engine's default, ChatML; "
+            f"send prompts to /v1/completions instead, or {inference.TEMPLATE_ADVICE}",
+            file=sys.stderr,
+            flush=True,
+        )
     print(f"Starting server on {args.host}:{args.port}", flush=True)
     return become([*command, *extra])
 

@@ -10,8 +10,12 @@ import sys
 if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence instead of a syntax error
     sys.exit("error: trit.cpp needs Python 3.10 or newer, this is " + sys.version.split()[0])
 
-from utils.cli import run_main
-from utils.setup.pipeline import main
+try:
+    from utils.cli import run_main
+    from utils.setup.pipeline import main
+except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
+    print("\ninterrupted", file=sys.stderr)
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(run_main(main))

@@ -77,11 +77,13 @@ enum trit_arm_feature : unsigned {
 /// 1 if this CPU has all of `features`.
 int trit_arm_has(unsigned features);
 
-// What TRIT_TARGET_BEGIN takes: gcc wants an architecture, clang a list of features.
+// What TRIT_TARGET_BEGIN takes: gcc wants an architecture or an extension, clang a list of features.
 #if defined(__clang__)
+#define TRIT_ARM_TARGET_SIMD "neon"
 #define TRIT_ARM_TARGET_DOTPROD "dotprod"
 #define TRIT_ARM_TARGET_I8MM "dotprod,i8mm"
 #else
+#define TRIT_ARM_TARGET_SIMD "+simd"
 #define TRIT_ARM_TARGET_DOTPROD "arch=armv8.2-a+dotprod"
 #define TRIT_ARM_TARGET_I8MM "arch=armv8.2-a+dotprod+i8mm"
 #endif

@@ -19,6 +19,7 @@ import tarfile
 import time
 from pathlib import Path
 
+from tests.tiny_gguf import EMPTY
 from utils.cli import ROOT
 from utils.setup.context import digest
 
@@ -86,12 +87,12 @@ for flag in ("--outfile", "--outtype", "--quant-embd", "--source"):
 parser.add_argument("--force", action="store_true")
 args = parser.parse_args()
 if (args.model / "refuse").exists():
-    print("error: blk.0.attn_q.weight is not ternary; use another checkpoint", file=sys.stderr)
+    print("error: " + (args.model / "refuse").read_text(), file=sys.stderr)
     sys.exit(2)
 with atomic_output(pathlib.Path(args.outfile)) as partial:
-    partial.write_bytes(b"GGUF" + args.outtype.encode())
+    partial.write_bytes({empty!r} + args.outtype.encode())
     hold("conversion")
-    partial.write_bytes(b"GGUF" + args.outtype.encode() + str(args.quant_embd).encode())
+    partial.write_bytes({empty!r} + args.outtype.encode() + str(args.quant_embd).encode())
 """
 TUNE = """
 import os, pathlib, sys
@@ -252,7 +253,8 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
         shutil.copy(ROOT / "utils" / f"{name}.py", root / "utils")
     (root / "utils" / "convert").mkdir()
     (root / "utils" / "convert" / "__init__.py").touch()
-    (root / "utils" / "convert" / "__main__.py").write_text(CONVERT.format(root=str(root), hold=HOLD))
+    shutil.copy(ROOT / "utils" / "convert" / "embedding_types.py", root / "utils" / "convert")
+    (root / "utils" / "convert" / "__main__.py").write_text(CONVERT.format(root=str(root), hold=HOLD, empty=EMPTY))
     (root / "utils" / "tune").mkdir()
     (root / "utils" / "tune" / "__init__.py").touch()
     for name in ("formats", "store"):

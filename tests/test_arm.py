@@ -99,6 +99,19 @@ def kernels(request: pytest.FixtureRequest) -> Path:
     return build
 
 
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_what_is_for_arm_compiles_without_a_word(compiler: str, tmp_path: Path) -> None:
+    """clang only remarks on a feature that it does not know, whatever -Werror says."""
+    _, cxx, flags = COMPILERS[compiler]
+    need(cxx, f"{TRIPLE}-g++")
+    sources = sorted([*(ROOT / "src" / "tiers").glob("neon*.cpp"), *(ROOT / "preset_kernels" / "neon").glob("*.cpp")])
+    assert len(sources) == len(CPUS["max"]) + len({**LOOKUPS, **TABLES})
+    options = ["-std=c++17", "-O1", "-Wall", "-Wextra", f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}"]
+    for source in sources:
+        result = call(cxx, *flags, *options, "-c", source, "-o", tmp_path / "kernel.o")
+        assert (result.stdout, result.stderr) == ("", ""), source.name
+
+
 def objects(build: Path) -> list[Path]:
     found = sorted((build / "src" / "CMakeFiles" / "trit_objects.dir").rglob("*.cpp.o"))
     assert len(found) > 10

@@ -45,6 +45,26 @@ def test_reader_that_goes_away_is_no_traceback() -> None:
     assert (result.stdout, result.stderr) == ("line\n", "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("script", ["setup_env.py", "run_inference.py", "run_inference_server.py"])
+def test_ctrl_c_while_modules_are_imported(script: str, tmp_path: Path) -> None:
+    """The standard library's shlex, which every script imports, is one that takes a minute."""
+    (tmp_path / "shlex.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    command = [PYTHON, str(cli.ROOT / script), "--help"]
+    with subprocess.Popen(
+        command,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, ("", "\ninterrupted\n"))
+
+
 def test_atomic_output(tmp_path: Path) -> None:
     target = tmp_path / "new" / "file"
     with pytest.raises(RuntimeError), atomic_output(target) as partial:

@@ -107,6 +107,35 @@ def test_arm_file_end_to_end(
     assert_same_model(as_is, foreign)
 
 
+def test_an_i2_s_layout_that_the_file_speaks_against_is_refused(
+    reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its weights, or, where random ones say nothing, by the metadata of our converter."""
+    arm = rewrite(reference, tmp_path / "arm.gguf", "i2_s_arm")
+    kind, writer = WRITERS["i2_s"]
+    matrix = ("blk.0.ffn_up.weight", (64, 256), kind, writer(random_rows(64, 256), 0.5))
+    unknown = write_gguf(tmp_path / "unknown.gguf", KEYS, [matrix])
+    own = write_gguf(tmp_path / "own.gguf", [*KEYS, ("trit.encoding.ternary", 8, None, "i2_s")], [matrix])
+    target = tmp_path / "out.gguf"
+    for path, asked, right, reason in (
+        (reference, "arm", "published", "matrices: published 209.9, arm 18.1, rows4 1.8; 1 is chance"),
+        (reference, "rows4", "published", "matrices: published 209.9"),
+        (arm, "rows4", "arm", "matrices: published 17.4, arm 209.9"),
+        (own, "arm", "published", "trit.encoding.ternary says that trit.cpp wrote it"),
+    ):
+        assert run_main(main, [str(path), "--outfile", str(target), "--i2-s-layout", asked]) == 2
+        said = capsys.readouterr().err
+        wanted = (
+            f"error: {path}: --i2-s-layout {asked} would scramble its i2_s tensors, which are in the layout {right}"
+        )
+        assert said.startswith(f"{wanted} (") and reason in said and said.endswith(f"; give --i2-s-layout {right}\n")
+        assert not target.exists()
+        assert run_main(main, [str(path), "--outfile", str(target), "--i2-s-layout", right]) == 0
+        target.unlink()
+        capsys.readouterr()
+    assert run_main(main, [str(unknown), "--outfile", str(target), "--i2-s-layout", "arm"]) == 0
+
+
 def test_rows_that_are_no_whole_blocks(tmp_path: Path) -> None:
     """ffn_down of bitnet_b1_58-3B has 8640 columns: bitnet.cpp's blocks lie across its rows; q2_0 can hold it."""
     rows = random_rows(4, 192)

@@ -13,7 +13,7 @@ import pytest
 from checkpoints import edit_json, make_checkpoint
 from foreign_files import TILED, WRITERS, Key, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
 
-from utils.cli import run_main
+from utils.cli import TritError, run_main
 from utils.foreign.layouts import LAYOUTS
 from utils.foreign.source import Source
 from utils.gguf_header import read_raw_header
@@ -27,8 +27,16 @@ KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 
 
 def as_json(capsys: pytest.CaptureFixture[str], path: Path, *flags: str) -> dict[str, Any]:
-    assert run_main(main, [str(path), "--json", "--no-speed", *flags]) == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    """What is printed; what is refused is an error too, in the same words."""
+    code = run_main(main, [str(path), "--json", "--no-speed", *flags])
+    said = capsys.readouterr()
+    found: dict[str, Any] = json.loads(said.out)
+    refused = found["refused"] is not None
+    assert refused == found["verdict"].startswith("refused: ")
+    assert code == (2 if refused else 0) and bool(said.err) == refused
+    if refused:
+        error = TritError(found["refused"])
+        assert said.err in (f"error: {error}\n", f"error: {path}: {error}\n") and str(path) in said.err
     return found
 
 
@@ -58,6 +66,7 @@ def test_lines_for_people(story_gguf: Path, capsys: pytest.CaptureFixture[str]) 
         "28 i2_s (0.9 MB)",
         "17 f32 (0.0 MB)",
         "-1: 33.7 / 34.1 / 34.3 %, 0: 31.7 / 31.9 / 32.9 %, +1: 33.4 / 33.9 / 34.1 % of 4 layers",
+        "of all 3,407,872 weights)",
         "  layer 3     -1 ",
         "0.4 MB KV cache at 100 tokens",
         "gpt2, pre-tokenizer gpt-2, 2,013 tokens, without chat template",
@@ -89,7 +98,11 @@ def test_every_layout(layout: str, story_gguf: Path, tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("layout", ["i2_s", "tl1", "tl2"])
 def test_samples_are_like_the_whole(
-    layout: str, story_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: str,
+    story_gguf: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = rewrite(story_gguf, tmp_path / "m.gguf", layout)
     whole = inspect(path, exact=True)
@@ -99,6 +112,9 @@ def test_samples_are_like_the_whole(
     for layer, shares in whole.layers.items():
         np.testing.assert_allclose(part.layers[layer].shares, shares.shares, atol=0.02)
     assert inspect(path, exact=True).layers == whole.layers
+    assert run_main(main, [str(path), "--no-speed"]) == 0
+    counted = f"a sample of {part.looked_at:,} of 3,407,872 weights ({part.looked_at / 34078.72:.2g} %), --exact takes"
+    assert counted in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -146,7 +162,7 @@ def test_refusals(story_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
             "refused: the engine has no graph for the architecture no-s",
         ),
         ([("general.architecture", 8, None, "bitnet-25")], q2, "loads as it is"),
-        (KEYS, damaged, "damaged, it holds bytes that mean nothing"),
+        (KEYS, damaged, "refused: damaged, it holds bytes that mean nothing"),
         (KEYS, [], "has no weights: only a vocabulary"),
         (KEYS, [("blk.0.a.weight", (4, 256), 1, bytes(2048))], "loads as it is, but nothing in it is ternary"),
     ):
@@ -179,9 +195,9 @@ def test_metadata_of_the_wrong_types(tmp_path: Path, capsys: pytest.CaptureFixtu
             (key, kind, element, value) for key in ("general.name", "tokenizer.ggml.model", "tokenizer.ggml.tokens")
         ]
         path = write_gguf(tmp_path / "m.gguf", keys, [("\x1b]0;title\x07", (4, 32), 0, bytes(512))])
-        as_json(capsys, path)
-        assert run_main(main, [str(path), "--no-speed"]) == 0
-        assert "\x1b" not in capsys.readouterr().out
+        code = 2 if as_json(capsys, path)["refused"] else 0
+        assert run_main(main, [str(path), "--no-speed"]) == code
+        assert "\x1b" not in "".join(capsys.readouterr())
 
 
 def test_random_damage_is_described(story_gguf: Path, tmp_path: Path) -> None:
@@ -224,6 +240,18 @@ def test_folders_of_other_families(tmp_path: Path) -> None:
     assert embedding.verdict == "is to be converted to i2_s" and embedding.scales.keys() == {"one per tensor (master)"}
     make_checkpoint(tmp_path / "odd", layers=1, hidden=192, ffn=256)
     assert inspect(tmp_path / "odd").verdict == "is to be converted to q2_0"
+
+
+def test_layers_of_a_folder_are_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_checkpoint(tmp_path / "deep", layers=8, hidden=128, ffn=256).directory
+    found = as_json(capsys, folder)
+    assert 0 < found["looked_at"] * 2 == found["ternary"] and len(found["layers"]) == 4
+    assert run_main(main, [str(folder), "--no-speed"]) == 0
+    counted = (
+        f"4 layers (min / median / max of a sample of {found['looked_at']:,} of {found['ternary']:,} weights (50 %)"
+    )
+    assert counted in capsys.readouterr().out
+    assert as_json(capsys, folder, "--exact")["looked_at"] == found["ternary"]
 
 
 def test_folders_that_are_not_right(pristine: Path, tmp_path: Path) -> None:

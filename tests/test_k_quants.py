@@ -12,7 +12,8 @@ import gguf
 import numpy as np
 import pytest
 
-from utils.convert.embedding import EMBEDDING_TYPES, K_BITS, default_embedding_type, quantize_pieces, quantize_rows
+from utils.convert.embedding import K_BITS, default_embedding_type, quantize_pieces, quantize_rows
+from utils.convert.embedding_types import EMBEDDING_TYPES
 from utils.gguf_types import GGMLQuantizationType
 
 TYPES = [GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_K, GGMLQuantizationType.Q6_K]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+import struct
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from foreign_files import TILED, WRITERS, Key, keys_of, random_rows, write_gguf
+from tiny_gguf import tiny_gguf
 
 import run_inference
 import run_inference_server
@@ -74,11 +76,81 @@ def test_unknown_and_rotated_files_are_refused(tmp_path: Path) -> None:
         convertible(model(tmp_path / "r.gguf", "q2_0", ("prism.hadamard.version", 4, None, 1)))
 
 
-def test_damaged_headers_are_left_to_the_engine(tmp_path: Path) -> None:
+def refused(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What both commands say of a file, which is also what set-up says."""
+    said = []
+    for main in (run_inference.main, run_inference_server.main):
+        assert run_main(main, ["-m", str(path), "-p", "x"]) == 2
+        said.append(capsys.readouterr().err)
+    with pytest.raises(UserError) as error:
+        convertible(path)
+    assert said == 2 * [f"error: {error.value}\n"]
+    return said[0]
+
+
+def test_damaged_headers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "m.gguf"
-    path.write_bytes(b"GGUF and more")
-    check_loadable(path)
-    assert convertible(path) is None
+    for raw, reason in (
+        (b"GGUF\3\0\0\0", "it ends inside its header, after 8 bytes"),
+        (tiny_gguf("i2_s")[:170], "a string of 19 bytes at offset 163 runs too far"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1 << 40, 0), "says that it has 1099511627776 tensors"),
+        (tiny_gguf("i2_s").replace(b"output_norm", b"output\xff\xffrm"), "a key or name is not UTF-8"),
+    ):
+        path.write_bytes(raw)
+        assert refused(path, capsys).startswith(f"error: {path}: not a whole GGUF file ({reason}")
+
+
+def test_a_file_that_is_cut_short_is_refused_with_both_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By one byte, by the whole last tensor, by more than that."""
+    matrix = ("blk.0.ffn_up.weight", (8, 256), *WRITERS["i2_s"][:1], WRITERS["i2_s"][1](random_rows(8, 256), 0.5))
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [matrix, ("output.weight", (4, 256), 1, bytes(2048))])
+    whole = path.read_bytes()
+    for missing in (1, 2048, 2049, 2048 + 500):
+        path.write_bytes(whole[:-missing])
+        assert refused(path, capsys) == (
+            f"error: {path}: is cut short: by its header it has at least {len(whole):,} bytes, "
+            f"found {len(whole) - missing:,}; download or convert it again\n"
+        )
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_whatever_layout_comes_last_no_byte_may_be_missing(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A few bytes less could be another layout of the same number; the sentence then speaks of both."""
+    kind, writer = WRITERS[layout]
+    tensor = ("blk.0.ffn_up.weight", (128, 768), kind, writer(random_rows(128, 768), 0.5))
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [tensor])
+    whole = path.read_bytes()
+    end = read_raw_header(path).data_offset + len(tensor[3])
+    if LAYOUTS[layout].loads or layout in SILENT:
+        path.write_bytes(whole[:end])
+        check_loadable(path)
+    path.write_bytes(whole[: end - 1])
+    assert refused(path, capsys).startswith(f"error: {path}: ")
+    path.write_bytes(whole[: end - len(tensor[3]) // 2])
+    assert refused(path, capsys).startswith(f"error: {path}: is cut short: ")
+
+
+def test_every_file_of_a_split_model_is_looked_at(
+    story_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--outtype", "i2_s", "--outfile", str(tmp_path / "m.gguf"), "--split-max-size", "1M"]
+    assert run_main(convert_main, [str(story_gguf), *flags]) == 0
+    capsys.readouterr()
+    first, second = sorted(tmp_path.iterdir())
+    check_loadable(first)
+    raw = second.read_bytes()
+    second.write_bytes(raw[:-100])
+    assert refused(first, capsys).startswith(f"error: {second}: is cut short: by its header it has at least ")
+    second.unlink()
+    assert refused(first, capsys) == (
+        f"error: {second}: is missing; the model is split into 2 files and needs them all\n"
+    )
+    second.write_bytes(raw)
+    assert refused(second, capsys) == f"error: {second}: is part 2 of a split model; give the first, {first.name}\n"
 
 
 def test_needs_no_packages_and_little_time(story_gguf: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import run_inference
+from tests.tiny_gguf import EMPTY
 from utils import inference
 from utils.cli import ROOT, run_main
 from utils.host import DEMO_PROMPT, default_model, physical_cores
@@ -52,7 +53,7 @@ class FakeEngine:
         self.program.write_text(ENGINE.format(python=sys.executable))
         self.program.chmod(0o755)
         self.model = folder / "model.gguf"
-        self.model.write_bytes(b"GGUF and more")
+        self.model.write_bytes(EMPTY)
         self.answer(" An answer.")
 
     def plan(self, **plan: object) -> None:
@@ -276,7 +277,7 @@ def test_missing_engine_and_missing_bundled_model(
     monkeypatch.setattr("utils.host.ENGINE_BIN", tmp_path)
     monkeypatch.setattr("utils.host.engine_program", lambda name, *_: tmp_path / name)
     model = tmp_path / "x.gguf"
-    model.write_bytes(b"GGUF")
+    model.write_bytes(EMPTY)
     assert run_main(run_inference.main, ["-m", str(model), "-p", "x"]) == 2
     assert "the engine is not built" in capfd.readouterr().err
     bundled = tmp_path / "bundled"
@@ -360,8 +361,9 @@ def test_chat_becomes_llama_cli(engine: FakeEngine, monkeypatch: pytest.MonkeyPa
     (tmp_path / "system").write_text("from a\\file\n")
     assert run(engine, "-cnv", "-f", str(tmp_path / "system")) == 0
     assert became[2][-2:] == ["-sys", "from a\\file"]
-    engine.model.write_bytes(b"GGUF without")
+    engine.model.write_bytes(EMPTY)
     assert run(engine, "-cnv", "--", "--chat-template", "chatml") == 0
+    assert run(engine, "-cnv", "--", "--chat-template-kwargs", "{}") == 2
 
 
 def test_chat_with_a_base_model_is_warned_of(
@@ -420,9 +422,9 @@ def test_real_failures(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> No
     long = answer(story_gguf, "-p", "Mary " * 400, "-c", "256")
     assert long.returncode == 2
     assert "the context has room for 252; give a larger -c" in long.stderr
-    cut = tmp_path / "cut.gguf"
-    cut.write_bytes(story_gguf.read_bytes()[:5000])
-    broken = answer(cut, "-p", "x")
+    unloadable = tmp_path / "unloadable.gguf"
+    unloadable.write_bytes(EMPTY)
+    broken = answer(unloadable, "-p", "x")
     assert broken.returncode == 1
     assert broken.stderr.startswith("error: the engine ended with exit code 1: ")
     unknown = answer(story_gguf, "-p", "x", "--", "--no-such-flag")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,9 +17,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from foreign_files import write_gguf
 
 import run_inference_server
+from tests.tiny_gguf import EMPTY
+from utils import inference
 from utils.cli import ROOT, run_main
+from utils.engine_server import Server
 from utils.host import default_model, physical_cores
 
 
@@ -74,6 +79,37 @@ def test_system_prompt_goes_into_the_template(commands: list[list[str]], model: 
     assert template.endswith("{% for m in messages %}{{ m['content'] }}{% endfor %}")
 
 
+def test_a_model_without_a_chat_template_is_warned_of(
+    commands: list[list[str]], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare.gguf"
+    bare.write_bytes(EMPTY)
+    vectors = write_gguf(tmp_path / "vectors.gguf", [("x.pooling_type", 4, None, 3)], [])
+    for path, flags, warned in (
+        (bare, [], True),
+        (bare, ["--slots"], True),
+        (bare, ["--no-jinja", "--chat-template", "llama3"], False),
+        (bare, ["--chat-template-file", "mine.jinja"], False),
+        (bare, ["--chat-template-kwargs", "{}"], True),
+        (model, [], False),
+        (vectors, ["--embeddings"], False),
+    ):
+        assert run("-m", str(path), "--port", str(free_port()), "--", *flags) == 0
+        err = capsys.readouterr().err
+        assert err.startswith(f"warning: {path} has no chat template, so chat requests") == warned
+        assert err.count("\n") == warned
+    assert len(commands) == 7
+
+
+def test_the_template_that_the_warning_names_is_used(engine_bin: Path, story_gguf: Path) -> None:
+    """And not its name: every chat would be the prompt "llama3"."""
+    flags = shlex.split(inference.TEMPLATE_ADVICE.partition(" -- ")[2])
+    with Server(story_gguf, 1, flags, slots=1) as server:
+        chat = {"messages": [{"role": "user", "content": "Where is Mary?"}]}
+        prompt = str(server.post("/apply-template", chat)["prompt"])
+    assert "Where is Mary?" in prompt and "start_header_id" in prompt
+
+
 def test_mistakes_are_one_sentence(
     commands: list[list[str]], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,7 +124,7 @@ def test_mistakes_are_one_sentence(
     assert run("-m", str(model), "--host", "203.0.113.1") == 2
     assert "cannot listen on 203.0.113.1:8080" in capsys.readouterr().err
     bare = tmp_path / "bare.gguf"
-    bare.write_bytes(b"GGUF without a template")
+    bare.write_bytes(EMPTY)
     assert run("-m", str(bare), "--port", str(free_port()), "-p", "Be kind") == 2
     assert "has no chat template, so a system prompt has no place in it" in capsys.readouterr().err
     assert commands == []

@@ -16,7 +16,8 @@ import pytest
 import utils.cli
 import utils.host
 from tests.fake_checkout import ENGINE_FILES, Checkout, make_checkout, make_sdist, write_lock
-from utils.cli import ROOT, run_main
+from tests.tiny_gguf import EMPTY, tiny_gguf
+from utils.cli import ROOT, UserError, run_main
 from utils.setup import (
     answer,
     build,
@@ -33,6 +34,7 @@ from utils.setup import (
 )
 from utils.setup.context import Setup
 from utils.setup.options import build_parser, parse_options
+from utils.weight_encodings import ENCODINGS, check_fits
 
 MODULES = (
     utils.cli,
@@ -102,7 +104,7 @@ def test_everything_once_and_nothing_twice(inside: Checkout, capsys: pytest.Capt
     assert (inside.engine / "src" / "engine.c").read_text() == "int patched_engine;\n"
     assert not (inside.engine / "docs").exists()
     assert not (inside.engine / ".git").exists()
-    assert inside.gguf.read_bytes().startswith(b"GGUFi2_s")
+    assert inside.gguf.read_bytes().startswith(EMPTY + b"i2_s")
     for name in ("tools", "engine", "conversion", "build", "tuning", "self-test", "answer"):
         assert (inside.root / "logs" / f"{name}.log").is_file(), name
     assert inside.leftovers() == []
@@ -327,10 +329,20 @@ def test_build_failure_shows_the_compiler_s_words(inside: Checkout, capsys: pyte
 
 
 def test_refused_model_is_the_user_s_error(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
-    (inside.root / "models" / "trit-story-3m" / "refuse").touch()
-    assert setup() == 2
-    assert "error: blk.0.attn_q.weight is not ternary; use another checkpoint" in capsys.readouterr().err
-    assert not inside.gguf.exists()
+    """In the flags that set-up has; the sentences are the converter's own."""
+    model = inside.root / "models" / "trit-story-3m"
+    with pytest.raises(UserError, match="use --outtype q2_0") as columns:
+        check_fits(ENCODINGS["tl2"], "blk.0.ffn_down.weight", 8640)
+    master = "x: if these are the master weights, pass --master-weights"
+    for sentence, shown in (
+        (str(columns.value), str(columns.value).replace("--outtype", "-q")),
+        ("x: 96 columns; use --quant-embd f16", "x: 96 columns; use --quant-embd f16"),
+        (master, f"{master}; that is a flag of: python3 -m utils.convert {model}"),
+    ):
+        (model / "refuse").write_text(sentence)
+        assert setup() == 2
+        assert f"error: {shown}\n" in capsys.readouterr().err
+        assert not inside.gguf.exists()
 
 
 def test_failing_self_test_stops_set_up(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,22 +363,25 @@ def test_local_model_with_bitnet_s_flags(inside: Checkout, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "fastest here: i2_s (preset for a fake)" in out
     assert not (inside.root / "build" / "tuning.json").exists()
-    assert (folder / "ggml-model-tl1.gguf").read_bytes() == b"GGUFtl1f16"
+    assert (folder / "ggml-model-tl1.gguf").read_bytes() == EMPTY + b"tl1f16"
     assert (inside.root / "other-logs" / "conversion.log").is_file()
     assert "-m models/mine/ggml-model-tl1.gguf" in out
     assert setup("--no-run", "-md", "models/mine", "-q", "f16") == 0
-    assert (folder / "ggml-model-f16.gguf").read_bytes() == b"GGUFf16None"
+    assert (folder / "ggml-model-f16.gguf").read_bytes() == EMPTY + b"f16None"
 
 
 def test_folder_with_only_a_gguf(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
     folder = inside.root / "models" / "given"
     folder.mkdir()
-    (folder / "ggml-model-i2_s.gguf").write_bytes(b"GGUF from elsewhere")
+    (folder / "ggml-model-i2_s.gguf").write_bytes(EMPTY + b"from elsewhere")
     assert setup("--no-run", "-md", "models/given") == 0
     assert "is given, nothing to convert" in capsys.readouterr().out
     (folder / "config.json").write_text("{}")
     assert setup("--no-run", "-md", "models/given") == 0
     assert "is given, nothing to convert" in capsys.readouterr().out, "a config.json alone is no checkpoint"
+    (folder / "ggml-model-i2_s.gguf").write_bytes(tiny_gguf("i2_s")[:-1])
+    assert setup("--no-run", "-md", "models/given") == 2
+    assert "ggml-model-i2_s.gguf: is cut short: by its header it has at least" in capsys.readouterr().err
     (folder / "ggml-model-i2_s.gguf").write_bytes(b"<html>")
     assert setup("--no-run", "-md", "models/given") == 2
     assert "is not a GGUF file" in capsys.readouterr().err
@@ -378,14 +393,14 @@ def test_user_s_own_gguf_is_never_replaced(inside: Checkout, capsys: pytest.Capt
     for name in ("config.json", "model.safetensors"):
         (folder / name).write_text("{}")
     own = folder / "ggml-model-i2_s.gguf"
-    own.write_bytes(b"GGUF made by hand")
+    own.write_bytes(EMPTY + b"made by hand")
     for name in ("config.json", "model.safetensors"):
         os.utime(folder / name, (1, 1))
     assert setup("--no-run", "-md", "models/mine") == 0
     os.utime(own, (0, 0))
     assert setup("--no-run", "-md", "models/mine") == 2
     assert "was not made by set-up" in capsys.readouterr().err
-    assert own.read_bytes() == b"GGUF made by hand"
+    assert own.read_bytes() == EMPTY + b"made by hand"
 
 
 @pytest.mark.parametrize(
@@ -437,6 +452,18 @@ def test_flags_of_bitnet_keep_names_and_defaults() -> None:
         with pytest.raises(SystemExit) as stop:
             parse_options(wrong)
         assert stop.value.code == 2
+
+
+def test_flags_that_cannot_be_right_are_noticed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse_options(["--quant-embd", "Q6_K"]).quant_embd == "q6_k"
+    for wrong, sentence in (
+        (["--quant-embd", "zz"], "argument --quant-embd: invalid choice: 'zz' (choose from"),
+        (["-p", "--tune-seconds", "60"], "argument --tune-seconds: not allowed with argument --use-pretuned/-p"),
+        (["--tune-seconds", "0", "-p"], "argument --use-pretuned/-p: not allowed with argument --tune-seconds"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            parse_options(wrong)
+        assert stop.value.code == 2 and sentence in capsys.readouterr().err
 
 
 def test_test_flag_runs_pytest_with_its_arguments(inside: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,5 +209,5 @@ def test_missing_package_explains_itself(checkout: Checkout) -> None:
 
 def test_old_python_gets_a_sentence(checkout: Checkout) -> None:
     text = (checkout.root / "setup_env.py").read_text()
-    head = text[: text.index("from utils.cli")].replace("sys.version_info <", "(3, 9) <")
+    head = text[: text.index("try:\n")].replace("sys.version_info <", "(3, 9) <")
     assert compiler.capture([sys.executable, "-c", head])[1].startswith("error: trit.cpp needs Python 3.10 or newer")

@@ -22,6 +22,7 @@ from transformers.integrations.bitnet import replace_with_bitnet_linear
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from utils.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
+from utils.convert import pooling
 from utils.convert.pipeline import Options, convert
 from utils.engine_server import Server
 from utils.gguf_types import read_header
@@ -404,9 +405,17 @@ def test_each_bound_of_the_logits_counts(failing: str) -> None:
         "top token": logits.Distance(right.divergence, 0.97, right.text),
         "perplexity": logits.Distance(right.divergence, 1.0, right.text - 0.01),
     }[failing]
-    assert {check.status for check in logits._judge(own, right, right, right)} == {PASSED}
-    checks = logits._judge(own, far, right, right)
+    assert {check.status for check in logits._judge(own, right, right, right, 8)} == {PASSED}
+    checks = logits._judge(own, far, right, right, 8)
     assert [check.name for check in checks if check.status == FAILED] == [failing]
+
+
+def test_a_text_that_the_model_does_not_predict_has_no_perplexity() -> None:
+    """Each token of it is 1 in 7.4 (e^2) to the model, by chance it would be 1 in 7."""
+    right = logits.Distance(np.full((2, 8), 1e-5), 1.0, np.full((2, 8), -2.0))
+    told = {vocabulary: logits._judge(right, right, right, right, vocabulary)[2].measured for vocabulary in (7, 8)}
+    assert told[8] == "engine 7.3891, reference 7.3891"
+    assert told[7].startswith("logarithms 0.0e+00 apart; no number, because") and "among its 7 tokens" in told[7]
 
 
 @pytest.fixture(scope="module")
@@ -448,6 +457,32 @@ def test_means_of_tokens_are_pooled_by_the_reference() -> None:
     states = [np.array([[3.0, 0.0], [0.0, 4.0]])]
     np.testing.assert_allclose(embeddings._vectors(states, "mean"), [[0.6, 0.8]])
     np.testing.assert_allclose(embeddings._vectors(states, "last"), [[0.0, 1.0]])
+    np.testing.assert_allclose(embeddings._vectors(states, "cls"), [[1.0, 0.0]])
+
+
+def test_the_verifier_takes_the_poolings_of_the_converter() -> None:
+    assert {key: name for key, (name, _) in embeddings.POOLINGS.items()} == {
+        key: kind.name.lower() for key, kind in pooling.MODES.items()
+    }
+
+
+@pytest.mark.parametrize("key", embeddings.POOLINGS)
+def test_every_pooling_passes(key: str, engine_bin: Path, tmp_path: Path) -> None:
+    case = Case("qwen3", "bitnet-embedding-0.6b", "master-bf16", "i2_s", "f16")
+    find_family(case.family).make(tmp_path, case.variant, case.storage)
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({key: True}))
+    gguf = tmp_path / "model.gguf"
+    convert(tmp_path, gguf, Options(ENCODINGS["i2_s"], "f16"), progress=False)
+    reference = build(TorchCheckpoint(tmp_path), GgufFile(gguf))
+    check = embeddings.check_embeddings(reference, texts.load_tokenizer(tmp_path), tmp_path, GgufFile(gguf), 1)
+    assert check.status == PASSED and f"{embeddings.POOLINGS[key][0]} pooling" in check.measured, check
+
+
+def test_a_pooling_that_the_engine_lacks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(UserError, match=r"names none of the poolings .*: pooling_mode_lasttoken, "):
+        embeddings.pooling_of(tmp_path)
 
 
 def test_the_text_of_an_answer_counts_like_its_tokens() -> None:
@@ -504,6 +539,8 @@ def test_bundled_model(
     assert "a weak answer is the model's own" in shown
     assert found["transcripts"]["values"]["answers"] > 20 and found["layer 4"]["status"] == PASSED
     assert found["chat template"]["status"] == LEFT_OUT
+    assert found["perplexity"]["status"] == PASSED
+    assert "apart; no number, because the model does not predict this text" in found["perplexity"]["measured"]
 
 
 def test_another_answer_fails(

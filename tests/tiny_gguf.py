@@ -8,6 +8,8 @@ import struct
 from utils.weight_encodings import ENCODINGS
 
 ROWS, COLUMNS = 64, 256
+# No keys and no tensors, so that anything may follow.
+EMPTY = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)
 
 
 def tiny_gguf(encoding: str, *, bytes_per_128: int | None = None) -> bytes:

@@ -87,12 +87,13 @@ class RawHeader:
     file_bytes: int
 
 
-def read_raw_header(path: Path, arrays: bool = True) -> RawHeader:
+def read_raw_header(path: Path, arrays: bool = True, whole: bool = True) -> RawHeader:
     """Read the header of a little-endian GGUF file.
 
     Args:
         path: The file.
         arrays: Whether to read arrays; otherwise they are stepped over and their values are None.
+        whole: Whether to refuse a file that ends before the last tensor's data begins; otherwise its span is 0.
 
     Raises:
         UserError: missing, not GGUF, big-endian, truncated, or with a table that contradicts itself; names the file.
@@ -101,9 +102,12 @@ def read_raw_header(path: Path, arrays: bool = True) -> RawHeader:
         if path.stat().st_size == 0:
             raise ValueError("it is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-            return _parse(_Cursor(buffer, arrays))
-    except (OSError, ValueError, struct.error, OverflowError) as error:
-        raise UserError(f"{path}: not a whole GGUF file ({error}); convert or download it again") from None
+            return _parse(_Cursor(buffer, arrays), whole)
+    except struct.error:
+        reason = f"it ends inside its header, after {path.stat().st_size:,} bytes"
+    except (OSError, ValueError, OverflowError) as error:
+        reason = str(error)
+    raise UserError(f"{path}: not a whole GGUF file ({reason}); convert or download it again")
 
 
 class _Cursor:
@@ -190,7 +194,7 @@ class _Cursor:
         self.position = place
 
 
-def _parse(cursor: _Cursor) -> RawHeader:
+def _parse(cursor: _Cursor, whole: bool) -> RawHeader:
     if cursor.buffer[:4] != MAGIC:
         if cursor.buffer[: len(LFS_POINTER)] == LFS_POINTER:
             raise ValueError("it is a Git LFS pointer to the file; git lfs pull gets the file itself")
@@ -221,7 +225,7 @@ def _parse(cursor: _Cursor) -> RawHeader:
         raise ValueError(f"general.alignment is {alignment}, expected a power of two")
     size = len(cursor.buffer)
     start = -(-cursor.position // alignment) * alignment
-    return RawHeader(metadata, types, _table(rows, start, alignment, size), alignment, start, size)
+    return RawHeader(metadata, types, _table(rows, start, alignment, size, whole), alignment, start, size)
 
 
 def _tensor_row(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
@@ -236,7 +240,7 @@ def _tensor_row(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _table(
-    rows: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int, file_bytes: int
+    rows: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int, file_bytes: int, whole: bool
 ) -> dict[str, RawTensor]:
     """The tensor table with absolute offsets and spans; raises ValueError if tensors collide or leave the file."""
     offsets = sorted({offset for _, _, _, offset in rows})
@@ -249,9 +253,9 @@ def _table(
         span = ends[offset] - offset
         if offset % alignment:
             raise ValueError(f"{name}: its offset {offset} is no multiple of {alignment}")
-        if span <= 0 or offset in taken:
-            place = "where another tensor is" if span > 0 else "behind the end of the file"
+        if offset in taken or (whole and span <= 0):
+            place = "where another tensor is" if offset in taken else "behind the end of the file"
             raise ValueError(f"{name}: its data would be at offset {start + offset}, {place}")
         taken.add(offset)
-        tensors[name] = RawTensor(name, shape, ggml_type, start + offset, span)
+        tensors[name] = RawTensor(name, shape, ggml_type, start + offset, max(span, 0))
     return tensors

@@ -22,6 +22,9 @@ from utils.host import BUNDLED_MODEL, default_model, physical_cores, python_comm
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256
+_TEMPLATE_FLAGS = {"--chat-template", "--chat-template-file"}
+# Without --no-jinja the engine takes a template's name for the template itself.
+TEMPLATE_ADVICE = "name the template that it was trained with, such as: -- --no-jinja --chat-template llama3"
 _TEMPLATE_KEY = b"tokenizer.chat_template"
 # Behind the architecture's name; 0 means none.
 _POOLING_KEY = b".pooling_type"
@@ -149,6 +152,14 @@ def chat_template(path: Path) -> str | None:
         start = place + len(needle)
         (length,) = struct.unpack_from("<Q", data, start)
         return data[start + 8 : start + 8 + length].decode("utf-8", errors="replace")
+
+
+def lacks_chat_template(path: Path, engine_flags: Sequence[str]) -> bool:
+    """Whether neither the model nor a flag for the engine says how a chat becomes a prompt.
+
+    The engine then takes ChatML without a word, which a model that was trained on something else answers badly.
+    """
+    return not _TEMPLATE_FLAGS & set(engine_flags) and chat_template(path) is None
 
 
 def is_embedding_model(path: Path) -> bool:

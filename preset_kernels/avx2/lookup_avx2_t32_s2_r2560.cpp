@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 3; changes here are lost. To make it again:
+// Made by utils/codegen, version 4; changes here are lost. To make it again:
 //     python -m utils.codegen lookup --tier avx2 --registers 2 --steps 2 --rows 2560 --least-tokens 24
 #include <cstring>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 3; changes here are lost. To make it again:
+// Made by utils/codegen, version 4; changes here are lost. To make it again:
 //     python -m utils.codegen tl1 --tier avx2 --BM 2560 --BK 6912 --bm 64
 #include <cstring>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 3; changes here are lost. To make it again:
+// Made by utils/codegen, version 4; changes here are lost. To make it again:
 //     python -m utils.codegen lookup --tier neon --registers 2 --steps 2 --rows 1280 --least-tokens 9
 #include <cstring>
 
@@ -14,7 +14,7 @@ constexpr char kTier[] = "neon";
 
 #include <arm_neon.h>
 
-TRIT_TARGET_BEGIN("+simd")
+TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_SIMD)
 namespace {
 
 #include "lookup/neon.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 3; changes here are lost. To make it again:
+// Made by utils/codegen, version 4; changes here are lost. To make it again:
 //     python -m utils.codegen tl1 --tier neon --BM 2560 --BK 6912 --bm 64
 #include <cstring>
 
@@ -14,7 +14,7 @@ constexpr char kTier[] = "neon";
 
 #include <arm_neon.h>
 
-TRIT_TARGET_BEGIN("+simd")
+TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_SIMD)
 namespace {
 
 #include "lookup/table_neon.h"

@@ -56,7 +56,9 @@ inline Bytes move(Bytes v) {
 }
 inline Bytes merge(Bytes a, Bytes b, Bytes c, Bytes d) { return vorrq_s8(vorrq_s8(a, b), vorrq_s8(c, d)); }
 inline void store_rows(uint8_t* to, const Bytes (&bytes)[4]) {
-    vst4q_s8(reinterpret_cast<int8_t*>(to), int8x16x4_t{{bytes[0], bytes[1], bytes[2], bytes[3]}});
+    // Not in place: clang's vst4q_s8 is a macro, to which commas between braces part arguments.
+    const int8x16x4_t four = {{bytes[0], bytes[1], bytes[2], bytes[3]}};
+    vst4q_s8(reinterpret_cast<int8_t*>(to), four);
 }
 
 inline Words zero_words() { return {vdupq_n_s16(0), vdupq_n_s16(0)}; }

@@ -35,7 +35,7 @@ class Isa:
 
 AVX2 = Isa("avx2", "TRIT_X86", "immintrin.h", '"avx2"', 32)
 AVX512 = Isa("avx512", "TRIT_X86", "immintrin.h", '"avx512f,avx512bw,avx512vl,avx512dq"', 64)
-NEON = Isa("neon", "TRIT_ARM64", "arm_neon.h", '"+simd"', 16)
+NEON = Isa("neon", "TRIT_ARM64", "arm_neon.h", "TRIT_ARM_TARGET_SIMD", 16)
 
 # Tier (a file in src/tiers/) -> the instruction set of its look-up kernels.
 ISA_OF_TIER = {

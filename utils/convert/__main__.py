@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import UserError, run_main
+from utils.convert.embedding_types import EMBEDDING_TYPES
 from utils.convert.report import Report
 from utils.foreign.layouts import I2_S_LAYOUTS
 from utils.weight_encodings import ENCODINGS
 
 
 def _parser() -> argparse.ArgumentParser:
-    from utils.convert.embedding import EMBEDDING_TYPES
-
     parser = argparse.ArgumentParser(
         prog="python -m utils.convert",
         description="Convert a Hugging Face checkpoint, or a GGUF file of another engine, with ternary (1.58-bit) "

@@ -23,8 +23,6 @@ Floats = npt.NDArray[np.float32]
 
 # Also the type of the scales in every block.
 F16_MAX = 65504.0
-# q2_0: for models whose embedding and head are ternary in groups, as Ternary-Bonsai's are.
-EMBEDDING_TYPES = ("f16", "f32", "bf16", "q8_0", "q6_k", "q5_k", "q4_k", "q5_1", "q5_0", "q4_1", "q4_0", "q2_0")
 K_BITS = {GGMLQuantizationType.Q4_K: 4, GGMLQuantizationType.Q5_K: 5, GGMLQuantizationType.Q6_K: 6}
 # More would only wait for the one thread that writes.
 MAX_WORKERS = 8

@@ -93,8 +93,7 @@ def convert(path: Path, outfile: Path, options: Options, progress: bool = True) 
         _check_flags(source, options)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    if options.i2_s_layout is None:
-        check_order(source)
+    check_order(source, options.i2_s_layout)
     plans = _plan(source, options)
     # Of those whose scale gets a tensor of its own there is something to say.
     scaled = {plan.rows[0].name: plan.rows[0].shape for plan in plans if len(plan.rows) > 1}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from utils.foreign.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PLAIN, TILED, Layout, fits, guess
+from utils.foreign.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PLAIN, REFUSED, TILED, Layout, Refused, fits, guess
 from utils.gguf_header import RawHeader, RawTensor
 
 
@@ -114,6 +114,19 @@ def _smallest(tensor: RawTensor, layouts: Iterable[Layout]) -> int:
     """The least bytes that a tensor can have in any of the layouts."""
     fitting = (layout for layout in layouts if tensor.columns % layout.columns == 0)
     return min((size for layout in fitting for size in layout.sizes(tensor.rows, tensor.columns)), default=0)
+
+
+def least_bytes(header: RawHeader) -> int:
+    """Bytes that a file has at least: up to the end of its last tensor's data, in the smallest layout of its type."""
+    last = max(header.tensors.values(), key=lambda tensor: tensor.offset, default=None)
+    if last is None:
+        return 0
+    if last.ggml_type in PLAIN:
+        _, block, block_bytes = PLAIN[last.ggml_type]
+        return last.offset + last.rows * last.columns // block * block_bytes
+    rows: list[Layout | Refused] = [*LAYOUTS.values(), *REFUSED]
+    possible = [row.sizes(last.rows, last.columns) for row in rows if last.ggml_type in row.ids and row.sizes]
+    return last.offset + min((size for sizes in possible for size in sizes if size > 0), default=1)
 
 
 def ternary_names(found: Iterable[Found]) -> dict[str, int]:

@@ -19,16 +19,13 @@ _ROTATED = "prism.hadamard."
 def check_loadable(path: Path) -> None:
     """Refuse a file that the engine does not load, or would load and compute nonsense with.
 
-    A header that cannot be read is left to the engine, whose own message names the place.
+    Only headers are read; of a split model those of all its files.
 
     Raises:
-        UserError: names the tensor, its layout, who writes it, and the command that helps.
+        UserError: the file is damaged or cut short (names it and the bytes), or a tensor has a layout that is not
+            loaded (names both, who writes it, and the command that helps).
     """
-    try:
-        parts = read_parts(path, arrays=False)
-    except UserError:
-        return
-    for part, header in parts:
+    for part, header in read_parts(path, arrays=False):
         if reason := why_not(path, header, identify(header)):
             raise UserError(f"{part}: {reason}")
 

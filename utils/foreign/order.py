@@ -44,6 +44,8 @@ LAYERS = 4
 # (each term's is sqrt(2)) above chance.
 RATIO, LEAST, DEVIATIONS = 2.0, 5.0, 10.0
 LARGEST_R = 0.999
+# Metadata of our own converter (docs/formats.md), which writes the published layout only.
+_OWN_ENCODING = "trit.encoding.ternary"
 
 
 @dataclass(frozen=True)
@@ -129,19 +131,34 @@ def _term(columns: Floats, partner: Floats) -> float | None:
     return (len(columns) - 3) * float(np.arctanh(r)) ** 2
 
 
-def check_order(source: Source) -> None:
-    """Refuse a file whose weights say that its i2_s is not the published one.
+def check_order(source: Source, asked: str | None) -> None:
+    """Refuse to read a file's i2_s in a layout that its weights or its metadata speak against.
+
+    Args:
+        source: The file.
+        asked: The key of ``I2_S_LAYOUTS`` that the user gave. "published" is obeyed, because it is how the engine reads
+            the file in any case; None stands for it, too, but is not obeyed.
 
     Raises:
-        UserError: names the option that reads it, and the numbers.
+        UserError: names the option that reads the file, and what speaks for it.
     """
-    order = measure_order(source)
-    if order.suggestion in (None, "published"):
+    if asked == "published":
         return
+    order = measure_order(source)
+    right = order.suggestion
     numbers = ", ".join(f"{key} {score:.1f}" for key, score in order.scores.items())
+    reason = f"agreement with the norms over {order.matrices} matrices: {numbers}; 1 is chance"
+    if right is None and source.header.metadata.get(_OWN_ENCODING) == PUBLISHED_I2_S:
+        right, reason = "published", f"{_OWN_ENCODING} says that trit.cpp wrote it"
+    if right in (None, asked or "published"):
+        return
+    if asked is None:
+        raise UserError(
+            f"{source.path}: its i2_s tensors are probably not in the published layout but in that of "
+            f"{LAYOUTS[I2_S_LAYOUTS[right]].writer} ({reason}); convert with --i2-s-layout {right}, or with "
+            "--i2-s-layout published to read it as it stands"
+        )
     raise UserError(
-        f"{source.path}: its i2_s tensors are probably not in the published layout but in that of "
-        f"{LAYOUTS[I2_S_LAYOUTS[order.suggestion]].writer} (agreement with the norms over {order.matrices} matrices: "
-        f"{numbers}; 1 is chance); convert with --i2-s-layout {order.suggestion}, or with --i2-s-layout published to "
-        "read it as it stands"
+        f"{source.path}: --i2-s-layout {asked} would scramble its i2_s tensors, which are in the layout {right} "
+        f"({reason}); give --i2-s-layout {right}"
     )

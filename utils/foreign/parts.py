@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from utils.cli import UserError
+from utils.foreign.identify import least_bytes
 from utils.gguf_header import RawHeader, read_raw_header
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})")
@@ -26,9 +27,10 @@ def read_parts(path: Path, arrays: bool = True) -> list[tuple[Path, RawHeader]]:
     """The model's files, in their order, with their headers: the file itself, or it and all parts that follow.
 
     Raises:
-        UserError: a header cannot be read, a part is missing or of another model, or ``path`` is not the first.
+        UserError: a header cannot be read, a file is shorter than its header says, a part is missing or of another
+            model, or ``path`` is not the first.
     """
-    first = read_raw_header(path, arrays)
+    first = _read_header(path, arrays)
     count, number = _split(path, first)
     if count < 2:
         return [(path, first)]
@@ -46,7 +48,7 @@ def read_parts(path: Path, arrays: bool = True) -> list[tuple[Path, RawHeader]]:
     for i, name in enumerate(names[1:], start=1):
         if not name.is_file():
             raise UserError(f"{name}: is missing; the model is split into {count} files and needs them all")
-        header = read_raw_header(name, arrays)
+        header = _read_header(name, arrays)
         if _split(name, header) != (count, i):
             raise UserError(f"{name}: does not say that it is part {i + 1} of {count}; download or split it again")
         if twice := next((tensor for tensor in header.tensors if tensor in tensors), None):
@@ -57,6 +59,18 @@ def read_parts(path: Path, arrays: bool = True) -> list[tuple[Path, RawHeader]]:
     if wanted != len(tensors):
         raise UserError(f"{path}: says that the model has {wanted} tensors, its parts have {len(tensors)}")
     return parts
+
+
+def _read_header(path: Path, arrays: bool) -> RawHeader:
+    """A header whose data is all there, as far as the file's size tells."""
+    header = read_raw_header(path, arrays, whole=False)
+    needed = least_bytes(header)
+    if header.file_bytes < needed:
+        raise UserError(
+            f"{path}: is cut short: by its header it has at least {needed:,} bytes, found {header.file_bytes:,}; "
+            "download or convert it again"
+        )
+    return header
 
 
 def _split(path: Path, header: RawHeader) -> tuple[int, int]:

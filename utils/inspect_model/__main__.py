@@ -58,18 +58,22 @@ def inspect(path: Path, context: int = DEFAULT_CONTEXT, exact: bool = False) -> 
         try:
             return gguf_file.describe(path, context, exact)
         except UserError as error:
-            found.verdict = f"refused: {error}"
+            found.refuse(str(error))
             return found
     if path.suffix in {".safetensors", ".bin"}:
         found.kind = "part of a checkpoint"
-        found.verdict = f"refused: give the whole folder, {path.parent}"
+        found.refuse(f"give the whole folder, {path.parent}")
         return found
-    found.verdict = "refused: neither a GGUF file nor a Hugging Face checkpoint folder"
+    found.refuse("neither a GGUF file nor a Hugging Face checkpoint folder")
     return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Look, measure, print."""
+    """Look, measure, print.
+
+    Raises:
+        UserError: what was looked at is refused; its description is printed all the same.
+    """
     args = _parser().parse_args(argv)
     if args.ctx_size < 1:
         raise UserError(f"-c {args.ctx_size}: give a positive number of tokens")
@@ -86,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in lines(found, args.layers):
             # Names come from the file: what a terminal would act on is shown, not sent.
             print("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line))
+    if found.refused:
+        raise UserError(found.refused if found.path in found.refused else f"{found.path}: {found.refused}")
     return 0
 
 

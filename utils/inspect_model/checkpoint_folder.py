@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def describe(path: Path, context: int, exact: bool) -> Description:
     try:
         checkpoint = Checkpoint.open(path).with_prefix("model.")
     except UserError as error:
-        found.verdict = f"refused: {error}"
+        found.refuse(str(error))
         return found
     for tensor in checkpoint.tensors.values():
         found.count(tensor.dtype, tensor.size, tensor.size * _item_bytes(tensor.dtype))
@@ -60,9 +61,9 @@ def describe(path: Path, context: int, exact: bool) -> Description:
         _size(found, specs)
         _judge(found, specs)
     except UserError as error:
-        found.verdict = f"refused: {error}"
+        found.refuse(str(error))
     except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        found.verdict = f"refused: config.json or tokenizer.json is not of the form it must have ({error})"
+        found.refuse(f"config.json or tokenizer.json is not of the form it must have ({error})")
     return found
 
 
@@ -90,6 +91,7 @@ def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], e
     """Shares of the ternary weights of some layers, and how they are stored; raises UserError if they are none."""
     declared = Declared.from_config(checkpoint.config, any(spec.kind is Kind.INPUT_NORM for spec in specs))
     ternary = [spec for spec in specs if spec.kind is Kind.TERNARY]
+    found.ternary = sum(math.prod(spec.shape) for spec in ternary)
     layers = list(dict.fromkeys(spec.target.split(".")[1] for spec in ternary))
     chosen = layers if exact else layers[:: max(1, len(layers) // LAYERS)][:LAYERS]
     for spec in ternary:

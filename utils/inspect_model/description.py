@@ -44,7 +44,8 @@ class Description:
         types: Name of a type or layout -> tensors, weights and bytes.
         scales: How the scales are shared -> number of ternary tensors.
         layers: Layer -> shares of its ternary weights.
-        looked_at: Weights that were decoded for the shares.
+        ternary: Weights of the layers' ternary matrices, without those that cannot be read.
+        looked_at: Those of them that were decoded for the shares.
         head: How the logits are made.
         embedding: Type of the embedding.
         tokenizer: model, pre-tokenizer, number of tokens, chat template.
@@ -52,6 +53,7 @@ class Description:
         speed: Bound of tokens per second, and from what.
         order: Of GGUF files with i2_s: agreement with the norms by layout.
         verdict: What would be done with it.
+        refused: Why nothing would be; None if something would.
         command: The command that does it.
         problems: What is wrong with it.
     """
@@ -65,6 +67,7 @@ class Description:
     types: dict[str, dict[str, int]] = field(default_factory=dict)
     scales: dict[str, int] = field(default_factory=dict)
     layers: dict[str, Shares] = field(default_factory=dict)
+    ternary: int = 0
     looked_at: int = 0
     head: str | None = None
     embedding: str | None = None
@@ -73,6 +76,7 @@ class Description:
     speed: dict[str, Any] = field(default_factory=dict)
     order: dict[str, float] = field(default_factory=dict)
     verdict: str = ""
+    refused: str | None = None
     command: str | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -82,6 +86,10 @@ class Description:
         row["tensors"] += 1
         row["weights"] += weights
         row["bytes"] += size
+
+    def refuse(self, reason: str) -> None:
+        """Judge that it is of no use as it is."""
+        self.refused, self.verdict = reason, f"refused: {reason}"
 
     def kv_cache(self, context: int) -> None:
         """Note the bytes of a float16 KV cache for ``context`` tokens, if the dimensions are known."""

@@ -106,6 +106,7 @@ def _weights(found: Description, source: Source, exact: bool) -> None:
             found.problems.append(str(error))
             continue
         found.layers.setdefault(item.tensor.name.split(".")[1], Shares()).add(counts(decoded.values))
+        found.ternary += item.tensor.rows * item.tensor.columns
         found.looked_at += decoded.values.size
         kind = scale_kind(decoded)
         found.scales[kind] = found.scales.get(kind, 0) + 1
@@ -125,8 +126,9 @@ def _judge(found: Description, source: Source) -> None:
     path = Path(found.path)
     foreign = next((item for item in source.found.values() if item.layout and not item.loads), None)
     reason = why_not(path, source.header, list(source.found.values()))
-    if no_model(source.header) or rotation(source.header) or any(item.problem for item in source.found.values()):
-        found.verdict = f"refused: {reason}"
+    broken = any(item.problem for item in source.found.values())
+    if reason and (no_model(source.header) or rotation(source.header) or broken):
+        found.refuse(reason)
         return
     if foreign:
         found.command = convert_command(path, foreign)
@@ -143,11 +145,11 @@ def _judge(found: Description, source: Source) -> None:
             )
             return
     if found.problems:
-        found.verdict = "damaged, it holds bytes that mean nothing: download or convert it again"
+        found.refuse("damaged, it holds bytes that mean nothing: download or convert it again")
         return
     known = {*gguf.MODEL_ARCH_NAMES.values(), *OWN_ARCHITECTURES}
     if found.architecture not in known:
-        found.verdict = f"refused: the engine has no graph for the architecture {found.architecture}"
+        found.refuse(f"the engine has no graph for the architecture {found.architecture}")
         return
     if not source.found:
         found.verdict = "has no weights: only a vocabulary"

@@ -22,7 +22,9 @@ def lines(found: Description, layers: bool) -> Iterator[str]:
         yield f"{'problem':<{_WIDTH}} {problem}"
     if len(found.problems) > 5:
         yield f"{'':<{_WIDTH}} and {len(found.problems) - 5} more"
-    yield f"{'verdict':<{_WIDTH}} {found.verdict}"
+    # Why something is refused is said as an error, once.
+    if not found.refused:
+        yield f"{'verdict':<{_WIDTH}} {found.verdict}"
     if found.command:
         yield f"{'command':<{_WIDTH}} {found.command}"
 
@@ -57,8 +59,13 @@ def _shares(found: Description) -> str:
         if spread and spread[2] > 0:
             low, middle, high = (f"{100 * share:.1f}" for share in spread)
             parts.append(f"{value}: {low} / {middle} / {high} %")
-    looked_at = f" of {len(found.layers)} layers (min / median / max; {found.looked_at:,} weights looked at)"
-    return ", ".join(parts) + looked_at if parts else ""
+    if not parts:
+        return ""
+    looked_at = f"all {found.ternary:,} weights"
+    if found.looked_at < found.ternary:
+        share = 100 * found.looked_at / found.ternary
+        looked_at = f"a sample of {found.looked_at:,} of {found.ternary:,} weights ({share:.2g} %), --exact takes all"
+    return f"{', '.join(parts)} of {len(found.layers)} layers (min / median / max of {looked_at})"
 
 
 def _layer_lines(found: Description) -> Iterator[str]:

@@ -16,6 +16,7 @@ from utils.hub.manifest import read_manifest
 from utils.setup.context import AUTO, STAMPS, Setup, digest, files_digest, read_stamp, write_stamp
 from utils.setup.model import given_gguf, shown
 from utils.setup.progress import StepLine
+from utils.setup.wording import in_setup_words
 
 NAME = "conversion"
 DEED = "converting the model to GGUF"
@@ -94,7 +95,7 @@ def _convert(setup: Setup, line: StepLine, job: Job) -> str:
     except CommandError as error:
         own = [text.removeprefix("error: ") for text in error.tail if text.startswith("error: ")]
         if own and error.returncode == UserError.exit_code:
-            raise UserError(own[-1]) from error
+            raise UserError(in_setup_words(own[-1], job.source)) from error
         raise
     write_stamp(stamp_file, {"key": key, "bytes": str(gguf.stat().st_size)})
     return f"{shown(gguf)} ({gguf.stat().st_size / 1e6:.1f} MB)"
@@ -104,12 +105,9 @@ def convertible(path: Path) -> str | None:
     """The encoding to convert a GGUF of another engine to; None if ours loads it as it is.
 
     Raises:
-        UserError: it does neither load nor convert; says why.
+        UserError: it is damaged, or does neither load nor convert; says why.
     """
-    try:
-        found = [item for _, header in read_parts(path, arrays=False) for item in identify(header)]
-    except UserError:
-        return None  # left to the engine, whose own message names the place
+    found = [item for _, header in read_parts(path, arrays=False) for item in identify(header)]
     foreign = next((item for item in found if not item.loads), None)
     if foreign is None or foreign.layout is None or foreign.name in TILED or any(item.problem for item in found):
         check_loadable(path)

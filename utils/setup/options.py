@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.convert.embedding_types import EMBEDDING_TYPES
 from utils.setup.context import AUTO, Options
 
 QUANT_TYPES = (AUTO, "i2_s", "tl1", "tl2", "f16", "f32", "tq2_0", "tq1_0", "q2_0")
@@ -53,13 +54,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--quant-embd",
         nargs="?",
         const="f16",
+        type=str.lower,
+        choices=EMBEDDING_TYPES,
         metavar="TYPE",
         help="encoding of the embeddings: f16 if no type is given (default: the converter's choice)",
     )
-    model.add_argument(
+    kernels = model.add_mutually_exclusive_group()
+    kernels.add_argument(
         "--use-pretuned", "-p", action="store_true", help="use the kernel presets that come along, measure nothing"
     )
-    model.add_argument(
+    kernels.add_argument(
         "--tune-seconds",
         type=_seconds,
         default=60.0,

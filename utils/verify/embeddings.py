@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,22 +37,29 @@ SENTENCES = (
 )
 # A relative error of 1e-5, as in layers.py, is a distance of half its square.
 NOISE_FACTOR, FLOOR = 4.0, 1e-10
+# Key of sentence-transformers' Pooling module -> name of the pooling, and what it makes of the tokens' vectors.
+POOLINGS: dict[str, tuple[str, Callable[[Floats], Floats]]] = {
+    "pooling_mode_lasttoken": ("last", lambda rows: rows[-1]),
+    "pooling_mode_mean_tokens": ("mean", lambda rows: rows.mean(axis=0)),
+    "pooling_mode_cls_token": ("cls", lambda rows: rows[0]),
+}
 
 
 def pooling_of(directory: Path) -> str:
-    """``last`` or ``mean``, by sentence-transformers' ``1_Pooling/config.json``; last where there is none."""
+    """Name of the pooling, by sentence-transformers' ``1_Pooling/config.json``; ``last`` where there is none."""
     path = directory / "1_Pooling" / "config.json"
     if not path.is_file():
         return "last"
     modes: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    for key, name in (("pooling_mode_lasttoken", "last"), ("pooling_mode_mean_tokens", "mean")):
+    for key, (name, _) in POOLINGS.items():
         if modes.get(key):
             return name
-    raise UserError(f"{path}: a pooling other than last token or mean")
+    raise UserError(f"{path}: names none of the poolings that the converter takes: {', '.join(POOLINGS)}")
 
 
 def _vectors(states: list[Floats], pooling: str) -> Floats:
-    pooled = np.stack([rows[-1] if pooling == "last" else rows.mean(axis=0) for rows in states])
+    pool = dict(POOLINGS.values())[pooling]
+    pooled = np.stack([pool(rows) for rows in states])
     return np.asarray(pooled / np.linalg.norm(pooled, axis=-1, keepdims=True))
 
 
