@@ -23,6 +23,8 @@ from utils.gguf_types import GGMLQuantizationType, read_header
 from utils.host import engine_binary, physical_cores
 from utils.roofline import Roofline, measure, memory_megabytes, thread_counts
 from utils.roofline.program import json_lines
+from utils.tune import store
+from utils.tune.shapes import of_published_shape
 from utils.weight_encodings import ENCODINGS
 
 PROGRAM = "llama-bench"
@@ -93,8 +95,8 @@ def parse(objects: Sequence[Mapping[str, Any]]) -> dict[Case, float]:
 
 def packed_bytes(n: int, k: int, packing: str) -> int:
     """Size of an [n, k] matrix in panels of 64 rows (docs/formats.md)."""
-    inputs = {"2_bits": 16, "5_trits": 20}[packing]
-    return -(-n // 64) * -(-k // inputs) * 256
+    inputs, step_bytes = {"2_bits": (16, 256), "5_trits": (20, 256), "tl1": (4, 64), "tl2": (24, 320)}[packing]
+    return -(-n // 64) * -(-k // inputs) * step_bytes
 
 
 def bytes_per_token(model: Path, packing: str | None) -> int:
@@ -126,11 +128,19 @@ def macs_per_token(shape: Shape) -> int:
     return shape.layers * sum(n * k for n, k in matrices(shape).values())
 
 
-def packing_of(way: Way, packings: Sequence[str]) -> str | None:
-    """What our loader packs a file's weights into (one scale for each matrix), on a tier with these kernels."""
+def packing_of(way: Way, packings: Sequence[str], tuned: str | None) -> str | None:
+    """What our loader packs a file's weights into (one scale for each matrix).
+
+    Args:
+        way: file and whether it is packed.
+        packings: that the tier has kernels for.
+        tuned: what was found by measuring, or the preset says.
+    """
     if not way.packed:
         return None
-    return "5_trits" if "5_trits" in packings and way.type not in FOUR_CODES else "2_bits"
+    if way.type in FOUR_CODES:
+        return "2_bits"
+    return tuned or ("5_trits" if "5_trits" in packings else "2_bits")
 
 
 def limit_of(test: Case, roofline: Roofline, macs: int, weight_bytes: int) -> float:
@@ -200,11 +210,13 @@ def run_rounds(args: argparse.Namespace, models: Mapping[str, Path], ways: Seque
                 bin_dir=args.bin_dir,
                 env=env,
             )
-            (packings,) = roofline.packings.values()
+            ((tier, packings),) = roofline.packings.items()
+            tuning = store.in_use(tier)
+            tuned = tuning.packing(of_published_shape(args.shape)) if tuning else None
             command = [str(program), "-m", str(models[way.type]), "--repack", str(int(way.packed))]
             command += ["-p", report.joined(args.prompt), "-n", report.joined(args.generate)]
             command += ["-t", report.joined(args.threads), "-r", "1", "-o", "jsonl"]
-            weight_bytes = bytes_per_token(models[way.type], packing_of(way, packings))
+            weight_bytes = bytes_per_token(models[way.type], packing_of(way, packings, tuned))
             for test, speed in parse(json_lines(command, f"running {PROGRAM} on {way.name}", env=env)).items():
                 samples.speeds.setdefault((test, way), []).append(speed)
                 samples.limits.setdefault((test, way), []).append(limit_of(test, roofline, macs, weight_bytes))

@@ -23,7 +23,7 @@ from utils.roofline import memory_megabytes, thread_counts
 from utils.roofline.program import json_lines
 
 PROGRAM = "trit-bench"
-PACKINGS = ("2_bits", "5_trits", "tl1", "tl2", "in_place", "lookup")
+PACKINGS = ("2_bits", "5_trits", "tl1", "tl2", "in_place", "lookup", "2_bits+lookup")
 TOKENS = [1, 2, 4, 8, 16, 64, 512]
 LEAST_REPETITIONS = 5
 # The program takes no more either.
@@ -144,7 +144,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tier", default="chosen", help='name of a tier, "chosen" or "all" (default: chosen)')
     parser.add_argument(
-        "--packing", choices=PACKINGS, nargs="+", default=list(PACKINGS), help="(default: all that the tier has)"
+        "--packing",
+        nargs="+",
+        default=list(PACKINGS),
+        metavar="NAME",
+        help=f"{', '.join(PACKINGS)}, or look-up kernels of the build (default: all of the first that the tier has)",
     )
     parser.add_argument("--m", type=report.whole_numbers, default=TOKENS, help="tokens (default: 1,2,4,8,16,64,512)")
     parser.add_argument(

@@ -177,7 +177,7 @@ typedef struct trit_lookup_kernel {
     int panels;        ///< most panels of a call
     size_t work_bytes;
     trit_lookup_fn multiply;
-    trit_unpack_fn to_2_bits;  ///< NULL: its panels are of 2 bits
+    trit_unpack_fn to_2_bits;  ///< NULL: its panels are of 2 bits, or trit_panel_to_2_bits does it
 } trit_lookup_kernel;
 
 /// One instruction set's kernels. src/tiers/<name>.cpp defines `trit_tier_<name>`.

@@ -289,7 +289,12 @@ void PackedMatrix::unpack(int64_t count, int thread, int threads, void* memory) 
 }
 
 void PackedMatrix::unpack_panel(const uint8_t* panel, uint8_t* out) const {
-    table_kernel(packing())->to_2_bits(header_->k, panel, out);
+    const trit_lookup_kernel& kernel = *table_kernel(packing());
+    if (kernel.to_2_bits != nullptr) {
+        kernel.to_2_bits(header_->k, panel, out);
+    } else {
+        trit_panel_to_2_bits(packing(), header_->k, panel, out);
+    }
 }
 
 void PackedMatrix::multiply(const trit_tier& tier, int64_t i, int64_t first, int64_t last, const int8_t* q,

@@ -117,7 +117,7 @@ bool Product::possible(int m, int threads) const {
             // A rest that the tier's own kernel would take is no measure of the look-up kernel.
             return plan(m, threads).tokens() == m;
         case Way::Layout::kTables:
-            return way_.few.kernel != nullptr;
+            return way_.few.kernel != nullptr && (looks_up(m) || way_.few.kernel->to_2_bits != nullptr);
         default:
             return tier_.panel[static_cast<int>(way_.layout)] != nullptr;
     }

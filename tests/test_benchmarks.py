@@ -201,10 +201,11 @@ def test_weights_that_a_token_reads(tmp_path: Path) -> None:
 
 def test_packings_and_limits() -> None:
     both_packings = ["2_bits", "5_trits"]
-    assert end_to_end.packing_of(Way("i2_s", True), both_packings) == "5_trits"
-    assert end_to_end.packing_of(Way("q2_0", True), both_packings) == "2_bits"
-    assert end_to_end.packing_of(Way("i2_s", True), ["2_bits"]) == "2_bits"
-    assert end_to_end.packing_of(Way("tq2_0", False), both_packings) is None
+    assert end_to_end.packing_of(Way("i2_s", True), both_packings, None) == "5_trits"
+    assert end_to_end.packing_of(Way("i2_s", True), both_packings, "tl2") == "tl2"
+    assert end_to_end.packing_of(Way("q2_0", True), both_packings, "tl2") == "2_bits"
+    assert end_to_end.packing_of(Way("i2_s", True), ["2_bits"], None) == "2_bits"
+    assert end_to_end.packing_of(Way("tq2_0", False), both_packings, "tl2") is None
     limits = roofline.parse(ROOFLINE)
     assert end_to_end.limit_of(Case(128, 0, 1), limits, 10**9, 10**9) == pytest.approx(100)
     assert end_to_end.limit_of(Case(0, 128, 1), limits, 10**9, 10**9) == pytest.approx(19)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -126,6 +127,18 @@ def merged(old: Tuning | None, new: Tuning) -> Tuning:
     measured = [(layer.matrices, layer.threads) for layer in new.layers]
     layers = [layer for layer in old.layers if (layer.matrices, layer.threads) not in measured]
     return Tuning(new.tier, new.key, kept + new.shapes, layers + new.layers)
+
+
+def in_use(tier: str) -> Tuning | None:
+    """What the engine reads on a tier (src/ggml_tuning.cpp): the file, else the preset; None if neither is there."""
+    given = os.environ.get("TRIT_TUNING") or str(TUNING_FILE)
+    if given == "off":
+        return None
+    try:
+        tuning = load(Path(given))
+    except UserError:
+        return preset(tier)
+    return tuning if tuning.tier == tier else preset(tier)
 
 
 def preset(tier: str) -> Tuning | None:
