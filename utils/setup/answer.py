@@ -59,7 +59,7 @@ def next_arguments(setup: Setup) -> str:
     assert setup.gguf is not None
     if setup.model_dir == BUNDLED_MODEL:
         # Without -m it is the file that was made last.
-        model = "" if setup.gguf == default_model() else f"-m {shown(setup.gguf)} "
+        model = "" if setup.gguf == default_model(setup.model_dir) else f"-m {shown(setup.gguf)} "
         return f'{model}-p "{_NEXT_STORY}" -n 6 -temp 0'
     continues = setup.known is not None and setup.known.kind == "base"
     if not continues and chat_template(setup.gguf):
