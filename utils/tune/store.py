@@ -109,7 +109,9 @@ class Tuning:
     def layer(self, counts: Mapping[Shape, int]) -> Layer | None:
         """The times of a layer with these matrices on the most threads; of a preset, those that there are."""
         matrices = sorted([n, k, count] for (n, k), count in counts.items())
-        same = [layer for layer in self.layers if layer.matrices == matrices or self.key == PRESET_KEY]
+        same = [layer for layer in self.layers if layer.matrices == matrices]
+        if self.key == PRESET_KEY and not same:
+            same = self.layers
         return max(same, key=lambda layer: layer.threads, default=None)
 
 
