@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from utils.host import DEMO_PROMPT
+from utils.host import AUTO_TYPES, BUNDLED_MODEL, DEMO_PROMPT
+from utils.tune.formats import FORMATS, format_of
+from utils.tune.store import load
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILDS = ROOT / "build" / "aarch64"
@@ -258,4 +260,50 @@ def test_the_same_binary_answers_on_older_cpus(engine: Path, native_answer: str,
     result = emulate(cpu, engine, *arguments(story_gguf))
     assert result.returncode == 0, result.stderr[-2000:]
     assert f"trit: ternary kernels of tier {CPUS[cpu][0]}, self-test passed" in result.stderr
+    assert result.stdout == native_answer
+
+
+@pytest.fixture(scope="module", params=["tl1", "tl2"])
+def table_gguf(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return converted(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def converted(name: str, folder: Path) -> Path:
+    """The bundled model as set-up converts it with -q."""
+    path = folder / f"ggml-model-{name}.gguf"
+    call(sys.executable, "-m", "utils.convert", BUNDLED_MODEL, "--outtype", name, "--outfile", path)
+    return path
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize("packing", ["", "2_bits", "tl1", "tl2"])
+def test_files_of_table_indices_give_the_same_answer(
+    engine: Path, native_answer: str, table_gguf: Path, cpu: str, packing: str
+) -> None:
+    result = emulate(cpu, engine, *arguments(table_gguf), TRIT_PACKING=packing)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert f"packed at load as {packing or '2_bits'}" in result.stderr
+    assert result.stdout == native_answer
+
+
+@pytest.mark.parametrize("cpu", ["max", "cortex-a53"])
+def test_what_is_measured_to_be_fastest_ends_in_the_same_answer(
+    kernels: Path, engine: Path, native_answer: str, tmp_path: Path, cpu: str
+) -> None:
+    """What -q auto does: measure (here what the emulator is good at), convert to that, answer with what was found."""
+    call("cmake", "--build", kernels, "--target", "trit-tune")
+    program = tmp_path / "trit-tune"
+    program.write_text(f'#!/bin/sh\nexec qemu-aarch64 -cpu {cpu} "{kernels}/bin/trit-tune" "$@"\n')
+    program.chmod(0o755)
+    tuning = tmp_path / "tuning.json"
+    flags = ["-m", BUNDLED_MODEL, "--seconds", "0", "--threads", "2", "--bin-dir", tmp_path, "--out", tuning]
+    said = call(sys.executable, "-m", "utils.tune", *flags).stdout
+    name = format_of(said.splitlines()[-1])
+    assert name in AUTO_TYPES, said
+    found = load(tuning)
+    assert found.tier == CPUS[cpu][0] and FORMATS[str(found.shapes[0].packing)] == name
+    gguf = converted(name, tmp_path)
+    result = emulate(cpu, engine, *arguments(gguf), TRIT_TUNING=str(tuning))
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert f"packed at load as {found.shapes[0].packing}" in result.stderr and "warning" not in result.stderr
     assert result.stdout == native_answer
