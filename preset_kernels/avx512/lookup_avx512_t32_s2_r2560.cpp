@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 2; changes here are lost. To make it again:
+// Made by utils/codegen, version 4; changes here are lost. To make it again:
 //     python -m utils.codegen lookup --tier avx512 --registers 1 --steps 2 --rows 2560 --least-tokens 24
 #include <cstring>
 
@@ -148,5 +148,6 @@ constexpr trit_lookup_fn multiply = nullptr;
 #endif
 
 extern "C" const trit_lookup_kernel trit_lookup_avx512_t32_s2_r2560 = {
-    kName, kTier, TRIT_PACKING_2_BITS, supported, kTokens, kLeastTokens, kPanels, kWorkBytes, multiply,
+    kName,        kTier,   TRIT_PACKING_2_BITS, supported, kTokens,
+    kLeastTokens, kPanels, kWorkBytes,          multiply,  nullptr,
 };

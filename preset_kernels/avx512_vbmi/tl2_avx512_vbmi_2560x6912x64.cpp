@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 2; changes here are lost. To make it again:
+// Made by utils/codegen, version 4; changes here are lost. To make it again:
 //     python -m utils.codegen tl2 --tier avx512_vbmi --BM 2560 --BK 6912 --bm 64
 #include <cstring>
 
@@ -169,6 +169,72 @@ void multiply(int64_t k, const uint8_t* panels, size_t panel_bytes, int count, c
     }
 }
 
+/// Each entry's weights as digits of base 4, that of the first input lowest. With 1 added to every digit they
+/// are codes u of 2 bits.
+alignas(16) constexpr int8_t kDigits[16] = {0, 16, -12, 4, 20, -19, -3, 13, -15, 1, 17, -11, 5, 21, 0, 0};
+constexpr int8_t kOnes = 21;
+
+/// 48 inputs of a panel as steps of 2 bits.
+template <int kSteps>
+void piece_to_2_bits(const uint8_t* panel, uint8_t* out) {
+    constexpr int kIndexes = (16 * kSteps + kGroup - 1) / kGroup;
+    const Bytes table = load_table(kDigits);
+    const Bytes ones = every(kOnes);
+    for (int row = 0; row < TRIT_PANEL_ROWS; row += kRegisterRows) {
+        Bytes u[kIndexes];
+        Signs signs{};
+        TRIT_UNROLL_24
+        for (int i = 0; i < kIndexes; ++i) {
+            const uint8_t* vectors = panel + i / 8 * kStepBytes + row;
+            signs = i % 8 == 0 ? begin(load(vectors + 64 * kStepVectors)) : next(signs);
+            const Bytes vector = load(vectors + 64 * (i % 8 / 2));
+            const Bytes digits = look_up(table, i % 2 == 0 ? low_half(vector) : high_half(vector));
+            u[i] = add(negate(digits, sign_of(signs, i % 8)), ones);
+        }
+        {
+            const Bytes bytes[4] = {
+                merge(move<0, 0>(u[0]), move<1, 1>(u[1]), move<2, 2>(u[2]), move<0, 3>(u[4])),
+                merge(move<1, 0>(u[0]), move<2, 1>(u[1]), move<0, 2>(u[3]), move<1, 3>(u[4])),
+                merge(move<2, 0>(u[0]), move<0, 1>(u[2]), move<1, 2>(u[3]), move<2, 3>(u[4])),
+                merge(move<0, 0>(u[1]), move<1, 1>(u[2]), move<2, 2>(u[3]), move<0, 3>(u[5])),
+            };
+            store_rows(out + 4 * row, bytes);
+        }
+        if constexpr (kSteps > 1) {
+            const Bytes bytes[4] = {
+                merge(move<1, 0>(u[5]), move<2, 1>(u[6]), move<0, 2>(u[8]), move<1, 3>(u[9])),
+                merge(move<2, 0>(u[5]), move<0, 1>(u[7]), move<1, 2>(u[8]), move<2, 3>(u[9])),
+                merge(move<0, 0>(u[6]), move<1, 1>(u[7]), move<2, 2>(u[8]), move<0, 3>(u[10])),
+                merge(move<1, 0>(u[6]), move<2, 1>(u[7]), move<0, 2>(u[9]), move<1, 3>(u[10])),
+            };
+            store_rows(out + 256 + 4 * row, bytes);
+        }
+        if constexpr (kSteps > 2) {
+            const Bytes bytes[4] = {
+                merge(move<2, 0>(u[10]), move<0, 1>(u[12]), move<1, 2>(u[13]), move<2, 3>(u[14])),
+                merge(move<0, 0>(u[11]), move<1, 1>(u[12]), move<2, 2>(u[13]), move<0, 3>(u[15])),
+                merge(move<1, 0>(u[11]), move<2, 1>(u[12]), move<0, 2>(u[14]), move<1, 3>(u[15])),
+                merge(move<2, 0>(u[11]), move<0, 1>(u[13]), move<1, 2>(u[14]), move<2, 3>(u[15])),
+            };
+            store_rows(out + 512 + 4 * row, bytes);
+        }
+    }
+}
+
+void to_2_bits(int64_t k, const uint8_t* panel, uint8_t* out) {
+    constexpr int64_t kStep = 16;
+    constexpr int64_t kOutBytes = 4 * 64;
+    int64_t steps = k / kStep;
+    for (; steps >= 3; steps -= 3, panel += 2 * kStepBytes, out += 3 * kOutBytes) {
+        piece_to_2_bits<3>(panel, out);
+    }
+    if (steps == 2) {
+        piece_to_2_bits<2>(panel, out);
+    } else if (steps == 1) {
+        piece_to_2_bits<1>(panel, out);
+    }
+}
+
 constexpr int kPanels = kRows / TRIT_PANEL_ROWS;
 constexpr size_t kWorkBytes = sizeof(Work);
 
@@ -184,10 +250,12 @@ constexpr int kLeastTokens = 0;
 constexpr int kPanels = 0;
 constexpr size_t kWorkBytes = 0;
 constexpr trit_lookup_fn multiply = nullptr;
+constexpr trit_unpack_fn to_2_bits = nullptr;
 }  // namespace
 
 #endif
 
 extern "C" const trit_lookup_kernel trit_tl2_avx512_vbmi_2560x6912x64 = {
-    kName, kTier, TRIT_PACKING_TL2, supported, kTokens, kLeastTokens, kPanels, kWorkBytes, multiply,
+    kName,        kTier,   TRIT_PACKING_TL2, supported, kTokens,
+    kLeastTokens, kPanels, kWorkBytes,       multiply,  to_2_bits,
 };

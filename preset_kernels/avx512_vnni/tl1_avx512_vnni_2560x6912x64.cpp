@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 2; changes here are lost. To make it again:
+// Made by utils/codegen, version 4; changes here are lost. To make it again:
 //     python -m utils.codegen tl1 --tier avx512_vnni --BM 2560 --BK 6912 --bm 64
 #include <cstring>
 
@@ -161,6 +161,46 @@ void multiply(int64_t k, const uint8_t* panels, size_t panel_bytes, int count, c
     }
 }
 
+/// Each entry's weights as digits of base 4, that of the first input lowest. With 1 added to every digit they
+/// are codes u of 2 bits.
+alignas(16) constexpr int8_t kDigits[16] = {-5, -4, -3, -1, 0, 1, 3, 4, 5, 0, 0, 0, 0, 0, 0, 0};
+constexpr int8_t kOnes = 5;
+
+/// 16 inputs of a panel as a step of 2 bits.
+void piece_to_2_bits(const uint8_t* panel, uint8_t* out) {
+    constexpr int kIndexes = 16 / kGroup;
+    const Bytes table = load_table(kDigits);
+    const Bytes ones = every(kOnes);
+    for (int row = 0; row < TRIT_PANEL_ROWS; row += kRegisterRows) {
+        Bytes u[kIndexes];
+        TRIT_UNROLL_24
+        for (int i = 0; i < kIndexes; ++i) {
+            const uint8_t* vectors = panel + i / 8 * 256 + row;
+            const Bytes vector = load(vectors + 64 * (i % 8 / 2));
+            const Bytes digits = look_up(table, i % 2 == 0 ? low_half(vector) : high_half(vector));
+            u[i] = add(digits, ones);
+        }
+        {
+            const Bytes bytes[4] = {
+                merge(move<0, 0>(u[0]), move<0, 1>(u[2]), move<0, 2>(u[4]), move<0, 3>(u[6])),
+                merge(move<1, 0>(u[0]), move<1, 1>(u[2]), move<1, 2>(u[4]), move<1, 3>(u[6])),
+                merge(move<0, 0>(u[1]), move<0, 1>(u[3]), move<0, 2>(u[5]), move<0, 3>(u[7])),
+                merge(move<1, 0>(u[1]), move<1, 1>(u[3]), move<1, 2>(u[5]), move<1, 3>(u[7])),
+            };
+            store_rows(out + 4 * row, bytes);
+        }
+    }
+}
+
+void to_2_bits(int64_t k, const uint8_t* panel, uint8_t* out) {
+    constexpr int64_t kStep = 16;
+    constexpr int64_t kOutBytes = 4 * 64;
+    int64_t steps = k / kStep;
+    for (; steps > 0; --steps, panel += 256, out += kOutBytes) {
+        piece_to_2_bits(panel, out);
+    }
+}
+
 constexpr int kPanels = kRows / TRIT_PANEL_ROWS;
 constexpr size_t kWorkBytes = sizeof(Work);
 
@@ -176,10 +216,12 @@ constexpr int kLeastTokens = 0;
 constexpr int kPanels = 0;
 constexpr size_t kWorkBytes = 0;
 constexpr trit_lookup_fn multiply = nullptr;
+constexpr trit_unpack_fn to_2_bits = nullptr;
 }  // namespace
 
 #endif
 
 extern "C" const trit_lookup_kernel trit_tl1_avx512_vnni_2560x6912x64 = {
-    kName, kTier, TRIT_PACKING_TL1, supported, kTokens, kLeastTokens, kPanels, kWorkBytes, multiply,
+    kName,        kTier,   TRIT_PACKING_TL1, supported, kTokens,
+    kLeastTokens, kPanels, kWorkBytes,       multiply,  to_2_bits,
 };

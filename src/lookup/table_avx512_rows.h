@@ -32,6 +32,34 @@ inline Bytes negate(Bytes v, __mmask64 sign) {
     return _mm512_mask_sub_epi8(v, sign, _mm512_setzero_si512(), v);
 }
 
+inline Bytes every(int8_t byte) { return _mm512_set1_epi8(byte); }
+template <int kFrom, int kTo>
+inline Bytes move(Bytes v) {
+    // What crosses from one byte into the next is masked away.
+    const Bytes moved = kFrom > kTo ? _mm512_srli_epi16(v, 2 * (kFrom - kTo) & 15)
+                                    : _mm512_slli_epi16(v, 2 * (kTo - kFrom) & 15);
+    return _mm512_and_si512(moved, _mm512_set1_epi8(static_cast<char>(3 << 2 * kTo)));
+}
+inline Bytes merge(Bytes a, Bytes b, Bytes c, Bytes d) {
+    return _mm512_or_si512(_mm512_ternarylogic_epi32(a, b, c, 0xFE), d);  // 0xFE: a | b | c
+}
+inline void store_rows(uint8_t* to, const Bytes (&bytes)[4]) {
+    const Bytes low[2] = {_mm512_unpacklo_epi8(bytes[0], bytes[1]), _mm512_unpacklo_epi8(bytes[2], bytes[3])};
+    const Bytes high[2] = {_mm512_unpackhi_epi8(bytes[0], bytes[1]),
+                           _mm512_unpackhi_epi8(bytes[2], bytes[3])};
+    // Rows 4 i ... of each 16; quarters of a register are rows of a matrix to be transposed.
+    const Bytes fours[4] = {_mm512_unpacklo_epi16(low[0], low[1]), _mm512_unpackhi_epi16(low[0], low[1]),
+                            _mm512_unpacklo_epi16(high[0], high[1]), _mm512_unpackhi_epi16(high[0], high[1])};
+    const Bytes first[2] = {_mm512_shuffle_i64x2(fours[0], fours[1], 0x44),
+                            _mm512_shuffle_i64x2(fours[2], fours[3], 0x44)};
+    const Bytes second[2] = {_mm512_shuffle_i64x2(fours[0], fours[1], 0xEE),
+                             _mm512_shuffle_i64x2(fours[2], fours[3], 0xEE)};
+    _mm512_store_si512(to, _mm512_shuffle_i64x2(first[0], first[1], 0x88));
+    _mm512_store_si512(to + 64, _mm512_shuffle_i64x2(first[0], first[1], 0xDD));
+    _mm512_store_si512(to + 128, _mm512_shuffle_i64x2(second[0], second[1], 0x88));
+    _mm512_store_si512(to + 192, _mm512_shuffle_i64x2(second[0], second[1], 0xDD));
+}
+
 inline Words zero_words() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
 
 inline Words add_nibbles(Words sums, Bytes low, Bytes high) {
