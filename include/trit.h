@@ -169,7 +169,7 @@ typedef void (*trit_unpack_fn)(int64_t k, const uint8_t* panel, uint8_t* out);
 /// A look-up kernel, made by utils/codegen; its file defines `trit_<name>`.
 typedef struct trit_lookup_kernel {
     const char* name;  ///< file stem, value of TRIT_LOOKUP
-    const char* tier;  ///< the tier that it is made for; it works beside every other too
+    const char* tier;  ///< the tier that it is made for ("avx512": none); it works beside others too
     trit_packing packing;
     int (*supported)(void);
     int tokens;        ///< most tokens of a call
