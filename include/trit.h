@@ -169,7 +169,7 @@ typedef void (*trit_unpack_fn)(int64_t k, const uint8_t* panel, uint8_t* out);
 /// A look-up kernel, made by utils/codegen; its file defines `trit_<name>`.
 typedef struct trit_lookup_kernel {
     const char* name;  ///< file stem, value of TRIT_LOOKUP
-    const char* tier;  ///< the tier that it is made for; it works beside every other too
+    const char* tier;  ///< the tier that it is made for ("avx512": none); it works beside others too
     trit_packing packing;
     int (*supported)(void);
     int tokens;        ///< most tokens of a call
@@ -245,7 +245,8 @@ TRIT_API const trit_lookup_kernel* trit_lookup_by_name(const char* name);
 TRIT_API int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t message_bytes);
 /// The look-up kernel to use for panels of a packing beside the chosen tier, or NULL for none: the one that
 /// TRIT_LOOKUP names ("off": none), if it reads that packing; else the first that is made for the tier and
-/// passes its self-test. For TL1 and TL2, which nothing else reads, then the first that this CPU can run.
+/// passes its self-test. TL1 and TL2, which nothing else reads, take the kernel of any tier: of those that
+/// this CPU can run one made for the TRIT_TIER that is asked for, else for the tier of the highest rank.
 ///
 /// Chosen once per process, with the rules of trit_tier_chosen.
 TRIT_API const trit_lookup_kernel* trit_lookup_chosen(trit_packing packing);

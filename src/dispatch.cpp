@@ -8,6 +8,10 @@
 
 #include "tier.h"
 
+#ifdef TRIT_EMULATE_AVX512
+#include "emulated_features.h"
+#endif
+
 #if defined(TRIT_X86) && defined(_MSC_VER)
 #include <intrin.h>
 #elif defined(TRIT_X86)
@@ -155,6 +159,9 @@ unsigned detect_x86() {
         cpuid(7, 1, r);
         found |= (r[0] >> 4) & 1 ? TRIT_X86_AVXVNNI : 0u;
     }
+#ifdef TRIT_EMULATE_AVX512
+    found = emulated_features(found);
+#endif
     return found;
 }
 #endif

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 /// Which look-up kernels there are, and which one is used.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
+#include <limits>
+#include <vector>
 
 #include "packing_names.h"
 #include "trit.h"
@@ -41,22 +44,33 @@ const trit_lookup_kernel* forced_kernel(const char* name) {
     std::exit(2);
 }
 
-/// The first kernel for panels of this packing that is made for the tier (nullptr: for any) and works here.
-const trit_lookup_kernel* first_kernel(trit_packing packing, const char* tier) {
+/// The higher, the better: the rank of the tier that a kernel is made for, and first of all a tier asked for.
+int preference(const trit_lookup_kernel* kernel) {
+    const char* forced = std::getenv("TRIT_TIER");
+    if (forced != nullptr && std::strcmp(kernel->tier, forced) == 0) {
+        return std::numeric_limits<int>::max();
+    }
+    const trit_tier* tier = trit_tier_by_name(kernel->tier);
+    return tier != nullptr ? tier->rank : 0;
+}
+
+/// The kernels for panels of this packing that are worth a try, the best first.
+///
+/// Those made for another tier than the chosen one are left out, but not of TL1 and TL2, which nothing else
+/// reads: there an instruction set that the tier does not use may serve (AVX-512 without VNNI).
+std::vector<const trit_lookup_kernel*> candidates(trit_packing packing) {
+    const bool any_tier = packing == TRIT_PACKING_TL1 || packing == TRIT_PACKING_TL2;
+    std::vector<const trit_lookup_kernel*> found;
     for (int i = 0; i < trit_lookup_count(); ++i) {
         const trit_lookup_kernel* kernel = kKernels[i];
-        char message[256] = "";
-        if (kernel->packing != packing || (tier != nullptr && std::strcmp(kernel->tier, tier) != 0) ||
-            !kernel->supported()) {
-            continue;
+        if (kernel->packing == packing && kernel->supported() &&
+            (any_tier || std::strcmp(kernel->tier, trit_tier_chosen()->name) == 0)) {
+            found.push_back(kernel);
         }
-        if (trit_lookup_selftest(kernel, message, sizeof(message))) {
-            return kernel;
-        }
-        std::fprintf(stderr, "warning: kernel %s is skipped: %s; please report this with your CPU's name\n",
-                     kernel->name, message);
     }
-    return nullptr;
+    std::stable_sort(found.begin(), found.end(),
+                     [](const auto* a, const auto* b) { return preference(a) > preference(b); });
+    return found;
 }
 
 const trit_lookup_kernel* choose_kernel(trit_packing packing) {
@@ -70,9 +84,15 @@ const trit_lookup_kernel* choose_kernel(trit_packing packing) {
             return forced;
         }
     }
-    const trit_lookup_kernel* kernel = first_kernel(packing, trit_tier_chosen()->name);
-    const bool needed = packing == TRIT_PACKING_TL1 || packing == TRIT_PACKING_TL2;
-    return kernel == nullptr && needed ? first_kernel(packing, nullptr) : kernel;
+    for (const trit_lookup_kernel* kernel : candidates(packing)) {
+        char message[256] = "";
+        if (trit_lookup_selftest(kernel, message, sizeof(message))) {
+            return kernel;
+        }
+        std::fprintf(stderr, "warning: kernel %s is skipped: %s; please report this with your CPU's name\n",
+                     kernel->name, message);
+    }
+    return nullptr;
 }
 
 trit_packing read_packing() {

@@ -19,7 +19,11 @@
 #endif
 
 #define TRIT_PRAGMA(x) _Pragma(#x)
-#if defined(__clang__)
+#if defined(TRIT_EMULATE_AVX512)
+// Everything is compiled for AVX2, and the compiler must not use more.
+#define TRIT_TARGET_BEGIN(features)
+#define TRIT_TARGET_END
+#elif defined(__clang__)
 #define TRIT_TARGET_BEGIN(features) \
     TRIT_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define TRIT_TARGET_END TRIT_PRAGMA(clang attribute pop)

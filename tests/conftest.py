@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from avx512_build import build_emulated, need_emulation
 from kernel_build import COMPILERS, build_kernels
 
 from tiers import TIERS, Tier, open_library
@@ -53,14 +54,36 @@ def scalar(library: ctypes.CDLL) -> Tier:
     return Tier(library.trit_tier_by_name(b"scalar").contents)
 
 
+@pytest.fixture(scope="session")
+def emulated_avx512(library: ctypes.CDLL, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of programs in which AVX-512 is functions (avx512_build.py)."""
+    need_emulation(library)
+    return build_emulated(tmp_path_factory.mktemp("avx512"))
+
+
+def tier_of(library: ctypes.CDLL, name: str) -> Tier:
+    pointer = library.trit_tier_by_name(name.encode())
+    assert pointer, f"src/tiers/{name}.cpp is not in the build"
+    if not pointer.contents.supported():
+        pytest.skip(f"this CPU cannot run tier {name} (needs {pointer.contents.features.decode()})")
+    return Tier(pointer.contents)
+
+
+@pytest.fixture(scope="session", params=TIERS)
+def native_tier(request: pytest.FixtureRequest, library: ctypes.CDLL) -> Tier:
+    """Every tier of the source that this CPU can run."""
+    return tier_of(library, request.param)
+
+
 @pytest.fixture(scope="session", params=TIERS)
 def tier(request: pytest.FixtureRequest, library: ctypes.CDLL) -> Tier:
-    """Every tier of the source that this CPU can run."""
-    pointer = library.trit_tier_by_name(request.param.encode())
-    assert pointer, f"src/tiers/{request.param}.cpp is not in the build"
-    if not pointer.contents.supported():
-        pytest.skip(f"this CPU cannot run tier {request.param} (needs {pointer.contents.features.decode()})")
-    return Tier(pointer.contents)
+    """The same, but those of AVX-512 rather emulated than skipped."""
+    if (
+        request.param.startswith("avx512")
+        and not library.trit_tier_by_name(request.param.encode()).contents.supported()
+    ):
+        return tier_of(open_library(request.getfixturevalue("emulated_avx512")), request.param)
+    return tier_of(library, request.param)
 
 
 @pytest.fixture(scope="session", params=COMPILERS)

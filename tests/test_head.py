@@ -178,8 +178,8 @@ def stream_q6_k(engine_bin: str) -> None:
     print(ggml._cpu.trit_tier_chosen().contents.name.decode())
 
 
-def test_every_tier_streams_the_bits_of_upstream(tier: Tier, engine_bin: Path) -> None:
-    name = tier.struct.name.decode()
+def test_every_tier_streams_the_bits_of_upstream(native_tier: Tier, engine_bin: Path) -> None:
+    name = native_tier.struct.name.decode()
     result = in_new_process("test_head.stream_q6_k", engine_bin, TRIT_TIER=name)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{name}\n"

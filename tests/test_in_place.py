@@ -96,7 +96,7 @@ def multiply_everything(engine_bin: str) -> None:
     print("equal")
 
 
-def test_every_tier(tier: Tier, engine_bin: Path) -> None:
+def test_every_tier(native_tier: Tier, engine_bin: Path) -> None:
     """A process has one tier, so each runs in its own."""
-    result = in_new_process("test_in_place.multiply_everything", engine_bin, TRIT_TIER=tier.struct.name.decode())
+    result = in_new_process("test_in_place.multiply_everything", engine_bin, TRIT_TIER=native_tier.struct.name.decode())
     assert result.returncode == 0 and result.stdout == "equal\n", result.stderr

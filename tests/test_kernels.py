@@ -204,8 +204,8 @@ def run_selftest(engine_bin: Path, **env: str) -> subprocess.CompletedProcess[st
     return subprocess.run([program], env={**os.environ, **env}, capture_output=True, text=True, timeout=60)
 
 
-def test_forced_tier_is_the_one_that_runs(tier: Tier, engine_bin: Path) -> None:
-    name = tier.struct.name.decode()
+def test_forced_tier_is_the_one_that_runs(native_tier: Tier, engine_bin: Path) -> None:
+    name = native_tier.struct.name.decode()
     result = run_selftest(engine_bin, TRIT_TIER=name)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"chosen: {name}"

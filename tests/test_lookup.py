@@ -7,6 +7,7 @@ By tables over tokens (lookup_*) and over inputs (tl1_*, tl2_*); tests/test_tabl
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import shutil
 import subprocess
@@ -16,33 +17,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 from guarded_ggml import same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kernel_build import build_kernels, need
+from lookup_configurations import OTHERS
 from packed_weights import PackedGgml, Weights, activations
 from test_panels import pack, tokens
 
-from tiers import PACKINGS, ROOT, ROWS, SEED, TABLE_PACKINGS, LookupStruct, at_page_end, open_library
+from tiers import (
+    PACKINGS,
+    ROOT,
+    ROWS,
+    SEED,
+    TABLE_PACKINGS,
+    TIERS,
+    LookupStruct,
+    Tier,
+    at_page_end,
+    open_library,
+)
 from utils.codegen import Lookup, Table, render
-from utils.codegen.configuration import ISA_OF_TIER
+from utils.generate_dummy_model import SHAPES, matrices
 
 PRESETS = sorted(path.stem for path in (ROOT / "preset_kernels").glob("*/*.cpp"))
-# Beside the presets: one step, few and many registers, few rows. Those that this CPU lacks are skipped.
-OTHERS = [
-    Lookup("avx2", registers=1, steps=1, rows=64, least_tokens=1),
-    Lookup("avx2", registers=4, steps=2, rows=192, least_tokens=40),
-    Lookup("avx512_vnni", registers=1, steps=2, rows=640, least_tokens=20),
-    Lookup("avx512_vnni", registers=2, steps=1, rows=128, least_tokens=20),
-    Lookup("neon", registers=1, steps=2, rows=128, least_tokens=3),
-    Lookup("neon", registers=4, steps=1, rows=64, least_tokens=3),
-    # The smallest tile, a turn of as many vectors as 8 bits hold with a rest, both splits, inputs in several turns.
-    Table("tl1", "avx2", rows=64, inputs=32, block=32, unroll=1, tokens=1),
-    Table("tl1", "avx2", rows=192, inputs=96, unroll=3, tokens=16),
-    Table("tl1", "avx2", rows=128, inputs=256, split="bytes", tokens=3),
-    Table("tl2", "avx2", rows=64, inputs=24, block=32, unroll=1, tokens=1, ahead=0),
-    Table("tl2", "avx2", rows=192, inputs=240, tokens=16),
-    Table("tl2", "avx2", rows=128, inputs=480, split="bytes", tokens=3),
-    Table("tl1", "neon", rows=128, inputs=96, block=16, unroll=3, tokens=2),
-    Table("tl2", "neon", rows=128, inputs=240, block=32, split="bytes", tokens=2),
-]
 # Not a product of the generator, and exact like them.
 COMPARISON = ROOT / "benchmarks" / "bitnet_style" / "tl2_bitnet_style.cpp"
 NAMES = sorted([*PRESETS, *(other.name for other in OTHERS), COMPARISON.stem])
@@ -61,19 +58,34 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_kernels(folder / "build", None, *options, targets=("trit", "trit-selftest")) / "bin"
 
 
-@pytest.fixture(scope="session")
-def kernels(built: Path) -> dict[str, LookupStruct]:
-    library = open_library(built)
+def kernels_of(folder: Path) -> dict[str, LookupStruct]:
+    library = open_library(folder)
     found = [library.trit_lookup_at(i).contents for i in range(library.trit_lookup_count())]
     assert not library.trit_lookup_at(-1) and not library.trit_lookup_at(len(found))
     return {kernel.name.decode(): kernel for kernel in found}
 
 
+@pytest.fixture(scope="session")
+def kernels(built: Path) -> dict[str, LookupStruct]:
+    return kernels_of(built)
+
+
 @pytest.fixture(scope="session", params=NAMES)
-def kernel(request: pytest.FixtureRequest, kernels: dict[str, LookupStruct]) -> LookupStruct:
-    found = kernels[request.param]
-    if not found.supported():
-        pytest.skip(f"this CPU cannot run {request.param}")
+def home(request: pytest.FixtureRequest, built: Path, kernels: dict[str, LookupStruct]) -> tuple[str, Path]:
+    """A kernel's name, and the programs that can run it: those of AVX-512 rather emulated than skipped."""
+    name = request.param
+    if kernels[name].supported():
+        return name, built
+    if "avx512" not in name:
+        pytest.skip(f"this CPU cannot run {name}")
+    return name, request.getfixturevalue("emulated_avx512")
+
+
+@pytest.fixture(scope="session")
+def kernel(home: tuple[str, Path]) -> LookupStruct:
+    name, folder = home
+    found = kernels_of(folder)[name]
+    assert found.supported()
     return found
 
 
@@ -91,8 +103,11 @@ def test_every_source_is_in_the_build(kernels: dict[str, LookupStruct]) -> None:
             assert struct.packing == TABLE_PACKINGS.get(other.name[:3], PACKINGS["2_bits"])
 
 
-def check(library: ctypes.CDLL, kernel: LookupStruct, codes: np.ndarray, q: np.ndarray, apart: int) -> None:
-    """codes uint8 [n, k]; apart: bytes between panels and elements between tokens' results."""
+def multiply(library: ctypes.CDLL, kernel: LookupStruct, codes: np.ndarray, q: np.ndarray, apart: int) -> np.ndarray:
+    """Sums int32 [m, n] of codes uint8 [n, k], where m is at most the kernel's tokens.
+
+    apart: what is between panels (64 bytes each) and between tokens' results (columns).
+    """
     (n, k), m = codes.shape, len(q)
     count = -(-n // ROWS)
     panels = [pack(library, kernel.packing, codes[ROWS * p : ROWS * (p + 1)]) for p in range(count)]
@@ -107,8 +122,12 @@ def check(library: ctypes.CDLL, kernel: LookupStruct, codes: np.ndarray, q: np.n
     kernel.multiply(k, memory.ctypes.data, step, count, q.ctypes.data, q.strides[0], m, work.ctypes.data,
                     c[1:].ctypes.data, stride)  # fmt: skip
     assert (c[0] == CANARY).all() and (c[-1] == CANARY).all() and (c[:, count * ROWS :] == CANARY).all()
+    return c[1:-1, :n]
+
+
+def check(library: ctypes.CDLL, kernel: LookupStruct, codes: np.ndarray, q: np.ndarray, apart: int) -> None:
     expected = q.astype(np.int64) @ (codes.astype(np.int64) - 1).T
-    np.testing.assert_array_equal(c[1:-1, :n], expected)
+    np.testing.assert_array_equal(multiply(library, kernel, codes, q, apart), expected)
 
 
 @pytest.mark.parametrize("k", [32, 64, 224, 256, 480, 704, 2560, 6944])
@@ -134,6 +153,67 @@ def test_as_many_panels_as_it_takes(library: ctypes.CDLL, kernel: LookupStruct) 
     rng = np.random.default_rng(SEED)
     q = tokens(rng.integers(-128, 128, (kernel.tokens, 64)), 32, fill=1)
     check(library, kernel, rng.integers(0, 3, (kernel.panels * ROWS, 64), dtype=np.uint8), q, apart=1)
+
+
+@pytest.mark.parametrize("k", sorted({k for shape in SHAPES.values() for _, k in matrices(shape).values()}))
+def test_widths_of_the_dummy_models(library: ctypes.CDLL, kernel: LookupStruct, k: int) -> None:
+    rng = np.random.default_rng(SEED + k)
+    n = int(rng.integers(1, min(kernel.panels, 2) * ROWS + 1))
+    for m in {1, min(2, kernel.tokens), kernel.tokens}:
+        q = tokens(rng.integers(-128, 128, (m, k)), int(rng.integers(0, 40)), fill=-1)
+        check(library, kernel, rng.integers(0, 3, (n, k), dtype=np.uint8), q, apart=m % 2)
+
+
+def scalar_sums(library: ctypes.CDLL, scalar: Tier, codes: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """int32 [m, n] of the scalar tier's panel kernel, with weights 0..2 made -1..1."""
+    (n, k), m = codes.shape, len(q)
+    columns = []
+    for first in range(0, n, ROWS):
+        panel = pack(library, PACKINGS["2_bits"], codes[first : first + ROWS])
+        c = np.empty((m, ROWS), dtype=np.int32)
+        scalar.struct.panel[0](k, panel.ctypes.data, q.ctypes.data, q.strides[0], m, c.ctypes.data)
+        columns.append(c[:, : n - first])
+    return np.hstack(columns) - q.sum(axis=1, dtype=np.int32)[:, None]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    k=st.integers(1, 60).map(lambda steps: 32 * steps),
+    n=st.integers(1, 3 * ROWS),
+    m=st.integers(1, 33),
+    gap=st.integers(0, 70),
+    extreme=st.sampled_from([None, -128, 127, 120]),
+    seed=st.integers(0, 2**32),
+)
+def test_any_shape_and_batch_gives_the_bits_of_the_scalar_panel_kernel(
+    library: ctypes.CDLL,
+    scalar: Tier,
+    kernel: LookupStruct,
+    k: int,
+    n: int,
+    m: int,
+    gap: int,
+    extreme: int | None,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    n = min(n, kernel.panels * ROWS)
+    codes = rng.integers(0, 3, (n, k), dtype=np.uint8)
+    q = tokens(rng.integers(-128, 128, (m, k)) if extreme is None else np.full((m, k), extreme), gap, fill=77)
+    # As the engine does: calls of as many tokens as the kernel takes.
+    parts = [multiply(library, kernel, codes, q[j : j + kernel.tokens], gap % 3) for j in range(0, m, kernel.tokens)]
+    np.testing.assert_array_equal(np.vstack(parts), scalar_sums(library, scalar, codes, q))
+
+
+def test_every_batch_gives_the_bits_of_the_scalar_panel_kernel(
+    library: ctypes.CDLL, scalar: Tier, kernel: LookupStruct
+) -> None:
+    rng = np.random.default_rng(SEED)
+    codes = rng.integers(0, 3, (ROWS, 416), dtype=np.uint8)
+    for m in range(1, 34):
+        q = tokens(rng.integers(-128, 128, (m, 416)), 3, fill=1)
+        parts = [multiply(library, kernel, codes, q[j : j + kernel.tokens], 0) for j in range(0, m, kernel.tokens)]
+        np.testing.assert_array_equal(np.vstack(parts), scalar_sums(library, scalar, codes, q), err_msg=f"m = {m}")
 
 
 @pytest.fixture
@@ -169,9 +249,14 @@ def chosen(result: subprocess.CompletedProcess[str]) -> dict[str, str]:
     return {line[0]: line[1] for line in lines if line[0] in ("look-up", *TABLE_PACKINGS)}
 
 
-def test_a_named_kernel_is_used_for_its_packing_only(built: Path, kernel: LookupStruct) -> None:
-    name = kernel.name.decode()
-    default, named = chosen(selftest(built)), chosen(selftest(built, TRIT_LOOKUP=name))
+@functools.cache
+def chosen_by_default(folder: Path) -> dict[str, str]:
+    return chosen(selftest(folder))
+
+
+def test_a_named_kernel_is_used_for_its_packing_only(home: tuple[str, Path]) -> None:
+    name, folder = home
+    default, named = chosen_by_default(folder), chosen(selftest(folder, TRIT_LOOKUP=name))
     assert named == default | {name[:3] if name[:3] in TABLE_PACKINGS else "look-up": name}
 
 
@@ -195,7 +280,7 @@ def test_a_kernel_that_the_cpu_lacks_is_one_sentence_and_exit_code_2(
     assert f"TRIT_LOOKUP={absent}: this CPU lacks its instructions" in result.stderr
 
 
-@pytest.mark.parametrize("tier", ["scalar", *ISA_OF_TIER])
+@pytest.mark.parametrize("tier", TIERS)
 def test_a_tier_has_the_kernel_made_for_it_or_none(built: Path, kernels: dict[str, LookupStruct], tier: str) -> None:
     result = selftest(built, TRIT_TIER=tier)
     if result.returncode == 2:
@@ -239,7 +324,8 @@ def test_generated_code_is_formatted_and_names_its_configuration(configuration: 
         (["--rows", "0"], "--rows 0: expected a multiple of 64"),
         (["--rows", "16384"], "from 64 to 8192"),
         (["--least-tokens", "33"], "--least-tokens 33: expected 1 to 32"),
-        (["tl1", "--tier", "avx512_vnni"], "--tier avx512_vnni: tl1 kernels exist for avx2"),
+        (["tl1", "--tier", "avx512"], "--tier avx512: tl1 kernels exist for avx2"),
+        (["tl1", "--tier", "avx512_vnni", "--bm", "32"], "--bm 32: expected 64 rows"),
         (["tl1", "--BM", "160"], "--BM 160: expected a multiple of 64 (a panel) from 64 to 8192"),
         (["tl2", "--BM", "0"], "--BM 0: expected a multiple of 64"),
         (["tl1", "--BK", "48"], "--BK 48: expected a multiple of 32 (a panel's step)"),

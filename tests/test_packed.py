@@ -312,9 +312,9 @@ def multiply_everything(engine_bin: str) -> None:
     print(ctypes.cast(ggml.chosen_tier(), ctypes.POINTER(TierStruct)).contents.name.decode())
 
 
-def test_every_tier(tier: Tier, engine_bin: Path) -> None:
+def test_every_tier(native_tier: Tier, engine_bin: Path) -> None:
     """A process has one tier, so each runs in its own."""
-    name = tier.struct.name.decode()
+    name = native_tier.struct.name.decode()
     result = in_new_process("test_packed.multiply_everything", engine_bin, TRIT_TIER=name)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{name}\n"

@@ -85,6 +85,8 @@ def tier(request: pytest.FixtureRequest, library: ctypes.CDLL) -> Tier:
     pointer = library.trit_tier_by_name(name)
     if not pointer.contents.supported() and request.param in EMULATED:
         pointer = request.getfixturevalue("emulated").trit_tier_by_name(name)
+    if not pointer.contents.supported() and request.param.startswith("avx512"):
+        pointer = open_library(request.getfixturevalue("emulated_avx512")).trit_tier_by_name(name)
     if not pointer.contents.supported():
         pytest.skip(f"this CPU cannot run tier {request.param} (needs {pointer.contents.features.decode()})")
     return Tier(pointer.contents)

@@ -163,6 +163,15 @@ def test_bitnet_cpps_commands_go_on_working(
         assert any(made.fullmatch(path.name) for path in paths), (rows, inputs, registers)
 
 
+def test_rows_in_registers_are_at_least_one_register(tmp_path: Path) -> None:
+    """bitnet.cpp knows 32 rows at most for tl2; a register of AVX-512 has 64."""
+    flags = ["--BM", "160,320,320", "--BK", "96,96,96", "--bm", "32,32,32", "--outdir", str(tmp_path)]
+    result = entry_point("tl2", "--model", "bitnet_b1_58-3B", "--tier", "avx512_vbmi", *flags)
+    assert result.returncode == 0, result.stderr
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["tl2_avx512_vbmi_192x96x64.cpp", "tl2_avx512_vbmi_320x96x64.cpp"]
+
+
 def test_a_model_of_ours_is_known_by_its_name(tmp_path: Path) -> None:
     flags = ["--BM", "640,640,768,640", "--BK", "640,640,640,768", "--bm", "32,32,64,64", "--outdir", str(tmp_path)]
     result = entry_point("tl1", "--model", "bitnet-2b-4t", *flags)

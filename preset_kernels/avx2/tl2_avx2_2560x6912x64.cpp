@@ -95,7 +95,7 @@ inline void add_vectors(const uint8_t* panel, const int8_t* tables, Signs* signs
         for (int r = 0; r < kRegisters; ++r) {
             const Bytes vector = load(panel + 64 * (i / 2) + kRegisterRows * r);
             const Bytes index = i % 2 == 0 ? low_half(vector) : high_half(vector);
-            const Bytes sign = sign_of(signs[r], i);
+            const auto sign = sign_of(signs[r], i);
             signs[r] = next(signs[r]);
             const Bytes l = negate(look_up(table, index), sign);
             const Bytes h = negate(look_up(second, index), sign);

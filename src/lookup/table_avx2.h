@@ -8,7 +8,7 @@
 ///     supported()           whether this CPU has the instructions
 ///     times(x, weights)     x times each of 16 weights -1, 0, +1; |x| <= 8
 ///     load_table            the same 16 entries for every row
-///     low_half, high_half   of each byte
+///     low_half, high_half   of each byte, as look_up takes an index
 ///     look_up               each row's entry
 ///     begin, negate         applies the signs of a step's triples, one after the other
 ///     add_nibbles           sums += low + 16 * high
@@ -19,8 +19,9 @@
 ///     store_rows            for each row its 4 bytes side by side
 ///     widen                 adds the rows' sums to 32-bit ones in memory (first: overwrites them)
 
+#include "lookup/table_x86.h"
+
 using Bytes = __m256i;
-using Entries = __m128i;
 constexpr int kRegisterRows = 32;
 
 struct Words {
@@ -30,12 +31,6 @@ struct Words {
 
 inline int supported() { return trit_x86_has(TRIT_X86_AVX2); }
 
-inline Entries times(int8_t x, const int8_t* weights) {
-    return _mm_sign_epi8(_mm_set1_epi8(x), _mm_load_si128(reinterpret_cast<const __m128i*>(weights)));
-}
-inline Entries add_entries(Entries a, Entries b) { return _mm_add_epi8(a, b); }
-inline void store_entries(int8_t* to, Entries v) { _mm_store_si128(reinterpret_cast<__m128i*>(to), v); }
-
 inline Bytes load(const uint8_t* p) { return _mm256_load_si256(reinterpret_cast<const __m256i*>(p)); }
 inline Bytes load_table(const int8_t* p) {
     return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(p)));
@@ -44,7 +39,6 @@ inline Bytes low_half(Bytes v) { return _mm256_and_si256(v, _mm256_set1_epi8(15)
 inline Bytes high_half(Bytes v) { return _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15)); }
 inline Bytes look_up(Bytes table, Bytes index) { return _mm256_shuffle_epi8(table, index); }
 inline Bytes add(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
 
 /// Signs of 8 triples, the next one's in bit 7. Bit 0 of `now` is set, so that it is never 0, for which
 /// vpsignb would give 0; the last triple's sign, which was there, is taken from `all`.

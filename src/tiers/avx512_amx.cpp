@@ -24,8 +24,10 @@ namespace {
 int supported() {
     constexpr unsigned kVector =
         TRIT_X86_AVX512F | TRIT_X86_AVX512BW | TRIT_X86_AVX512VNNI | TRIT_X86_AVX512VBMI;
-#ifdef TRIT_EMULATE
+#if defined(TRIT_EMULATE) && !defined(TRIT_EMULATE_AVX512)
     return trit_x86_has(kVector);
+#elif defined(TRIT_EMULATE)
+    return trit_x86_has(kVector | TRIT_X86_AMX_TILE | TRIT_X86_AMX_INT8);
 #else
     return trit_x86_has(kVector | TRIT_X86_AMX_TILE | TRIT_X86_AMX_INT8) && trit_x86_allow_amx();
 #endif

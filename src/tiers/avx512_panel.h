@@ -28,7 +28,7 @@ __m512i repeat_four(const int8_t* q) {
 /// Sixteen rows' sums of four products each. (As one instruction for GCC, which otherwise copies accumulators
 /// to and fro; that cost a third of the speed of one token.)
 __m512i dot(__m512i acc, __m512i u, __m512i act) {
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(TRIT_EMULATE_AVX512)
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(act));
     return acc;
 #else

@@ -38,7 +38,7 @@ struct Q6 {
 
 /// acc[16 lanes] += scale[i] * pairs[i], neighbours added. (As one instruction for GCC, see dot().)
 __m512i dot_words(__m512i acc, __m512i scale, __m512i pairs) {
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && !defined(TRIT_EMULATE_AVX512)
     __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(scale), "v"(pairs));
     return acc;
 #else

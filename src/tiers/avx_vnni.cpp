@@ -13,7 +13,7 @@ TRIT_TARGET_BEGIN("avx2,f16c,avxvnni")
 namespace {
 
 int supported() {
-#if defined(TRIT_EMULATE)
+#if defined(TRIT_EMULATE) && !defined(TRIT_EMULATE_AVX512)
     return trit_x86_has(TRIT_X86_AVX2 | TRIT_X86_F16C);
 #else
     return trit_x86_has(TRIT_X86_AVX2 | TRIT_X86_F16C | TRIT_X86_AVXVNNI);

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import EXIT_OK, run_main
-from utils.codegen.configuration import ISA_OF_TIER, SPLITS, TABLE_TIERS, Lookup, Table
+from utils.codegen.configuration import ISA_OF_TIER, SPLITS, TABLE_ISA_OF_TIER, Lookup, Table
 from utils.codegen.render import write
 
 
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     for packing, weights in (("tl1", 2), ("tl2", 3)):
         about = f"few tokens by tables over inputs, {weights} weights for each index"
         table = kinds.add_parser(packing, help=about, description=f"{about[0].upper()}{about[1:]}.")
-        table.add_argument("--tier", required=True, metavar="NAME", help=", ".join(TABLE_TIERS))
+        table.add_argument("--tier", required=True, metavar="NAME", help=", ".join(TABLE_ISA_OF_TIER))
         add_tile(table, Table(packing, "avx2"))
         _add_outdir(table)
     return parser

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import EXIT_OK, ROOT, UserError
-from utils.codegen.configuration import PANEL_ROWS, TABLE_TIERS, Table
+from utils.codegen.configuration import PANEL_ROWS, TABLE_ISA_OF_TIER, Table
 from utils.codegen.render import write
 from utils.generate_dummy_model import SHAPES, matrices
 
@@ -55,10 +55,12 @@ def check(packing: str, rows: int, inputs: int, tile: tuple[int, int, int]) -> N
 
 
 def configuration(packing: str, tier: str, tile: tuple[int, int, int]) -> Table:
-    """Our kernel for a tile: rows in whole panels, inputs in whole steps of a panel."""
+    """Our kernel for a tile: rows in whole panels, inputs in whole steps of a panel, at least a register of rows."""
     big_m, big_k, block = tile
-    step = Table(packing, tier).step_inputs
-    return Table(packing, tier, _up(big_m, PANEL_ROWS), _up(big_k, step), block)
+    table = Table(packing, tier)
+    return Table(
+        packing, tier, _up(big_m, PANEL_ROWS), _up(big_k, table.step_inputs), max(block, table.isa.register_bytes)
+    )
 
 
 def main(packing: str, argv: Sequence[str] | None = None) -> int:
@@ -87,7 +89,7 @@ def _parser(packing: str) -> argparse.ArgumentParser:
     parser.add_argument("--BK", required=True, help="inputs whose tables are there at the same time")
     parser.add_argument("--bm", required=True, help=f"rows in registers: {' or '.join(map(str, BLOCKS[packing]))}")
     arm = platform.machine().lower() in ("aarch64", "arm64")
-    parser.add_argument("--tier", default="neon" if arm else "avx2", help=", ".join(TABLE_TIERS))
+    parser.add_argument("--tier", default="neon" if arm else "avx2", help=", ".join(TABLE_ISA_OF_TIER))
     parser.add_argument("--outdir", type=Path, default=ROOT / "build" / "generated", help="(default: %(default)s)")
     return parser
 

@@ -35,12 +35,15 @@ class Isa:
 
 AVX2 = Isa("avx2", "TRIT_X86", "immintrin.h", '"avx2"', 32)
 AVX512 = Isa("avx512", "TRIT_X86", "immintrin.h", '"avx512f,avx512bw,avx512vl,avx512dq"', 64)
+AVX512_VBMI = Isa("avx512_vbmi", "TRIT_X86", "immintrin.h", '"avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi"', 64)
 NEON = Isa("neon", "TRIT_ARM64", "arm_neon.h", "TRIT_ARM_TARGET_SIMD", 16)
 
-# Tier (a file in src/tiers/) -> the instruction set of its look-up kernels.
+# Tier (a file in src/tiers/) -> the instruction set of its look-up kernels by tables over tokens. "avx512" is none of
+# the tiers: CPUs with AVX-512 and without VNNI, which have tier avx2. Its kernels are nobody's default.
 ISA_OF_TIER = {
     "avx2": AVX2,
     "avx_vnni": AVX2,
+    "avx512": AVX512,
     "avx512_vnni": AVX512,
     "avx512_vbmi": AVX512,
     "avx512_amx": AVX512,
@@ -49,8 +52,9 @@ ISA_OF_TIER = {
     "neon_i8mm": NEON,
 }
 
-# Tiers for which src/lookup/table_<instruction set>.h exists.
-TABLE_TIERS = tuple(tier for tier, isa in ISA_OF_TIER.items() if isa is not AVX512)
+# The same for TL1 and TL2, whose vocabularies are src/lookup/table_<instruction set>.h.
+TABLE_ISA_OF_TIER = {tier: isa for tier, isa in ISA_OF_TIER.items() if tier != "avx512"}
+TABLE_ISA_OF_TIER |= {"avx512_vbmi": AVX512_VBMI, "avx512_amx": AVX512_VBMI}
 
 
 @dataclass(frozen=True)
@@ -157,8 +161,8 @@ class Table:
 
     def __post_init__(self) -> None:
         """Check the rules; raises UserError with the one that is broken."""
-        if self.tier not in TABLE_TIERS:
-            raise UserError(f"--tier {self.tier}: {self.packing} kernels exist for {', '.join(TABLE_TIERS)}")
+        if self.tier not in TABLE_ISA_OF_TIER:
+            raise UserError(f"--tier {self.tier}: {self.packing} kernels exist for {', '.join(TABLE_ISA_OF_TIER)}")
         if self.rows % PANEL_ROWS != 0 or not PANEL_ROWS <= self.rows <= MOST_ROWS:
             raise UserError(
                 f"--BM {self.rows}: expected a multiple of {PANEL_ROWS} (a panel) from {PANEL_ROWS} to {MOST_ROWS}"
@@ -186,7 +190,7 @@ class Table:
     @property
     def isa(self) -> Isa:
         """The instruction set."""
-        return ISA_OF_TIER[self.tier]
+        return TABLE_ISA_OF_TIER[self.tier]
 
     @property
     def signs(self) -> bool:
