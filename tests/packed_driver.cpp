@@ -133,7 +133,8 @@ std::vector<float> multiply(const PackedMatrix& matrix, const trit_tier& tier, c
     std::atomic<int64_t> next_panel{0};
     int raced = 0;
     const auto work = [&] {
-        const size_t bytes = PackedMatrix::scratch_bytes(s.k, t.m, matrix.packing()) - (fault == "short" ? 1 : 0);
+        const size_t bytes =
+            PackedMatrix::scratch_bytes(s.k, t.m, matrix.packing()) - (fault == "short" ? 1 : 0);
         const Memory scratch = aligned(bytes);
         std::vector<float*> out(static_cast<size_t>(t.m));
         for (int64_t i = next_panel++; i < matrix.panels() * s.count; i = next_panel++) {
