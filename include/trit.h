@@ -235,10 +235,18 @@ TRIT_API int trit_selftest(const trit_tier* tier, char* message, size_t message_
 /// sentence.
 TRIT_API const trit_tier* trit_tier_chosen(void);
 
-/// Number of look-up kernels compiled in, those that this CPU cannot run included.
+/// Number of look-up kernels compiled in or added, those that this CPU cannot run included.
 TRIT_API int trit_lookup_count(void);
 /// The i-th look-up kernel, presets first; NULL if i is out of range.
 TRIT_API const trit_lookup_kernel* trit_lookup_at(int i);
+/// Adds a look-up kernel behind all others, for as long as the process lives; not while another thread asks
+/// for kernels. One whose name is taken is left out.
+///
+/// @return 1 if it was added
+TRIT_API int trit_lookup_add(const trit_lookup_kernel* kernel);
+/// Makes trit_lookup_chosen answer with this kernel, which works here, for its packing; not where TRIT_LOOKUP
+/// is set. To be called before any matrix is packed.
+TRIT_API void trit_lookup_prefer(const trit_lookup_kernel* kernel);
 /// The look-up kernel of that name, or NULL.
 TRIT_API const trit_lookup_kernel* trit_lookup_by_name(const char* name);
 /// Runs a look-up kernel against the scalar panel kernel, as trit_selftest does with a tier.

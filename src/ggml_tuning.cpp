@@ -34,10 +34,10 @@ int64_t number(const Json& object, const char* name, int64_t least, int64_t most
     return found->get<int64_t>();
 }
 
-const trit_lookup_kernel* kernel_named(const std::string& name) {
+const trit_lookup_kernel* kernel_named(const std::string& name, trit_packing packing) {
     const trit_lookup_kernel* kernel = trit_lookup_by_name(name.c_str());
     char message[256] = "";
-    const bool usable = kernel != nullptr && kernel->packing == TRIT_PACKING_2_BITS && kernel->supported() &&
+    const bool usable = kernel != nullptr && kernel->packing == packing && kernel->supported() &&
                         trit_lookup_selftest(kernel, message, sizeof(message));
     return usable ? kernel : nullptr;
 }
@@ -83,7 +83,7 @@ std::string read_shape(const Json& object, TunedShape* shape) {
         return fault;
     }
     const auto text = name->get<std::string>();
-    shape->lookup = LookupChoice::of(kernel_named(text));
+    shape->lookup = LookupChoice::of(kernel_named(text, TRIT_PACKING_2_BITS));
     if (shape->lookup.kernel == nullptr) {
         return "names the kernel " + text + ", which this build or CPU lacks";
     }
@@ -93,8 +93,27 @@ std::string read_shape(const Json& object, TunedShape* shape) {
     return ok ? "" : "has panels or least_tokens that the kernel " + text + " does not take";
 }
 
+/// Kernels for few tokens of TL1 and TL2, by the packing's name: those that are not named are as without
+/// tuning.
+std::string read_tables(const Json& file, std::vector<const trit_lookup_kernel*>* tables) {
+    const auto found = file.find("tables");
+    if (found == file.end()) {
+        return "";
+    }
+    for (const auto& [packing, name] : found->items()) {
+        const std::string text = name.is_string() ? name.get<std::string>() : "";
+        const trit_lookup_kernel* kernel = kernel_named(text, packing_named(packing));
+        if (kernel == nullptr) {
+            return "names the kernel " + text + " for " + packing + ", which this build or CPU lacks";
+        }
+        tables->push_back(kernel);
+    }
+    return "";
+}
+
 /// What is wrong with the file, or an empty text.
-std::string read(const Json& file, std::vector<TunedShape>* shapes) {
+std::string read(const Json& file, std::vector<TunedShape>* shapes,
+                 std::vector<const trit_lookup_kernel*>* tables) {
     bool ok = file.is_object();
     if (!ok || number(file, "format", kFormat, kFormat, &ok) != kFormat) {
         return "is not of format " + std::to_string(kFormat);
@@ -115,15 +134,19 @@ std::string read(const Json& file, std::vector<TunedShape>* shapes) {
         }
         shapes->push_back(shape);
     }
-    return "";
+    return read_tables(file, tables);
 }
 
 /// What is wrong with the file, or an empty text: then it is in use.
 std::string use(const Json& file) {
     std::vector<TunedShape> shapes;
-    std::string fault = read(file, &shapes);
+    std::vector<const trit_lookup_kernel*> tables;
+    std::string fault = read(file, &shapes, &tables);
     if (fault.empty()) {
         use_tuning(std::move(shapes));
+        for (const trit_lookup_kernel* kernel : tables) {
+            trit_lookup_prefer(kernel);
+        }
     }
     return fault;
 }

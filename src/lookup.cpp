@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <iterator>
 #include <limits>
 #include <vector>
 
@@ -17,20 +16,28 @@
 
 namespace {
 
-// Ends with a null pointer: a build may have none.
-const trit_lookup_kernel* const kKernels[] = {
+/// Those compiled in, and those added behind them.
+std::vector<const trit_lookup_kernel*>& kernels() {
+    static std::vector<const trit_lookup_kernel*> list = {
 #define TRIT_LOOKUP(name) &trit_##name,
 #include "trit_lookups.inc"
 #undef TRIT_LOOKUP
-    nullptr};
+    };
+    return list;
+}
+
+const trit_lookup_kernel*& preferred(trit_packing packing) {
+    static const trit_lookup_kernel* list[TRIT_PACKING_COUNT] = {};
+    return list[packing];
+}
 
 const trit_lookup_kernel* forced_kernel(const char* name) {
     const trit_lookup_kernel* kernel = trit_lookup_by_name(name);
     char message[256] = "";
     if (kernel == nullptr) {
         std::fprintf(stderr, "error: TRIT_LOOKUP=%s: there is no such kernel; this build has off", name);
-        for (int i = 0; i < trit_lookup_count(); ++i) {
-            std::fprintf(stderr, " %s", kKernels[i]->name);
+        for (const trit_lookup_kernel* other : kernels()) {
+            std::fprintf(stderr, " %s", other->name);
         }
         std::fprintf(stderr, "\n");
     } else if (!kernel->supported()) {
@@ -61,8 +68,7 @@ int preference(const trit_lookup_kernel* kernel) {
 std::vector<const trit_lookup_kernel*> candidates(trit_packing packing) {
     const bool any_tier = packing == TRIT_PACKING_TL1 || packing == TRIT_PACKING_TL2;
     std::vector<const trit_lookup_kernel*> found;
-    for (int i = 0; i < trit_lookup_count(); ++i) {
-        const trit_lookup_kernel* kernel = kKernels[i];
+    for (const trit_lookup_kernel* kernel : kernels()) {
         if (kernel->packing == packing && kernel->supported() &&
             (any_tier || std::strcmp(kernel->tier, trit_tier_chosen()->name) == 0)) {
             found.push_back(kernel);
@@ -124,22 +130,37 @@ trit_packing read_packing() {
 
 }  // namespace
 
-int trit_lookup_count(void) { return static_cast<int>(std::size(kKernels)) - 1; }
+int trit_lookup_count(void) { return static_cast<int>(kernels().size()); }
 
 const trit_lookup_kernel* trit_lookup_at(int i) {
-    return i >= 0 && i < trit_lookup_count() ? kKernels[i] : nullptr;
+    return i >= 0 && i < trit_lookup_count() ? kernels()[static_cast<size_t>(i)] : nullptr;
 }
 
+int trit_lookup_add(const trit_lookup_kernel* kernel) {
+    if (trit_lookup_by_name(kernel->name) != nullptr) {
+        return 0;
+    }
+    kernels().push_back(kernel);
+    return 1;
+}
+
+void trit_lookup_prefer(const trit_lookup_kernel* kernel) { preferred(kernel->packing) = kernel; }
+
 const trit_lookup_kernel* trit_lookup_by_name(const char* name) {
-    for (int i = 0; i < trit_lookup_count(); ++i) {
-        if (std::strcmp(kKernels[i]->name, name) == 0) {
-            return kKernels[i];
+    for (const trit_lookup_kernel* kernel : kernels()) {
+        if (std::strcmp(kernel->name, name) == 0) {
+            return kernel;
         }
     }
     return nullptr;
 }
 
 const trit_lookup_kernel* trit_lookup_chosen(trit_packing packing) {
+    static const char* const forced = std::getenv("TRIT_LOOKUP");
+    if (packing < TRIT_PACKING_COUNT && preferred(packing) != nullptr &&
+        (forced == nullptr || forced[0] == '\0')) {
+        return preferred(packing);
+    }
     // One static for each packing: only those that are asked for are tested.
     switch (packing) {
         case TRIT_PACKING_2_BITS: {

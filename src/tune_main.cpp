@@ -5,10 +5,12 @@
 ///     --tier chosen        a name
 ///     --milliseconds 2     of each measurement: short products are repeated in it
 ///     --megabytes 256      weights that a product of few tokens goes through before it meets the same again
+///     --kernels FILE       shared library of further look-up kernels
 ///
 /// The first line says what there is: a JSON object with "tier", "default" (a look-up kernel's name or
 /// empty), "packings" that something here reads, and "kernels", look-up kernels for panels of 2 bits that run
-/// here, with their "tokens", "panels" and "least_tokens".
+/// here, with their "tokens", "panels" and "least_tokens". "tl1" and "tl2": kernels for such panels, the one
+/// that is used without tuning first.
 ///
 /// A line of standard input is an order, "N K M THREADS ROUNDS WAY [WAY...]"; the answer is one line: a JSON
 /// object with "ways", those of them that are possible, and "seconds", of each round and way, rounds outside.
@@ -19,6 +21,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "kernel_library.h"
 #include "measure.h"
 #include "packing_names.h"
 #include "product.h"
@@ -114,6 +117,26 @@ class Tuner {
     const trit::Memory& weights_;
 };
 
+bool works(const trit_lookup_kernel* kernel) {
+    char message[256] = "";
+    return kernel->supported() && trit_lookup_selftest(kernel, message, sizeof(message));
+}
+
+std::vector<std::string> table_kernels(trit_packing packing) {
+    const trit_lookup_kernel* chosen = trit_lookup_chosen(packing);
+    std::vector<std::string> names;
+    if (chosen != nullptr) {
+        names.emplace_back(chosen->name);
+    }
+    for (int i = 0; i < trit_lookup_count(); ++i) {
+        const trit_lookup_kernel* kernel = trit_lookup_at(i);
+        if (kernel != chosen && kernel->packing == packing && works(kernel)) {
+            names.emplace_back(kernel->name);
+        }
+    }
+    return names;
+}
+
 void introduce(const trit_tier& tier) {
     std::vector<std::string> names;
     std::vector<double> tokens;
@@ -121,10 +144,8 @@ void introduce(const trit_tier& tier) {
     std::vector<double> least;
     for (int i = 0; i < trit_lookup_count(); ++i) {
         const trit_lookup_kernel* kernel = trit_lookup_at(i);
-        char message[256] = "";
         // Those of TL1 and TL2 need other panels: they are no choice for a matrix that is packed already.
-        if (kernel->packing == TRIT_PACKING_2_BITS && kernel->supported() &&
-            trit_lookup_selftest(kernel, message, sizeof(message))) {
+        if (kernel->packing == TRIT_PACKING_2_BITS && works(kernel)) {
             names.emplace_back(kernel->name);
             tokens.push_back(kernel->tokens);
             panels.push_back(kernel->panels);
@@ -147,6 +168,8 @@ void introduce(const trit_tier& tier) {
         .add("tokens", tokens)
         .add("panels", panels)
         .add("least_tokens", least)
+        .add("tl1", table_kernels(TRIT_PACKING_TL1))
+        .add("tl2", table_kernels(TRIT_PACKING_TL2))
         .print();
     std::fflush(stdout);
 }
@@ -154,11 +177,15 @@ void introduce(const trit_tier& tier) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    const trit::Flags flags(argc, argv,
-                            {{"--tier", "chosen"}, {"--milliseconds", "2"}, {"--megabytes", "256"}});
+    const trit::Flags flags(
+        argc, argv,
+        {{"--tier", "chosen"}, {"--milliseconds", "2"}, {"--megabytes", "256"}, {"--kernels", ""}});
     const std::vector<const trit_tier*> tiers = flags.tiers();
     if (tiers.size() != 1) {
         trit::usage_error("--tier " + flags.text("--tier") + ": expected one tier");
+    }
+    if (!flags.text("--kernels").empty()) {
+        trit::add_kernels(flags.text("--kernels"));
     }
     const size_t bytes = static_cast<size_t>(flags.number("--megabytes", 1)) << 20;
     const trit::Memory weights(std::min(bytes, kMostBytes), true);

@@ -256,8 +256,7 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
     shutil.copy(ROOT / "utils" / "convert" / "embedding_types.py", root / "utils" / "convert")
     (root / "utils" / "convert" / "__main__.py").write_text(CONVERT.format(root=str(root), hold=HOLD, empty=EMPTY))
     (root / "utils" / "tune").mkdir()
-    (root / "utils" / "tune" / "__init__.py").touch()
-    for name in ("formats", "store"):
+    for name in ("__init__", "formats", "kept", "store"):
         shutil.copy(ROOT / "utils" / "tune" / f"{name}.py", root / "utils" / "tune")
     (root / "utils" / "tune" / "__main__.py").write_text(TUNE.format(hold=HOLD))
     (root / "requirements.txt").write_text("# nothing\n")

@@ -181,6 +181,29 @@ def test_what_is_measured_to_be_fastest_is_what_is_converted_to(
     assert "fastest here: tl2, 1.50 times" in lines[5] and inside.gguf.read_bytes() == b"GGUFi2_sNone"
 
 
+def test_kernels_that_tuning_added(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are kept with the build that they were measured in, and go with it."""
+    kernel, tuning = (inside.root / "build" / name for name in ("kernels/lookup_x.cpp", "tuning.json"))
+
+    def kept_by(*arguments: str, measured: tuple[str, ...] = ("--tune-seconds", "0")) -> tuple[bool, bool, bool]:
+        """Whether the kernel and what names it are still there, and whether the engine was built."""
+        kernel.parent.mkdir(exist_ok=True)
+        kernel.touch()
+        tuning.write_text('{"lookup": "lookup_x"}')
+        assert setup("--no-run", *measured, *arguments) == 0
+        return kernel.exists(), tuning.exists(), "compiled with" in capsys.readouterr().out
+
+    assert setup("--no-run") == 0
+    assert f"-DTRIT_KERNELS_DIR={kernel.parent}" in (inside.root / "logs" / "build.log").read_text()
+    capsys.readouterr()
+    assert kept_by() == (True, True, False)
+    assert kept_by(measured=("--use-pretuned",)) == (False, False, True)
+    assert kept_by() == (True, True, False)
+    (inside.root / "src" / "ours.cpp").write_text("int ours_changed;\n")
+    assert kept_by() == (False, False, True)
+    assert kept_by("--clean") == (False, False, True)
+
+
 def test_clean_keeps_models_environment_and_download(inside: Checkout) -> None:
     assert setup("--no-run") == 0
     (inside.root / "build" / "junk").touch()

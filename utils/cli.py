@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -113,8 +114,8 @@ def telling_lines(lines: Sequence[str], limit: int = _TAIL_LINES) -> list[str]:
     return [line[:_LINE_WIDTH] for line in (marked or lines)[-limit:]]
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
-    """End a program and what it started: ask first, then insist."""
+def end_group(process: subprocess.Popen[Any]) -> None:
+    """End a program that leads a process group, and what it started: ask first, then insist."""
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
         with suppress(ProcessLookupError):
             if hasattr(os, "killpg"):
@@ -187,7 +188,7 @@ def run(
             code = process.wait()
         finally:
             if process.poll() is None:
-                _end_group(process)
+                end_group(process)
     if code != 0:
         message = f"{what} failed (exit code {code}); its whole log is {log}"
         raise CommandError(message, telling_lines(list(lines)), code)

@@ -15,6 +15,7 @@ from utils.host import ENGINE_BIN, engine_program, usable_cpus
 from utils.setup import context
 from utils.setup.context import BUILD_DIR, ENGINE_DIR, STAMPS, Compiler, Setup, digest, files_digest
 from utils.setup.progress import StepLine, clock
+from utils.tune import kept
 
 NAME = "build"
 DEED = "compiling the engine and the kernels"
@@ -34,8 +35,11 @@ def run(setup: Setup, line: StepLine) -> str:
     wanted = digest(*configure[1:], setup.compiler.name, engine_key(), sources_key(), cpu_key())
     stamp_file = STAMPS / "build.json"
     programs = [engine_program(name) for name in (*PROGRAMS, SELFTEST, *MEASURING)]
-    if context.read_stamp(stamp_file).get("key") == wanted and all(path.is_file() for path in programs):
+    current = context.read_stamp(stamp_file).get("key") == wanted and all(path.is_file() for path in programs)
+    if current and not (setup.options.use_pretuned and kept.sources(BUILD_DIR)):
         return f"up to date in {ENGINE_BIN.relative_to(ROOT)}"
+    # Kernels that tuning added were made and measured with what was built before.
+    kept.drop(BUILD_DIR)
     stamp_file.unlink(missing_ok=True)
     line.update("configuring")
     configure_key = digest(*configure, setup.compiler.name)
@@ -61,6 +65,7 @@ def configure_command(python: Path, compiler: Compiler) -> list[str]:
         "CMAKE_C_COMPILER": compiler.cc,
         "CMAKE_CXX_COMPILER": compiler.cxx,
         "CMAKE_MAKE_PROGRAM": environment_program(python, "ninja"),
+        "TRIT_KERNELS_DIR": str(kept.folder(BUILD_DIR)),
         **compiler.defines,
     }
     if ccache := shutil.which("ccache"):

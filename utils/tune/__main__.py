@@ -7,13 +7,17 @@ Example: python -m utils.tune -m models/BitNet-b1.58-2B-4T/ggml-model-i2_s.gguf 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from utils.cli import EXIT_OK, UserError, run_main
 from utils.host import ENGINE_BIN, cpu_name, engine_binary, physical_cores
-from utils.tune import formats, report, store
+from utils.tune import formats, kept, report, store
+from utils.tune.generated import build_in, compile_for, first_look, verdict
 from utils.tune.layer import LayerContest
+from utils.tune.library import Library
 from utils.tune.shapes import of_model, of_published_shape
 from utils.tune.store import Shape
 from utils.tune.timer import PROGRAM, Timer
@@ -42,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--as-preset", action="store_true", help="write the preset for this tier (preset_kernels/tuning) instead"
     )
+    parser.add_argument("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the search (needs matplotlib)")
     parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
     return parser
@@ -67,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"nothing to tune: {model} has no ternary matrix")
             return EXIT_OK
         raise UserError(f"{args.model} has no ternary matrix to tune for; convert it first: python3 -m utils.convert")
-    key = store.machine_key(engine_binary(PROGRAM, args.bin_dir))
+    program = engine_binary(PROGRAM, args.bin_dir)
+    key = store.machine_key(program)
     old = _old(args.out)
     if args.if_needed and not args.use_pretuned and old and old.key == key:
         known = {(shape.n, shape.k, shape.threads) for shape in old.shapes}
@@ -78,15 +84,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.use_pretuned or (args.if_needed and args.seconds == 0):
         print(_preset_line(args.bin_dir, shapes))
         return EXIT_OK
-    with Timer(args.bin_dir) as timer:
+    end = time.monotonic() + args.seconds
+    # A preset is for builds that have nothing but presets.
+    library = Library() if args.no_variants or args.as_preset else compile_for(program, shapes, args.seconds)
+    with Timer(args.bin_dir, library=library.path) as timer:
         print(f"tuning for {model} on {cpu_name()}, tier {timer.tier}, up to {args.seconds:g} s", flush=True)
         preset = store.preset(timer.tier)
-        result = tune(timer, shapes, threads, args.seconds, _say, preset)
+        there = timer.names
+        without = kept.sources(_build_dir(program)) if args.as_preset else ()
+        tables = first_look(timer, library, shapes, max(threads), args.seconds, without)
+        result = tune(timer, shapes, threads, max(0.0, end - time.monotonic()), _say, preset, tables)
     out = args.out
     if args.as_preset:
         out, old, key = store.preset_path(timer.tier), preset, store.PRESET_KEY
-    found = store.merged(old, store.Tuning(timer.tier, key, result.choices, result.measured))
-    store.save(out, found)
+    found = store.merged(old, store.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables))
+    if library.path:
+        print(verdict(library, there, store.kernels(found)), flush=True)
+    if args.no_variants or args.as_preset:
+        store.save(out, found)
+    else:
+        _write(out, found, library, program)
     print(f"written: {out}")
     print(formats.verdict(found, shapes, ""))
     if args.plot:
@@ -106,6 +123,25 @@ def _preset_line(bin_dir: Path, shapes: Mapping[Shape, int]) -> str:
         preset = store.preset(timer.tier)
     where = f"preset for {timer.tier}, {preset.cpu}" if preset else f"no preset for {timer.tier}"
     return formats.verdict(preset, shapes, where)
+
+
+def _build_dir(program: Path) -> Path:
+    return program.resolve().parent.parent
+
+
+def _write(out: Path, tuning: store.Tuning, library: Library, program: Path) -> None:
+    """Build the winners into the engine and save the choices: they mean the same kernels in the new program."""
+    files = {out.resolve(): tuning}
+    engine_file = _build_dir(program) / store.TUNING_FILE.name
+    if engine_file not in files and (other := _old(engine_file)):
+        files[engine_file] = other
+    if not build_in(library, _build_dir(program), set().union(*map(store.kernels, files.values()))):
+        store.save(out, tuning)
+        return
+    key = store.machine_key(program)
+    for path, file in files.items():
+        if file.key == tuning.key:
+            store.save(path, replace(file, key=key))
 
 
 def _old(path: Path) -> store.Tuning | None:

@@ -65,6 +65,13 @@ class LayerContest:
         """The packing to use."""
         return next(one.packing for one in self.candidates if one.name == self.winner)
 
+    @property
+    def tables(self) -> dict[str, str]:
+        """The packing -> the kernel for few tokens, if the winner has another one than the usual."""
+        best = next(one for one in self.candidates if one.name == self.winner)
+        few = next(iter(best.ways.values())).partition("+")[0]  # the same for every shape
+        return {best.packing: few} if few != best.packing else {}
+
     def step_seconds(self, name: str, tokens: int) -> float:
         """Seconds of the layer's matrices in a step of so many tokens."""
         return sum(
@@ -137,17 +144,20 @@ def _verdict(result: LayerContest, rounds: int, late: bool) -> str:
     return "rounds" if rounds >= MOST_ROUNDS else "time" if late else ""
 
 
-def candidates(packings: Iterable[str], default: Candidate, many: Mapping[Shape, str]) -> list[Candidate]:
+def candidates(
+    packings: Iterable[str], default: Candidate, many: Mapping[Shape, str], tables: Mapping[str, str]
+) -> list[Candidate]:
     """The default, and every packing with the kernels that were found for many tokens.
 
     Args:
         packings: that something here reads.
         default: what is used without tuning.
         many: shape -> way to compute products of many tokens from panels of 2 bits.
+        tables: packing -> kernel for few tokens; others are as without tuning.
     """
     found = [default]
     for packing in packings:
-        ways = {shape: way_of(packing, way) for shape, way in many.items()}
+        ways = {shape: way_of(tables.get(packing, packing), way) for shape, way in many.items()}
         if packing == default.packing and ways == dict(default.ways):
             continue
         found.append(Candidate(packing if packing != default.packing else f"{packing}, tuned", packing, ways))
@@ -155,5 +165,10 @@ def candidates(packings: Iterable[str], default: Candidate, many: Mapping[Shape,
 
 
 def way_of(packing: str, many: str) -> str:
-    """The name of a whole way: kernels for many tokens read panels of 2 bits, or such as are made of indices."""
+    """The name of a whole way: kernels for many tokens read panels of 2 bits, or such as are made of indices.
+
+    Args:
+        packing: or the kernel for few tokens of it.
+        many: the way of many tokens.
+    """
     return packing if packing == "5_trits" else f"{packing}+{many}"

@@ -17,16 +17,22 @@ from utils.tune.tuner import Result, Tuned
 
 def line(result: Tuned) -> str:
     """One shape: what was tried, what won and by how much."""
-    contest = result.contest
+    least = f", from {result.choice.least_tokens} tokens" if result.choice.lookup else ""
+    return contest_line(result.contest, least)
+
+
+def contest_line(contest: Contest, more: str = "") -> str:
+    """One contest; more: what there is to say of the winner."""
     rounds = max(map(len, contest.ratios.values()))
     tried = f"{len(contest.ratios)} way{'s' if len(contest.ratios) > 1 else ''}, {rounds} rounds, {contest.stopped}"
+    return f"{contest.product}: {_won(contest)}{more} [{tried}]"
+
+
+def _won(contest: Contest) -> str:
     if contest.winner == contest.default:
-        won = f"{contest.default} (the default) stays"
-    else:
-        _, low, high = contest.interval(contest.winner)
-        won = f"{contest.winner}: {100 * contest.gain:+.1f} % (95 %: {100 / high - 100:+.1f} to {100 / low - 100:+.1f})"
-    least = f", from {result.choice.least_tokens} tokens" if result.choice.lookup else ""
-    return f"{contest.product}: {won}{least} [{tried}]"
+        return f"{contest.default} (the default) stays"
+    _, low, high = contest.interval(contest.winner)
+    return f"{contest.winner}: {100 * contest.gain:+.1f} % (95 %: {100 / high - 100:+.1f} to {100 / low - 100:+.1f})"
 
 
 def layer_lines(result: LayerContest) -> list[str]:

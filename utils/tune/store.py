@@ -9,7 +9,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ class Tuning:
         shapes: what was found.
         layers: what the packings took.
         cpu: where it was measured, for people.
+        tables: "tl1" and "tl2" -> kernel for few tokens of such panels; one that is missing is as without tuning.
     """
 
     tier: str
@@ -87,6 +88,7 @@ class Tuning:
     shapes: list[Choice]
     layers: list[Layer] = field(default_factory=list)
     cpu: str = field(default_factory=cpu_name)
+    tables: dict[str, str] = field(default_factory=dict)
 
     def nearest(self, n: int, k: int, threads: int) -> Choice | None:
         """What counts for a shape, as src/tuning.cpp decides it: the nearest shape that is not far off."""
@@ -120,15 +122,26 @@ def machine_key(program: Path) -> str:
     return hashlib.sha256(cpu_name().encode() + b"\0" + program.read_bytes()).hexdigest()[:16]
 
 
+def kernels(tuning: Tuning) -> set[str]:
+    """Names of the look-up kernels that the choices use."""
+    return {shape.lookup for shape in tuning.shapes if shape.lookup} | set(tuning.tables.values())
+
+
 def merged(old: Tuning | None, new: Tuning) -> Tuning:
-    """The new choices, and those of other shapes that were made on the same machine with the same kernels."""
+    """The new choices, and those of other shapes that were made on the same machine with the same kernels.
+
+    Tables are chosen for all shapes at once: the new choice counts, for packings that any shape uses.
+    """
     if old is None or (old.tier, old.key) != (new.tier, new.key):
-        return new
+        old = replace(new, shapes=[], layers=[])
     known = {(shape.n, shape.k, shape.threads) for shape in new.shapes}
     kept = [shape for shape in old.shapes if (shape.n, shape.k, shape.threads) not in known]
     measured = [(layer.matrices, layer.threads) for layer in new.layers]
     layers = [layer for layer in old.layers if (layer.matrices, layer.threads) not in measured]
-    return Tuning(new.tier, new.key, kept + new.shapes, layers + new.layers)
+    shapes = kept + new.shapes
+    packings = {shape.packing for shape in shapes}
+    tables = {packing: name for packing, name in new.tables.items() if packing in packings}
+    return replace(new, shapes=shapes, layers=layers + new.layers, tables=tables)
 
 
 def in_use(tier: str) -> Tuning | None:
@@ -164,6 +177,7 @@ def save(path: Path, tuning: Tuning) -> None:
         "date": datetime.now(timezone.utc).date().isoformat(),
         "shapes": [asdict(shape) for shape in tuning.shapes],
         "layers": [asdict(layer) for layer in tuning.layers],
+        "tables": tuning.tables,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_output(path) as partial:
@@ -182,6 +196,7 @@ def load(path: Path) -> Tuning:
             raise ValueError(f"format {content['format']}, expected {FORMAT}")
         shapes = [Choice(**shape) for shape in content["shapes"]]
         layers = [Layer(**layer) for layer in content["layers"]]
-        return Tuning(content["tier"], content["key"], shapes, layers, content["cpu"])
+        tables = dict(content.get("tables", {}))
+        return Tuning(content["tier"], content["key"], shapes, layers, content["cpu"], tables)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no tuning file ({error}); make it with: python3 -m utils.tune") from error

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -49,23 +50,30 @@ class Timer:
         tier: the tier of kernels that the engine chooses here.
         packings: those that something here reads.
         default: name of the look-up kernel that it uses without tuning; empty if none.
-        kernels: all look-up kernels that run here.
+        kernels: all look-up kernels for panels of 2 bits that run here.
+        tables: "tl1" and "tl2" -> names of the kernels for such panels that run here, the usual one first.
 
     Raises:
         UserError: the engine is not built.
         TritError: the program does not start; its own sentence is on stderr.
     """
 
-    def __init__(self, bin_dir: Path = ENGINE_BIN, megabytes: int = 256) -> None:
-        program = engine_binary(PROGRAM, bin_dir)
-        self._process = subprocess.Popen(
-            [program, "--megabytes", str(megabytes)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, bin_dir: Path = ENGINE_BIN, megabytes: int = 256, library: Path | None = None) -> None:
+        command = [str(engine_binary(PROGRAM, bin_dir)), "--megabytes", str(megabytes)]
+        if library is not None:
+            command += ["--kernels", str(library)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         head = self._answer("started")
         self.tier, self.default = str(head["tier"]), str(head["default"])
         self.packings = list(map(str, head["packings"]))
+        self.tables = {packing: list(map(str, head[packing])) for packing in ("tl1", "tl2")}
         rows = zip(head["kernels"], head["tokens"], head["panels"], head["least_tokens"], strict=True)
         self.kernels = [Kernel(name, *map(int, numbers)) for name, *numbers in rows]
+
+    @property
+    def names(self) -> list[str]:
+        """All look-up kernels that run here."""
+        return [*(kernel.name for kernel in self.kernels), *chain.from_iterable(self.tables.values())]
 
     def __enter__(self) -> Timer:
         """The timer itself."""

@@ -51,6 +51,11 @@ class Result:
         return [replace(tuned.choice, packing=packings[tuned.choice.threads]) for tuned in self.shapes]
 
     @property
+    def tables(self) -> dict[str, str]:
+        """Kernels for few tokens to write down: those that are worth it for a layer; of several threads, the most."""
+        return {packing: name for layer in self.layers for packing, name in layer.tables.items()}
+
+    @property
     def measured(self) -> list[Layer]:
         """What to write down of the packings: the better one of two candidates."""
         return [_measured(layer) for layer in self.layers]
@@ -74,6 +79,7 @@ def tune(
     seconds: float,
     told: Callable[[Tuned | LayerContest], None],
     preset: Tuning | None = None,
+    tables: Mapping[str, str] | None = None,
 ) -> Result:
     """Find a choice for each shape and number of threads, and a packing for each number of threads.
 
@@ -84,6 +90,7 @@ def tune(
         seconds: budget for everything; shapes with more work get more of it.
         told: called after each shape and each packing.
         preset: what the engine uses without tuning; None: what it has built in.
+        tables: packing -> kernel for few tokens that may be better; others are as without tuning.
     """
     every = sorted(set(threads))
     jobs = [(n, k, count, some) for some in every for (n, k), count in shapes.items()]
@@ -100,7 +107,7 @@ def tune(
     for i, some in enumerate(every):
         budget = max(0.0, end - time.monotonic()) / (len(every) - i)
         mine = [one for one in tuned if one.choice.threads == some]
-        layers.append(_pack(timer, shapes, mine, budget, preset))
+        layers.append(_pack(timer, shapes, mine, budget, preset, tables or {}))
         told(layers[-1])
     return Result(tuned, layers)
 
@@ -142,7 +149,12 @@ def _gain(result: Contest) -> float:
 
 
 def _pack(
-    timer: Timer, shapes: Mapping[Shape, int], tuned: list[Tuned], seconds: float, preset: Tuning | None
+    timer: Timer,
+    shapes: Mapping[Shape, int],
+    tuned: list[Tuned],
+    seconds: float,
+    preset: Tuning | None,
+    tables: Mapping[str, str],
 ) -> LayerContest:
     many = {(one.choice.n, one.choice.k): _many(one.choice) for one in tuned}
     packing = preset.packing(shapes) if preset else None
@@ -154,7 +166,7 @@ def _pack(
         kernel = next((kernel for kernel in timer.kernels if one.contest.default.startswith(f"{kernel.name}@")), None)
         size = one.contest.default.partition("@")[2].partition(":")[0]
         usual[shape] = way_of(packing, f"{kernel.name}@{size}:{kernel.least_tokens}" if kernel else OWN)
-    found = candidates(timer.packings, Candidate(packing, packing, usual), many)
+    found = candidates(timer.packings, Candidate(packing, packing, usual), many, tables)
     return layer_contest(timer, tuned[0].choice.threads, shapes, found, seconds)
 
 
