@@ -173,12 +173,12 @@ def test_what_is_measured_to_be_fastest_is_what_is_converted_to(
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
     assert [line.split()[1] for line in lines[3:6]] == ["build", "tuning", "conversion"]
     assert "auto: tl2, 1.50 times" in lines[4] and "ggml-model-tl2.gguf" in lines[5]
-    assert inside.gguf.with_name("ggml-model-tl2.gguf").read_bytes() == b"GGUFtl2None" and not inside.gguf.exists()
+    assert inside.gguf.with_name("ggml-model-tl2.gguf").read_bytes().endswith(b"tl2None") and not inside.gguf.exists()
     # One who names a type gets it, and it is converted before the engine is built, which takes longest.
     assert setup("--no-run", "-q", "i2_s") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
     assert [line.split()[1] for line in lines[3:6]] == ["conversion", "build", "tuning"]
-    assert "fastest here: tl2, 1.50 times" in lines[5] and inside.gguf.read_bytes() == b"GGUFi2_sNone"
+    assert "fastest here: tl2, 1.50 times" in lines[5] and inside.gguf.read_bytes().endswith(b"i2_sNone")
 
 
 def test_kernels_that_tuning_added(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
