@@ -118,8 +118,9 @@ def test_tier_uses_what_it_names_and_nothing_else(kernels: Path, name: str) -> N
 def test_lookup_kernel_uses_what_it_names_and_shares_its_descriptor(kernels: Path, kernel: Path) -> None:
     need("nm")
     (made,) = (kernels / OBJECTS).rglob(f"{kernel.name}.o")
-    named = set(re.findall(r'TRIT_TARGET_BEGIN\("(.*?)"\)', kernel.read_text())[0].split(","))
-    assert set(used(made)) - with_implied(named) == set()
+    # Those of ARM name a macro, and are compiled to an empty descriptor here.
+    named = re.search(r'TRIT_TARGET_BEGIN\("(.*?)"\)', kernel.read_text())
+    assert set(used(made)) - with_implied(set(named[1].split(",")) if named else set()) == set()
     symbols = [line.split()[-2:] for line in call("nm", "--defined-only", made).splitlines()]
     assert {symbol for kind, symbol in symbols if kind.isupper() or kind in "uvwi"} == {f"trit_{kernel.stem}"}
 

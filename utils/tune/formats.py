@@ -35,6 +35,9 @@ def verdict(tuning: Tuning | None, counts: Mapping[Shape, int], where: str) -> s
         f"{tokens} token{'s' if tokens > 1 else ''} {_ratio(layer, second, packing, tokens):.2f}" for tokens in STEPS
     ]
     together = _total(layer, second) / _total(layer, packing)
+    if together < 1:
+        # Seemed faster, but not beyond doubt (utils/tune/search.py): the answer shall be the same every time.
+        return f"{WORD}{name}, because {FORMATS[second]} is not faster beyond doubt (seemed {1 / together:.2f} times)"
     on = f"{layer.threads} thread{'s' if layer.threads > 1 else ''}"
     facts = "; ".join([", ".join(steps), on, *([where] if where else [])])
     return f"{WORD}{name}, {together:.2f} times as fast as {FORMATS[second]} ({facts})"
