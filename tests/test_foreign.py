@@ -151,10 +151,21 @@ def test_group_64_and_128_under_one_number(tmp_path: Path) -> None:
     assert identify(read_raw_header(alone))[0].name == "q2_0"
 
 
+def test_a_size_too_small_for_any_layout_is_a_cut_file_or_one_that_is_known_by_name_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = matrix_file(tmp_path / "m.gguf", "tq2_0", [(64, 256)], 42)
+    assert run_main(main, [str(path)]) == 2
+    assert re.search(
+        r"m\.gguf: is cut short: .* \(if it is whole: blk\.0\.ffn_up\.weight has type 42, neither q2_0 of llama\.cpp "
+        r".* perhaps a q2b1 file",
+        capsys.readouterr().err,
+    )
+
+
 @pytest.mark.parametrize(
     ("layout", "kind", "sentence"),
     [
-        ("tq2_0", 42, "neither q2_0 of llama.cpp .* perhaps a q2b1 file"),
         ("iq2_bn", 143, "not pq2_0 or ptq1_0 of PrismML's fork by its size"),
         ("iq2_bn", 335, "iq2_bn_r4 of ik_llama.cpp"),
         ("q2_0", 150, "probably a type of ik_llama.cpp"),

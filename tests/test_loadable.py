@@ -21,7 +21,7 @@ from utils.convert.__main__ import main as convert_main
 from utils.foreign.layouts import LAYOUTS
 from utils.foreign.loadable import check_loadable
 from utils.gguf_header import read_raw_header
-from utils.setup.conversion import convertible
+from utils.setup.conversion import check_given
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 # What nothing in a file tells apart from the published layout, or what its shapes do.
@@ -39,7 +39,7 @@ def model(path: Path, layout: str, *keys: Key) -> Path:
 @pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if row.loads])
 def test_what_the_engine_loads_passes(layout: str, tmp_path: Path) -> None:
     check_loadable(model(tmp_path / "m.gguf", layout))
-    assert convertible(tmp_path / "m.gguf") is None
+    assert check_given(tmp_path / "m.gguf") is None
 
 
 @pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if not row.loads and name not in SILENT])
@@ -53,9 +53,9 @@ def test_foreign_files_are_refused_with_a_command_that_works(
         assert line.startswith(f"error: {path}: blk.0.ffn_up.weight is {layout}, written by {LAYOUTS[layout].writer}")
     if layout in TILED:
         with pytest.raises(UserError, match=rf"is {layout}, written by"):
-            convertible(path)
+            check_given(path)
     else:
-        assert convertible(path) == LAYOUTS[layout].outtype
+        assert check_given(path) == LAYOUTS[layout].outtype
     words = shlex.split(line.partition("convert the file first: ")[2])
     assert words[1:3] == ["-m", "utils.convert"]
     (tmp_path / "kernel_config.ini").write_text("[K]\nm = 128\nk = 768\nbm = 128\nbk = 96\nbmm = 32\n")
@@ -71,9 +71,9 @@ def test_unknown_and_rotated_files_are_refused(tmp_path: Path) -> None:
     raw = WRITERS["q2_0"][1](random_rows(4, 256), 0.5)
     path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.a.weight", (4, 256), 150, raw)])
     with pytest.raises(UserError, match=r"blk\.0\.a\.weight has type 150 .* ik_llama.cpp; the engine does not load it"):
-        convertible(path)
+        check_given(path)
     with pytest.raises(UserError, match=r"rotated \(prism\.hadamard\.\* keys"):
-        convertible(model(tmp_path / "r.gguf", "q2_0", ("prism.hadamard.version", 4, None, 1)))
+        check_given(model(tmp_path / "r.gguf", "q2_0", ("prism.hadamard.version", 4, None, 1)))
 
 
 def refused(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -83,7 +83,7 @@ def refused(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
         assert run_main(main, ["-m", str(path), "-p", "x"]) == 2
         said.append(capsys.readouterr().err)
     with pytest.raises(UserError) as error:
-        convertible(path)
+        check_given(path)
     assert said == 2 * [f"error: {error.value}\n"]
     return said[0]
 

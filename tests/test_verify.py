@@ -532,7 +532,7 @@ def test_bundled_model(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("utils.verify.__main__.gguf_path", lambda model: story_gguf)
+    monkeypatch.setattr("utils.verify.__main__.default_model", lambda: story_gguf)
     assert main(["--bundled", "--json", str(tmp_path / "out.json"), *QUICK]) == EXIT_OK
     shown = capsys.readouterr().out
     found = results(tmp_path / "out.json")
@@ -558,7 +558,7 @@ def test_another_answer_fails(
 def test_without_torch_the_answers_are_still_checked(
     story_gguf: Path, engine_bin: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.verify.__main__.gguf_path", lambda model: story_gguf)
+    monkeypatch.setattr("utils.verify.__main__.default_model", lambda: story_gguf)
     monkeypatch.setattr("utils.verify.__main__.NEEDED", ("no_such_package",))
     assert main(["--bundled"]) == EXIT_OK
     shown = capsys.readouterr().out

@@ -129,6 +129,13 @@ def least_bytes(header: RawHeader) -> int:
     return last.offset + min((size for sizes in possible for size in sizes if size > 0), default=1)
 
 
+def other_reading(header: RawHeader) -> str:
+    """What the last tensor of a file that seems too short may be instead: a layout whose size is not known; or ""."""
+    last = max(header.tensors.values(), key=lambda tensor: tensor.offset)
+    what = [row.what for row in REFUSED if last.ggml_type in row.ids and not row.sizes]
+    return f"{last.name} has type {last.ggml_type}, {what[0]}" if what else ""
+
+
 def ternary_names(found: Iterable[Found]) -> dict[str, int]:
     """How many tensors have each ternary layout."""
     counts: dict[str, int] = {}

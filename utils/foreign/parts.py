@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from utils.cli import UserError
-from utils.foreign.identify import least_bytes
+from utils.foreign.identify import least_bytes, other_reading
 from utils.gguf_header import RawHeader, read_raw_header
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})")
@@ -68,7 +68,7 @@ def _read_header(path: Path, arrays: bool) -> RawHeader:
     if header.file_bytes < needed:
         raise UserError(
             f"{path}: is cut short: by its header it has at least {needed:,} bytes, found {header.file_bytes:,}; "
-            "download or convert it again"
+            f"download or convert it again{f' (if it is whole: {other})' if (other := other_reading(header)) else ''}"
         )
     return header
 

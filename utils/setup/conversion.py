@@ -45,9 +45,7 @@ def run(setup: Setup, line: StepLine) -> str:
     if given is None:
         inputs = sorted({path for pattern in _INPUTS for path in folder.glob(pattern)})
         return _convert(setup, line, Job(folder, inputs, outtype, origin))
-    if _magic(given) != b"GGUF":
-        raise UserError(f"{given} is not a GGUF file; download or convert it again")
-    if foreign := convertible(given):
+    if foreign := check_given(given):
         # Where nobody asked for another type: the layout's own kin keeps its scales.
         kin = setup.options.quant_type in (AUTO, "i2_s")
         return _convert(setup, line, Job(given, [given], foreign if kin else outtype, origin))
@@ -101,12 +99,14 @@ def _convert(setup: Setup, line: StepLine, job: Job) -> str:
     return f"{shown(gguf)} ({gguf.stat().st_size / 1e6:.1f} MB)"
 
 
-def convertible(path: Path) -> str | None:
+def check_given(path: Path) -> str | None:
     """The encoding to convert a GGUF of another engine to; None if ours loads it as it is.
 
     Raises:
-        UserError: it is damaged, or does neither load nor convert; says why.
+        UserError: it is no GGUF file, or it is damaged, or does neither load nor convert; says why.
     """
+    if _magic(path) != b"GGUF":
+        raise UserError(f"{path} is not a GGUF file; download or convert it again")
     found = [item for _, header in read_parts(path, arrays=False) for item in identify(header)]
     foreign = next((item for item in found if not item.loads), None)
     if foreign is None or foreign.layout is None or foreign.name in TILED or any(item.problem for item in found):

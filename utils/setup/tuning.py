@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from utils.cli import CommandError, UserError
-from utils.foreign.parts import read_parts
 from utils.host import AUTO_TYPES
 from utils.setup.context import BUILD_DIR, Setup
+from utils.setup.conversion import check_given
 from utils.setup.model import given_gguf
 from utils.setup.progress import StepLine
 from utils.tune.formats import WORD, format_of
@@ -27,9 +27,9 @@ def run(setup: Setup, line: StepLine) -> str:
         (BUILD_DIR / "tuning.json").unlink(missing_ok=True)
     target = setup.gguf or given_gguf(setup) or setup.model_dir
     assert target is not None
-    if target.is_file():
-        # One that is cut short is refused before it is measured for.
-        read_parts(target, arrays=False)
+    if setup.gguf is None and target.is_file():
+        # What cannot be used is refused before anything is measured for it.
+        check_given(target)
     command: list[str | Path] = [setup.python, "-m", "utils.tune", "-m", target]
     command += ["--use-pretuned"] if options.use_pretuned else ["--if-needed", "--seconds", f"{options.tune_seconds:g}"]
     try:
