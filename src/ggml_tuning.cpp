@@ -143,7 +143,7 @@ std::string use(const Json& file) {
     std::vector<const trit_lookup_kernel*> tables;
     std::string fault = read(file, &shapes, &tables);
     if (fault.empty()) {
-        use_tuning(std::move(shapes));
+        add_tuning(std::move(shapes));
         for (const trit_lookup_kernel* kernel : tables) {
             trit_lookup_prefer(kernel);
         }
@@ -169,12 +169,13 @@ void load_tuning() {
     if (name == "off") {
         return;
     }
+    // Also beside a file: it may have been made for another model.
+    use_preset();
     std::ifstream stream;
     if (name != "preset") {
         stream.open(name);
     }
     if (name == "preset" || (!stream && !is_given)) {
-        use_preset();
         return;
     }
     const std::string fault = stream ? use(Json::parse(stream, nullptr, false)) : "cannot be read";
@@ -184,7 +185,6 @@ void load_tuning() {
             stderr,
             "warning: the tuning file %s %s; the presets are used (python3 -m utils.tune makes it anew)\n",
             name.c_str(), fault.c_str());
-        use_preset();
     }
 }
 

@@ -8,9 +8,10 @@
 namespace trit {
 namespace {
 
-std::vector<TunedShape>& tuned() {
-    static std::vector<TunedShape> shapes;
-    return shapes;
+/// What was added last comes first.
+std::vector<std::vector<TunedShape>>& tunings() {
+    static std::vector<std::vector<TunedShape>> list;
+    return list;
 }
 
 /// Sum of the distances of n and k. A shape that is further from all that were measured (2 and 2 times as
@@ -20,10 +21,10 @@ constexpr double kFarthest = 1.3863;  // ln 4
 double distance(double a, double b) { return std::fabs(std::log(a / b)); }
 
 /// The nearest shape that is not far off, with the nearest number of threads.
-const TunedShape* nearest(int64_t n, int64_t k, int threads) {
+const TunedShape* nearest_of(const std::vector<TunedShape>& shapes, int64_t n, int64_t k, int threads) {
     const TunedShape* found = nullptr;
     std::pair<double, double> least{0.0, 0.0};
-    for (const TunedShape& shape : tuned()) {
+    for (const TunedShape& shape : shapes) {
         const std::pair<double, double> far{
             distance(static_cast<double>(n), static_cast<double>(shape.n)) +
                 distance(static_cast<double>(k), static_cast<double>(shape.k)),
@@ -36,11 +37,19 @@ const TunedShape* nearest(int64_t n, int64_t k, int threads) {
     return found;
 }
 
+const TunedShape* nearest(int64_t n, int64_t k, int threads) {
+    const TunedShape* found = nullptr;
+    for (size_t i = 0; i < tunings().size() && found == nullptr; ++i) {
+        found = nearest_of(tunings()[i], n, k, threads);
+    }
+    return found;
+}
+
 constexpr int kMostThreads = 1 << 20;
 
 }  // namespace
 
-void use_tuning(std::vector<TunedShape> shapes) { tuned() = std::move(shapes); }
+void add_tuning(std::vector<TunedShape> shapes) { tunings().insert(tunings().begin(), std::move(shapes)); }
 
 LookupChoice lookup_choice(int64_t n, int64_t k, int threads) {
     static const char* const forced = std::getenv("TRIT_LOOKUP");

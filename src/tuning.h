@@ -18,12 +18,13 @@ struct TunedShape {
     trit_packing packing = TRIT_PACKING_COUNT;  ///< TRIT_PACKING_COUNT: as without tuning
 };
 
-/// Sets what is answered from. To be called before any matrix is packed, if at all.
-void use_tuning(std::vector<TunedShape> shapes);
+/// Adds what is answered from, in front of what was added before: the presets, then this machine's own. To be
+/// called before any matrix is packed, if at all.
+void add_tuning(std::vector<TunedShape> shapes);
 
 /// For a matrix of n rows and k inputs: what was found for this shape and number of threads; else for the
-/// nearest one that is not far off (shape first); without any, or where TRIT_LOOKUP is set, what
-/// trit_lookup_chosen says.
+/// nearest one that is not far off (shape first), of what was added last, else of what was added before;
+/// without any, or where TRIT_LOOKUP is set, what trit_lookup_chosen says.
 LookupChoice lookup_choice(int64_t n, int64_t k, int threads);
 
 /// The packing for such a matrix; TRIT_PACKING_COUNT if nothing was found. A matrix is packed before anybody

@@ -388,6 +388,7 @@ def tuned_choice(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (6912, 6912, 1, 9),  # further: 2.7 and 2.7 times as large
         (640, 640, 1, 9),  # between the two, far from both
         (192, 512, 1, 3),
+        (8192, 16384, 1, 5),  # far from what was measured, not from a preset
     ],
 )
 def test_the_nearest_shape_counts_unless_it_is_far(
@@ -401,13 +402,17 @@ def test_the_nearest_shape_counts_unless_it_is_far(
         store.Choice(2560, 2560, 8, "tl2", "lookup_x", 2, 7, 0.0),
         store.Choice(256, 256, 1, "tl1", "lookup_x", 3, 7, 0.0),
     ]
-    tuning = store.Tuning("avx2", "", choices)
+    presets = [
+        store.Choice(2560, 2560, 1, "2_bits", "lookup_x", 8, 7, 0.0),
+        store.Choice(16384, 16384, 1, "tl1", "lookup_x", 5, 7, 0.0),
+    ]
+    tuning = store.Tuning("avx2", "", choices, behind=store.Tuning("avx2", "", presets))
     nearest = tuning.nearest(n, k, threads)
     assert (nearest.panels if nearest else 9) == panels
     packing = tuning.packing({(n, k): 1})
     assert (["2_bits", "5_trits", "tl1", "tl2"].index(packing) if packing else 4) == engine_packing
     # Packed once for any number of threads: what was found for the most counts.
-    assert engine_packing == {1: 3, 2: 3, 3: 2, 9: 4}[panels]
+    assert engine_packing == {1: 3, 2: 3, 3: 2, 5: 2, 9: 4}[panels]
 
 
 @pytest.mark.parametrize("path", sorted(store.PRESETS.glob("*.json")), ids=lambda path: path.stem)

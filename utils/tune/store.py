@@ -81,6 +81,7 @@ class Tuning:
         layers: what the packings took.
         cpu: where it was measured, for people.
         tables: "tl1" and "tl2" -> kernel for few tokens of such panels; one that is missing is as without tuning.
+        behind: what counts for shapes that are far from all of these; not in the file.
     """
 
     tier: str
@@ -89,6 +90,7 @@ class Tuning:
     layers: list[Layer] = field(default_factory=list)
     cpu: str = field(default_factory=cpu_name)
     tables: dict[str, str] = field(default_factory=dict)
+    behind: Tuning | None = None
 
     def nearest(self, n: int, k: int, threads: int) -> Choice | None:
         """What counts for a shape, as src/tuning.cpp decides it: the nearest shape that is not far off."""
@@ -98,6 +100,8 @@ class Tuning:
             return shape, abs(math.log(threads / choice.threads))
 
         near = [choice for choice in self.shapes if far(choice)[0] <= FARTHEST]
+        if not near and self.behind:
+            return self.behind.nearest(n, k, threads)
         return min(near, key=far, default=None)
 
     def packing(self, counts: Mapping[Shape, int]) -> str | None:
@@ -145,7 +149,7 @@ def merged(old: Tuning | None, new: Tuning) -> Tuning:
 
 
 def in_use(tier: str) -> Tuning | None:
-    """What the engine reads on a tier (src/ggml_tuning.cpp): the file, else the preset; None if neither is there."""
+    """What the engine reads (src/ggml_tuning.cpp): the file, behind it the preset; None if there is neither."""
     given = os.environ.get("TRIT_TUNING") or str(TUNING_FILE)
     if given == "off":
         return None
@@ -153,7 +157,7 @@ def in_use(tier: str) -> Tuning | None:
         tuning = load(Path(given))
     except UserError:
         return preset(tier)
-    return tuning if tuning.tier == tier else preset(tier)
+    return replace(tuning, behind=preset(tier)) if tuning.tier == tier else preset(tier)
 
 
 def preset(tier: str) -> Tuning | None:
