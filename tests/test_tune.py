@@ -21,9 +21,11 @@ import pytest
 from kernel_build import call, need
 
 from tiers import ROOT, TIERS
+from utils import plots
 from utils.cli import TritError, UserError
 from utils.codegen.configuration import Lookup
 from utils.host import DEMO_PROMPT
+from utils.plots import check_plot
 from utils.tune import formats, report, store
 from utils.tune.layer import LayerContest
 from utils.tune.search import LEAST_ROUNDS, MARGIN, contest, least_winning
@@ -228,7 +230,7 @@ def test_the_picture_shows_every_shape(tmp_path: Path) -> None:
     sizes = []
     for shapes in ({(2560, 2560): 2}, {(2560, 2560): 2, (64, 2560): 1}):
         path = tmp_path / "new" / "search.png"
-        report.check_plot(path)
+        check_plot(path)
         report.plot(tune(timer, shapes, [1], 60, lambda result: None), path, "a title")
         data = path.read_bytes()
         assert data.startswith(b"\x89PNG")
@@ -238,9 +240,9 @@ def test_the_picture_shows_every_shape(tmp_path: Path) -> None:
 
 
 def test_a_picture_without_matplotlib_is_refused_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"--plot x\.png: needs matplotlib; install it: .* -m pip install matplotlib"):
-        report.check_plot(Path("x.png"))
+        check_plot(Path("x.png"))
 
 
 def test_shapes_of_a_layer(story_gguf: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from utils.cli import EXIT_OK, UserError, run_main
 from utils.host import ENGINE_BIN, cpu_name, engine_binary, physical_cores
+from utils.plots import check_plot
 from utils.tune import formats, kept, report, store
 from utils.tune.generated import build_in, compile_for, first_look, verdict
 from utils.tune.layer import LayerContest
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model and not args.model.exists():
         raise UserError(f"-m {args.model}: there is no such file or folder")
     if args.plot:
-        report.check_plot(args.plot)
+        check_plot(args.plot)
     threads = sorted(set(map(int, words)))
     shapes = of_model(args.model) if args.model else of_published_shape(args.shape)
     model = args.model.name if args.model else args.shape

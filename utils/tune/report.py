@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from statistics import median
 
-from utils.cli import UserError, atomic_output
+from utils.plots import LINE, PALE, STRONG, picture
 from utils.tune.layer import LayerContest
 from utils.tune.search import Contest
 from utils.tune.store import STEPS
@@ -53,23 +51,8 @@ def layer_lines(result: LayerContest) -> list[str]:
     return lines
 
 
-def check_plot(path: Path) -> None:
-    """To be asked before anything is measured.
-
-    Raises:
-        UserError: matplotlib is not installed.
-    """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError(f"--plot {path}: needs matplotlib; install it: {sys.executable} -m pip install matplotlib")
-
-
 def plot(result: Result, path: Path, title: str) -> None:
     """Draw every way's times: one panel a shape or layer, a bar a way or packing, the winner dark."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     contests: list[tuple[Contest | LayerContest, str]] = [
         (one.contest, f"{one.contest.product} (1 = {1e3 * median(one.contest.seconds[one.contest.default]):.2f} ms)")
         for one in result.shapes
@@ -80,20 +63,14 @@ def plot(result: Result, path: Path, title: str) -> None:
             (layer, f"a layer's packing, steps of tokens: {steps}; {layer.threads} threads "
              f"(1 = {1e3 * layer.layer_seconds(layer.default):.0f} ms)")
         )  # fmt: skip
-    figure, axes = pyplot.subplots(len(contests), 1, figsize=(9, 1 + 1.9 * len(contests)), squeeze=False)
-    for axis, (contest, text) in zip(axes[:, 0], contests, strict=True):
-        names = sorted(contest.ratios, key=lambda way: contest.interval(way)[0], reverse=True)
-        middles = [contest.interval(way) for way in names]
-        errors = [[m - low for m, low, _ in middles], [high - m for m, _, high in middles]]
-        colours = ["#1b6ca8" if name == contest.winner else "#b8c4ce" for name in names]
-        axis.barh(names, [m for m, _, _ in middles], xerr=errors, color=colours, height=0.7)
-        axis.axvline(1.0, color="#444444", linewidth=0.8)
-        axis.set_title(text, fontsize=9, loc="left")
-        axis.tick_params(labelsize=7)
-    axes[-1, 0].set_xlabel("time, default = 1; bars: median, whiskers: its 95 % interval", fontsize=8)
-    figure.suptitle(title, fontsize=10)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_output(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
-    pyplot.close(figure)
+    with picture(path, title, len(contests), 1, (9, 1 + 1.9 * len(contests))) as axes:
+        for axis, (contest, text) in zip(axes[:, 0], contests, strict=True):
+            names = sorted(contest.ratios, key=lambda way: contest.interval(way)[0], reverse=True)
+            middles = [contest.interval(way) for way in names]
+            errors = [[m - low for m, low, _ in middles], [high - m for m, _, high in middles]]
+            colours = [STRONG if name == contest.winner else PALE for name in names]
+            axis.barh(names, [m for m, _, _ in middles], xerr=errors, color=colours, height=0.7)
+            axis.axvline(1.0, color=LINE, linewidth=0.8)
+            axis.set_title(text, fontsize=9, loc="left")
+            axis.tick_params(labelsize=7)
+        axes[-1, 0].set_xlabel("time, default = 1; bars: median, whiskers: its 95 % interval", fontsize=8)
