@@ -17,13 +17,14 @@ try:
     import shlex
     import signal
     import subprocess
+    import tempfile
     import threading
     from collections.abc import Iterator, Sequence
     from pathlib import Path
     from typing import IO, Any
 
-    from utils import inference
-    from utils.cli import EXIT_INTERRUPTED, EXIT_OK, UserError, become, run_main
+    from utils import inference, token_profile
+    from utils.cli import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError, become, run_main
     from utils.host import engine_binary, python_command
     from utils.registry import model_in
 except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
@@ -58,6 +59,9 @@ def build_parser() -> inference.ArgumentParser:
     sampling.add_argument("--repeat-penalty", type=float, metavar="X", help="1: none (engine's default: 1)")
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print one JSON object: text, counts, speeds, settings")
+    output.add_argument(
+        "--profile", action="store_true", help="where a token's time goes, on standard error; with --json in the object"
+    )
     output.add_argument("--verbose", action="store_true", help="the engine's log and the timings on standard error")
     return parser
 
@@ -75,7 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return chat(args, extra)
     prompt = read_prompt(args)
     command = [*engine_command("llama-completion", args), *prompt, "-no-cnv", "--no-display-prompt", "--simple-io"]
-    return complete(args, [*command, "--perf", *extra])
+    command += ["--perf", *extra]
+    if not args.profile:
+        return complete(args, command)
+    with tempfile.TemporaryDirectory(prefix="trit-profile-") as folder:
+        return complete(args, command, Path(folder) / "counters.json")
 
 
 def engine_command(program: str, args: argparse.Namespace) -> list[str]:
@@ -133,8 +141,9 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     Raises:
         UserError: no chat template, or a flag that makes no sense here.
     """
-    if args.json:
-        raise UserError("--json is for one prompt; leave -cnv or --json away")
+    for flag in ("json", "profile"):
+        if getattr(args, flag):
+            raise UserError(f"--{flag} is for one prompt; leave -cnv or --{flag} away")
     if inference.lacks_chat_template(args.model, extra):
         raise UserError(
             f"{args.model} has no chat template, so -cnv cannot be used with it; leave -cnv away, or "
@@ -151,10 +160,12 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     return become([*command, *extra])
 
 
-def complete(args: argparse.Namespace, command: list[str]) -> int:
-    """Run the engine on one prompt, stream its text, and report."""
+def complete(args: argparse.Namespace, command: list[str], counters: Path | None = None) -> int:
+    """Run the engine on one prompt, stream its text, and report; counters: where it is to write its profile."""
     # On a failure the engine would start a debugger, which writes into our output.
     env = {**os.environ, "GGML_NO_BACKTRACE": "1"}
+    if counters is not None:
+        env |= token_profile.environment(counters, command)
     try:
         engine = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
@@ -181,9 +192,24 @@ def complete(args: argparse.Namespace, command: list[str]) -> int:
     if code != 0:
         return failed(code, stderr)
     result = describe(args, text, stderr)
+    profile = add_profile(result, counters) if counters is not None else None
     print(json.dumps(result, ensure_ascii=False) if args.json else "")
     report(args, result, stderr)
+    if profile and not args.json:
+        print(f"\n{profile}", file=sys.stderr)
     return EXIT_OK
+
+
+def add_profile(result: dict[str, Any], counters: Path) -> str:
+    """Add the profile to what ``--json`` prints; the same as a table."""
+    limits = None
+    try:
+        limits = token_profile.measure_limits(result["threads"])
+    except TritError as error:
+        print(f"note: this machine's limits were not measured: {error}", file=sys.stderr)
+    columns = token_profile.columns(counters, result, limits)
+    result["profile"] = token_profile.as_json(columns, limits)
+    return token_profile.table(columns, limits, result["threads"])
 
 
 class Text:
@@ -281,6 +307,8 @@ def describe(args: argparse.Namespace, text: Text, stderr: str) -> dict[str, Any
         "generated_tokens_per_second": _rate(sampled - 1, decode_ms),
         "prompt_ms": prompt_ms,
         "generation_ms": decode_ms,
+        "sampling_ms": timing("sampling")[0],
+        "unaccounted_ms": timing("unaccounted")[0],
         "load_ms": timing("load")[0],
         "total_ms": timing("total")[0],
         "model": str(args.model),

@@ -28,8 +28,6 @@
 #include "trit.h"
 #include "tuning.h"
 
-ggml_backend_buffer_type_t trit_buffer_type(void);
-
 namespace {
 
 /// Rows of a tensor in place as floats, for a ternary token embedding.
@@ -64,12 +62,6 @@ void get_rows(const ggml_compute_params* params, ggml_tensor* dst) {
     }
 }
 
-/// Views too: a view has a buffer of its own only once the graph is allocated.
-bool is_packed(const ggml_tensor* w) {
-    const ggml_backend_buffer_t buffer = (w->view_src != nullptr ? w->view_src : w)->buffer;
-    return buffer != nullptr && buffer->buft == trit_buffer_type();
-}
-
 /// What is used for weights like these.
 void say(const ggml_tensor* w, bool packed, int threads) {
     const trit_tier& tier = *trit_tier_chosen();
@@ -92,7 +84,7 @@ void say(const ggml_tensor* w, bool packed, int threads) {
 
 class TernaryTraits : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
-        const bool packed = is_packed(op->src[0]);
+        const bool packed = trit::is_packed(op->src[0]);
         size = 0;
         if (op->op == GGML_OP_MUL_MAT) {
             size = trit::mul_mat_work_bytes(op, packed, n_threads);
@@ -106,7 +98,7 @@ class TernaryTraits : public ggml::cpu::tensor_traits {
 
     bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
         const ggml_tensor* w = op->src[0];
-        const bool packed = is_packed(w);
+        const bool packed = trit::is_packed(w);
         if (packed && w->view_src != nullptr) {
             // The panels of a packed tensor have no rows that a view could point at.
             GGML_ABORT("trit: %s of %s, a view of the packed tensor %s, is not supported; use --no-repack",
@@ -158,7 +150,7 @@ class ExtraBufferType : public ggml::cpu::extra_buffer_type {
     bool supports_op(ggml_backend_dev_t, const ggml_tensor* op) override {
         const ggml_tensor* w = op->src[0];
         const ggml_tensor* x = op->src[1];
-        if ((op->op != GGML_OP_MUL_MAT && op->op != GGML_OP_MUL_MAT_ID) || !is_packed(w) ||
+        if ((op->op != GGML_OP_MUL_MAT && op->op != GGML_OP_MUL_MAT_ID) || !trit::is_packed(w) ||
             !trit::can_pack(w)) {
             return false;
         }
@@ -171,7 +163,7 @@ class ExtraBufferType : public ggml::cpu::extra_buffer_type {
         if (w == nullptr || moves_no_data(op->op)) {
             return nullptr;
         }
-        if (trit::only_ours(w->type) || is_packed(w)) {
+        if (trit::only_ours(w->type) || trit::is_packed(w)) {
             return &ternary_;
         }
         return trit::can_stream(op) ? &head_ : nullptr;

@@ -7,6 +7,7 @@
 
 #include "activations.h"
 #include "ggml-impl.h"
+#include "ggml_profile.h"
 #include "ggml_repack.h"
 #include "lookup.h"
 #include "multiply_rows.h"
@@ -219,12 +220,15 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
     const bool alone = each_for_itself(tokens);
     const LookupPlan plan = weights.lookup_plan(m, params->nth);
     const Activations act(params->wdata, alone ? params->nth : tokens, k, weights.group());
+    TRIT_PROFILE(trit_profile_quantize());
     if (alone) {
         act.quantize(tier, source_row(x, 0, 0, 0), params->ith);
+        TRIT_PROFILE(trit_profile_product(dst));
     } else {
         for (int64_t t = params->ith; t < tokens; t += params->nth) {
             act.quantize(tier, source_row(x, t % m, t / m % x->ne[2], t / m / x->ne[2]), t);
         }
+        TRIT_PROFILE(trit_profile_product(dst));
         if (weights.must_be_unpacked(plan)) {
             weights.unpack(params->ith, params->nth, act.end());
         }
@@ -287,10 +291,12 @@ void mul_mat_id(const ggml_compute_params* params, ggml_tensor* dst, bool packed
     char* scratch = static_cast<char*>(act.end()) + static_cast<size_t>(params->ith) * own;
     // Sorted by each thread for itself: some hundred integers against a barrier.
     const Routes routes(scratch + scratch_bytes(w, pairs, packed), w, ids);
+    TRIT_PROFILE(trit_profile_quantize());
     for (int64_t i = params->ith; i < pairs; i += params->nth) {
         const int64_t pair = routes.order[i];
         act.quantize(tier, source_row(x, pair % slots % x->ne[1], pair / slots, 0), i);
     }
+    TRIT_PROFILE(trit_profile_product(dst));
     ggml_barrier(params->threadpool);
 
     int64_t first = 0;

@@ -81,6 +81,11 @@ ggml_backend_buffer_t alloc_packed_buffer(ggml_backend_buffer_type_t type, size_
     return ggml_backend_buffer_init(type, kBuffer, memory, size);
 }
 
+bool is_packed(const ggml_tensor* w) {
+    const ggml_backend_buffer_t buffer = (w->view_src != nullptr ? w->view_src : w)->buffer;
+    return buffer != nullptr && buffer->buft == trit_buffer_type();
+}
+
 size_t packed_size(ggml_backend_buffer_type_t, const ggml_tensor* w) {
     return can_pack(w) ? PackedMatrix::bytes(*trit_tier_chosen(), *encoding_of(w->type), shape_of(w))
                        : ggml_nbytes(w);

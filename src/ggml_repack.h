@@ -8,6 +8,9 @@
 #include "ggml.h"
 #include "packed_matrix.h"
 
+/// Ours; patch 0002 registers it.
+ggml_backend_buffer_type_t trit_buffer_type(void);
+
 namespace trit {
 
 /// How a ggml type holds ternary weights; nullptr for other types.
@@ -20,6 +23,10 @@ bool only_ours(ggml_type type);
 float scale_of(const ggml_tensor* w);
 
 Shape shape_of(const ggml_tensor* w);
+
+/// Whether a tensor, or what it is a view of, is in our buffer. A view has a buffer of its own only once the
+/// graph is allocated.
+bool is_packed(const ggml_tensor* w);
 
 /// Whether `w` (of any buffer) can be packed for the chosen tier.
 bool can_pack(const ggml_tensor* w);

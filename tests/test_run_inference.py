@@ -23,11 +23,13 @@ from utils.hub.manifest import Manifest
 
 PERF = """0.00.000.100 I sampler seed: 77
 0.00.000.100 I generate: n_ctx = 2048, n_batch = 2048, n_predict = 6, n_keep = 0
+0.00.000.200 I common_perf_print:    sampling time =       0.41 ms
 0.00.000.200 I common_perf_print:    samplers time =       0.29 ms /    {sampled} tokens
 0.00.000.200 I common_perf_print:        load time =      46.40 ms
 0.00.000.200 I common_perf_print: prompt eval time =       2.00 ms /     5 tokens (    0.40 ms per token)
 0.00.000.200 I common_perf_print:        eval time =       4.00 ms /     7 runs   (    0.57 ms per token)
 0.00.000.200 I common_perf_print:       total time =       7.50 ms /    12 tokens
+0.00.000.200 I common_perf_print: unaccounted time =       1.09 ms /  14.5 %      (total - sampling - ...) / (total)
 """
 ENGINE = """#!{python}
 import json, os, sys, time
@@ -171,6 +173,8 @@ def test_json(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
         "generated_tokens_per_second": 1750.0,
         "prompt_ms": 2.0,
         "generation_ms": 4.0,
+        "sampling_ms": 0.41,
+        "unaccounted_ms": 1.09,
         "load_ms": 46.4,
         "total_ms": 7.5,
         "model": str(engine.model),
