@@ -7,7 +7,8 @@ from collections.abc import Set
 from itertools import groupby
 from pathlib import Path
 
-from utils.cli import ROOT, UserError, atomic_output
+from utils.cli import ROOT
+from utils.generated_section import write_section
 from utils.registry import Model, Registry
 
 README = ROOT / "README.md"
@@ -47,7 +48,7 @@ def readme_table(known: Registry, converted: Set[str]) -> str:
         known: the models.
         converted: architectures that the converter has; the others are not there yet, whatever the registry says.
     """
-    lines = [BEGIN, "| model | kind | storage | outputs | verified how |", "|---|---|---|---|---|", _BUNDLED]
+    lines = ["| model | kind | storage | outputs | verified how |", "|---|---|---|---|---|", _BUNDLED]
     for _, group in groupby(known.models, key=lambda model: _facts(known, model)):
         models = list(group)
         model, family = models[0], known.families[models[0].family]
@@ -62,7 +63,7 @@ def readme_table(known: Registry, converted: Set[str]) -> str:
             names = ", ".join(f"`{name}`" for name in architectures)
             made = f"{', '.join(family.storage)} | {', '.join(family.outputs)} | {family.verified or _NOT_YET}"
             lines.append(f"| any other {names} | | {made} |")
-    return "\n".join([*lines, END])
+    return "\n".join(lines)
 
 
 def write_readme(known: Registry, converted: Set[str], path: Path = README, *, check: bool = False) -> bool:
@@ -71,15 +72,7 @@ def write_readme(known: Registry, converted: Set[str], path: Path = README, *, c
     Raises:
         UserError: README lacks the comments that the table goes between.
     """
-    text = path.read_text(encoding="utf-8")
-    start, end = text.find(BEGIN), text.find(END)
-    if start < 0 or end < start:
-        raise UserError(f"{path} has no lines {BEGIN} and {END}; put them where the table goes")
-    new = text[:start] + readme_table(known, converted) + text[end + len(END) :]
-    if new != text and not check:
-        with atomic_output(path) as partial:
-            partial.write_text(new, encoding="utf-8")
-    return new == text
+    return write_section(path, BEGIN, END, readme_table(known, converted), check=check)
 
 
 def _facts(known: Registry, model: Model) -> tuple[str, str | None, str | None, tuple[str, ...]]:

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""README's section on speed, and the pictures of docs/performance.md, from the committed results.
+
+Example: python -m benchmarks.summary (--check only compares README)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import pictures
+from benchmarks.report import RESULTS, markdown_table
+from utils.cli import EXIT_FAILED, EXIT_OK, ROOT, TritError, run_main
+from utils.generated_section import write_section
+
+README = ROOT / "README.md"
+PICTURES = ROOT / "docs" / "pictures"
+BEGIN = "<!-- speed: written by `python -m benchmarks.summary` -->"
+END = "<!-- end of speed -->"
+_RIVAL = ("tq2_0", False)
+_OURS = ("i2_s", True)
+
+Result = Mapping[str, Any]
+
+
+def results(kind: str, folder: Path = RESULTS) -> dict[Path, Result]:
+    """The results of one kind, newest first.
+
+    Raises:
+        TritError: a file is broken.
+    """
+    found: dict[Path, Result] = {}
+    for path in sorted(folder.glob(f"*-{kind}.json")):
+        try:
+            found[path] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise TritError(f"{path} is no JSON ({error}); write it again with the command in its .md file") from error
+    return dict(sorted(found.items(), key=lambda item: str(item[1]["about"]["date"]), reverse=True))
+
+
+def whole_models(found: Mapping[Path, Result]) -> str:
+    """One row for each CPU, test and number of threads: ours, the rival's, and the ratio.
+
+    Raises:
+        TritError: a result lacks one of the two.
+    """
+    rows = [["test", "threads", "i2_s", "of limit", "tq2_0, llama.cpp's kernels", "ratio"]]
+    text = []
+    for path, result in found.items():
+        about = result["about"]
+        text.append(
+            f"{about['cpu']}, {about['cores']} cores, tier {about['tier']}: {about['compiler']}, commit "
+            f"{about['commit']}, {about['date']} ([all columns](benchmarks/results/{path.stem}.md))\n"
+        )
+        by_way: dict[tuple[int, int, int], dict[tuple[str, bool], Result]] = {}
+        for test in result["tests"]:
+            key = (test["n_gen"], test["n_prompt"], test["threads"])
+            by_way.setdefault(key, {})[test["type"], test["packed"]] = test
+        body = []
+        for (n_gen, n_prompt, threads), ways in sorted(by_way.items()):
+            if not {_OURS, _RIVAL} <= set(ways):
+                raise TritError(f"{path}: lacks i2_s or tq2_0; run benchmarks.end_to_end with both types")
+            ours, rival = (median(ways[way]["tokens_per_second"]) for way in (_OURS, _RIVAL))
+            limit = median(ways[_OURS]["limit_tokens_per_second"])
+            name = f"pp{n_prompt}" if n_prompt else f"tg{n_gen}"
+            share = f"{100 * ours / limit:.0f} %"
+            body.append([name, str(threads), f"{ours:.3g}", share, f"{rival:.3g}", f"{ours / rival:.1f}"])
+        text.append(markdown_table([*rows, *body]) + "\n")
+    return "\n".join(text).rstrip()
+
+
+def section(folder: Path = RESULTS) -> str:
+    """What stands between the two lines in README."""
+    return whole_models(results("end-to-end", folder))
+
+
+def draw(folder: Path = RESULTS, out: Path = PICTURES) -> list[Path]:
+    """All pictures; their paths."""
+    drawn = []
+    for path, result in results("kernels", folder).items():
+        drawn.append(pictures.roofline(result, out / f"{path.stem}.png"))
+    for path, result in results("profile", folder).items():
+        drawn.append(pictures.token_profile(result, out / f"{path.stem}.png"))
+    return drawn
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Rewrite the section and the pictures, or fail if ``--check`` finds the section out of date."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.summary", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if README is out of date")
+    args = parser.parse_args(argv)
+    current = write_section(README, BEGIN, END, section(), check=args.check)
+    print(f"{README.name}: the section on speed {'is' if current else 'was not'} up to date")
+    if args.check:
+        return EXIT_OK if current else EXIT_FAILED
+    for path in draw():
+        print(f"drawn: {path.relative_to(ROOT)}")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Where a token's time goes in a whole model: ``run_inference.py --profile`` on random weights, several times.
+
+Example: python -m benchmarks.token_profile --shape bitnet-2b-4t --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks import report
+from benchmarks.end_to_end import CACHE, make_model
+from utils.cli import ROOT, TritError, run_main
+from utils.generate_dummy_model import HEADS, SHAPES
+from utils.host import physical_cores
+from utils.roofline import measure
+from utils.token_profile import Column, Limits, Row, table
+
+# One token a word in the vocabularies that the shapes come with.
+_WORD = " the"
+
+
+def ask(model: Path, threads: int, prompt: int, generate: int) -> dict[str, Any]:
+    """What ``run_inference.py --profile --json`` prints.
+
+    Raises:
+        TritError: it failed; with its own sentence.
+    """
+    command = [sys.executable, str(ROOT / "run_inference.py"), "-m", str(model), "-t", str(threads), "-temp", "0"]
+    command += ["-p", _WORD * prompt, "-n", str(generate), "--profile", "--json", "--", "--ignore-eos"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise TritError(f"run_inference.py failed: {result.stderr.strip()}")
+    return dict(json.loads(result.stdout))
+
+
+def middle(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The run whose text took the median time: parts of one run add up, medians of parts would not."""
+    times = sorted(runs, key=lambda run: float(run["generation_ms"]))
+    return times[len(times) // 2]
+
+
+def as_table(result: dict[str, Any]) -> str:
+    """The table that people see on screen."""
+    profile = result["profile"]
+    made = [Column(c["title"], c["tokens"], [Row(**row) for row in c["rows"]]) for c in profile["columns"]]
+    return table(made, Limits(**profile["limits"]) if profile["limits"] else None, result["threads"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, make the model, run, write the results."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.token_profile", description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
+    parser.add_argument("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
+    parser.add_argument("--prompt", "-p", type=int, default=256, help="words (default: %(default)s)")
+    parser.add_argument("--generate", "-n", type=int, default=32, help="tokens (default: %(default)s)")
+    parser.add_argument("--threads", "-t", type=int, default=physical_cores(), help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument("--workdir", type=Path, default=CACHE, help="where the model is kept (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results (default: %(default)s)")
+    args = parser.parse_args(given)
+    for name in ("prompt", "generate", "threads", "rounds"):
+        report.at_least(f"--{name}", getattr(args, name), 2 if name == "generate" else 1)
+    model = make_model(args, "i2_s")
+    runs = []
+    for number in range(args.rounds):
+        print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
+        runs.append(ask(model, args.threads, args.prompt, args.generate))
+    result = middle(runs)
+    about = report.facts("benchmarks.token_profile", given, measure([1], tier="chosen", seconds=0.01).compiler)
+    about["model"] = f"{args.shape}, head {args.head}"
+    times = [run["generation_ms"] / (run["generated_tokens"] - 1) for run in runs]
+    text = (
+        f"Random weights in the shape of {about['model']}. The run with the median time of {args.rounds}; a token took "
+        f"{min(times):.1f} to {max(times):.1f} ms, median {median(times):.1f}.\n\n```\n{as_table(result)}\n```\n"
+    )
+    kept = {name: result[name] for name in ("threads", "prompt_tokens", "generated_tokens", "profile")}
+    paths = report.write(args.out, "profile", about, text, {**kept, "ms_per_token": times})
+    print(as_table(result))
+    print(f"\nwritten: {paths[0]} and {paths[1].name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
