@@ -8,7 +8,8 @@
 /// - in place: tensors of i2_s, tl1 and tl2 in any other buffer stay as they are in the mapped file
 ///   (--no-repack, token embeddings, views), and get_tensor_traits claims the ops that read them.
 /// Besides, large matrices of stock types are streamed (ggml_head.h): a model's head is up to 40 % of the
-/// bytes that a token reads. Patch 0002 registers the type.
+/// bytes that a token reads; and attention of few tokens is ours (ggml_attention.h). Patch 0002 registers the
+/// type.
 #include <cstdint>
 #include <cstring>
 #include <mutex>
@@ -19,6 +20,7 @@
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
 #include "ggml.h"
+#include "ggml_attention.h"
 #include "ggml_head.h"
 #include "ggml_mul_mat.h"
 #include "ggml_repack.h"
@@ -139,6 +141,18 @@ class HeadTraits : public ggml::cpu::tensor_traits {
     }
 };
 
+class AttentionTraits : public ggml::cpu::tensor_traits {
+    bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
+        size = trit::attend_work_bytes(op, n_threads);
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
+        trit::attend(params, op);
+        return true;
+    }
+};
+
 /// Ops that only pass a tensor on and never look at its values.
 bool moves_no_data(ggml_op op) {
     return op == GGML_OP_NONE || op == GGML_OP_RESHAPE || op == GGML_OP_VIEW || op == GGML_OP_PERMUTE ||
@@ -166,11 +180,15 @@ class ExtraBufferType : public ggml::cpu::extra_buffer_type {
         if (trit::only_ours(w->type) || trit::is_packed(w)) {
             return &ternary_;
         }
+        if (trit::can_attend(op)) {
+            return &attention_;
+        }
         return trit::can_stream(op) ? &head_ : nullptr;
     }
 
     TernaryTraits ternary_;
     HeadTraits head_;
+    AttentionTraits attention_;
 };
 
 const char* buffer_type_name(ggml_backend_buffer_type_t) { return "trit"; }

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+/// A register of floats, as the engine's other float code is compiled: for the CPU that the build is for.
+///
+/// Floats::kCount lanes; half precision is read, never computed with. Without one of these instruction sets
+/// TRIT_HAS_FLOATS is not defined.
+#ifndef TRIT_ATTENTION_FLOATS_H
+#define TRIT_ATTENTION_FLOATS_H
+
+#include "vec.h"
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+#define TRIT_HAS_FLOATS
+#include <immintrin.h>
+
+namespace trit {
+
+struct Floats {
+    static constexpr int kCount = 16;
+    __m512 v;
+
+    static Floats set(float x) { return {_mm512_set1_ps(x)}; }
+    static Floats load(const float* p) { return {_mm512_loadu_ps(p)}; }
+    static Floats load(const ggml_fp16_t* p) {
+        return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+    }
+    void store(float* p) const { _mm512_storeu_ps(p, v); }
+    Floats fma(Floats a, Floats b) const { return {_mm512_fmadd_ps(a.v, b.v, v)}; }  ///< *this + a b
+    Floats operator+(Floats b) const { return {_mm512_add_ps(v, b.v)}; }
+    Floats operator-(Floats b) const { return {_mm512_sub_ps(v, b.v)}; }
+    Floats operator*(Floats b) const { return {_mm512_mul_ps(v, b.v)}; }
+    Floats max(Floats b) const { return {_mm512_max_ps(v, b.v)}; }
+    Floats exp() const { return {ggml_v_expf(v)}; }
+    float sum() const { return _mm512_reduce_add_ps(v); }
+};
+
+}  // namespace trit
+
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define TRIT_HAS_FLOATS
+#include <immintrin.h>
+
+namespace trit {
+
+struct Floats {
+    static constexpr int kCount = 8;
+    __m256 v;
+
+    static Floats set(float x) { return {_mm256_set1_ps(x)}; }
+    static Floats load(const float* p) { return {_mm256_loadu_ps(p)}; }
+    static Floats load(const ggml_fp16_t* p) {
+        return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+    }
+    void store(float* p) const { _mm256_storeu_ps(p, v); }
+    Floats fma(Floats a, Floats b) const { return {_mm256_fmadd_ps(a.v, b.v, v)}; }  ///< *this + a b
+    Floats operator+(Floats b) const { return {_mm256_add_ps(v, b.v)}; }
+    Floats operator-(Floats b) const { return {_mm256_sub_ps(v, b.v)}; }
+    Floats operator*(Floats b) const { return {_mm256_mul_ps(v, b.v)}; }
+    Floats max(Floats b) const { return {_mm256_max_ps(v, b.v)}; }
+    Floats exp() const { return {ggml_v_expf(v)}; }
+    float sum() const {
+        __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+        four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+    }
+};
+
+}  // namespace trit
+
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#define TRIT_HAS_FLOATS
+#include <arm_neon.h>
+
+namespace trit {
+
+struct Floats {
+    static constexpr int kCount = 4;
+    float32x4_t v;
+
+    static Floats set(float x) { return {vdupq_n_f32(x)}; }
+    static Floats load(const float* p) { return {vld1q_f32(p)}; }
+    static Floats load(const ggml_fp16_t* p) {
+        return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(p))))};
+    }
+    void store(float* p) const { vst1q_f32(p, v); }
+    Floats fma(Floats a, Floats b) const { return {vfmaq_f32(v, a.v, b.v)}; }  ///< *this + a b
+    Floats operator+(Floats b) const { return {vaddq_f32(v, b.v)}; }
+    Floats operator-(Floats b) const { return {vsubq_f32(v, b.v)}; }
+    Floats operator*(Floats b) const { return {vmulq_f32(v, b.v)}; }
+    Floats max(Floats b) const { return {vmaxq_f32(v, b.v)}; }
+    Floats exp() const {
+#if defined(__ARM_FEATURE_SVE)  // then upstream has it for those registers alone
+        float lane[kCount];
+        store(lane);
+        const svbool_t four = svwhilelt_b32(0, kCount);
+        svst1_f32(four, lane, ggml_v_expf(four, svld1_f32(four, lane)));
+        return load(lane);
+#else
+        return {ggml_v_expf(v)};
+#endif
+    }
+    float sum() const { return vaddvq_f32(v); }
+};
+
+}  // namespace trit
+
+#endif
+
+#endif  // TRIT_ATTENTION_FLOATS_H
