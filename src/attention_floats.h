@@ -31,6 +31,17 @@ struct Floats {
     Floats max(Floats b) const { return {_mm512_max_ps(v, b.v)}; }
     Floats exp() const { return {ggml_v_expf(v)}; }
     float sum() const { return _mm512_reduce_add_ps(v); }
+    /// out[i] = x[i].sum(), with another order of additions.
+    static void four_sums(const Floats* x, float* out) {
+        __m256 half[4];
+        for (int i = 0; i < 4; ++i) {
+            half[i] = _mm256_add_ps(_mm512_castps512_ps256(x[i].v),
+                                    _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x[i].v), 1)));
+        }
+        const __m256 sums =
+            _mm256_hadd_ps(_mm256_hadd_ps(half[0], half[1]), _mm256_hadd_ps(half[2], half[3]));
+        _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
+    }
 };
 
 }  // namespace trit
@@ -61,6 +72,11 @@ struct Floats {
         __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
         four = _mm_add_ps(four, _mm_movehl_ps(four, four));
         return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+    }
+    /// out[i] = x[i].sum(), with another order of additions.
+    static void four_sums(const Floats* x, float* out) {
+        const __m256 sums = _mm256_hadd_ps(_mm256_hadd_ps(x[0].v, x[1].v), _mm256_hadd_ps(x[2].v, x[3].v));
+        _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
     }
 };
 
@@ -99,6 +115,10 @@ struct Floats {
 #endif
     }
     float sum() const { return vaddvq_f32(v); }
+    /// out[i] = x[i].sum()
+    static void four_sums(const Floats* x, float* out) {
+        vst1q_f32(out, vpaddq_f32(vpaddq_f32(x[0].v, x[1].v), vpaddq_f32(x[2].v, x[3].v)));
+    }
 };
 
 }  // namespace trit

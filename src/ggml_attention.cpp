@@ -5,7 +5,7 @@
 ///
 /// The visible positions of a token are cut into chunks of a size that depends on their number alone; each
 /// chunk gives a maximum, a sum of exponentials and a sum of values, which are put together in the order of
-/// chunks. So a token's result is the same on any number of threads, and alone as in a batch of up to 63.
+/// chunks. So a token's result is the same on any number of threads, and alone as in any batch.
 #include "ggml_attention.h"
 
 #include <algorithm>
@@ -25,10 +25,9 @@
 namespace trit {
 namespace {
 
-constexpr int kMaxRows = 4;                         ///< query heads that go together
-constexpr int kChunk = 64;                          ///< positions; chunks are multiples of it
-constexpr int64_t kChunks = 32;                     ///< most chunks of a token
-constexpr int64_t kMaxTokens = GGML_FA_TILE_Q - 1;  ///< upstream's tiles take over
+constexpr int kMaxRows = 4;      ///< query heads that go together
+constexpr int kChunk = 64;       ///< positions; chunks are multiples of it
+constexpr int64_t kChunks = 32;  ///< most chunks of a token
 constexpr int64_t kMaxHead = 512;
 constexpr int64_t kAhead = 8;         ///< positions
 constexpr uint16_t kHidden = 0xFC00;  ///< minus infinity in a mask
@@ -154,6 +153,10 @@ void score(const Cache& keys, const int32_t* visible, const float* q, int64_t dk
         }
     }
     for (int p = 0; p < P; ++p) {
+        if constexpr (R == 4) {
+            Floats::four_sums(sums[p], out + 4 * p);
+            continue;
+        }
         for (int r = 0; r < R; ++r) {
             out[p * lanes(R) + r] = sums[p][r].sum();
         }
@@ -477,11 +480,10 @@ bool can_attend(const ggml_tensor* op) {
     std::memcpy(bias_and_cap, op->op_params + 1, sizeof(bias_and_cap));
     return q->type == GGML_TYPE_F32 && k->type == GGML_TYPE_F16 && v->type == GGML_TYPE_F16 &&
            op->type == GGML_TYPE_F32 && op->src[4] == nullptr && bias_and_cap[0] == 0.0f &&
-           bias_and_cap[1] == 0.0f && q->ne[1] <= kMaxTokens && q->ne[0] <= kMaxHead &&
-           v->ne[0] <= kMaxHead && q->ne[0] % Floats::kCount == 0 && v->ne[0] % Floats::kCount == 0 &&
-           q->ne[2] % k->ne[2] == 0 && k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3] &&
-           q->ne[3] % k->ne[3] == 0 && q->nb[0] == sizeof(float) && k->nb[0] == sizeof(ggml_fp16_t) &&
-           v->nb[0] == sizeof(ggml_fp16_t) &&
+           bias_and_cap[1] == 0.0f && q->ne[0] <= kMaxHead && v->ne[0] <= kMaxHead &&
+           q->ne[0] % Floats::kCount == 0 && v->ne[0] % Floats::kCount == 0 && q->ne[2] % k->ne[2] == 0 &&
+           k->ne[2] == v->ne[2] && k->ne[3] == v->ne[3] && q->ne[3] % k->ne[3] == 0 &&
+           q->nb[0] == sizeof(float) && k->nb[0] == sizeof(ggml_fp16_t) && v->nb[0] == sizeof(ggml_fp16_t) &&
            (mask == nullptr || (mask->type == GGML_TYPE_F16 && mask->ne[2] == 1 &&
                                 mask->nb[0] == sizeof(ggml_fp16_t) && is_host(mask))) &&
            is_host(q) && is_host(k) && is_host(v);

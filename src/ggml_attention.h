@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Attention of few tokens over a cache in half precision: text, server slots, speculative decoding.
+/// Attention over a cache in half precision.
 #ifndef TRIT_GGML_ATTENTION_H
 #define TRIT_GGML_ATTENTION_H
 

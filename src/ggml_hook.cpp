@@ -8,8 +8,8 @@
 /// - in place: tensors of i2_s, tl1 and tl2 in any other buffer stay as they are in the mapped file
 ///   (--no-repack, token embeddings, views), and get_tensor_traits claims the ops that read them.
 /// Besides, large matrices of stock types are streamed (ggml_head.h): a model's head is up to 40 % of the
-/// bytes that a token reads; and attention of few tokens is ours (ggml_attention.h). Patch 0002 registers the
-/// type.
+/// bytes that a token reads; and attention over a cache in half precision is ours (ggml_attention.h). Patch
+/// 0002 registers the type.
 #include <cstdint>
 #include <cstring>
 #include <mutex>
