@@ -390,7 +390,9 @@ def test_unescape_is_the_engine_s() -> None:
 
 def answer(gguf: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "run_inference.py"), "-m", str(gguf), "-t", "1", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)  # type: ignore[call-overload]
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=120, check=False, **options
+    )  # type: ignore[call-overload]
 
 
 def test_the_demo(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> None:
