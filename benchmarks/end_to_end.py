@@ -19,6 +19,7 @@ from benchmarks import report
 from utils.bench import llama_bench, work
 from utils.bench.flags import at_least, whole_numbers
 from utils.bench.llama_bench import Case
+from utils.bench.output import markdown_table
 from utils.bench.ratios import LEAST_ROUNDS, in_turns
 from utils.cli import UserError, run_main
 from utils.generate_dummy_model import HEADS, SHAPES, generate
@@ -72,7 +73,7 @@ def table(samples: Samples, ways: Sequence[Way]) -> str:
             share = speed / median(samples.limits[test, way])
             row.append(f"{speed:.1f} ({ratio:.2f}x, {100 * share:.0f}%)")
         rows.append(row)
-    return report.markdown_table(rows)
+    return markdown_table(rows)
 
 
 def text(samples: Samples, ways: Sequence[Way], model: str) -> str:

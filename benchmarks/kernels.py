@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from benchmarks import report
 from utils.bench.flags import at_least, joined, whole_numbers
+from utils.bench.output import markdown_table
 from utils.cli import TritError, UserError, run_main
 from utils.generate_dummy_model import SHAPES, matrices
 from utils.host import engine_binary, physical_cores
@@ -113,7 +114,7 @@ def summary(products: Sequence[Product]) -> str:
             found = [p.share for p in products if (p.tier, p.packing, p.threads, p.m) == wanted]
             cells.append(f"{100 * median(found):.0f}%" if found else "-")
         rows.append([tier, packing, str(threads), *cells])
-    return report.markdown_table(rows)
+    return markdown_table(rows)
 
 
 def details(products: Sequence[Product]) -> str:
@@ -124,7 +125,7 @@ def details(products: Sequence[Product]) -> str:
         speeds = [f"{seconds * 1e6:.1f}", f"{p.macs / seconds / 1e9:.1f}", f"{p.weight_bytes / seconds / 1e9:.1f}"]
         words = [p.tier, p.packing, f"{p.n} x {p.k}", str(p.threads), str(p.m)]
         rows.append([*words, *speeds, f"{100 * p.share:.0f}%", p.binding])
-    return report.markdown_table(rows)
+    return markdown_table(rows)
 
 
 def text(products: Sequence[Product], megabytes: int) -> str:

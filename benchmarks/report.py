@@ -46,12 +46,6 @@ def facts(module: str, argv: Sequence[str], compiler: str) -> dict[str, Any]:
     return shared_facts([".venv/bin/python", "-m", module, *telling(argv)], compiler)
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """The first row is the heading; columns after the first are aligned to the right."""
-    rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:]))
-
-
 def write(out: Path, kind: str, about: Mapping[str, Any], text: str, data: Mapping[str, Any]) -> list[Path]:
     """Write ``<cpu>-<kind>.md`` and ``.json`` into ``out``; returns both paths."""
     head = (

@@ -118,6 +118,14 @@ def cgroup_memory(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/
     return min((limit for limit in granted if limit < 1 << 60), default=None)
 
 
+def cgroup_stops(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int:
+    """How often the quotas of a container or slice have stopped its programs until their next period (cgroup v2)."""
+    if not self_file.is_file():
+        return 0
+    lines = [line.split() for text in _cgroup_files("cpu.stat", root, self_file) for line in text.splitlines()]
+    return sum(int(words[1]) for words in lines if words[:1] == ["nr_throttled"])
+
+
 def _cgroup_files(name: str, root: Path, self_file: Path) -> list[str]:
     """The texts of a control file in our own cgroup and those around it (version 2)."""
     files = []

@@ -3,8 +3,8 @@
 
 Noise of a shared machine meets all runs of a round alike, so what is compared is each run with the other run of the
 same round; medians and their bootstrap intervals (Efron 1979) decide. In simulations with 5 to 20 rounds of normal or
-lognormal noise, the intervals held the true median in 93 to 94 % of cases (7 rounds: 88 %), so take them as a little too
-narrow; fewer rounds than ``LEAST_ROUNDS`` say nothing.
+lognormal noise, the intervals held the true median in 93 to 94 % of cases (7 rounds: 88 %), so they are a little too
+narrow; with fewer rounds than ``LEAST_ROUNDS`` they say nothing.
 """
 
 from __future__ import annotations
