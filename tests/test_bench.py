@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import math
 import random
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_engine import calls, fake_llama_bench, program
 
 from utils import host
 from utils.bench import llama_bench, work
@@ -26,36 +26,6 @@ from utils.roofline import Limit, Read
 from utils.tune.store import Choice, Tuning
 
 LINE = {"n_prompt": 512, "n_gen": 0, "n_depth": 0, "n_threads": 2, "n_batch": 2048, "samples_ts": [90.5, 100]}
-# Prints what the real one prints for two repetitions of each test; notes its arguments.
-LLAMA_BENCH = """
-import json, sys
-flags = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-with open({log!r}, "a") as log:
-    print(*sys.argv[1:], file=log)
-tests = [(int(p), 0) for p in flags["-p"].split(",")] + [(0, int(n)) for n in flags["-n"].split(",")]
-tests += [tuple(map(int, flags["-pg"].split(",")))] if "-pg" in flags else []
-for number, threads in enumerate(flags["-t"].split(",")):
-    for prompt, text in (test for test in tests if any(test)):
-        start = "llama-bench: benchmark 1/9: "
-        print(start + "starting", start + "warmup generation run", sep="\\n", file=sys.stderr, flush=True)
-        for i in (1, 2):
-            print(start + "depth run 1/2", file=sys.stderr, flush=True)
-            if prompt:
-                print(start + f"prompt run {{i}}/2", file=sys.stderr, flush=True)
-            if text:
-                print(start + f"generation run {{i}}/2", file=sys.stderr, flush=True)
-        line = {{"n_prompt": prompt, "n_gen": text, "n_depth": int(flags["-d"]), "n_threads": int(threads)}}
-        print(json.dumps({{**line, "n_batch": int(flags["-b"]), "samples_ts": [10.0 * int(threads), 30]}}), flush=True)
-"""
-
-
-def program(folder: Path, code: str) -> Path:
-    """A Python script in the place of llama-bench; returns its folder."""
-    if sys.platform == "win32":
-        pytest.skip("stand-ins for programs are scripts")
-    (folder / "llama-bench").write_text(f"#!{sys.executable}\n{code}")
-    (folder / "llama-bench").chmod(0o755)
-    return folder
 
 
 def test_names_of_tests() -> None:
@@ -102,15 +72,15 @@ class Witness:
 
 
 def test_few_calls_run_all_cases(tmp_path: Path) -> None:
-    folder = program(tmp_path, LLAMA_BENCH.format(log=str(tmp_path / "calls")))
+    folder = fake_llama_bench(tmp_path, {"m.gguf": 10.0})
     text = [Case(0, 8, depth, threads, 64) for threads in (1, 2) for depth in (0, 32)]
     cases = [Case(16, 0, 0, 1, 64), Case(16, 0, 0, 2, 64), *text, Case(4, 4, 0, 2, 64), Case(4, 4, 0, 1, 64)]
     witness = Witness()
     model = tmp_path / "m.gguf"
     found = llama_bench.run(model, cases, repack=False, repetitions=2, bin_dir=folder, observer=witness)
     assert list(found) == cases, "in the order that was asked for"
-    assert all(speeds == [10 * case.threads, 30] for case, speeds in found.items())
-    assert (tmp_path / "calls").read_text().splitlines() == [
+    assert all(speeds == [10 * case.threads, 11 * case.threads] for case, speeds in found.items())
+    assert calls(folder) == [
         f"-m {model} --repack 0 -p 16 -n 8 -pg 4,4 -d 0 -b 64 -t 1,2 -r 2 -o jsonl --progress",
         f"-m {model} --repack 0 -p 0 -n 8 -d 32 -b 64 -t 1,2 -r 2 -o jsonl --progress",
     ]
@@ -120,10 +90,10 @@ def test_few_calls_run_all_cases(tmp_path: Path) -> None:
 
 
 def test_a_model_that_fails_is_named(tmp_path: Path) -> None:
-    program(tmp_path, "import sys; sys.exit('llama_bench: error: failed to load model')")
+    program(tmp_path, "llama-bench", "import sys; sys.exit('llama_bench: error: failed to load model')")
     with pytest.raises(TritError, match=r"running llama-bench on .*bad\.gguf failed .*failed to load model"):
         llama_bench.run(tmp_path / "bad.gguf", [Case(1, 0)], bin_dir=tmp_path)
-    program(tmp_path, f"print('''{json.dumps(LINE)}''')")
+    program(tmp_path, "llama-bench", f"print('''{json.dumps(LINE)}''')")
     with pytest.raises(TritError, match=r"left out tg9 of .*bad\.gguf"):
         llama_bench.run(tmp_path / "bad.gguf", [Case(512, 0, threads=2), Case(0, 9)], repetitions=2, bin_dir=tmp_path)
     with pytest.raises(UserError, match="build it with"):

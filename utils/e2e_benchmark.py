@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         meter, why = _open_meter(args.energy, stack)
         watch.wait()
         warnings += _warn(watch.load_warnings(watch.load(), "before the tests"))
-        bench = Bench(args.repetitions, args.roofline, meter, watch, args.bin_dir.absolute())
+        bench = Bench(args.repetitions, args.roofline, meter, watch, args.bin_dir)
         results = bench.run(labelled(files), cases)
         load = watch.load()
         warnings += _warn(watch.load_warnings(load, "during the tests") + watch.throttle_warnings())

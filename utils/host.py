@@ -40,8 +40,8 @@ def default_model(folder: Path = BUNDLED_MODEL) -> Path:
 
 
 def engine_program(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
-    """Where a compiled program is or will be."""
-    return bin_dir / (f"{name}.exe" if sys.platform == "win32" else name)
+    """Where a compiled program is or will be; absolute, since programs are started in another folder than ours."""
+    return bin_dir.absolute() / (f"{name}.exe" if sys.platform == "win32" else name)
 
 
 def engine_binary(name: str, bin_dir: Path = ENGINE_BIN) -> Path:

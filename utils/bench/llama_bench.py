@@ -141,7 +141,9 @@ def run(
             observer.finished(case, speeds)
 
     for group in calls(cases):
-        command = [str(engine_binary(PROGRAM, bin_dir)), "-m", str(model), "--repack", str(int(repack)), *_flags(group)]
+        # Absolute: programs are started in another folder than ours.
+        command = [str(engine_binary(PROGRAM, bin_dir)), "-m", str(model.absolute()), "--repack", str(int(repack))]
+        command += _flags(group)
         command += ["-r", str(repetitions), "-o", "jsonl", "--progress"]
         json_lines(command, f"running {PROGRAM} on {model}", env=env, on_object=take, on_text=say)
     missing = [case.name for case in cases if len(found.get(case, [])) != repetitions]
