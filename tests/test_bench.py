@@ -222,6 +222,8 @@ def test_limits() -> None:
     assert costs.limit(Case(0, 1, depth=999), machine) == (pytest.approx(5), "read")
     # In batches of one token a prompt is bound as text is.
     assert costs.limit(Case(2, 0, batch=1), machine) == costs.limit(Case(0, 2), machine)
+    # What the caches keep from step to step need not be read again.
+    assert costs.limit(Case(0, 1), machine, cache_bytes=2 * 10**9) == (pytest.approx(100), "int8")
     windowed = work.Work(10**9, 0, 10**9, 0, 10**6, 1, 500)
     assert windowed.limit(Case(0, 1, depth=999), machine) == (pytest.approx(10 / 1.5), "read")
 
