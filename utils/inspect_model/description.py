@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-# Rows of a panel of packed weights, and bits of a weight in it (docs/formats.md).
+# Of a number in the attention cache: float16.
 KV_BYTES = 2
 
 
