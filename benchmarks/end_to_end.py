@@ -14,25 +14,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from benchmarks import report
-from utils.cli import TritError, UserError, run_main
-from utils.generate_dummy_model import HEADS, SHAPES, Shape, generate, matrices
-from utils.gguf_types import GGMLQuantizationType, read_header
-from utils.host import engine_binary, physical_cores
+from utils.bench import llama_bench, work
+from utils.bench.flags import at_least, whole_numbers
+from utils.bench.llama_bench import Case
+from utils.bench.output import markdown_table
+from utils.bench.ratios import LEAST_ROUNDS, in_turns
+from utils.cli import UserError, run_main
+from utils.generate_dummy_model import HEADS, SHAPES, generate
+from utils.host import last_level_cache_bytes, physical_cores
 from utils.roofline import Roofline, measure, memory_megabytes, thread_counts
-from utils.roofline.program import json_lines
-from utils.tune import store
-from utils.tune.shapes import of_published_shape
 from utils.weight_encodings import ENCODINGS
 
-PROGRAM = "llama-bench"
 RIVAL = ("tq2_0", False)
 TYPES = ("i2_s", "tq2_0", "tq1_0", "q2_0")
-# q2_0 may hold the weight +2, which has no place among five trits.
-FOUR_CODES = ("q2_0",)
-LEAST_ROUNDS = 5
 ROOFLINE_SECONDS = 0.2
 CACHE = Path("~/.cache/trit.cpp/benchmarks")
 
@@ -52,20 +48,6 @@ class Way:
         return f"{self.type} packed" if self.packed else f"{self.type} (llama.cpp)"
 
 
-@dataclass(frozen=True, order=True)
-class Case:
-    """One of the tests of ``llama-bench``: a prompt or generated text, on a number of threads."""
-
-    n_prompt: int
-    n_gen: int
-    threads: int
-
-    @property
-    def name(self) -> str:
-        """As the engine's people write it."""
-        return f"pp{self.n_prompt}" if self.n_prompt else f"tg{self.n_gen}"
-
-
 @dataclass
 class Samples:
     """Everything that was measured; one entry of each list per round.
@@ -77,79 +59,6 @@ class Samples:
 
     speeds: dict[tuple[Case, Way], list[float]] = field(default_factory=dict)
     limits: dict[tuple[Case, Way], list[float]] = field(default_factory=dict)
-
-
-def parse(objects: Sequence[Mapping[str, Any]]) -> dict[Case, float]:
-    """Tokens per second of each test, from ``llama-bench -o jsonl``."""
-    try:
-        found = {
-            Case(int(line["n_prompt"]), int(line["n_gen"]), int(line["n_threads"])): float(line["avg_ts"])
-            for line in objects
-        }
-    except (KeyError, TypeError, ValueError) as error:
-        raise TritError(f"{PROGRAM} printed something else than expected ({error!r})") from error
-    if not found or min(found.values()) <= 0:
-        raise TritError(f"{PROGRAM} printed no speeds")
-    return found
-
-
-def packed_bytes(n: int, k: int, packing: str) -> int:
-    """Size of an [n, k] matrix in panels of 64 rows (docs/formats.md)."""
-    inputs, step_bytes = {"2_bits": (16, 256), "5_trits": (20, 256), "tl1": (4, 64), "tl2": (24, 320)}[packing]
-    return -(-n // 64) * -(-k // inputs) * step_bytes
-
-
-def bytes_per_token(model: Path, packing: str | None) -> int:
-    """Bytes of weights that generating one token reads.
-
-    Args:
-        model: GGUF file.
-        packing: What the ternary matrices are packed into; None: as they are in the file.
-    """
-    tensors = read_header(model).tensors
-    ternary = {encoding.ggml_type for encoding in ENCODINGS.values()} - {
-        GGMLQuantizationType.F16,
-        GGMLQuantizationType.F32,
-    }
-    total = 0
-    for name, tensor in tensors.items():
-        # The embedding is read whole only where it is the head as well.
-        if name == "token_embd.weight" and "output.weight" in tensors:
-            continue
-        if packing is not None and tensor.ggml_type in ternary and len(tensor.shape) == 2:
-            total += packed_bytes(*tensor.shape, packing)
-        else:
-            total += tensor.nbytes
-    return total
-
-
-def macs_per_token(shape: Shape) -> int:
-    """Multiply-accumulates of one token in the ternary matrices; the head runs only for a prompt's last token."""
-    return shape.layers * sum(n * k for n, k in matrices(shape).values())
-
-
-def packing_of(way: Way, packings: Sequence[str], tuned: str | None) -> str | None:
-    """What our loader packs a file's weights into (one scale for each matrix).
-
-    Args:
-        way: file and whether it is packed.
-        packings: that the tier has kernels for.
-        tuned: what was found by measuring, or the preset says.
-    """
-    if not way.packed:
-        return None
-    if way.type in FOUR_CODES:
-        return "2_bits"
-    return tuned or ("5_trits" if "5_trits" in packings else "2_bits")
-
-
-def limit_of(test: Case, roofline: Roofline, macs: int, weight_bytes: int) -> float:
-    """Most tokens per second: by arithmetic for a prompt, by reading the weights once for each generated token."""
-    (tier,) = roofline.packings
-    limit = roofline.of(tier, test.threads)
-    if test.n_prompt:
-        return median(limit.int8_gmacs) * 1e9 / macs
-    return median(limit.read.gbs) * 1e9 / weight_bytes
 
 
 def table(samples: Samples, ways: Sequence[Way]) -> str:
@@ -164,7 +73,7 @@ def table(samples: Samples, ways: Sequence[Way]) -> str:
             share = speed / median(samples.limits[test, way])
             row.append(f"{speed:.1f} ({ratio:.2f}x, {100 * share:.0f}%)")
         rows.append(row)
-    return report.markdown_table(rows)
+    return markdown_table(rows)
 
 
 def text(samples: Samples, ways: Sequence[Way], model: str) -> str:
@@ -194,34 +103,30 @@ def make_model(args: argparse.Namespace, encoding: str) -> Path:
 def run_rounds(args: argparse.Namespace, models: Mapping[str, Path], ways: Sequence[Way]) -> tuple[Samples, Roofline]:
     """Measure; every other round backwards, so that no way is always first."""
     env: dict[str, str | None] = {"TRIT_TIER": args.tier} if args.tier else {}
-    macs = macs_per_token(SHAPES[args.shape])
-    program = engine_binary(PROGRAM, args.bin_dir)
+    tests = [(size, 0) for size in args.prompt] + [(0, size) for size in args.generate]
+    cases = [Case(prompt, text, threads=threads) for threads in args.threads for prompt, text in tests]
     megabytes = args.megabytes or memory_megabytes(2)
+    files = {name: work.ModelFile.read(path) for name, path in models.items()}
     samples = Samples()
-    for number in range(args.rounds):
-        for way in ways if number % 2 == 0 else list(reversed(ways)):
-            print(f"round {number + 1} of {args.rounds}: {way.name}", file=sys.stderr)
-            # Every time: on a machine with neighbours the limits drift within seconds.
-            roofline = measure(
-                args.threads,
-                tier="chosen",
-                seconds=ROOFLINE_SECONDS,
-                megabytes=megabytes,
-                bin_dir=args.bin_dir,
-                env=env,
-            )
-            ((tier, packings),) = roofline.packings.items()
-            tuning = store.in_use(tier)
-            tuned = tuning.packing(of_published_shape(args.shape)) if tuning else None
-            command = [str(program), "-m", str(models[way.type]), "--repack", str(int(way.packed))]
-            command += ["-p", report.joined(args.prompt), "-n", report.joined(args.generate)]
-            command += ["-t", report.joined(args.threads), "-r", "1", "-o", "jsonl"]
-            weight_bytes = bytes_per_token(models[way.type], packing_of(way, packings, tuned))
-            for test, speed in parse(json_lines(command, f"running {PROGRAM} on {way.name}", env=env)).items():
-                samples.speeds.setdefault((test, way), []).append(speed)
-                samples.limits.setdefault((test, way), []).append(limit_of(test, roofline, macs, weight_bytes))
-    if {len(speeds) for speeds in samples.speeds.values()} != {args.rounds}:
-        raise TritError(f"{PROGRAM} left out some tests in some rounds; see logs/benchmarks.log")
+    for number, way in in_turns(ways, args.rounds):
+        print(f"round {number + 1} of {args.rounds}: {way.name}", file=sys.stderr)
+        # Every time: on a machine with neighbours the limits drift within seconds.
+        roofline = measure(
+            args.threads,
+            tier="chosen",
+            seconds=ROOFLINE_SECONDS,
+            megabytes=megabytes,
+            bin_dir=args.bin_dir,
+            env=env,
+        )
+        ((tier, packings),) = roofline.packings.items()
+        packing = work.Packing.of_tier(tier, packings) if way.packed else None
+        costs = work.of_model(files[way.type], packing)
+        found = llama_bench.run(models[way.type], cases, repack=way.packed, bin_dir=args.bin_dir, env=env)
+        for case, speeds in found.items():
+            samples.speeds.setdefault((case, way), []).extend(speeds)
+            limit, _ = costs.limit(case, roofline.of(tier, case.threads), last_level_cache_bytes() or 0)
+            samples.limits.setdefault((case, way), []).append(limit)
     return samples, roofline
 
 
@@ -230,10 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
     parser.add_argument("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
     parser.add_argument("--types", choices=TYPES, nargs="+", default=["i2_s", "tq2_0"], help="(default: i2_s tq2_0)")
-    parser.add_argument("--prompt", "-p", type=report.whole_numbers, default=[128, 512], help="(default: 128,512)")
-    parser.add_argument("--generate", "-n", type=report.whole_numbers, default=[128], help="(default: 128)")
+    parser.add_argument("--prompt", "-p", type=whole_numbers, default=[128, 512], help="(default: 128,512)")
+    parser.add_argument("--generate", "-n", type=whole_numbers, default=[128], help="(default: 128)")
     parser.add_argument(
-        "--threads", "-t", type=report.whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2"
+        "--threads", "-t", type=whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2"
     )
     parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help="(default: %(default)s)")
     parser.add_argument("--tier", help="force a tier (TRIT_TIER)")
@@ -247,8 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the models, measure, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
-    report.at_least("--rounds", args.rounds, 1)
-    report.at_least("--megabytes", args.megabytes or 1, 1)
+    at_least("--rounds", args.rounds, 1)
+    at_least("--megabytes", args.megabytes or 1, 1)
     types = list(dict.fromkeys([*args.types, RIVAL[0]]))
     for name in types:
         if name not in ENCODINGS:

@@ -16,6 +16,8 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks import report
+from utils.bench.flags import at_least, joined, whole_numbers
+from utils.bench.output import markdown_table
 from utils.cli import TritError, UserError, run_main
 from utils.generate_dummy_model import SHAPES, matrices
 from utils.host import engine_binary, physical_cores
@@ -112,7 +114,7 @@ def summary(products: Sequence[Product]) -> str:
             found = [p.share for p in products if (p.tier, p.packing, p.threads, p.m) == wanted]
             cells.append(f"{100 * median(found):.0f}%" if found else "-")
         rows.append([tier, packing, str(threads), *cells])
-    return report.markdown_table(rows)
+    return markdown_table(rows)
 
 
 def details(products: Sequence[Product]) -> str:
@@ -123,7 +125,7 @@ def details(products: Sequence[Product]) -> str:
         speeds = [f"{seconds * 1e6:.1f}", f"{p.macs / seconds / 1e9:.1f}", f"{p.weight_bytes / seconds / 1e9:.1f}"]
         words = [p.tier, p.packing, f"{p.n} x {p.k}", str(p.threads), str(p.m)]
         rows.append([*words, *speeds, f"{100 * p.share:.0f}%", p.binding])
-    return report.markdown_table(rows)
+    return markdown_table(rows)
 
 
 def text(products: Sequence[Product], megabytes: int) -> str:
@@ -150,10 +152,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help=f"{', '.join(PACKINGS)}, or look-up kernels of the build (default: all of the first that the tier has)",
     )
-    parser.add_argument("--m", type=report.whole_numbers, default=TOKENS, help="tokens (default: 1,2,4,8,16,64,512)")
-    parser.add_argument(
-        "--threads", type=report.whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2"
-    )
+    parser.add_argument("--m", type=whole_numbers, default=TOKENS, help="tokens (default: 1,2,4,8,16,64,512)")
+    parser.add_argument("--threads", type=whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2")
     parser.add_argument("--repetitions", type=int, default=LEAST_REPETITIONS, help="(default: %(default)s)")
     parser.add_argument("--milliseconds", type=float, default=4, help="of each measurement (default: %(default)s)")
     parser.add_argument("--megabytes", type=int, help="weights to go through (default: 4 times the caches)")
@@ -165,13 +165,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, measure, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
-    report.at_least("--repetitions", args.repetitions, 1)
-    report.at_least("--megabytes", args.megabytes or 1, 1)
+    at_least("--repetitions", args.repetitions, 1)
+    at_least("--megabytes", args.megabytes or 1, 1)
     megabytes = args.megabytes or min(memory_megabytes(), MOST_MEGABYTES)
     shapes = model_shapes(SHAPES if "all" in args.model else args.model)
     command = [str(engine_binary(PROGRAM, args.bin_dir)), "--tier", args.tier]
     command += ["--shapes", ",".join(f"{n}x{k}" for n, k in shapes), "--packings", ",".join(args.packing)]
-    command += ["--m", report.joined(args.m), "--threads", report.joined(args.threads)]
+    command += ["--m", joined(args.m), "--threads", joined(args.threads)]
     command += ["--repetitions", str(args.repetitions), "--milliseconds", str(args.milliseconds)]
     command += ["--megabytes", str(megabytes)]
     products: list[Product] = []

@@ -15,11 +15,12 @@ import pytest
 
 import benchmarks.__main__ as both
 from benchmarks import end_to_end, kernels, report
-from benchmarks.end_to_end import Case, Samples, Way
+from benchmarks.end_to_end import Samples, Way
 from utils import host, roofline
+from utils.bench.flags import numbers_from, whole_numbers
+from utils.bench.llama_bench import Case
 from utils.cli import TritError, UserError, run_main
 from utils.generate_dummy_model import SHAPES
-from utils.generate_dummy_model import main as make_dummy
 from utils.roofline import __main__ as roofline_main
 from utils.roofline.program import json_lines
 from utils.weight_encodings import ENCODINGS
@@ -136,10 +137,11 @@ def test_file_names(name: str, short: str) -> None:
 
 
 def test_lists_of_numbers() -> None:
-    assert report.whole_numbers("2,1,2") == [1, 2]
+    assert whole_numbers("2,1,2") == [1, 2]
     for text in ("", "0", "1,x", "1,,2"):
         with pytest.raises(argparse.ArgumentTypeError, match="expected whole numbers"):
-            report.whole_numbers(text)
+            whole_numbers(text)
+    assert numbers_from(0)("0,2048") == [0, 2048]
 
 
 def test_shares_of_the_limit() -> None:
@@ -185,35 +187,9 @@ def test_programs_that_fail(tmp_path: Path) -> None:
         run("print('{1')")
 
 
-def test_weights_that_a_token_reads(tmp_path: Path) -> None:
-    path = tmp_path / "m.gguf"
-    flags = ["--shape", "story", "--outtype", "tq2_0", "--head", "q8_0", "--outfile", str(path)]
-    assert run_main(make_dummy, flags) == 0
-    weights = end_to_end.macs_per_token(SHAPES["story"])
-    assert weights == 4 * (4 * 256 * 256 + 3 * 256 * 768)
-    vocab = json.loads((host.BUNDLED_MODEL / "config.json").read_text())["vocab_size"]
-    blocks, head, norms = weights * 66 // 256, vocab * 256 * 34 // 32, 4 * (4 * (3 * 256 + 768) + 256)
-    assert end_to_end.bytes_per_token(path, None) == blocks + head + norms
-    assert end_to_end.bytes_per_token(path, "2_bits") == weights // 4 + head + norms
-    assert end_to_end.packed_bytes(65, 21, "5_trits") == 2 * 2 * 256
-    assert end_to_end.packed_bytes(64, 2560, "5_trits") * 5 == 64 * 2560
-
-
-def test_packings_and_limits() -> None:
-    both_packings = ["2_bits", "5_trits"]
-    assert end_to_end.packing_of(Way("i2_s", True), both_packings, None) == "5_trits"
-    assert end_to_end.packing_of(Way("i2_s", True), both_packings, "tl2") == "tl2"
-    assert end_to_end.packing_of(Way("q2_0", True), both_packings, "tl2") == "2_bits"
-    assert end_to_end.packing_of(Way("i2_s", True), ["2_bits"], None) == "2_bits"
-    assert end_to_end.packing_of(Way("tq2_0", False), both_packings, "tl2") is None
-    limits = roofline.parse(ROOFLINE)
-    assert end_to_end.limit_of(Case(128, 0, 1), limits, 10**9, 10**9) == pytest.approx(100)
-    assert end_to_end.limit_of(Case(0, 128, 1), limits, 10**9, 10**9) == pytest.approx(19)
-
-
 def test_table_of_speeds() -> None:
     ours, rival = Way("i2_s", True), Way("tq2_0", False)
-    prompt, generated = Case(128, 0, 1), Case(0, 32, 1)
+    prompt, generated = Case(128, 0), Case(0, 32)
     samples = Samples(
         speeds={
             (generated, ours): [10.0, 30.0, 20.0],
@@ -241,7 +217,8 @@ for threads in flags["-t"].split(","):
     for key, other in (("-p", "n_gen"), ("-n", "n_prompt")):
         for count in flags[key].split(","):
             size = {{"n_prompt": 0, "n_gen": 0, ("n_prompt" if key == "-p" else "n_gen"): int(count)}}
-            print(json.dumps({{"n_threads": int(threads), **size, "avg_ts": {speed}}}))
+            more = {{"n_depth": int(flags["-d"]), "n_batch": int(flags["-b"]), "samples_ts": [{speed}]}}
+            print(json.dumps({{"n_threads": int(threads), **size, **more}}))
 """
 
 
@@ -274,7 +251,7 @@ def test_end_to_end_with_stand_ins(tmp_path: Path, fake_bin: Path) -> None:
     assert all(wanted in call for wanted, call in zip(way + way[::-1], calls, strict=True)), (
         "the second round backwards"
     )
-    assert all(call.startswith("fast -m ") and call.endswith("-p 8 -n 4 -t 1,2 -r 1 -o jsonl") for call in calls)
+    assert all(call.startswith("fast -m ") and " -p 8 -n 4 -d 0 -b 2048 -t 1,2 -r 1 " in call for call in calls)
     text = only(tmp_path / "out", "*-end-to-end.md").read_text()
     assert "gcc 1.2.3" in text and "tier fast" in text and str(tmp_path / "out") not in text
     assert "| pp8 | 2 | 12.0 (6.00x, " in text
@@ -297,7 +274,7 @@ def test_end_to_end_refuses(tmp_path: Path, fake_bin: Path, capsys: pytest.Captu
     assert "llama-bench printed something else than expected" in capsys.readouterr().err
     program(fake_bin, "llama-bench", "")
     assert run_end_to_end(tmp_path, fake_bin, "--rounds", "1") == 1
-    assert "llama-bench printed no speeds" in capsys.readouterr().err
+    assert "llama-bench left out pp128, " in capsys.readouterr().err
     (fake_bin / "llama-bench").unlink()
     assert run_end_to_end(tmp_path, fake_bin, "--rounds", "1") == 2
     assert "build it with" in capsys.readouterr().err

@@ -40,8 +40,8 @@ def default_model(folder: Path = BUNDLED_MODEL) -> Path:
 
 
 def engine_program(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
-    """Where a compiled program is or will be."""
-    return bin_dir / (f"{name}.exe" if sys.platform == "win32" else name)
+    """Where a compiled program is or will be; absolute, since programs are started in another folder than ours."""
+    return bin_dir.absolute() / (f"{name}.exe" if sys.platform == "win32" else name)
 
 
 def engine_binary(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
@@ -116,6 +116,14 @@ def cgroup_memory(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/
     granted = [int(limit) for limit in limits if limit.isdigit()]
     # Version 1 says "no limit" by a number near 2^63.
     return min((limit for limit in granted if limit < 1 << 60), default=None)
+
+
+def cgroup_stops(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int:
+    """How often the quotas of a container or slice have stopped its programs until their next period (cgroup v2)."""
+    if not self_file.is_file():
+        return 0
+    lines = [line.split() for text in _cgroup_files("cpu.stat", root, self_file) for line in text.splitlines()]
+    return sum(int(words[1]) for words in lines if words[:1] == ["nr_throttled"])
 
 
 def _cgroup_files(name: str, root: Path, self_file: Path) -> list[str]:

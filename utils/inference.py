@@ -121,20 +121,24 @@ def _how_to_make(path: Path) -> str:
     return f"{there}make it with: {command}"
 
 
-def check_model(path: Path) -> None:
+def check_model(path: Path, flag: str = "-m") -> None:
     """Refuse a model file that is not there, is no GGUF, or is one that the engine does not load.
+
+    Args:
+        path: the file.
+        flag: that named it.
 
     Raises:
         UserError: names the file and the command that makes it.
     """
     setup = python_command("setup_env.py")
     if path.is_dir():
-        raise UserError(f"-m {path} is a folder; name the GGUF file in it, or make one with: {setup} -md {path}")
+        raise UserError(f"{flag} {path} is a folder; name the GGUF file in it, or make one with: {setup} -md {path}")
     if not path.is_file():
         raise UserError(f"the model {path} is not there; {_how_to_make(path)}")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise UserError(f"-m {path} is not a GGUF file; convert its folder with: {setup} -md {path.parent}")
+            raise UserError(f"{flag} {path} is not a GGUF file; convert its folder with: {setup} -md {path.parent}")
     check_loadable(path)
 
 

@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: MIT
+"""What a token costs at least: bytes to read and multiply-accumulates, counted in a GGUF file's own header.
+
+Divided by what the machine can do (utils.roofline) that is the least time of a test, whatever the kernels are.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from utils.bench.llama_bench import Case
+from utils.cli import UserError
+from utils.foreign.parts import read_parts
+from utils.gguf_types import TensorEntry, read_header
+from utils.roofline import Limit
+from utils.tune import store
+from utils.weight_encodings import ENCODINGS
+
+UBATCH = 512  # tokens that the engine computes at once: llama-bench's default of -ub
+KV_ELEMENT = 2  # bytes: float16, the engine's default
+PANEL_ROWS = 64
+# Inputs and bytes of one step of a panel (docs/formats.md).
+PANEL_STEPS = {"2_bits": (16, 256), "5_trits": (20, 256), "tl1": (4, 64), "tl2": (24, 320)}
+PANEL_SCALES = 2 * PANEL_ROWS  # bytes in front of a group of inputs with scales of its own
+# src/packed_matrix.cpp packs nothing that is smaller or odder than this.
+LEAST_ROWS, ALIGNMENT = PANEL_ROWS // 2, 32
+TERNARY = {row.ggml_type: row for row in ENCODINGS.values() if row.name not in ("f16", "f32")}
+# It may hold the weight +2, which has no place among five trits.
+FOUR_CODES = ENCODINGS["q2_0"].ggml_type
+# Where a block has its scale as float16; the other encodings have one for the whole matrix (src/encodings.cpp).
+SCALE_AT = {ENCODINGS[name].ggml_type: place for name, place in (("tq1_0", 52), ("tq2_0", 64), ("q2_0", 0))}
+# Behind the architecture's name; with one of these, tokens do not all read the same bytes, or no attention cache.
+OTHER_WORK = {
+    "expert_count": "is a mixture of experts, of which each token reads others",
+    "attention.kv_lora_rank": "keeps a compressed attention cache",
+    "ssm.state_size": "has a state in the place of an attention cache",
+}
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How our loader packs ternary matrices (PackedMatrix::packing_for in src/packed_matrix.cpp).
+
+    Attributes:
+        available: packings that the tier has kernels for.
+        forced: of TRIT_PACKING.
+        tuning: what was found by measuring, or the preset says.
+    """
+
+    available: Sequence[str]
+    forced: str | None = None
+    tuning: store.Tuning | None = None
+
+    @classmethod
+    def of_tier(cls, tier: str, available: Sequence[str]) -> Packing:
+        """As the engine decides it, with this process's environment."""
+        return cls(available, os.environ.get("TRIT_PACKING") or None, store.in_use(tier))
+
+    def of(self, ggml_type: int, n: int, k: int) -> str:
+        """The packing of an [n, k] matrix with one scale."""
+        if ggml_type == FOUR_CODES:
+            return "2_bits"
+        tuned = self.tuning.nearest(n, k, store.MOST_THREADS) if self.tuning else None
+        found = self.forced or (tuned.packing if tuned else None)
+        return found or ("5_trits" if "5_trits" in self.available else "2_bits")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What the engine computes at once: tokens, how many of them go through the head, tokens in the context at last."""
+
+    tokens: int
+    outputs: int
+    context: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one token, on average over a test; attention computes with floats and has no part in the int8 limit."""
+
+    bytes: float
+    kv_bytes: float
+    macs: float
+    attention_macs: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a model's file says.
+
+    Attributes:
+        layer_bytes: Bytes of all weights but the head, in memory, with the packing that is used.
+        head_bytes: Bytes of the head; only steps with an output read it.
+        layer_macs: Multiply-accumulates of a token in the layers' matrices.
+        head_macs: The same in the head.
+        kv_bytes: Bytes of attention cache for each token of context.
+        attention_macs: Multiply-accumulates for each token of context.
+        window: Tokens of context that are read at most; None: all. Layers without a window count with one, too.
+    """
+
+    layer_bytes: int
+    head_bytes: int
+    layer_macs: int
+    head_macs: int
+    kv_bytes: int
+    attention_macs: int
+    window: int | None
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of weights that generating one token reads."""
+        return self.layer_bytes + self.head_bytes
+
+    def step_bytes(self, step: Step) -> tuple[int, int]:
+        """Bytes of weights, and of attention cache, that a step reads at least once."""
+        weights = self.layer_bytes + (self.head_bytes if step.outputs else 0)
+        return weights, self.kv_bytes * min(step.context, self.window or step.context)
+
+    def step_macs(self, step: Step) -> int:
+        """Multiply-accumulates of a step in the matrices."""
+        return step.tokens * self.layer_macs + step.outputs * self.head_macs
+
+    def cost(self, case: Case) -> Cost:
+        """The average token of a test."""
+        tokens, done = case.n_prompt + case.n_gen, list(steps(case))
+        read = [self.step_bytes(step) for step in done]
+        # Causal: a token meets the context before it, on average half of its own step.
+        met = sum(s.tokens * min(s.context - (s.tokens - 1) / 2, self.window or math.inf) for s in done)
+        return Cost(
+            sum(map(sum, read)) / tokens,
+            sum(kv for _, kv in read) / tokens,
+            sum(map(self.step_macs, done)) / tokens,
+            met * self.attention_macs / tokens,
+        )
+
+    def limit(self, case: Case, machine: Limit, cache_bytes: int = 0) -> tuple[float, str]:
+        """Most tokens per second: each step takes the longer one of two times.
+
+        Args:
+            case: a test.
+            machine: what it can do.
+            cache_bytes: that it keeps between steps: where all of a step fits there, reading memory is no limit.
+
+        Returns:
+            Tokens per second, and what binds most of the time: "int8" arithmetic or "read".
+        """
+        int8, read = median(machine.int8_gmacs) * 1e9, median(machine.read.gbs) * 1e9
+        times = []
+        for step in steps(case):
+            moved = sum(self.step_bytes(step))
+            times.append((self.step_macs(step) / int8, moved / read if moved > cache_bytes else 0.0))
+        binding = "int8" if sum(macs for macs, _ in times) > sum(moved for _, moved in times) else "read"
+        return (case.n_prompt + case.n_gen) / sum(map(max, times)), binding
+
+
+def steps(case: Case) -> Iterator[Step]:
+    """The engine's steps in a test: a prompt in batches of which the last token has an output, then one by one."""
+    context = case.depth
+    for start in range(0, case.n_prompt, case.batch):
+        end = min(start + case.batch, case.n_prompt)
+        for place in range(start, end, UBATCH):
+            tokens = min(UBATCH, end - place)
+            context += tokens
+            yield Step(tokens, 1 if place + tokens == end else 0, context)
+    for _ in range(case.n_gen):
+        context += 1
+        yield Step(1, 1, context)
+
+
+def packed_bytes(n: int, k: int, packing: str, group: int = 0) -> int:
+    """Size of an [n, k] matrix in panels; with scales of their own for groups of inputs if ``group`` is not 0."""
+    inputs, step_bytes = PANEL_STEPS[packing]
+    groups, width = (k // group, group) if group else (1, k)
+    return math.ceil(n / PANEL_ROWS) * groups * (math.ceil(width / inputs) * step_bytes + PANEL_SCALES * (group > 0))
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The headers of a GGUF file, and of the other files of a split model.
+
+    Attributes:
+        numbers: What the keys of the architecture say, without its name in front.
+        tensors: With the file that each is in.
+    """
+
+    path: Path
+    architecture: str
+    numbers: dict[str, Any]
+    tensors: dict[str, tuple[Path, TensorEntry]]
+
+    @classmethod
+    def read(cls, path: Path) -> ModelFile:
+        """Raises UserError if one of the files is missing or damaged."""
+        headers = [(part, read_header(part)) for part, _ in read_parts(path, arrays=False)]
+        metadata = headers[0][1].metadata
+        prefix = f"{metadata.get('general.architecture')}."
+        numbers = {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+        tensors = {name: (part, tensor) for part, header in headers for name, tensor in header.tensors.items()}
+        return cls(path, prefix[:-1], numbers, tensors)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all tensors."""
+        return sum(math.prod(tensor.shape) for _, tensor in self.tensors.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors, as they are in the file."""
+        return sum(tensor.nbytes for _, tensor in self.tensors.values())
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model was made for; 0: the file does not say."""
+        return int(self.numbers.get("context_length", 0))
+
+
+def of_model(model: ModelFile, packing: Packing | None) -> Work:
+    """Count in the headers.
+
+    Args:
+        model: what they say.
+        packing: of the ternary matrices; None: they stay as they are in the file.
+
+    Raises:
+        UserError: the model's tokens do not all cost the same (mixture of experts, ...).
+    """
+    for key, what in OTHER_WORK.items():
+        if model.numbers.get(key):
+            raise UserError(
+                f"{model.path}: the model {what}: what its tokens cost is not known; measure without limits"
+            )
+    tied = "output.weight" not in model.tensors
+    head = model.tensors.get("token_embd.weight" if tied else "output.weight")
+    if head is None or "attention.head_count" not in model.numbers:
+        raise UserError(
+            f"{model.path}: no language model with attention and a head ({model.architecture}.attention.head_count, "
+            "token_embd.weight): what its tokens cost is not known; measure without limits"
+        )
+    # The embedding is read whole only where it is the head as well.
+    layers = [entry for name, entry in model.tensors.items() if name not in ("token_embd.weight", "output.weight")]
+    matrices = [tensor for _, tensor in layers if len(tensor.shape) == 2 and tensor.name.startswith("blk.")]
+    cached, attended = _attention(model.numbers)
+    return Work(
+        layer_bytes=sum(_in_memory(*entry, packing) for entry in layers),
+        head_bytes=_in_memory(*head, packing),
+        layer_macs=sum(math.prod(tensor.shape) for tensor in matrices),
+        head_macs=math.prod(head[1].shape),
+        kv_bytes=KV_ELEMENT * cached,
+        attention_macs=attended,
+        window=model.numbers.get("attention.sliding_window") or None,
+    )
+
+
+def _attention(numbers: Mapping[str, Any]) -> tuple[int, int]:
+    """Numbers in the attention cache for each token, and multiply-accumulates with them; of all layers together."""
+    layers = int(numbers["block_count"])
+
+    def per_layer(key: str, default: Any) -> list[int]:
+        value = numbers.get(key, default)
+        return [int(one) for one in value] if isinstance(value, list) else [int(value)] * layers
+
+    heads = per_layer("attention.head_count", 0)
+    kv_heads = per_layer("attention.head_count_kv", numbers["attention.head_count"])
+    usual = int(numbers["embedding_length"]) // max(1, max(heads))
+    width = int(numbers.get("attention.key_length", usual)) + int(numbers.get("attention.value_length", usual))
+    return width * sum(kv_heads), width * sum(heads)
+
+
+def _in_memory(path: Path, tensor: TensorEntry, packing: Packing | None) -> int:
+    """Bytes of a tensor once it is loaded."""
+    if packing is None or tensor.ggml_type not in TERNARY or len(tensor.shape) != 2:
+        return tensor.nbytes
+    n, k = tensor.shape
+    group = TERNARY[tensor.ggml_type].block if tensor.ggml_type in SCALE_AT else 0
+    if n < LEAST_ROWS or k % max(group, ALIGNMENT):
+        return tensor.nbytes
+    if group and not _has_one_scale(path, tensor):
+        return packed_bytes(n, k, "2_bits", group)
+    return packed_bytes(n, k, packing.of(tensor.ggml_type, n, k))
+
+
+def _has_one_scale(path: Path, tensor: TensorEntry) -> bool:
+    """Whether the blocks of the first rows share their scale: models have one for a whole matrix, or many."""
+    encoding, place = TERNARY[tensor.ggml_type], SCALE_AT[tensor.ggml_type]
+    first = tensor.read(path, 0, encoding.nbytes(min(PANEL_ROWS, tensor.shape[0]), tensor.shape[1]))
+    scales = np.unique(first.reshape(-1, encoding.block_bytes)[:, place : place + 2].copy().view("<u2"))
+    return bool(np.count_nonzero(scales & 0x7FFF) <= 1)  # blocks of zeros fit every scale

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""Measure how fast a model reads prompts and writes text, with bitnet.cpp's flags and more.
+
+Example: python3 utils/e2e_benchmark.py -m MODEL.gguf -p 512 -n 128 -t 1,2 --baseline OTHER.gguf --roofline
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+# Run as a file, Python looks for modules beside it only.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.bench import energy, output, picture, work
+from utils.bench.facts import facts
+from utils.bench.flags import at_least, numbers_from, whole_numbers
+from utils.bench.llama_bench import BATCH, PROGRAM, Case
+from utils.bench.machine import Load, Watch, thread_warnings
+from utils.bench.ratios import LEAST_ROUNDS
+from utils.bench.rounds import Bench, Result, labelled
+from utils.cli import UserError, run_main
+from utils.host import ENGINE_BIN, default_model, engine_binary, last_level_cache_bytes, physical_cores
+from utils.inference import check_model
+from utils.plots import check_plot
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="e2e_benchmark.py", description="Measure how fast a model reads prompts and writes text (llama-bench)."
+    )
+    parser.add_argument("-m", "--model", type=Path, help="GGUF file (default: the bundled model)")
+    parser.add_argument(
+        "-n",
+        "--n-token",
+        type=numbers_from(0),
+        default=[128],
+        metavar="N",
+        help="tokens to write, such as 128 or 32,128 (default: 128)",
+    )
+    parser.add_argument(
+        "-p",
+        "--n-prompt",
+        type=numbers_from(0),
+        default=[512],
+        metavar="N",
+        help="tokens of a prompt, such as 512 or 128,512 (default: 512)",
+    )
+    parser.add_argument(
+        "-t",
+        "--threads",
+        type=whole_numbers,
+        default=[physical_cores()],
+        metavar="N",
+        help=f"threads, such as 4 or 1,2,4 (default: physical cores, here {physical_cores()})",
+    )
+    parser.add_argument(
+        "-r", "--repetitions", type=int, default=LEAST_ROUNDS, metavar="N", help="of each test (default: %(default)s)"
+    )
+    parser.add_argument(
+        "-b", "--batch-size", type=int, default=BATCH, metavar="N", help="of prompts (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--depth",
+        type=numbers_from(0),
+        default=[0],
+        metavar="N",
+        help="write behind so many tokens of context, such as 0,2048,8192 (default: 0)",
+    )
+    parser.add_argument(
+        "--baseline", type=Path, nargs="+", default=[], metavar="MODEL", help="compare with these, run by run in turns"
+    )
+    parser.add_argument("--roofline", action="store_true", help="share of this machine's limits, measured in between")
+    parser.add_argument("--energy", action="store_true", help="joules per token, where the CPU's counters are readable")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here, every repetition")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table here, a line for each test")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw it (needs matplotlib)")
+    parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    return parser
+
+
+def _cases(args: argparse.Namespace) -> list[Case]:
+    """Prompts into an empty context, text behind every depth; on every number of threads.
+
+    Raises:
+        UserError: nothing is asked for, or a flag would have no effect.
+    """
+    at_least("-r", args.repetitions, 1)
+    at_least("-b", args.batch_size, 1)
+    prompts, texts = [n for n in args.n_prompt if n], [n for n in args.n_token if n]
+    if not prompts and not texts:
+        raise UserError("-p 0 -n 0: nothing to measure; give one of them tokens")
+    if args.depth != [0] and not texts:
+        raise UserError("--depth is the context that text is written behind; give -n tokens as well")
+    sizes = [(prompt, 0, 0) for prompt in prompts] + [(0, text, depth) for text in texts for depth in args.depth]
+    return [Case(p, n, depth, threads, args.batch_size) for threads in args.threads for p, n, depth in sizes]
+
+
+def _files(args: argparse.Namespace) -> list[work.ModelFile]:
+    """The headers of the model and those to compare it with."""
+    check_model(args.model)
+    for path in args.baseline:
+        check_model(path, "--baseline")
+    return [work.ModelFile.read(path) for path in (args.model, *args.baseline)]
+
+
+def _warn(texts: Sequence[str]) -> list[str]:
+    for text in texts:
+        print(f"warning: {text}", file=sys.stderr)
+    return list(texts)
+
+
+def _fit_warnings(args: argparse.Namespace, files: Sequence[work.ModelFile], cases: Sequence[Case]) -> list[str]:
+    """What to say of tests that are possible, but not what a model is for."""
+    said = thread_warnings(args.threads, physical_cores())
+    most = max(case.depth + case.n_prompt + case.n_gen for case in cases)
+    said += [
+        f"{file.path} was made for a context of {file.context} tokens, the tests fill {most}: their speed is real, an "
+        "answer there would not be"
+        for file in files
+        if 0 < file.context < most
+    ]
+    if args.baseline and args.repetitions < LEAST_ROUNDS:
+        said.append(f"-r {args.repetitions}: no ratios are given for fewer than {LEAST_ROUNDS} rounds")
+    return said
+
+
+def _open_meter(asked: bool, stack: ExitStack) -> tuple[energy.Meter | None, str]:
+    """A meter, or why there is none."""
+    if not asked:
+        return None, "not asked for"
+    try:
+        print(f"measuring the idle machine's power, {energy.IDLE_SECONDS:.0f} s", file=sys.stderr)
+        return stack.enter_context(energy.Meter(energy.Counters())), ""
+    except energy.NotMeasured as error:
+        return None, str(error)
+
+
+def _report(results: Sequence[Result], args: argparse.Namespace, meter: energy.Meter | None, why: str) -> None:
+    """The tables on stdout."""
+    print(output.speed_table(results))
+    if args.baseline and args.repetitions >= LEAST_ROUNDS:
+        print(f"\n{output.ratio_table(results)}")
+    if args.roofline:
+        print(f"\n{output.limit_table(results)}")
+        cache = last_level_cache_bytes() or 0
+        fitting = {r.model.label: None for r in results if r.case.n_gen and r.cost and r.cost.bytes <= cache}
+        for label in fitting:
+            print(f"\n{label} fits the caches ({cache >> 20} MiB): reading memory is no limit, int8 arithmetic is.")
+    if meter:
+        print(f"\n{output.energy_table(results, meter.idle_watts)}")
+        print(f"\nCounted: {', '.join(meter.counters.names)}; idle: {meter.idle_watts:.1f} W.")
+    elif args.energy:
+        print(f"\nenergy: not measured: {why}")
+
+
+def _everything(
+    results: Sequence[Result], argv: Sequence[str], bench: Bench, why: str, load: Load | None, warnings: Sequence[str]
+) -> dict[str, Any]:
+    """For JSON."""
+    meter, roofline = bench.meter, bench.roofline
+    idle = meter.idle_watts if meter else 0.0
+    return {
+        "about": {
+            **facts([".venv/bin/python", "utils/e2e_benchmark.py", *argv], roofline.compiler if roofline else None),
+            "models": {result.model.label: str(result.model.file.path.absolute()) for result in results},
+            "tier": next(iter(roofline.packings)) if roofline else None,
+        },
+        "machine": {
+            "warnings": list(warnings),
+            "cpus_of_others": load.others if load else None,
+            "cpus_stolen": load.stolen if load else None,
+            "hertz": bench.watch.hertz,
+        },
+        "energy": {"counters": meter.counters.names, "idle_watts": idle} if meter else {"not_measured": why},
+        "tests": [output.as_object(result, results, idle) for result in results],
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, check everything, measure, print, write the files."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(given)
+    args.model = args.model or default_model()
+    cases = _cases(args)
+    for flag, path in (("--json", args.json), ("--csv", args.csv), ("--plot", args.plot)):
+        output.check_file(flag, path)
+    if args.plot:
+        check_plot(args.plot)
+    engine_binary(PROGRAM, args.bin_dir)
+    files = _files(args)
+    if args.roofline:
+        for file in files:
+            work.of_model(file, None)
+    warnings = _warn(_fit_warnings(args, files, cases))
+    with ExitStack() as stack:
+        watch = Watch()
+        meter, why = _open_meter(args.energy, stack)
+        watch.wait()
+        warnings += _warn(watch.load_warnings(watch.load(), "before the tests"))
+        bench = Bench(args.repetitions, args.roofline, meter, watch, args.bin_dir)
+        results = bench.run(labelled(files), cases)
+        load = watch.load()
+        warnings += _warn(watch.load_warnings(load, "during the tests") + watch.throttle_warnings())
+    _report(results, args, meter, why)
+    objects = _everything(results, given, bench, why, load, warnings)
+    if args.json:
+        output.write_json(args.json, objects)
+    if args.csv:
+        output.write(args.csv, output.csv_text(objects["tests"]))
+    if args.plot:
+        picture.plot(args.plot, f"{objects['about']['cpu']}, {objects['about']['date']}", results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
