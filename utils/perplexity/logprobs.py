@@ -82,9 +82,12 @@ class LogprobsFile:
         """Tokens that have a log-probability here."""
         return self.chunks * counted_positions(self.context)
 
-    def chunk(self, number: int) -> Floats:
-        """Log-probabilities [positions, vocabulary] of one piece; position i predicts token context // 2 + 1 + i."""
-        words = self._words[number]
+    def chunk(self, number: int, places: npt.NDArray[np.intp] | None = None) -> Floats:
+        """Log-probabilities [positions, vocabulary] of one piece, at all positions or at some.
+
+        Position i predicts token context // 2 + 1 + i.
+        """
+        words = self._words[number] if places is None else self._words[number, places]
         scale, minimum = (np.ascontiguousarray(words[:, i : i + 2]).view("<f4") for i in (0, 2))
         return np.asarray(scale.astype(np.float64) * words[:, 4 : 4 + self.vocabulary] + minimum)
 
