@@ -14,11 +14,11 @@
 #include <cstring>
 
 #include "activations.h"
-#include "attention_floats.h"
 #include "common.h"
 #include "ggml-backend-impl.h"
 #include "ggml-backend.h"
 #include "ggml-impl.h"
+#include "ggml_floats.h"
 
 #ifdef TRIT_HAS_FLOATS
 

@@ -3,8 +3,8 @@
 ///
 /// Floats::kCount lanes; half precision is read, never computed with. Without one of these instruction sets
 /// TRIT_HAS_FLOATS is not defined.
-#ifndef TRIT_ATTENTION_FLOATS_H
-#define TRIT_ATTENTION_FLOATS_H
+#ifndef TRIT_GGML_FLOATS_H
+#define TRIT_GGML_FLOATS_H
 
 #include "vec.h"
 
@@ -125,4 +125,4 @@ struct Floats {
 
 #endif
 
-#endif  // TRIT_ATTENTION_FLOATS_H
+#endif  // TRIT_GGML_FLOATS_H
