@@ -13,7 +13,19 @@ import pytest
 from checkpoints import make_checkpoint
 
 from utils.cli import run_main
-from utils.generate_dummy_model import HEAD_STD, HEADS, SHAPES, SPM, VOCABULARIES, _tensors, main
+from utils.generate_dummy_model import (
+    CHUNK_VALUES,
+    FLOAT_TYPES,
+    HEAD_STD,
+    HEADS,
+    OUTTYPES,
+    SHAPES,
+    SPM,
+    VOCABULARIES,
+    _tensors,
+    main,
+    matrix_pieces,
+)
 from utils.gguf_types import GGUFReader, read_header
 from utils.weight_encodings import ENCODINGS
 
@@ -73,6 +85,61 @@ def test_one_seed_is_one_model_in_every_encoding(tmp_path: Path, vocabulary: Pat
     shares = [np.mean(decoded["blk.0.attn_q.weight"] == value) for value in (-1, 0, 1)]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.01)
     assert not np.array_equal(decoded["blk.0.attn_q.weight"][:, :256], decoded["blk.1.ffn_down.weight"][:, :256])
+
+
+# Largest deviation from -s, 0 and +s, as a share of s. q4_0 and q5_0 have one code more on one side of zero, so that
+# the other side lacks a step, an 8th or a 16th; q4_1 and q5_1 have an even number of codes: zero lies between two.
+DEVIATIONS = {"bf16": 2e-3, "q8_0": 1e-3, "q6_k": 0.01, "q5_k": 0.01, "q4_k": 0.01}
+DEVIATIONS |= {"q4_0": 1 / 8 + 1e-3, "q5_0": 1 / 16 + 1e-3, "q4_1": 1 / 15 + 1e-3, "q5_1": 1 / 31 + 1e-3}
+
+
+@pytest.mark.parametrize("name", FLOAT_TYPES)
+def test_float_types_hold_the_same_weights(name: str) -> None:
+    n, k = 64, 768
+    (ternary, scale) = ENCODINGS["f32"].unpack(drawn(n, k, "f32"), n, k, "f32")
+    kind = FLOAT_TYPES[name].ggml_type
+    row_bytes = len(drawn(n, k, name)) // n
+    values = gguf.quants.dequantize(drawn(n, k, name).reshape(n, row_bytes), kind) / scale
+    deviations = np.abs(values - ternary)
+    assert deviations.max() < DEVIATIONS[name]
+    assert (np.sign(np.round(values)) == ternary).all()
+
+
+def drawn(n: int, k: int, name: str) -> np.ndarray:
+    pieces = list(matrix_pieces(np.random.default_rng(1), n, k, OUTTYPES[name]))
+    return np.concatenate([np.ascontiguousarray(piece).view(np.uint8).reshape(-1) for piece in pieces])
+
+
+@pytest.mark.parametrize("k", [2048, 2080])
+def test_a_matrix_that_is_drawn_in_pieces(k: int) -> None:
+    n = CHUNK_VALUES // k + 9
+    names = [name for name, row in ENCODINGS.items() if k % row.block == 0]
+    assert len(names) == (8 if k == 2048 else 3)
+    first, scale = ENCODINGS["f32"].unpack(drawn(n, k, "f32"), n, k, "f32")
+    assert scale == np.float32((1.5 / k) ** 0.5)
+    for name in names:
+        ternary, stored = ENCODINGS[name].unpack(drawn(n, k, name), n, k, name)
+        np.testing.assert_array_equal(ternary, first, err_msg=name)
+        assert stored == ENCODINGS[name].stored_scale(scale)
+    assert not np.array_equal(first[:9], first[-9:])
+
+
+def test_float_types_are_as_the_engine_quantises_them(engine_bin: Path, tmp_path: Path, vocabulary: Path) -> None:
+    """llama-quantize, from the floats, gives the same bytes."""
+    flags = ["--shape", "story", "--layers", "1", "--vocab", str(vocabulary), "--head", "f16"]
+    floats = make(tmp_path / "f32.gguf", *flags, "--outtype", "f32")
+    for name in FLOAT_TYPES:
+        ours, theirs = make(tmp_path / f"{name}.gguf", *flags, "--outtype", name), tmp_path / f"{name}-engine.gguf"
+        file_type = {"q4_k": "q4_k_s", "q5_k": "q5_k_s"}.get(name, name)
+        command = [engine_bin / "llama-quantize", "--pure", floats, theirs, file_type, "2"]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        ours_header, theirs_header = read_header(ours), read_header(theirs)
+        for tensor in ("blk.0.attn_k.weight", "blk.0.ffn_down.weight"):
+            expected = theirs_header.tensors[tensor]
+            assert ours_header.tensors[tensor].ggml_type == expected.ggml_type == FLOAT_TYPES[name].ggml_type
+            np.testing.assert_array_equal(ours_header.tensors[tensor].read(ours), expected.read(theirs), err_msg=name)
+        assert ours_header.metadata["general.file_type"] == theirs_header.metadata["general.file_type"]
 
 
 def test_seeds_differ(tmp_path: Path, vocabulary: Path) -> None:

@@ -4,7 +4,8 @@
 Example: python -m utils.generate_dummy_model --shape bitnet-2b-4t --outtype i2_s --head q6_k --outfile dummy.gguf
 
 The file loads and runs like the real one and says nothing sensible. One seed gives the same ternary matrices in every
-encoding, so that runs of an i2_s and a tq2_0 file can be compared. The vocabulary is a real one from the engine's tree.
+type, llama.cpp's for any floats among them, so that an i2_s and a q4_0 file can be compared. The vocabulary is a real
+one from the engine's tree.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from utils.cli import ROOT, UserError, atomic_output, run_main
 from utils.convert.checkpoint import read_json
+from utils.convert.embedding import map_pieces, quantize_rows
 from utils.convert.families.base import positive_int
 from utils.convert.tokenizer import load_tokenizer
 from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
@@ -96,8 +98,8 @@ def matrices(shape: Shape) -> dict[str, tuple[int, int]]:
     }
 
 
-def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]:
-    """Every tensor of the model in the order of the file; raises UserError if the encoding does not fit a matrix."""
+def _tensors(shape: Shape, outtype: OutType, head: str) -> list[PlannedTensor]:
+    """Every tensor of the model in the order of the file; raises UserError if the type does not fit a matrix."""
     hidden, ffn = shape.hidden, shape.ffn
     f32, head_type = GGMLQuantizationType.F32, GGMLQuantizationType[head.upper()]
     ternary = matrices(shape)
@@ -105,14 +107,14 @@ def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]
     if shape.architecture != "llama":
         norms |= {"attn_sub_norm": hidden, "ffn_sub_norm": ffn}
     for name, (_, k) in ternary.items():
-        check_fits(encoding, f"blk.0.{name}.weight", k)
+        check_fits(outtype, f"blk.0.{name}.weight", k)
     block = GGML_QUANT_SIZES[head_type][0]
     if hidden % block:
         raise UserError(f"token_embd.weight: {hidden} columns, {head} needs a multiple of {block}; use --head q8_0")
     planned = [PlannedTensor("token_embd.weight", (shape.vocab, hidden), head_type)]
     for i in range(shape.layers):
         planned += [PlannedTensor(f"blk.{i}.{n}.weight", (size,), f32) for n, size in norms.items()]
-        planned += [PlannedTensor(f"blk.{i}.{n}.weight", nk, encoding.ggml_type) for n, nk in ternary.items()]
+        planned += [PlannedTensor(f"blk.{i}.{n}.weight", nk, outtype.ggml_type) for n, nk in ternary.items()]
     planned.append(PlannedTensor("output_norm.weight", (hidden,), f32))
     if not shape.tied:
         planned.append(PlannedTensor("output.weight", (shape.vocab, hidden), head_type))
@@ -126,35 +128,108 @@ VALID_BYTES = np.array([b for b in range(256) if all((b >> shift) & 3 < 3 for sh
 SWAPPED = np.array([sum(((b >> shift) & 3) << (6 - shift) for shift in FIELDS) for b in range(256)], dtype=np.uint8)
 
 
-def random_matrix(rng: Random, n: int, k: int, encoding: Encoding) -> npt.NDArray[np.uint8]:
-    """Bytes of a random ternary matrix [n, k], a third of each value, scaled so that unit inputs give unit outputs.
+@dataclass(frozen=True)
+class FloatType:
+    """A type of llama.cpp for any floats; ternary ones are put into it to compare, not always exactly.
 
-    Where k allows it, the packed bytes are drawn directly (four weights at a time), in i2_s's order; so the same
-    generator state gives the same matrix in every encoding.
+    Attributes:
+        name: What ``--outtype`` calls it.
+        ggml_type: Number of the tensor type in a GGUF file.
+        file_type: Value of ``general.file_type`` (llama.cpp's llama_ftype).
     """
-    scale = float(np.sqrt(1.5 / k))
+
+    name: str
+    ggml_type: GGMLQuantizationType
+    file_type: int
+
+    @property
+    def block(self) -> int:
+        """The number of inputs k has to be a multiple of this."""
+        return int(GGML_QUANT_SIZES[self.ggml_type][0])
+
+
+FLOAT_TYPES = {
+    kind.name.lower(): FloatType(kind.name.lower(), kind, file_type)
+    for kind, file_type in (
+        (GGMLQuantizationType.BF16, 32),
+        (GGMLQuantizationType.Q8_0, 7),
+        (GGMLQuantizationType.Q6_K, 18),
+        (GGMLQuantizationType.Q5_K, 16),
+        (GGMLQuantizationType.Q5_1, 9),
+        (GGMLQuantizationType.Q5_0, 8),
+        (GGMLQuantizationType.Q4_K, 14),
+        (GGMLQuantizationType.Q4_1, 3),
+        (GGMLQuantizationType.Q4_0, 2),
+    )
+}
+OutType = Encoding | FloatType
+OUTTYPES: dict[str, OutType] = {**ENCODINGS, **FLOAT_TYPES}
+
+
+def _random_codes(rng: Random, rows: int, k: int) -> npt.NDArray[Any]:
+    """Random ternary rows, a third of each value: uint8 [rows, k / 4], packed as i2_s, or int8 [rows, k].
+
+    Packed where k allows it, as four weights at a time are drawn faster than one.
+    """
     if k % ENCODINGS["i2_s"].block:
-        return encoding.pack(rng.integers(-1, 2, (n, k), dtype=np.int8), scale)
-    packed = VALID_BYTES[rng.integers(0, len(VALID_BYTES), n * k // 4, dtype=np.uint8)]
-    if encoding.name == "tq2_0":
-        blocks = np.empty((n * k // 256, 66), dtype=np.uint8)
-        blocks[:, :64] = SWAPPED[packed].reshape(-1, 64)
-        blocks[:, 64:] = np.array([scale], dtype="<f2").view(np.uint8)
-        return blocks.reshape(-1)
+        return rng.integers(-1, 2, (rows, k), dtype=np.int8)
+    return VALID_BYTES[rng.integers(0, len(VALID_BYTES), (rows, k // 4), dtype=np.uint8)]
+
+
+def _ternary(codes: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+    """What :func:`_random_codes` gave, as int8 [rows, k]."""
+    if codes.dtype == np.int8:
+        return codes
+    rows, columns = codes.shape
     tail = np.zeros(ENCODINGS["i2_s"].tail_bytes, dtype=np.uint8)
-    tail[:4] = np.array([scale], dtype="<f4").view(np.uint8)
-    i2_s = np.concatenate([packed, tail])
-    return i2_s if encoding.name == "i2_s" else encoding.pack(unpack_i2_s(i2_s, n, k)[0], scale)
+    return unpack_i2_s(np.concatenate([codes.reshape(-1), tail]), rows, 4 * columns)[0]
+
+
+def _encode(codes: npt.NDArray[Any], scale: float, outtype: OutType) -> npt.NDArray[Any]:
+    """Bytes of rows that :func:`_random_codes` gave, without what follows the last row of a matrix."""
+    if isinstance(outtype, FloatType):
+        return quantize_rows(_ternary(codes) * np.float32(scale), outtype.ggml_type)
+    if outtype.name == "i2_s":
+        return codes
+    if outtype.name == "tq2_0":
+        blocks = np.empty((codes.size // 64, 66), dtype=np.uint8)
+        blocks[:, :64] = SWAPPED[codes].reshape(-1, 64)
+        blocks[:, 64:] = np.array([scale], dtype="<f2").view(np.uint8)
+        return blocks
+    data = outtype.pack(_ternary(codes), scale)
+    return data[: len(data) - outtype.tail_bytes]
+
+
+def matrix_pieces(
+    rng: Random, n: int, k: int, outtype: OutType, *, block_scales: bool = False
+) -> Iterator[npt.NDArray[Any]]:
+    """Bytes of a random ternary matrix [n, k], scaled so that unit inputs give unit outputs, some rows at a time.
+
+    The same generator state gives the same matrix in every type: how many rows are drawn at once depends on k alone.
+    """
+    scale, rows = float(np.sqrt(1.5 / k)), max(1, CHUNK_VALUES // k)
+    codes = (_random_codes(rng, min(rows, n - start), k) for start in range(0, n, rows))
+    # No other state than the codes' own may be drawn from while they are.
+    scale_rng = rng.spawn(1)[0]
+    for piece in map_pieces(lambda part: _encode(part, scale, outtype), codes):
+        if block_scales:
+            vary_scales(scale_rng, piece, outtype)
+        yield piece
+    if isinstance(outtype, Encoding) and outtype.tail_bytes:
+        tail = np.zeros(outtype.tail_bytes, dtype=np.uint8)
+        tail[:4] = np.array([scale], dtype="<f4").view(np.uint8)
+        yield tail
 
 
 # Byte of a block where its float16 scale is, for the encodings with a scale per block.
 SCALE_AT = {"tq2_0": 64, "tq1_0": 52, "q2_0": 0}
 
 
-def vary_scales(rng: Random, data: npt.NDArray[np.uint8], encoding: Encoding) -> None:
+def vary_scales(rng: Random, data: npt.NDArray[Any], outtype: OutType) -> None:
     """Give every block a scale of its own, half to one and a half of what it was, as weight-only training does."""
-    at = SCALE_AT[encoding.name]
-    blocks = data.reshape(-1, encoding.block_bytes)
+    assert isinstance(outtype, Encoding)
+    at = SCALE_AT[outtype.name]
+    blocks = data.reshape(-1, outtype.block_bytes)
     scales = np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2")[:, 0].astype(np.float32)
     scales *= rng.uniform(0.5, 1.5, len(scales)).astype(np.float32)
     blocks[:, at : at + 2] = scales.astype("<f2").view(np.uint8).reshape(-1, 2)
@@ -241,10 +316,10 @@ def _copy_vocabulary(writer: GGUFWriter, source: Path, wanted: int) -> None:
         writer.add_key_value(key, value, kind, element)
 
 
-def _write_metadata(writer: GGUFWriter, name: str, shape: Shape, encoding: Encoding) -> None:
+def _write_metadata(writer: GGUFWriter, name: str, shape: Shape, outtype: OutType) -> None:
     writer.add_type("model")
     writer.add_name(f"random {name}")
-    writer.add_file_type(encoding.file_type)
+    writer.add_file_type(outtype.file_type)
     writer.add_quantization_version(2)
     writer.add_vocab_size(shape.vocab)
     writer.add_context_length(shape.context)
@@ -261,7 +336,7 @@ def _write_metadata(writer: GGUFWriter, name: str, shape: Shape, encoding: Encod
 def generate(
     name: str,
     shape: Shape,
-    encoding: Encoding,
+    outtype: OutType,
     head: str,
     outfile: Path,
     seed: int = 0,
@@ -273,20 +348,20 @@ def generate(
     With ``block_scales`` every block of weights has a scale of its own, as in models that were trained weight-only.
 
     Raises:
-        UserError: a matrix does not fit the encoding, or the vocabulary is missing.
+        UserError: a matrix does not fit the type, or the vocabulary is missing.
         TritError: the file cannot be written.
     """
     source = VOCABULARIES / shape.vocabulary
     config = read_json(source / "config.json") if source.is_dir() else None
     if config is not None:
         shape = replace(shape, vocab=positive_int(config, "vocab_size"))
-    planned = _tensors(shape, encoding, head)
+    planned = _tensors(shape, outtype, head)
     rng = np.random.default_rng(seed)
     weights = 0
     with output_errors(outfile, planned), atomic_output(outfile) as partial:
         writer = StreamWriter(partial, shape.architecture)
         try:
-            _write_metadata(writer.metadata, name, shape, encoding)
+            _write_metadata(writer.metadata, name, shape, outtype)
             if config is not None:
                 load_tokenizer(source, config, shape.vocab).write(writer.metadata)
             else:
@@ -301,10 +376,7 @@ def generate(
                     n, k = tensor.shape
                     # A generator of its own: the matrix does not depend on what was drawn for the head before.
                     matrix_rng = np.random.default_rng([seed, weights])
-                    matrix = random_matrix(matrix_rng, n, k, encoding)
-                    if block_scales:
-                        vary_scales(matrix_rng, matrix, encoding)
-                    writer.write([matrix])
+                    writer.write(matrix_pieces(matrix_rng, n, k, outtype, block_scales=block_scales))
                     weights += n * k
                 else:
                     writer.write(_head_pieces(rng, tensor))
@@ -318,7 +390,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m utils.generate_dummy_model", description="Write a random ternary model in a known shape."
     )
     parser.add_argument("--shape", choices=list(SHAPES), required=True)
-    parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
+    parser.add_argument("--outtype", choices=list(OUTTYPES), default="i2_s", help="ternary matrices (default: i2_s)")
     parser.add_argument("--head", choices=HEADS, default="f16", help="embedding and head (default: f16)")
     parser.add_argument("--outfile", type=Path, required=True)
     parser.add_argument("--block-scales", action="store_true", help="a scale of its own for every block of weights")
@@ -344,7 +416,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.block_scales and args.outtype not in SCALE_AT:
         raise UserError(f"--block-scales: {args.outtype} has no scales per block; use {', '.join(SCALE_AT)}")
     weights = generate(
-        args.shape, shape, ENCODINGS[args.outtype], args.head, args.outfile, args.seed, block_scales=args.block_scales
+        args.shape, shape, OUTTYPES[args.outtype], args.head, args.outfile, args.seed, block_scales=args.block_scales
     )
     size = args.outfile.stat().st_size
     print(f"{args.outfile}: {size / 1e6:.1f} MB, {weights:,} random {args.outtype} weights, head {args.head}")
