@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 from checkpoints import make_checkpoint
 
-from utils.cli import run_main
+from utils.cli import ROOT, run_main
 from utils.generate_dummy_model import (
     CHUNK_VALUES,
     FLOAT_TYPES,
-    HEAD_STD,
     HEADS,
     OUTTYPES,
     SHAPES,
+    SIZES,
     SPM,
     VOCABULARIES,
     _tensors,
@@ -27,6 +28,7 @@ from utils.generate_dummy_model import (
     matrix_pieces,
 )
 from utils.gguf_types import GGUFReader, read_header
+from utils.random_heads import HEAD_STD
 from utils.weight_encodings import ENCODINGS
 
 
@@ -69,6 +71,13 @@ def test_parameter_counts(name: str) -> None:
     planned = _tensors(SHAPES[name], ENCODINGS["f16"], "f16")
     rounding = 2e-3 if isinstance(PARAMETERS[name], float) else 0
     assert sum(int(np.prod(tensor.shape)) for tensor in planned) == pytest.approx(PARAMETERS[name], rel=rounding)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_have_the_parameters_of_their_names(name: str) -> None:
+    planned = _tensors(SIZES[name], ENCODINGS["tl2"], "q6_k")
+    wanted = float(name[:-1]) * {"M": 1e6, "B": 1e9}[name[-1]]
+    assert sum(int(np.prod(tensor.shape)) for tensor in planned) == pytest.approx(wanted, rel=0.03)
 
 
 def test_one_seed_is_one_model_in_every_encoding(tmp_path: Path, vocabulary: Path) -> None:
@@ -214,9 +223,115 @@ def test_too_large_vocabulary_and_existing_file(
     assert "has 400 tokens, this shape needs 1 to 100" in capsys.readouterr().err
 
 
+PEAK = """
+import os, sys
+from pathlib import Path
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # as many pieces are worked on at once as there are CPUs
+exec(sys.argv[1])
+print(1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
+"""
+
+
+def peak_memory(code: str) -> int:
+    """Most bytes of memory of a Python that runs some code, on one CPU."""
+    command = [sys.executable, "-c", PEAK, code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("name", ["f32", "q4_0", "tl2"])
+def test_memory_for_the_largest_matrix(name: str) -> None:
+    """Of 100B: 373 million weights, 1.5 GB in f32; no more than a sixth of that is ever in memory."""
+    peak = peak_memory(
+        "import numpy as np; from utils.generate_dummy_model import *; shape = SIZES['100B']\n"
+        f"made = sum(piece.nbytes for piece in matrix_pieces(np.random.default_rng(0), shape.ffn, shape.hidden, "
+        f"OUTTYPES[{name!r}]))\n"
+        "assert made > shape.ffn * shape.hidden / 5, made"
+    )
+    assert peak < 250e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_layers(tmp_path: Path, vocabulary: Path) -> None:
+    peaks = []
+    for layers in ("1", "4"):
+        argv = ["--model-size", "7B", "--layers", layers, "--head", "q6_k", "--vocab", str(vocabulary), "--force"]
+        argv += ["--outfile", str(tmp_path / "m.gguf")]
+        peaks.append(peak_memory(f"from utils.generate_dummy_model import main; assert main({argv!r}) == 0"))
+    assert (tmp_path / "m.gguf").stat().st_size > 4 * 50e6
+    assert peaks[1] < 250e6 and peaks[1] - peaks[0] < 20e6
+
+
+SCRIPT = ROOT / "utils" / "generate-dummy-bitnet-model.py"
+
+
+def script(*flags: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, SCRIPT, *flags]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+
+
+def test_bitnet_flags(tmp_path: Path) -> None:
+    """bitnet.cpp's command line: sizes of its table, the folder's vocabulary, a name beside the folder."""
+    folder = make_checkpoint(tmp_path / "checkpoint", layers=1).directory
+    flags = [folder, "--outtype", "tl2", "--model-size", "125M"]
+    done = script(*flags, "--model-name", "dummy", "--verbose", "--use-temp-file")
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "dummy-bitnet-125M-tl2.gguf"
+    assert done.stdout.startswith(f"{path}: ") and done.stdout.count("\n") == 1
+    assert "blk.10.ffn_down.weight: 768 x 3072, 497,728 bytes" in done.stderr
+    header = read_header(path)
+    assert header.metadata["general.name"] == "dummy" and header.metadata["bitnet.block_count"] == 11
+    assert len(header.metadata["tokenizer.ggml.tokens"]) == 384
+    assert header.tensors["token_embd.weight"].shape == (384, 768)
+    assert header.tensors["token_embd.weight"].ggml_type == gguf.GGMLQuantizationType.Q6_K
+    again = script(*flags)
+    assert again.returncode == 2 and f"{path}: exists already; pass --force" in again.stderr
+    assert script(*flags, "--force", "--seed", "1").returncode == 0
+
+
+def test_bitnet_flags_for_the_vocabulary_alone(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", layers=1).directory
+    outfile = tmp_path / "vocab.gguf"
+    done = script(folder, "--vocab-only", "--outfile", outfile)
+    assert done.returncode == 0 and "a vocabulary, no weights" in done.stdout
+    header = read_header(outfile)
+    assert not header.tensors and len(header.metadata["tokenizer.ggml.tokens"]) == 384
+    path = make(tmp_path / "m.gguf", "--shape", "story", "--layers", "1", "--vocab", str(outfile))
+    assert read_header(path).metadata["tokenizer.ggml.merges"] == header.metadata["tokenizer.ggml.merges"]
+
+
+def test_bitnet_flags_without_a_tokenizer(tmp_path: Path) -> None:
+    if not (VOCABULARIES / SPM).is_file():
+        pytest.skip(f"the engine's vocabularies are not in {VOCABULARIES}")
+    outfile = tmp_path / "m.gguf"
+    done = script(tmp_path, "--vocab-only", "--outfile", outfile)
+    assert done.returncode == 0 and "taking LLaMA's vocabulary" in done.stderr
+    assert len(read_header(outfile).metadata["tokenizer.ggml.tokens"]) == 32002
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--bigendian"], "--bigendian: the engine's kernels run on little-endian CPUs only"),
+        (["--model-size", "8B"], "invalid choice: '8B'"),
+        (["--outtype", "q3_k"], "invalid choice: 'q3_k'"),
+    ],
+)
+def test_bitnet_flags_that_are_refused(flags: list[str], message: str, tmp_path: Path) -> None:
+    done = script(tmp_path, *flags)
+    assert done.returncode == 2 and message in done.stderr and not list(tmp_path.iterdir())
+    missing = script(tmp_path / "nowhere", "--model-size", "125M")
+    assert missing.returncode == 2 and "nowhere: there is no such folder" in missing.stderr
+
+
 @pytest.mark.parametrize(
     ("shape", "flags"),
     [
+        ("1.5B", ["--outtype", "tl2", "--head", "q6_k"]),
+        ("3.8B", ["--outtype", "i2_s", "--head", "q6_k"]),
+        ("125M", ["--outtype", "q4_0", "--head", "q8_0"]),
         ("bitnet-large", ["--outtype", "i2_s", "--head", "q6_k"]),
         ("bitnet-large", ["--outtype", "tq1_0", "--head", "q4_k"]),
         ("bitnet-2b-4t", ["--outtype", "i2_s", "--head", "q8_0"]),
@@ -226,12 +341,15 @@ def test_too_large_vocabulary_and_existing_file(
 def test_engine_runs_it(
     shape: str, flags: list[str], engine_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One block of the shape: the engine loads it, and its numbers are sane (a perplexity, not NaN)."""
+    """One block of the shape: the engine loads it, and its numbers are sane (a perplexity, not NaN).
+
+    Heads of 48 (1.5B) and 120 (3.8B) values are no power of two.
+    """
     if shape == "falcon3-1b":  # its two matrices of 131,072 rows in f16 would be 1 GB
         monkeypatch.setitem(SHAPES, shape, replace(SHAPES[shape], vocab=32002, vocabulary=SPM))
-    if not (VOCABULARIES / str(SHAPES[shape].vocabulary)).is_file():
+    if not (VOCABULARIES / str((SHAPES | SIZES)[shape].vocabulary)).is_file():
         pytest.skip(f"the engine's vocabularies are not in {VOCABULARIES}")
-    path = make(tmp_path / "m.gguf", "--shape", shape, "--layers", "1", *flags)
+    path = make(tmp_path / "m.gguf", "--model-size" if shape in SIZES else "--shape", shape, "--layers", "1", *flags)
     text = tmp_path / "text.txt"
     text.write_text("The quick brown fox jumps over the lazy dog. " * 12)
     command = [engine_bin / "llama-perplexity", "-m", path, "-f", text, "-t", "2"]
