@@ -19,9 +19,10 @@ def json_lines(
     *,
     env: Mapping[str, str | None] | None = None,
     on_object: Callable[[dict[str, Any]], None] | None = None,
+    on_text: Callable[[str], None] | None = None,
     log: Path = LOG,
 ) -> list[dict[str, Any]]:
-    """The objects that a program prints, also given to ``on_object`` as they come; other lines only go to the log.
+    """The objects that a program prints; they also go to ``on_object`` as they come, other lines to ``on_text``.
 
     Raises:
         UserError: the program ended with exit code 2; with its own sentence.
@@ -31,6 +32,8 @@ def json_lines(
 
     def take(line: str) -> None:
         if not line.startswith("{"):
+            if on_text:
+                on_text(line)
             return
         try:
             found = json.loads(line)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from utils.tune.search import BATCH, LEAST_ROUNDS, MOST_ROUNDS, PRECISE, medians, winner
+from utils.bench.ratios import resampled_medians
+from utils.tune.search import BATCH, LEAST_ROUNDS, MOST_ROUNDS, PRECISE, winner
 from utils.tune.store import STEPS, Shape
 from utils.tune.timer import Product, Timer
 
@@ -89,7 +90,7 @@ class LayerContest:
         total = np.zeros(1)
         for seed, ((shape, tokens), ratios) in enumerate(self.ratios[name].items()):
             worth = self.counts[shape] * STEPS[tokens] * float(np.median(self.seconds[shape, tokens]))
-            total = total + worth * medians(ratios, seed)
+            total = total + worth * resampled_medians(ratios, seed)
         low, high = np.quantile(total / default, [0.025, 0.975])
         middle = self.layer_seconds(name) / default
         return middle, min(middle, float(low)), max(middle, float(high))

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which of several ways is fastest: paired times, dropped as soon as they cannot win, and a rule to stop.
 
-Noise of a shared machine meets all ways of a round alike, so what is compared is each way's time divided by the
-default's in the same round; medians and their bootstrap intervals (Efron 1979) decide. The default stays unless
-another way is faster beyond doubt and by more than a hair: the same machine shall give the same answer again.
+What is compared is each way's time divided by the default's in the same round (utils.bench.ratios). The default stays
+unless another way is faster beyond doubt and by more than a hair: the same machine shall give the same answer again.
 """
 
 from __future__ import annotations
@@ -12,26 +11,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
+from utils.bench.ratios import Interval, median_interval
 from utils.tune.timer import Product, Timer
 
 BATCH = 4  # rounds between two looks at the results
 LEAST_ROUNDS = 16
 MOST_ROUNDS = 64
-RESAMPLES = 400
 # A way has to be at least so much faster than the default, and than a way that was listed before it.
 MARGIN = 0.02
 # An interval of this half-width is good enough.
 PRECISE = 0.01
-
-
-def medians(values: Sequence[float], seed: int = 1) -> npt.NDArray[np.float64]:
-    """Medians of ``RESAMPLES`` samples drawn from the values with replacement: how sure their median is."""
-    numbers = np.asarray(values, dtype=np.float64)
-    picks = np.random.default_rng(seed).integers(0, len(numbers), (RESAMPLES, len(numbers)))
-    return np.asarray(np.median(numbers[picks], axis=1))
 
 
 @dataclass
@@ -54,10 +43,9 @@ class Contest:
     winner: str = ""
     stopped: str = ""
 
-    def interval(self, way: str) -> tuple[float, float, float]:
+    def interval(self, way: str) -> Interval:
         """Median of the way's ratios, and the 95 % interval of the median."""
-        low, high = np.quantile(medians(self.ratios[way]), [0.025, 0.975])
-        return float(np.median(self.ratios[way])), float(low), float(high)
+        return median_interval(self.ratios[way])
 
     @property
     def gain(self) -> float:
