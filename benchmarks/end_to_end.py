@@ -96,7 +96,7 @@ def make_model(args: argparse.Namespace, encoding: str) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--workdir {folder}: cannot be made ({error.strerror})") from error
-        generate(args.shape, SHAPES[args.shape], ENCODINGS[encoding], args.head, path)
+        generate(f"random {args.shape}", SHAPES[args.shape], ENCODINGS[encoding], args.head, path)
     return path
 
 

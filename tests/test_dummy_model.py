@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,22 @@ import numpy as np
 import pytest
 from checkpoints import make_checkpoint
 
-from utils.cli import run_main
-from utils.generate_dummy_model import HEAD_STD, HEADS, SHAPES, SPM, VOCABULARIES, _tensors, main
+from utils.cli import ROOT, run_main
+from utils.generate_dummy_model import (
+    CHUNK_VALUES,
+    FLOAT_TYPES,
+    HEADS,
+    OUTTYPES,
+    SHAPES,
+    SIZES,
+    SPM,
+    VOCABULARIES,
+    _tensors,
+    main,
+    matrix_pieces,
+)
 from utils.gguf_types import GGUFReader, read_header
+from utils.random_heads import HEAD_STD
 from utils.weight_encodings import ENCODINGS
 
 
@@ -59,6 +73,13 @@ def test_parameter_counts(name: str) -> None:
     assert sum(int(np.prod(tensor.shape)) for tensor in planned) == pytest.approx(PARAMETERS[name], rel=rounding)
 
 
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_have_the_parameters_of_their_names(name: str) -> None:
+    planned = _tensors(SIZES[name], ENCODINGS["tl2"], "q6_k")
+    wanted = float(name[:-1]) * {"M": 1e6, "B": 1e9}[name[-1]]
+    assert sum(int(np.prod(tensor.shape)) for tensor in planned) == pytest.approx(wanted, rel=0.03)
+
+
 def test_one_seed_is_one_model_in_every_encoding(tmp_path: Path, vocabulary: Path) -> None:
     decoded = {}
     for name, row in ENCODINGS.items():
@@ -73,6 +94,61 @@ def test_one_seed_is_one_model_in_every_encoding(tmp_path: Path, vocabulary: Pat
     shares = [np.mean(decoded["blk.0.attn_q.weight"] == value) for value in (-1, 0, 1)]
     assert shares == pytest.approx([1 / 3] * 3, abs=0.01)
     assert not np.array_equal(decoded["blk.0.attn_q.weight"][:, :256], decoded["blk.1.ffn_down.weight"][:, :256])
+
+
+# Largest deviation from -s, 0 and +s, as a share of s. q4_0 and q5_0 have one code more on one side of zero, so that
+# the other side lacks a step, an 8th or a 16th; q4_1 and q5_1 have an even number of codes: zero lies between two.
+DEVIATIONS = {"bf16": 2e-3, "q8_0": 1e-3, "q6_k": 0.01, "q5_k": 0.01, "q4_k": 0.01}
+DEVIATIONS |= {"q4_0": 1 / 8 + 1e-3, "q5_0": 1 / 16 + 1e-3, "q4_1": 1 / 15 + 1e-3, "q5_1": 1 / 31 + 1e-3}
+
+
+@pytest.mark.parametrize("name", FLOAT_TYPES)
+def test_float_types_hold_the_same_weights(name: str) -> None:
+    n, k = 64, 768
+    (ternary, scale) = ENCODINGS["f32"].unpack(drawn(n, k, "f32"), n, k, "f32")
+    kind = FLOAT_TYPES[name].ggml_type
+    row_bytes = len(drawn(n, k, name)) // n
+    values = gguf.quants.dequantize(drawn(n, k, name).reshape(n, row_bytes), kind) / scale
+    deviations = np.abs(values - ternary)
+    assert deviations.max() < DEVIATIONS[name]
+    assert (np.sign(np.round(values)) == ternary).all()
+
+
+def drawn(n: int, k: int, name: str) -> np.ndarray:
+    pieces = list(matrix_pieces(np.random.default_rng(1), n, k, OUTTYPES[name]))
+    return np.concatenate([np.ascontiguousarray(piece).view(np.uint8).reshape(-1) for piece in pieces])
+
+
+@pytest.mark.parametrize("k", [2048, 2080])
+def test_a_matrix_that_is_drawn_in_pieces(k: int) -> None:
+    n = CHUNK_VALUES // k + 9
+    names = [name for name, row in ENCODINGS.items() if k % row.block == 0]
+    assert len(names) == (8 if k == 2048 else 3)
+    first, scale = ENCODINGS["f32"].unpack(drawn(n, k, "f32"), n, k, "f32")
+    assert scale == np.float32((1.5 / k) ** 0.5)
+    for name in names:
+        ternary, stored = ENCODINGS[name].unpack(drawn(n, k, name), n, k, name)
+        np.testing.assert_array_equal(ternary, first, err_msg=name)
+        assert stored == ENCODINGS[name].stored_scale(scale)
+    assert not np.array_equal(first[:9], first[-9:])
+
+
+def test_float_types_are_as_the_engine_quantises_them(engine_bin: Path, tmp_path: Path, vocabulary: Path) -> None:
+    """llama-quantize, from the floats, gives the same bytes."""
+    flags = ["--shape", "story", "--layers", "1", "--vocab", str(vocabulary), "--head", "f16"]
+    floats = make(tmp_path / "f32.gguf", *flags, "--outtype", "f32")
+    for name in FLOAT_TYPES:
+        ours, theirs = make(tmp_path / f"{name}.gguf", *flags, "--outtype", name), tmp_path / f"{name}-engine.gguf"
+        file_type = {"q4_k": "q4_k_s", "q5_k": "q5_k_s"}.get(name, name)
+        command = [engine_bin / "llama-quantize", "--pure", floats, theirs, file_type, "2"]
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        ours_header, theirs_header = read_header(ours), read_header(theirs)
+        for tensor in ("blk.0.attn_k.weight", "blk.0.ffn_down.weight"):
+            expected = theirs_header.tensors[tensor]
+            assert ours_header.tensors[tensor].ggml_type == expected.ggml_type == FLOAT_TYPES[name].ggml_type
+            np.testing.assert_array_equal(ours_header.tensors[tensor].read(ours), expected.read(theirs), err_msg=name)
+        assert ours_header.metadata["general.file_type"] == theirs_header.metadata["general.file_type"]
 
 
 def test_seeds_differ(tmp_path: Path, vocabulary: Path) -> None:
@@ -147,9 +223,115 @@ def test_too_large_vocabulary_and_existing_file(
     assert "has 400 tokens, this shape needs 1 to 100" in capsys.readouterr().err
 
 
+PEAK = """
+import os, sys
+from pathlib import Path
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])  # as many pieces are worked on at once as there are CPUs
+exec(sys.argv[1])
+print(1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
+"""
+
+
+def peak_memory(code: str) -> int:
+    """Most bytes of memory of a Python that runs some code, on one CPU."""
+    command = [sys.executable, "-c", PEAK, code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("name", ["f32", "q4_0", "tl2"])
+def test_memory_for_the_largest_matrix(name: str) -> None:
+    """Of 100B: 373 million weights, 1.5 GB in f32; no more than a sixth of that is ever in memory."""
+    peak = peak_memory(
+        "import numpy as np; from utils.generate_dummy_model import *; shape = SIZES['100B']\n"
+        f"made = sum(piece.nbytes for piece in matrix_pieces(np.random.default_rng(0), shape.ffn, shape.hidden, "
+        f"OUTTYPES[{name!r}]))\n"
+        "assert made > shape.ffn * shape.hidden / 5, made"
+    )
+    assert peak < 250e6
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_layers(tmp_path: Path, vocabulary: Path) -> None:
+    peaks = []
+    for layers in ("1", "4"):
+        argv = ["--model-size", "7B", "--layers", layers, "--head", "q6_k", "--vocab", str(vocabulary), "--force"]
+        argv += ["--outfile", str(tmp_path / "m.gguf")]
+        peaks.append(peak_memory(f"from utils.generate_dummy_model import main; assert main({argv!r}) == 0"))
+    assert (tmp_path / "m.gguf").stat().st_size > 4 * 50e6
+    assert peaks[1] < 250e6 and peaks[1] - peaks[0] < 20e6
+
+
+SCRIPT = ROOT / "utils" / "generate-dummy-bitnet-model.py"
+
+
+def script(*flags: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, SCRIPT, *flags]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
+
+
+def test_bitnet_flags(tmp_path: Path) -> None:
+    """bitnet.cpp's command line: sizes of its table, the folder's vocabulary, a name beside the folder."""
+    folder = make_checkpoint(tmp_path / "checkpoint", layers=1).directory
+    flags = [folder, "--outtype", "tl2", "--model-size", "125M"]
+    done = script(*flags, "--model-name", "dummy", "--verbose", "--use-temp-file")
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "dummy-bitnet-125M-tl2.gguf"
+    assert done.stdout.startswith(f"{path}: ") and done.stdout.count("\n") == 1
+    assert "blk.10.ffn_down.weight: 768 x 3072, 497,728 bytes" in done.stderr
+    header = read_header(path)
+    assert header.metadata["general.name"] == "dummy" and header.metadata["bitnet.block_count"] == 11
+    assert len(header.metadata["tokenizer.ggml.tokens"]) == 384
+    assert header.tensors["token_embd.weight"].shape == (384, 768)
+    assert header.tensors["token_embd.weight"].ggml_type == gguf.GGMLQuantizationType.Q6_K
+    again = script(*flags)
+    assert again.returncode == 2 and f"{path}: exists already; pass --force" in again.stderr
+    assert script(*flags, "--force", "--seed", "1").returncode == 0
+
+
+def test_bitnet_flags_for_the_vocabulary_alone(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "checkpoint", layers=1).directory
+    outfile = tmp_path / "vocab.gguf"
+    done = script(folder, "--vocab-only", "--outfile", outfile)
+    assert done.returncode == 0 and "a vocabulary, no weights" in done.stdout
+    header = read_header(outfile)
+    assert not header.tensors and len(header.metadata["tokenizer.ggml.tokens"]) == 384
+    path = make(tmp_path / "m.gguf", "--shape", "story", "--layers", "1", "--vocab", str(outfile))
+    assert read_header(path).metadata["tokenizer.ggml.merges"] == header.metadata["tokenizer.ggml.merges"]
+
+
+def test_bitnet_flags_without_a_tokenizer(tmp_path: Path) -> None:
+    if not (VOCABULARIES / SPM).is_file():
+        pytest.skip(f"the engine's vocabularies are not in {VOCABULARIES}")
+    outfile = tmp_path / "m.gguf"
+    done = script(tmp_path, "--vocab-only", "--outfile", outfile)
+    assert done.returncode == 0 and "taking LLaMA's vocabulary" in done.stderr
+    assert len(read_header(outfile).metadata["tokenizer.ggml.tokens"]) == 32002
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--bigendian"], "--bigendian: the engine's kernels run on little-endian CPUs only"),
+        (["--model-size", "8B"], "invalid choice: '8B'"),
+        (["--outtype", "q3_k"], "invalid choice: 'q3_k'"),
+    ],
+)
+def test_bitnet_flags_that_are_refused(flags: list[str], message: str, tmp_path: Path) -> None:
+    done = script(tmp_path, *flags)
+    assert done.returncode == 2 and message in done.stderr and not list(tmp_path.iterdir())
+    missing = script(tmp_path / "nowhere", "--model-size", "125M")
+    assert missing.returncode == 2 and "nowhere: there is no such folder" in missing.stderr
+
+
 @pytest.mark.parametrize(
     ("shape", "flags"),
     [
+        ("1.5B", ["--outtype", "tl2", "--head", "q6_k"]),
+        ("3.8B", ["--outtype", "i2_s", "--head", "q6_k"]),
+        ("125M", ["--outtype", "q4_0", "--head", "q8_0"]),
         ("bitnet-large", ["--outtype", "i2_s", "--head", "q6_k"]),
         ("bitnet-large", ["--outtype", "tq1_0", "--head", "q4_k"]),
         ("bitnet-2b-4t", ["--outtype", "i2_s", "--head", "q8_0"]),
@@ -159,12 +341,15 @@ def test_too_large_vocabulary_and_existing_file(
 def test_engine_runs_it(
     shape: str, flags: list[str], engine_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One block of the shape: the engine loads it, and its numbers are sane (a perplexity, not NaN)."""
+    """One block of the shape: the engine loads it, and its numbers are sane (a perplexity, not NaN).
+
+    Heads of 48 (1.5B) and 120 (3.8B) values are no power of two.
+    """
     if shape == "falcon3-1b":  # its two matrices of 131,072 rows in f16 would be 1 GB
         monkeypatch.setitem(SHAPES, shape, replace(SHAPES[shape], vocab=32002, vocabulary=SPM))
-    if not (VOCABULARIES / str(SHAPES[shape].vocabulary)).is_file():
+    if not (VOCABULARIES / str((SHAPES | SIZES)[shape].vocabulary)).is_file():
         pytest.skip(f"the engine's vocabularies are not in {VOCABULARIES}")
-    path = make(tmp_path / "m.gguf", "--shape", shape, "--layers", "1", *flags)
+    path = make(tmp_path / "m.gguf", "--model-size" if shape in SIZES else "--shape", shape, "--layers", "1", *flags)
     text = tmp_path / "text.txt"
     text.write_text("The quick brown fox jumps over the lazy dog. " * 12)
     command = [engine_bin / "llama-perplexity", "-m", path, "-f", text, "-t", "2"]

@@ -4,12 +4,14 @@
 Example: python -m utils.generate_dummy_model --shape bitnet-2b-4t --outtype i2_s --head q6_k --outfile dummy.gguf
 
 The file loads and runs like the real one and says nothing sensible. One seed gives the same ternary matrices in every
-encoding, so that runs of an i2_s and a tq2_0 file can be compared. The vocabulary is a real one from the engine's tree.
+type, llama.cpp's for any floats among them, so that an i2_s and a q4_0 file can be compared. The vocabulary is a real
+one from the engine's tree.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,22 +25,23 @@ from tqdm import tqdm
 
 from utils.cli import ROOT, UserError, atomic_output, run_main
 from utils.convert.checkpoint import read_json
+from utils.convert.embedding import map_pieces, quantize_rows
 from utils.convert.families.base import positive_int
 from utils.convert.tokenizer import load_tokenizer
 from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
 from utils.gguf_types import GGMLQuantizationType, GGUFValueType, GGUFWriter, read_header
 from utils.host import BUNDLED_MODEL
+from utils.random_heads import head_pieces
 from utils.weight_encodings import ENCODINGS, Encoding, check_fits, unpack_i2_s
 
 VOCABULARIES = ROOT / "3rdparty" / "llama.cpp" / "models"
 HEADS = ("f16", "f32", "q8_0", "q6_k", "q4_k")
-# Standard deviation of embedding and head values.
-HEAD_STD = 0.05
-# Values of a float tensor that are made at once.
+# Weights that are drawn at once. Another number gives other weights.
 CHUNK_VALUES = 1 << 22
 UNUSED_TOKEN = 5
 
 Random = np.random.Generator
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,28 @@ SHAPES = {
 }
 
 
+def _size(layers: int, hidden: int, ffn: int, heads: int) -> Shape:
+    """A size of bitnet.cpp's table: no grouped queries, LLaMA's 32,000 tokens and two more, a tied head."""
+    return Shape("bitnet", layers, hidden, ffn, heads, heads, 32002, True, 10000.0, 2048, 1e-5, SPM)
+
+
+# The numbers are those of model_config in utils/generate-dummy-bitnet-model.py of microsoft/BitNet (179c2c9). Every
+# width is a multiple of 256, so that all encodings fit.
+SIZES = {
+    "125M": _size(11, 768, 3072, 12),
+    "350M": _size(24, 1024, 3072, 16),
+    "1B": _size(24, 2048, 3584, 32),
+    "1.5B": _size(28, 1536, 9216, 32),
+    "2.7B": _size(24, 3072, 7680, 32),
+    "3.8B": _size(24, 3840, 8192, 32),
+    "7B": _size(32, 4096, 12032, 32),
+    "13B": _size(40, 5120, 13824, 40),
+    "30B": _size(60, 6656, 16384, 52),
+    "70B": _size(80, 8192, 24576, 64),
+    "100B": _size(72, 8192, 45568, 64),
+}
+
+
 def matrices(shape: Shape) -> dict[str, tuple[int, int]]:
     """The ternary matrices (n, k) of one block."""
     hidden, ffn, kv = shape.hidden, shape.ffn, shape.hidden // shape.heads * shape.kv_heads
@@ -96,8 +121,8 @@ def matrices(shape: Shape) -> dict[str, tuple[int, int]]:
     }
 
 
-def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]:
-    """Every tensor of the model in the order of the file; raises UserError if the encoding does not fit a matrix."""
+def _tensors(shape: Shape, outtype: OutType, head: str) -> list[PlannedTensor]:
+    """Every tensor of the model in the order of the file; raises UserError if the type does not fit a matrix."""
     hidden, ffn = shape.hidden, shape.ffn
     f32, head_type = GGMLQuantizationType.F32, GGMLQuantizationType[head.upper()]
     ternary = matrices(shape)
@@ -105,14 +130,14 @@ def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]
     if shape.architecture != "llama":
         norms |= {"attn_sub_norm": hidden, "ffn_sub_norm": ffn}
     for name, (_, k) in ternary.items():
-        check_fits(encoding, f"blk.0.{name}.weight", k)
+        check_fits(outtype, f"blk.0.{name}.weight", k)
     block = GGML_QUANT_SIZES[head_type][0]
     if hidden % block:
         raise UserError(f"token_embd.weight: {hidden} columns, {head} needs a multiple of {block}; use --head q8_0")
     planned = [PlannedTensor("token_embd.weight", (shape.vocab, hidden), head_type)]
     for i in range(shape.layers):
         planned += [PlannedTensor(f"blk.{i}.{n}.weight", (size,), f32) for n, size in norms.items()]
-        planned += [PlannedTensor(f"blk.{i}.{n}.weight", nk, encoding.ggml_type) for n, nk in ternary.items()]
+        planned += [PlannedTensor(f"blk.{i}.{n}.weight", nk, outtype.ggml_type) for n, nk in ternary.items()]
     planned.append(PlannedTensor("output_norm.weight", (hidden,), f32))
     if not shape.tied:
         planned.append(PlannedTensor("output.weight", (shape.vocab, hidden), head_type))
@@ -122,95 +147,117 @@ def _tensors(shape: Shape, encoding: Encoding, head: str) -> list[PlannedTensor]
 FIELDS = (0, 2, 4, 6)
 # The 81 bytes that hold four valid 2-bit codes.
 VALID_BYTES = np.array([b for b in range(256) if all((b >> shift) & 3 < 3 for shift in FIELDS)], dtype=np.uint8)
+# Two of them: numpy draws 16 bits as fast as 8.
+VALID_PAIRS = np.stack(np.meshgrid(VALID_BYTES, VALID_BYTES), axis=-1).view(np.uint16).reshape(-1)
 # i2_s and tq2_0 put the four weights of a byte in opposite order: this table swaps them.
 SWAPPED = np.array([sum(((b >> shift) & 3) << (6 - shift) for shift in FIELDS) for b in range(256)], dtype=np.uint8)
 
 
-def random_matrix(rng: Random, n: int, k: int, encoding: Encoding) -> npt.NDArray[np.uint8]:
-    """Bytes of a random ternary matrix [n, k], a third of each value, scaled so that unit inputs give unit outputs.
+@dataclass(frozen=True)
+class FloatType:
+    """A type of llama.cpp for any floats; ternary ones are put into it to compare, not always exactly.
 
-    Where k allows it, the packed bytes are drawn directly (four weights at a time), in i2_s's order; so the same
-    generator state gives the same matrix in every encoding.
+    Attributes:
+        name: What ``--outtype`` calls it.
+        ggml_type: Number of the tensor type in a GGUF file.
+        file_type: Value of ``general.file_type`` (llama.cpp's llama_ftype).
     """
-    scale = float(np.sqrt(1.5 / k))
+
+    name: str
+    ggml_type: GGMLQuantizationType
+    file_type: int
+
+    @property
+    def block(self) -> int:
+        """The number of inputs k has to be a multiple of this."""
+        return int(GGML_QUANT_SIZES[self.ggml_type][0])
+
+
+FLOAT_TYPES = {
+    kind.name.lower(): FloatType(kind.name.lower(), kind, file_type)
+    for kind, file_type in (
+        (GGMLQuantizationType.BF16, 32),
+        (GGMLQuantizationType.Q8_0, 7),
+        (GGMLQuantizationType.Q6_K, 18),
+        (GGMLQuantizationType.Q5_K, 16),
+        (GGMLQuantizationType.Q5_1, 9),
+        (GGMLQuantizationType.Q5_0, 8),
+        (GGMLQuantizationType.Q4_K, 14),
+        (GGMLQuantizationType.Q4_1, 3),
+        (GGMLQuantizationType.Q4_0, 2),
+    )
+}
+OutType = Encoding | FloatType
+OUTTYPES: dict[str, OutType] = {**ENCODINGS, **FLOAT_TYPES}
+
+
+def _random_codes(rng: Random, rows: int, k: int) -> npt.NDArray[Any]:
+    """Random ternary rows, a third of each value: uint8 [rows, k / 4], packed as i2_s, or int8 [rows, k].
+
+    Packed where k allows it, as eight weights at a time are drawn faster than one.
+    """
     if k % ENCODINGS["i2_s"].block:
-        return encoding.pack(rng.integers(-1, 2, (n, k), dtype=np.int8), scale)
-    packed = VALID_BYTES[rng.integers(0, len(VALID_BYTES), n * k // 4, dtype=np.uint8)]
-    if encoding.name == "tq2_0":
-        blocks = np.empty((n * k // 256, 66), dtype=np.uint8)
-        blocks[:, :64] = SWAPPED[packed].reshape(-1, 64)
-        blocks[:, 64:] = np.array([scale], dtype="<f2").view(np.uint8)
-        return blocks.reshape(-1)
+        return rng.integers(-1, 2, (rows, k), dtype=np.int8)
+    return VALID_PAIRS[rng.integers(0, len(VALID_PAIRS), (rows, k // 8), dtype=np.uint16)].view(np.uint8)
+
+
+def _ternary(codes: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+    """What :func:`_random_codes` gave, as int8 [rows, k]."""
+    if codes.dtype == np.int8:
+        return codes
+    rows, columns = codes.shape
     tail = np.zeros(ENCODINGS["i2_s"].tail_bytes, dtype=np.uint8)
-    tail[:4] = np.array([scale], dtype="<f4").view(np.uint8)
-    i2_s = np.concatenate([packed, tail])
-    return i2_s if encoding.name == "i2_s" else encoding.pack(unpack_i2_s(i2_s, n, k)[0], scale)
+    return unpack_i2_s(np.concatenate([codes.reshape(-1), tail]), rows, 4 * columns)[0]
+
+
+def _encode(codes: npt.NDArray[Any], scale: float, outtype: OutType) -> npt.NDArray[Any]:
+    """Bytes of rows that :func:`_random_codes` gave, without what follows the last row of a matrix."""
+    if isinstance(outtype, FloatType):
+        return quantize_rows(_ternary(codes) * np.float32(scale), outtype.ggml_type)
+    if outtype.name == "i2_s":
+        return codes
+    if outtype.name == "tq2_0":
+        blocks = np.empty((codes.size // 64, 66), dtype=np.uint8)
+        blocks[:, :64] = SWAPPED[codes].reshape(-1, 64)
+        blocks[:, 64:] = np.array([scale], dtype="<f2").view(np.uint8)
+        return blocks
+    data = outtype.pack(_ternary(codes), scale)
+    return data[: len(data) - outtype.tail_bytes]
+
+
+def matrix_pieces(
+    rng: Random, n: int, k: int, outtype: OutType, *, block_scales: bool = False
+) -> Iterator[npt.NDArray[Any]]:
+    """Bytes of a random ternary matrix [n, k], scaled so that unit inputs give unit outputs, some rows at a time.
+
+    The same generator state gives the same matrix in every type: how many rows are drawn at once depends on k alone.
+    """
+    scale, rows = float(np.sqrt(1.5 / k)), max(1, CHUNK_VALUES // k)
+    codes = (_random_codes(rng, min(rows, n - start), k) for start in range(0, n, rows))
+    # No other state than the codes' own may be drawn from while they are.
+    scale_rng = rng.spawn(1)[0]
+    for piece in map_pieces(lambda part: _encode(part, scale, outtype), codes):
+        if block_scales:
+            vary_scales(scale_rng, piece, outtype)
+        yield piece
+    if isinstance(outtype, Encoding) and outtype.tail_bytes:
+        tail = np.zeros(outtype.tail_bytes, dtype=np.uint8)
+        tail[:4] = np.array([scale], dtype="<f4").view(np.uint8)
+        yield tail
 
 
 # Byte of a block where its float16 scale is, for the encodings with a scale per block.
 SCALE_AT = {"tq2_0": 64, "tq1_0": 52, "q2_0": 0}
 
 
-def vary_scales(rng: Random, data: npt.NDArray[np.uint8], encoding: Encoding) -> None:
+def vary_scales(rng: Random, data: npt.NDArray[Any], outtype: OutType) -> None:
     """Give every block a scale of its own, half to one and a half of what it was, as weight-only training does."""
-    at = SCALE_AT[encoding.name]
-    blocks = data.reshape(-1, encoding.block_bytes)
+    assert isinstance(outtype, Encoding)
+    at = SCALE_AT[outtype.name]
+    blocks = data.reshape(-1, outtype.block_bytes)
     scales = np.ascontiguousarray(blocks[:, at : at + 2]).view("<f2")[:, 0].astype(np.float32)
     scales *= rng.uniform(0.5, 1.5, len(scales)).astype(np.float32)
     blocks[:, at : at + 2] = scales.astype("<f2").view(np.uint8).reshape(-1, 2)
-
-
-def _random_blocks(rng: Random, blocks: int, block_bytes: int) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(bytearray(rng.bytes(block_bytes * blocks)), dtype=np.uint8).reshape(blocks, block_bytes)
-
-
-def _f16_bytes(value: float) -> npt.NDArray[np.uint8]:
-    return np.array([value], dtype="<f2").view(np.uint8)
-
-
-def _q8_0(rng: Random, blocks: int) -> npt.NDArray[np.uint8]:
-    """block_q8_0 of ggml-common.h: f16 d, 32 int8 q; x = d q. Uniform q has a standard deviation of 74."""
-    out = _random_blocks(rng, blocks, 34)
-    out[:, :2] = _f16_bytes(HEAD_STD / 74)
-    return out
-
-
-def _q6_k(rng: Random, blocks: int) -> npt.NDArray[np.uint8]:
-    """block_q6_K: 192 bytes of 6-bit q, 16 int8 scales, f16 d; x = d scale (q - 32). Uniform q: deviation 18.5."""
-    out = _random_blocks(rng, blocks, 210)
-    out[:, 192:208] = 8
-    out[:, 208:] = _f16_bytes(HEAD_STD / (18.5 * 8))
-    return out
-
-
-def _q4_k(rng: Random, blocks: int) -> npt.NDArray[np.uint8]:
-    """block_q4_K: f16 d and dmin, 12 bytes of 6-bit scales and minima, 128 of 4-bit q; x = d scale q - dmin min.
-
-    With every scale and minimum 8, eight of the 12 bytes are 8 and four hold two low halves, 0x88. dmin = 7.5 d centres
-    the values; uniform q has a standard deviation of 4.6.
-    """
-    out = _random_blocks(rng, blocks, 144)
-    d = HEAD_STD / (4.6 * 8)
-    out[:, :2], out[:, 2:4] = _f16_bytes(d), _f16_bytes(7.5 * d)
-    out[:, 4:12], out[:, 12:16] = 8, 0x88
-    return out
-
-
-BLOCK_MAKERS = {"Q8_0": (_q8_0, 32), "Q6_K": (_q6_k, 256), "Q4_K": (_q4_k, 256)}
-
-
-def _head_pieces(rng: Random, tensor: PlannedTensor) -> Iterator[npt.NDArray[Any]]:
-    """Random values of an embedding or head in its type, a few million at a time."""
-    name = GGMLQuantizationType(tensor.ggml_type).name
-    values = tensor.shape[0] * tensor.shape[1]
-    for start in range(0, values, CHUNK_VALUES):
-        count = min(CHUNK_VALUES, values - start)
-        if name in BLOCK_MAKERS:
-            make, block = BLOCK_MAKERS[name]
-            yield make(rng, count // block)
-        else:
-            floats = rng.standard_normal(count, dtype=np.float32) * np.float32(HEAD_STD)
-            yield floats.astype(np.float16) if name == "F16" else floats
 
 
 def _copy_vocabulary(writer: GGUFWriter, source: Path, wanted: int) -> None:
@@ -241,10 +288,10 @@ def _copy_vocabulary(writer: GGUFWriter, source: Path, wanted: int) -> None:
         writer.add_key_value(key, value, kind, element)
 
 
-def _write_metadata(writer: GGUFWriter, name: str, shape: Shape, encoding: Encoding) -> None:
+def _write_metadata(writer: GGUFWriter, name: str, shape: Shape, outtype: OutType) -> None:
     writer.add_type("model")
-    writer.add_name(f"random {name}")
-    writer.add_file_type(encoding.file_type)
+    writer.add_name(name)
+    writer.add_file_type(outtype.file_type)
     writer.add_quantization_version(2)
     writer.add_vocab_size(shape.vocab)
     writer.add_context_length(shape.context)
@@ -261,32 +308,41 @@ def _write_metadata(writer: GGUFWriter, name: str, shape: Shape, encoding: Encod
 def generate(
     name: str,
     shape: Shape,
-    encoding: Encoding,
+    outtype: OutType,
     head: str,
     outfile: Path,
     seed: int = 0,
     *,
     block_scales: bool = False,
+    vocab_only: bool = False,
 ) -> int:
     """Write the file; returns the number of ternary weights in it.
 
-    With ``block_scales`` every block of weights has a scale of its own, as in models that were trained weight-only.
+    Args:
+        name: ``general.name`` of the file.
+        shape: Sizes of the model.
+        outtype: Type of the ternary matrices.
+        head: Type of embedding and head, one of ``HEADS``.
+        outfile: Where the file goes; what is there is replaced.
+        seed: Of everything that is random.
+        block_scales: Every block of weights has a scale of its own, as in models that were trained weight-only.
+        vocab_only: The file has metadata and vocabulary, no weights.
 
     Raises:
-        UserError: a matrix does not fit the encoding, or the vocabulary is missing.
+        UserError: a matrix does not fit the type, or the vocabulary is missing.
         TritError: the file cannot be written.
     """
     source = VOCABULARIES / shape.vocabulary
     config = read_json(source / "config.json") if source.is_dir() else None
     if config is not None:
         shape = replace(shape, vocab=positive_int(config, "vocab_size"))
-    planned = _tensors(shape, encoding, head)
+    planned = [] if vocab_only else _tensors(shape, outtype, head)
     rng = np.random.default_rng(seed)
     weights = 0
     with output_errors(outfile, planned), atomic_output(outfile) as partial:
         writer = StreamWriter(partial, shape.architecture)
         try:
-            _write_metadata(writer.metadata, name, shape, encoding)
+            _write_metadata(writer.metadata, name, shape, outtype)
             if config is not None:
                 load_tokenizer(source, config, shape.vocab).write(writer.metadata)
             else:
@@ -295,30 +351,36 @@ def generate(
                 writer.plan(tensor)
             writer.begin()
             for tensor in tqdm(planned, desc="writing", unit="tensor", disable=None):
+                log.info("%s: %s, %s bytes", tensor.name, " x ".join(map(str, tensor.shape)), f"{tensor.nbytes:,}")
                 if len(tensor.shape) == 1:
                     writer.write([np.ones(tensor.shape, dtype=np.float32)])
                 elif tensor.name.startswith("blk."):
                     n, k = tensor.shape
                     # A generator of its own: the matrix does not depend on what was drawn for the head before.
                     matrix_rng = np.random.default_rng([seed, weights])
-                    matrix = random_matrix(matrix_rng, n, k, encoding)
-                    if block_scales:
-                        vary_scales(matrix_rng, matrix, encoding)
-                    writer.write([matrix])
+                    writer.write(matrix_pieces(matrix_rng, n, k, outtype, block_scales=block_scales))
                     weights += n * k
                 else:
-                    writer.write(_head_pieces(rng, tensor))
+                    writer.write(head_pieces(rng, tensor))
         finally:
             writer.close()
     return weights
+
+
+def say(outfile: Path, outtype: str, head: str, weights: int) -> None:
+    """Print what a file that was written holds."""
+    holds = f"{weights:,} random {outtype} weights, head {head}" if weights else "a vocabulary, no weights"
+    print(f"{outfile}: {outfile.stat().st_size / 1e6:.1f} MB, {holds}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m utils.generate_dummy_model", description="Write a random ternary model in a known shape."
     )
-    parser.add_argument("--shape", choices=list(SHAPES), required=True)
-    parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
+    shapes = parser.add_mutually_exclusive_group(required=True)
+    shapes.add_argument("--shape", choices=list(SHAPES), help="of a published model, or of the bundled one (story)")
+    shapes.add_argument("--model-size", choices=list(SIZES), help="of bitnet.cpp's table of sizes")
+    parser.add_argument("--outtype", choices=list(OUTTYPES), default="i2_s", help="ternary matrices (default: i2_s)")
     parser.add_argument("--head", choices=HEADS, default="f16", help="embedding and head (default: f16)")
     parser.add_argument("--outfile", type=Path, required=True)
     parser.add_argument("--block-scales", action="store_true", help="a scale of its own for every block of weights")
@@ -332,7 +394,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, write the file, say what is in it."""
     args = _parser().parse_args(argv)
-    shape = SHAPES[args.shape]
+    name, shape = (args.shape, SHAPES[args.shape]) if args.shape else (args.model_size, SIZES[args.model_size])
     if args.layers is not None:
         if args.layers < 1:
             raise UserError(f"--layers {args.layers}: expected 1 or more")
@@ -343,11 +405,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{args.outfile}: exists already; pass --force to replace it")
     if args.block_scales and args.outtype not in SCALE_AT:
         raise UserError(f"--block-scales: {args.outtype} has no scales per block; use {', '.join(SCALE_AT)}")
+    # gguf-py warns about files and keys that a checkpoint may well lack.
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    outtype, head = args.outtype, args.head
     weights = generate(
-        args.shape, shape, ENCODINGS[args.outtype], args.head, args.outfile, args.seed, block_scales=args.block_scales
+        f"random {name}", shape, OUTTYPES[outtype], head, args.outfile, args.seed, block_scales=args.block_scales
     )
-    size = args.outfile.stat().st_size
-    print(f"{args.outfile}: {size / 1e6:.1f} MB, {weights:,} random {args.outtype} weights, head {args.head}")
+    say(args.outfile, outtype, head, weights)
     return 0
 
 

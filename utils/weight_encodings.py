@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -463,7 +464,19 @@ ENCODINGS: dict[str, Encoding] = {
 }
 
 
-def check_fits(encoding: Encoding, name: str, k: int) -> None:
+class Blocked(Protocol):
+    """A type with a name and blocks."""
+
+    @property
+    def name(self) -> str:
+        """What ``--outtype`` calls it."""
+
+    @property
+    def block(self) -> int:
+        """The number of inputs k has to be a multiple of this."""
+
+
+def check_fits(encoding: Blocked, name: str, k: int) -> None:
     """Raise UserError, naming the tensor and a way out, if k inputs are not a whole number of blocks."""
     if k % encoding.block == 0:
         return

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import gguf
 import numpy as np
@@ -20,6 +20,8 @@ from utils.host import usable_cpus
 from utils.weight_encodings import ENCODINGS, check_scale, split_groups
 
 Floats = npt.NDArray[np.float32]
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 # Also the type of the scales in every block.
 F16_MAX = 65504.0
@@ -77,15 +79,20 @@ def check_values(values: Floats, kind: GGMLQuantizationType, name: str) -> None:
 
 
 def quantize_pieces(pieces: Iterable[Floats], kind: GGMLQuantizationType) -> Iterator[npt.NDArray[Any]]:
-    """:func:`quantize_rows` of one piece after the other, several at a time, in their order.
+    """:func:`quantize_rows` of one piece after the other, as :func:`map_pieces` does it."""
+    return map_pieces(lambda piece: quantize_rows(piece, kind), pieces)
+
+
+def map_pieces(function: Callable[[Piece], Result], pieces: Iterable[Piece]) -> Iterator[Result]:
+    """``function`` of one piece after the other, several at a time, in their order.
 
     What the pieces raise comes through; memory is bounded by two pieces for each CPU.
     """
     workers = min(usable_cpus(), MAX_WORKERS)
-    waiting: deque[Future[npt.NDArray[Any]]] = deque()
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for piece in pieces:
-            waiting.append(pool.submit(quantize_rows, piece, kind))
+            waiting.append(pool.submit(function, piece))
             if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:

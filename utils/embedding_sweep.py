@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""One model with its embedding and head in several types: makes the files, measures them in turns.
+
+The types are quantised by our converter, with the bytes of llama-quantize.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from gguf import GGML_QUANT_SIZES
+
+from utils.bench import llama_bench
+from utils.bench.llama_bench import Case
+from utils.cli import UserError, atomic_output
+from utils.convert import pipeline
+from utils.convert.checkpoint import read_json
+from utils.convert.embedding_types import EMBEDDING_TYPES
+from utils.convert.families.base import positive_int
+from utils.foreign import convert as foreign
+from utils.foreign.parts import whole_name
+from utils.foreign.source import FLOATS
+from utils.gguf_types import GGMLQuantizationType, read_header
+from utils.weight_encodings import ENCODINGS
+
+EMBEDDING = "token_embd.weight"
+# q2_0 is for embeddings that are ternary themselves.
+TYPES = tuple(name for name in EMBEDDING_TYPES if name != "q2_0")
+
+
+@dataclass
+class Variant:
+    """The model with one type of embedding.
+
+    Attributes:
+        type: Of embedding and head.
+        path: Its file.
+        speeds: Tokens per second of every round.
+    """
+
+    type: str
+    path: Path
+    speeds: dict[Case, list[float]] = field(default_factory=dict)
+
+    @property
+    def bits(self) -> float:
+        """Bits per value of the embedding."""
+        values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.type.upper()]]
+        return float(8 * size / values)
+
+    @property
+    def megabytes(self) -> float:
+        """Size of the file."""
+        return self.path.stat().st_size / 1e6
+
+
+def columns_of(source: Path) -> int:
+    """Values per row of the embedding.
+
+    Raises:
+        UserError: there is no such model, or its embedding is quantised already.
+    """
+    if source.is_dir():
+        return positive_int(read_json(source / "config.json"), "hidden_size")
+    if not source.is_file():
+        raise UserError(f"-i {source}: there is no such file or folder")
+    tensor = read_header(source).tensors.get(EMBEDDING)
+    if tensor is None:
+        raise UserError(f"{source}: has no {EMBEDDING}; name the file of a whole model")
+    kind = GGMLQuantizationType(tensor.ggml_type).name.lower()
+    if kind not in FLOATS:
+        raise UserError(
+            f"{source}: its embedding is {kind} already, and would be quantised twice; name the folder of its "
+            "checkpoint, or a file that was converted with --quant-embd f16"
+        )
+    return int(tensor.shape[-1])
+
+
+def block_of(name: str) -> int:
+    """Values per block of a type: the columns have to be a multiple of it."""
+    return int(GGML_QUANT_SIZES[GGMLQuantizationType[name.upper()]][0])
+
+
+def base_name(source: Path, outtype: str) -> str:
+    """bitnet.cpp's names: ggml-model-f32.gguf and a checkpoint's folder both give ``ggml-model-i2_s``."""
+    name = "ggml-model" if source.is_dir() else whole_name(source)
+    for encoding in ENCODINGS:
+        name = name.removesuffix(f"-{encoding}")
+    return f"{name}-{outtype}"
+
+
+def _check_kept(variant: Variant, outtype: str) -> None:
+    """Raise UserError if a file that exists holds something else than its name says."""
+    header = read_header(variant.path)
+    tensor = header.tensors.get(EMBEDDING)
+    kinds = (tensor.ggml_type if tensor else None, header.metadata.get("general.file_type"))
+    if kinds != (GGMLQuantizationType[variant.type.upper()], ENCODINGS[outtype].file_type):
+        raise UserError(
+            f"{variant.path}: exists, but is no {outtype} model with a {variant.type} embedding; "
+            "pass --force to replace it"
+        )
+
+
+def make(source: Path, variant: Variant, outtype: str, force: bool) -> None:
+    """Write the file of a variant unless it is there; raises UserError if the model cannot be converted."""
+    if variant.path.exists() and not force:
+        _check_kept(variant, outtype)
+        print(f"{variant.path}: exists and is kept", file=sys.stderr)
+        return
+    print(f"{variant.path}: being made", file=sys.stderr)
+    encoding = ENCODINGS[outtype]
+    if source.is_dir():
+        pipeline.convert(source, variant.path, pipeline.Options(encoding, variant.type, force=force))
+    else:
+        foreign.convert(source, variant.path, foreign.Options(encoding, variant.type, force=force))
+
+
+def measure(variants: Sequence[Variant], cases: Sequence[Case], rounds: int, bin_dir: Path) -> None:
+    """Measure all variants in turns."""
+    for number in range(rounds):
+        for variant in variants if number % 2 == 0 else reversed(variants):
+            print(f"round {number + 1} of {rounds}: {variant.type}", file=sys.stderr)
+            for case, speeds in llama_bench.run(variant.path, cases, bin_dir=bin_dir).items():
+                variant.speeds.setdefault(case, []).extend(speeds)
+
+
+def table(variants: Sequence[Variant], cases: Sequence[Case]) -> str:
+    """One line per type; speeds are medians."""
+    threads = {case.threads for case in cases}
+    heads = [f"{case.name} -t {case.threads}" if len(threads) > 1 else case.name for case in cases]
+    rows = [["embedding", "bits", "file MB", *heads]]
+    for variant in variants:
+        speeds = [f"{median(variant.speeds[case]):.1f}" for case in cases]
+        rows.append([variant.type, f"{variant.bits:.2f}", f"{variant.megabytes:.1f}", *speeds])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *cells]))
+    return "\n".join(lines)
+
+
+def _rows(variant: Variant, threads: Sequence[int]) -> list[Mapping[str, object]]:
+    """The lines of the CSV file about a variant: one for each number of threads, or one without speeds."""
+    about = {
+        "embedding_type": variant.type,
+        "bits": variant.bits,
+        "file": variant.path.name,
+        "bytes": variant.path.stat().st_size,
+    }
+    rows: list[Mapping[str, object]] = []
+    for count in threads:
+        found = {case.name: speeds for case, speeds in variant.speeds.items() if case.threads == count}
+        speeds = {f"{name}_median": f"{median(values):.2f}" for name, values in found.items()}
+        every = {f"{name}_runs": " ".join(f"{value:.2f}" for value in values) for name, values in found.items()}
+        rows.append({**about, "threads": count, **speeds, **every})
+    return rows or [about]
+
+
+def write_csv(path: Path, variants: Sequence[Variant], threads: Sequence[int]) -> None:
+    """Write one line for each type and number of threads, with every run; raises UserError if that is not possible."""
+    rows = [row for variant in variants for row in _rows(variant, threads)]
+    try:
+        with atomic_output(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another --csv-output") from None

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""Write a random ternary model, with bitnet.cpp's flags; ``python -m utils.generate_dummy_model`` has more shapes.
+
+Example: python utils/generate-dummy-bitnet-model.py models/trit-story-3m --outtype i2_s --model-size 125M
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Run as a file, Python looks for modules beside it only.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils import dummy_bitnet_flags
+from utils.cli import run_main
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """See the module's docstring."""
+    return dummy_bitnet_flags.main(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Make and measure a model with several types of embedding and head, with the flags of bitnet.cpp's script.
+
+Example: python utils/quantize_embeddings.py -i models/trit-story-3m -t f16 q8_0 q6_k --threads 1,2
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# Run as a file, Python looks for modules beside it only.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from utils.bench.llama_bench import PROGRAM, Case
+from utils.cli import EXIT_OK, ROOT, UserError, run_main
+from utils.embedding_sweep import TYPES, Variant, base_name, block_of, columns_of, make, measure, table, write_csv
+from utils.host import BUNDLED_MODEL, ENGINE_BIN, engine_binary, physical_cores
+from utils.weight_encodings import ENCODINGS
+
+TESTS = ((128, 0), (0, 128))
+CSV_NAME = "embedding_benchmark.csv"
+
+
+def _thread_list(text: str) -> list[int]:
+    numbers = [int(part) if part.isdigit() else 0 for part in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers from 1 on, such as 1,2")
+    return list(dict.fromkeys(numbers))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="quantize_embeddings.py", description="Make and measure a model with several types of embedding and head."
+    )
+    parser.add_argument(
+        "-i",
+        "--input",
+        type=Path,
+        default=BUNDLED_MODEL,
+        help="folder of a checkpoint, or a GGUF file with ternary matrices and an embedding in f16, f32 or bf16 "
+        "(default: the bundled model's folder)",
+    )
+    parser.add_argument("-o", "--output-dir", type=Path, help="where the files go (default: beside the input's)")
+    parser.add_argument(
+        "-t", "--types", nargs="+", type=str.lower, choices=TYPES, metavar="TYPE", help=f"default: {' '.join(TYPES)}"
+    )
+    parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
+    parser.add_argument(
+        "-q", "--quantize-bin", type=Path, metavar="FILE", help="no effect: the converter of trit.cpp quantises"
+    )
+    parser.add_argument("-b", "--bench-bin", type=Path, metavar="FILE", help="llama-bench (default: that of build/bin)")
+    parser.add_argument("--stats-dir", type=Path, default=ROOT / "stats", help="folder of the CSV (default: stats)")
+    parser.add_argument(
+        "-c", "--csv-output", type=Path, metavar="FILE", help=f"default: {CSV_NAME} in --stats-dir; is replaced"
+    )
+    parser.add_argument(
+        "-s",
+        "--skip-existing",
+        action="store_true",
+        help="no effect, as in bitnet.cpp: files that exist are always kept, and measured",
+    )
+    parser.add_argument("--force", action="store_true", help="make files anew that exist")
+    parser.add_argument("--no-bench", action="store_true", help="make the files, measure nothing")
+    parser.add_argument(
+        "--threads",
+        type=_thread_list,
+        default=[physical_cores()],
+        help=f"such as 1,2,4 (default: physical cores, here {physical_cores()})",
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each file (default: %(default)s)")
+    return parser
+
+
+def _bench_dir(given: Path | None) -> Path:
+    """Folder of llama-bench; raises UserError if it is not there."""
+    if given is not None and given.stem != PROGRAM:
+        raise UserError(f"-b {given}: expected the program {PROGRAM}")
+    folder = given.parent if given else ENGINE_BIN
+    engine_binary(PROGRAM, folder)
+    return folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, make the files, measure them, print and keep the result."""
+    args = _parser().parse_args(argv)
+    if args.rounds < 1:
+        raise UserError(f"--rounds {args.rounds}: expected 1 or more")
+    # gguf-py warns about files and keys that a checkpoint may well lack.
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    bin_dir = None if args.no_bench else _bench_dir(args.bench_bin)
+    columns = columns_of(args.input)
+    types = list(dict.fromkeys(args.types or [name for name in TYPES if columns % block_of(name) == 0]))
+    folder = args.output_dir or (args.input if args.input.is_dir() else args.input.parent)
+    base = base_name(args.input, args.outtype)
+    variants = [Variant(name, folder / f"{base}-embed-{name}.gguf") for name in types]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"-o {folder}: cannot be made ({error.strerror})") from None
+    for variant in variants:
+        make(args.input, variant, args.outtype, args.force)
+    threads = [] if args.no_bench else args.threads
+    cases = [Case(prompt, generated, threads=count) for prompt, generated in TESTS for count in threads]
+    if bin_dir:
+        measure(variants, cases, args.rounds, bin_dir)
+    print(table(variants, cases))
+    csv_path = args.csv_output or args.stats_dir / CSV_NAME
+    write_csv(csv_path, variants, threads)
+    print(f"written: {csv_path}", file=sys.stderr)
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))
