@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from utils.cli import TritError, telling_lines
 from utils.engine_server import Server
-from utils.host import engine_binary
+from utils.host import ENGINE_BIN, engine_binary
 
 Floats = npt.NDArray[np.float64]
 # Keys and values of attention in float32, no flash attention: what is measured is the linear layers' arithmetic.
 PRECISE = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
 _MINUTES = 60
+_HEADER_BYTES = 20
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,34 @@ def read_logprobs(path: Path) -> SavedLogprobs:
     if raw[:8] != b"_logits_":
         raise TritError(f"{path}: is no file of llama-perplexity's --save-all-logits; a bug here or another engine")
     context, vocab, chunks = (int(number) for number in np.frombuffer(raw, "<i4", 3, 8))
-    tokens = np.frombuffer(raw, "<i4", chunks * context, 20).reshape(chunks, context)
+    tokens = np.frombuffer(raw, "<i4", chunks * context, _HEADER_BYTES).reshape(chunks, context)
     row = 2 * ((vocab + 1) // 2) + 4
-    words = np.frombuffer(raw, "<u2", offset=20 + 4 * tokens.size).reshape(chunks, -1, row)
+    words = np.frombuffer(raw, "<u2", offset=_HEADER_BYTES + 4 * tokens.size).reshape(chunks, -1, row)
     scale, minimum = (np.ascontiguousarray(words[..., i : i + 2]).view("<f4") for i in (0, 2))
     return SavedLogprobs(tokens, scale.astype(np.float64) * words[..., 4 : 4 + vocab] + minimum)
 
 
-def logprobs(gguf: Path, text: Path, folder: Path, context: int, chunks: int) -> SavedLogprobs:
-    """Run llama-perplexity over the first ``chunks`` pieces of ``context`` tokens of a text.
+def logprobs(
+    gguf: Path,
+    text: Path,
+    folder: Path,
+    context: int,
+    chunks: int,
+    *,
+    flags: Sequence[str] = (),
+    bin_dir: Path = ENGINE_BIN,
+) -> SavedLogprobs:
+    """Run llama-perplexity, with more flags if there are, over the first ``chunks`` pieces of ``context`` tokens.
 
     Raises:
         TritError: it failed; says its last words.
     """
     saved = folder / "logprobs.bin"
-    command = [engine_binary("llama-perplexity"), "-m", gguf, "-f", text, "--save-all-logits", saved, *PRECISE]
-    command += ["-c", context, "-b", context, "--chunks", chunks]
+    command = [engine_binary("llama-perplexity", bin_dir), "-m", gguf, "-f", text, "--save-all-logits", saved, *PRECISE]
+    command += ["-c", context, "-b", context, "--chunks", chunks, *flags]
     done = subprocess.run([str(word) for word in command], capture_output=True, timeout=60 * _MINUTES, check=False)
-    if done.returncode != 0 or not saved.is_file():
+    # Of a text that is too short it writes no more than the beginning of a file, and calls that success.
+    if done.returncode != 0 or not saved.is_file() or saved.stat().st_size <= _HEADER_BYTES:
         lines = telling_lines(done.stderr.decode("utf-8", "replace").splitlines(), 3)
         raise TritError(f"llama-perplexity failed on {gguf}: {' | '.join(lines)}")
     try:
