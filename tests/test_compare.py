@@ -18,6 +18,7 @@ from test_benchmarks import program
 
 from utils import compare
 from utils.bench.llama_bench import Case
+from utils.bench.ratios import paired_ratio
 from utils.cli import ROOT, TritError, UserError
 from utils.comparison import fidelity, loading, report, rounds, store
 from utils.comparison.fidelity import Error
@@ -166,6 +167,7 @@ def test_tables() -> None:
     text = "\n\n".join(report.text(comparison))
     assert "| i2_s | ours, packed at load | 2000 | 2.06 | 0.30 | 200 | 400 |" in text
     assert "| tl2 | ours, packed at load | 2000 | 2.06 | 0.30 | not measured | not measured |" in text
+    assert "median, lowest and highest" in text
     heading = "| format | kernels | pp128, 2 threads | tg32, 1 thread |"
     assert heading in text and "Medians of 3 rounds" in text
     # Paired: 30/10, 10/10, 28/14, not the ratio of medians 28/10.
@@ -178,6 +180,15 @@ def test_tables() -> None:
     for one in comparison.rows:
         one.error = None
     assert "Error against f16" not in "".join(report.text(comparison))
+
+
+def test_intervals_need_rounds() -> None:
+    comparison = example()
+    for one in comparison.rows:
+        one.speeds, one.loads = {case: speeds * 3 for case, speeds in one.speeds.items()}, one.loads * 3
+    ratio = comparison.ratio(comparison.rows[0], Case(128, 0, threads=2))
+    assert ratio.median == 2.0 and ratio == paired_ratio([30.0, 10.0, 28.0] * 3, [10.0, 10.0, 14.0] * 3)
+    assert "median and its 95 % interval" in "".join(report.text(comparison))
 
 
 def test_json_has_every_repetition() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from utils.bench.llama_bench import Case
 from utils.bench.output import markdown_table
-from utils.bench.ratios import Interval, median_interval, paired_ratio
+from utils.bench.ratios import LEAST_ROUNDS, Interval, paired_ratio
 from utils.comparison.fidelity import Error
 from utils.comparison.loading import Loading
 from utils.comparison.store import Size
@@ -89,9 +89,13 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, row: Row, case: Case) -> Interval:
-        """Speed divided by the baseline's in the same round: median and 95 % interval."""
+        """Speed divided by the baseline's in the same round: median and 95 % interval, of few rounds their range."""
         (other,) = (one for one in self.rows if one.way == self.baseline)
-        return paired_ratio(row.speeds[case], other.speeds[case])
+        ours, others = row.speeds[case], other.speeds[case]
+        if len(ours) >= LEAST_ROUNDS:
+            return paired_ratio(ours, others)
+        ratios = [own / baseline for own, baseline in zip(ours, others, strict=True)]
+        return Interval(median(ratios), min(ratios), max(ratios))
 
     @property
     def cases(self) -> list[Case]:
@@ -166,6 +170,13 @@ def _medians(rounds: int) -> str:
     return f"Medians of {rounds} rounds in turns" if rounds > 1 else "One round"
 
 
+def _spread(rounds: int) -> str:
+    """What is said beside a median."""
+    if rounds >= LEAST_ROUNDS:
+        return "median and its 95 % interval"
+    return f"median, lowest and highest (an interval takes {LEAST_ROUNDS} rounds)" if rounds > 1 else "once"
+
+
 def text(comparison: Comparison) -> Iterator[str]:
     """The paragraphs of the Markdown behind the heading."""
     rounds = len(comparison.rows[0].loads)
@@ -182,7 +193,7 @@ def text(comparison: Comparison) -> Iterator[str]:
     yield "## Speed"
     yield (
         f"Tokens/s. {_medians(rounds)}; in brackets the ratio to {comparison.baseline.format} with "
-        f"{comparison.baseline.kernels} kernels in the same round, median and its 95 % interval."
+        f"{comparison.baseline.kernels} kernels in the same round, {_spread(rounds)}."
     )
     yield markdown_table(speed_table(comparison), left=2)
     if any(row.error for row in comparison.rows):
@@ -226,10 +237,12 @@ def plot(comparison: Comparison, path: Path, title: str) -> None:
     """Draw one panel for each test, and one each for memory and error; a bar a way, the baseline pale."""
     panels: list[tuple[str, dict[Way, float], dict[Way, tuple[float, float]]]] = []
     for case in comparison.cases:
-        intervals = {row.way: median_interval(row.speeds[case]) for row in comparison.rows}
-        whiskers = {way: (one.median - one.low, one.high - one.median) for way, one in intervals.items()}
-        speeds = {way: one.median for way, one in intervals.items()}
-        panels.append((f"{case_name(case)}: tokens/s", speeds, whiskers))
+        speeds = {row.way: median(row.speeds[case]) for row in comparison.rows}
+        whiskers = {
+            row.way: (speeds[row.way] - min(row.speeds[case]), max(row.speeds[case]) - speeds[row.way])
+            for row in comparison.rows
+        }
+        panels.append((f"{case_name(case)}: tokens/s, median and range", speeds, whiskers))
     rows = comparison.rows
     panels.append(("file, MB", {row.way: row.size.file_bytes / 1e6 for row in rows}, {}))
     panels.append(("memory at most, MB", {row.way: row.peak / 1e6 for row in rows if row.peak is not None}, {}))
