@@ -361,7 +361,8 @@ def real_run(engine_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(20, "two pieces of --context 64"), (100, "pieces of 64 tokens, not --chunks 50")]
+    ("words", "said"),
+    [(20, "two pieces of --context 64 need more"), (100, "pieces of 64 tokens, not --chunks 50")],
 )
 def test_short_texts(engine_bin: Path, story_gguf: Path, tmp_path: Path, words: int, said: str) -> None:
     text = tmp_path / "text.txt"

@@ -32,9 +32,9 @@ from utils.comparison.store import Store
 from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, REFERENCE, Way, parse_way
 from utils.generate_dummy_model import HEADS, SHAPES, SIZES
 from utils.host import BUNDLED_MODEL, cpu_name, engine_binary, physical_cores
+from utils.perplexity.held_out import HELD_OUT
 from utils.plots import check_plot
 from utils.roofline import measure as measure_roofline
-from utils.verify.golden import story_text
 
 KIND = "comparison"
 ALL_SHAPES = {**SHAPES, **SIZES}
@@ -131,10 +131,10 @@ def _text(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
             path.write_text(fidelity.random_text(_WORDS_PER_TOKEN * args.context * max(2, args.chunks)))
             what = "words of random letters (seed 0), as good a text as any for random weights"
         elif args.model.resolve() == BUNDLED_MODEL:
-            path.write_text(story_text())
+            path = HELD_OUT
             what = "stories that the bundled model has not seen"
         else:
-            path.write_text(SHIPPED_TEXT.read_text(encoding="utf-8"), encoding="utf-8")
+            path = SHIPPED_TEXT
             what = "the text that utils.verify ships"
         yield path, f"{pieces} of {what}"
 

@@ -14,15 +14,16 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import TritError, UserError
+from utils.cli import UserError
 from utils.comparison.ways import REFERENCE, Way
-from utils.host import ENGINE_BIN
-from utils.verify.engine import logprobs
+from utils.host import ENGINE_BIN, engine_binary
+from utils.perplexity.engine import Engine, TooShort
+from utils.perplexity.logprobs import read_logprobs
+from utils.roofline.program import LOG
+from utils.verify.engine import PRECISE
 
 Floats = npt.NDArray[np.float64]
 
-# llama-perplexity on a text of less than two contexts.
-_TOO_SHORT = "you need at least"
 _LONGER = "name a longer one with --text"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -81,16 +82,17 @@ def measure(
     # The reference first; only two sets of log-probabilities (1 MB a position for 128,256 tokens) are held at once.
     for way in sorted(files, key=lambda way: way != Way(REFERENCE)):
         print(f"error against {REFERENCE}: {way.name}", file=sys.stderr)
-        flags = ["-t", str(threads), *([] if way.packed else ["--no-repack"])]
+        flags = (*PRECISE, *(() if way.packed else ("--no-repack",)))
+        engine = Engine(threads, LOG, engine_binary("llama-perplexity", bin_dir), flags)
         with tempfile.TemporaryDirectory(prefix="trit-compare-") as folder:
+            saved = Path(folder) / "logprobs.bin"
             try:
-                found = logprobs(files[way], text, Path(folder), context, chunks, flags=flags, bin_dir=bin_dir).logprobs
-            except TritError as error:
-                if _TOO_SHORT in str(error):
-                    raise UserError(
-                        f"the text is too short for two pieces of --context {context}; {_LONGER}"
-                    ) from error
-                raise
+                engine.perplexity(files[way], text, context, chunks, saved)
+            except TooShort as error:
+                raise UserError(
+                    f"the text has {error.tokens} tokens, two pieces of --context {context} need more; {_LONGER}"
+                ) from error
+            found = read_logprobs(saved).logprobs
         if len(found) < chunks:
             raise UserError(f"the text has {len(found)} pieces of {context} tokens, not --chunks {chunks}; {_LONGER}")
         if wanted is None:

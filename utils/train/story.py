@@ -147,6 +147,12 @@ def held_out_questions(rng: Random, count: int, lengths: range) -> list[tuple[St
     return list(found.values())
 
 
+def held_out_text(rng: Random, count: int, lengths: range) -> str:
+    """``count`` held-out stories with a question and its answer each, one after the other, for perplexity."""
+    asked = held_out_questions(rng, count, lengths)
+    return "\n".join(story.text + question.prompt + question.answer for story, question in asked) + "\n"
+
+
 def _sentence(rng: Random, person: str, move: str, place: str, stutter: float) -> str:
     words = [person, *move.split(), "the", *place.split()]
     if rng.random() < stutter:

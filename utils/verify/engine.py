@@ -3,75 +3,31 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import TritError, telling_lines
 from utils.engine_server import Server
-from utils.host import ENGINE_BIN, engine_binary
+from utils.perplexity.engine import Engine
+from utils.perplexity.logprobs import SavedLogprobs, read_logprobs
 
 Floats = npt.NDArray[np.float64]
 # Keys and values of attention in float32, no flash attention: what is measured is the linear layers' arithmetic.
 PRECISE = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
-_MINUTES = 60
-_HEADER_BYTES = 20
 
 
-@dataclass(frozen=True)
-class SavedLogprobs:
-    """What llama-perplexity saved.
-
-    Attributes:
-        tokens: int32 [chunks, context].
-        logprobs: float64 [chunks, positions, vocabulary]; the positions are context / 2 ... context - 2 of each chunk.
-    """
-
-    tokens: npt.NDArray[np.int32]
-    logprobs: Floats
-
-
-def read_logprobs(path: Path) -> SavedLogprobs:
-    """Parse the file of ``--save-all-logits`` (perplexity.cpp): per position float32 scale and minimum, then uint16."""
-    raw = path.read_bytes()
-    if raw[:8] != b"_logits_":
-        raise TritError(f"{path}: is no file of llama-perplexity's --save-all-logits; a bug here or another engine")
-    context, vocab, chunks = (int(number) for number in np.frombuffer(raw, "<i4", 3, 8))
-    tokens = np.frombuffer(raw, "<i4", chunks * context, _HEADER_BYTES).reshape(chunks, context)
-    row = 2 * ((vocab + 1) // 2) + 4
-    words = np.frombuffer(raw, "<u2", offset=_HEADER_BYTES + 4 * tokens.size).reshape(chunks, -1, row)
-    scale, minimum = (np.ascontiguousarray(words[..., i : i + 2]).view("<f4") for i in (0, 2))
-    return SavedLogprobs(tokens, scale.astype(np.float64) * words[..., 4 : 4 + vocab] + minimum)
-
-
-def logprobs(
-    gguf: Path,
-    text: Path,
-    folder: Path,
-    context: int,
-    chunks: int,
-    *,
-    flags: Sequence[str] = (),
-    bin_dir: Path = ENGINE_BIN,
-) -> SavedLogprobs:
-    """Run llama-perplexity, with more flags if there are, over the first ``chunks`` pieces of ``context`` tokens.
+def logprobs(gguf: Path, text: Path, folder: Path, context: int, chunks: int) -> SavedLogprobs:
+    """Log-probabilities over the first ``chunks`` pieces of ``context`` tokens of a text.
 
     Raises:
-        TritError: it failed; says its last words.
+        UserError: the text is too short.
+        TritError: llama-perplexity failed; says its last words.
     """
     saved = folder / "logprobs.bin"
-    command = [engine_binary("llama-perplexity", bin_dir), "-m", gguf, "-f", text, "--save-all-logits", saved, *PRECISE]
-    command += ["-c", context, "-b", context, "--chunks", chunks, *flags]
-    done = subprocess.run([str(word) for word in command], capture_output=True, timeout=60 * _MINUTES, check=False)
-    # Of a text that is too short it writes no more than the beginning of a file, and calls that success.
-    if done.returncode != 0 or not saved.is_file() or saved.stat().st_size <= _HEADER_BYTES:
-        lines = telling_lines(done.stderr.decode("utf-8", "replace").splitlines(), 3)
-        raise TritError(f"llama-perplexity failed on {gguf}: {' | '.join(lines)}")
+    Engine(None, folder / "llama-perplexity.log", flags=PRECISE).perplexity(gguf, text, context, chunks, saved)
     try:
         return read_logprobs(saved)
     finally:

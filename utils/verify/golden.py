@@ -17,7 +17,7 @@ from typing import Any
 from utils.cli import EXIT_OK, atomic_output, run_main
 from utils.engine_server import Server
 from utils.host import BUNDLED_MODEL, DEMO_PROMPT, default_model
-from utils.train.story import held_out_questions
+from utils.train.story import held_out_questions, held_out_text
 from utils.train.tokenizer import EOS, special_id
 from utils.verify.report import Check, judged
 
@@ -30,8 +30,7 @@ _STRANGE = ("The capital of France is", "Daniel gave the ball to Mary. Who has t
 
 def story_text() -> str:
     """A text of the kind that the bundled model knows, for perplexity."""
-    asked = held_out_questions(Random(_SEED + 1), 24, range(1, _SENTENCES + 1))
-    return "\n".join(story.text + question.prompt + question.answer for story, question in asked) + "\n"
+    return held_out_text(Random(_SEED + 1), 24, range(1, _SENTENCES + 1))
 
 
 def check_transcripts(server: Server) -> Check:

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""The command line of ``utils/test_perplexity.py``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.cli import EXIT_OK, UserError
+from utils.convert.embedding_types import EMBEDDING_TYPES
+from utils.host import cpu_name, default_model, physical_cores
+from utils.perplexity import held_out, report
+from utils.perplexity.engine import Engine
+from utils.perplexity.logprobs import MAGIC
+from utils.perplexity.measure import CONTEXT, Row, Settings, logprobs_name, measure
+from utils.perplexity.models import SWEEP, Model, with_heads
+from utils.perplexity.texts import Text, find_texts
+from utils.plots import check_plot
+
+QUICK_CHUNKS = 8
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="test_perplexity.py",
+        description="Perplexity of models over texts, and how far their predictions are from a reference's.",
+        epilog="How it is measured and what the numbers mean: docs/perplexity.md",
+    )
+    parser.add_argument(
+        "-m", "--model", type=Path, nargs="+", metavar="FILE", help="GGUF files (default: the bundled model)"
+    )
+    parser.add_argument(
+        "-d", "--data", type=Path, nargs="+", default=[], metavar="PATH",
+        help="text files, or folders of .txt, .raw and .md files (default: for the bundled model, the shipped stories)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-t", "--threads", type=int, default=physical_cores(), metavar="N",
+        help="threads (default: physical cores, here %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "-c", "--ctx-size", type=int, metavar="N",
+        help=f"tokens of each piece of a text (default: {CONTEXT}, {held_out.CONTEXT} for the shipped stories; less "
+        "where a text is too short)",
+    )  # fmt: skip
+    parser.add_argument("--chunks", type=int, metavar="N", help="only the first N pieces of each text")
+    parser.add_argument(
+        "-q", "--quick", action="store_true", help=f"only the first {QUICK_CHUNKS} pieces, to see whether all works"
+    )
+    parser.add_argument(
+        "--after", metavar="TEXT",
+        help="count the tokens from TEXT to the end of its line apart, too (default: for the shipped stories "
+        f"'{held_out.MARK}'; '' for none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reference", type=Path, metavar="PATH",
+        help="what to compare with: a GGUF file such as the model in f16, or what --save-logits has made",
+    )  # fmt: skip
+    parser.add_argument(
+        "--save-logits", type=Path, metavar="FOLDER", help="keep the model's log-probabilities as a later reference"
+    )
+    parser.add_argument(
+        "-e", "--quant-embd", nargs="?", const="", metavar="TYPES",
+        help=f"compare types of embedding and head (default: {','.join(SWEEP)}; all: {','.join(EMBEDDING_TYPES)}); the "
+        "first is the reference unless --reference names another",
+    )  # fmt: skip
+    parser.add_argument("--keep", action="store_true", help="keep the files of -e, in the output folder")
+    parser.add_argument(
+        "-o", "--output-dir", type=Path, default=Path("perplexity_results"), metavar="FOLDER",
+        help="for results.csv, results.json and the engine's log (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--csv-output", type=Path, metavar="FILE", help="write the CSV file here instead")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON file here instead")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results (PNG; needs matplotlib)")
+    parser.add_argument(
+        "--llama-perplexity", type=Path, metavar="FILE", help="another llama-perplexity than the build's"
+    )
+    parser.add_argument(
+        "--quantize-bin", type=Path, metavar="FILE",
+        help="taken for the sake of scripts, not used: llama-quantize cannot change a ternary model's head alone",
+    )  # fmt: skip
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that cannot be right; fills in what was left out."""
+    if args.threads < 1:
+        raise UserError(f"-t {args.threads}: give 1 or more threads")
+    if args.ctx_size is not None and args.ctx_size < 4:
+        raise UserError(f"-c {args.ctx_size}: give 4 or more tokens")
+    if args.chunks is not None and args.chunks < 1:
+        raise UserError(f"--chunks {args.chunks}: give 1 or more")
+    if args.quick and args.chunks is not None:
+        raise UserError("-q and --chunks: give one of them")
+    if args.llama_perplexity and not args.llama_perplexity.is_file():
+        raise UserError(f"--llama-perplexity {args.llama_perplexity}: is not there; leave it away for the build's own")
+    if args.quantize_bin:
+        print("note: --quantize-bin is not used; -e makes its files with utils.convert", file=sys.stderr)
+    if args.keep and args.quant_embd is None:
+        raise UserError("--keep: is for the files that -e makes; give -e, too")
+    args.model = args.model or [default_model()]
+    if args.save_logits and (len(args.model) > 1 or args.quant_embd is not None):
+        raise UserError("--save-logits: keeps one model's log-probabilities; give one -m and no -e")
+    if args.save_logits and args.reference and args.save_logits.resolve() in _around(args.reference):
+        raise UserError(f"--save-logits {args.save_logits}: would overwrite the --reference; name another folder")
+    if args.plot:
+        check_plot(args.plot)
+
+
+def _around(path: Path) -> list[Path]:
+    return [path.resolve(), path.resolve().parent]
+
+
+def _head_types(words: str) -> list[str]:
+    types = [word.strip().lower() for word in words.split(",") if word.strip()] or list(SWEEP)
+    for kind in types:
+        if kind not in EMBEDDING_TYPES:
+            raise UserError(f"-e {words}: there is no type {kind}; choose from {', '.join(EMBEDDING_TYPES)}")
+    return list(dict.fromkeys(types))
+
+
+def _reference(path: Path | None, texts: Sequence[Text]) -> Model | Path | None:
+    """A model, or a file or folder of log-probabilities."""
+    if path is None:
+        return None
+    if not path.exists():
+        raise UserError(f"--reference {path}: is not there; name a GGUF file or what --save-logits has made")
+    if path.is_dir():
+        return path
+    with path.open("rb") as file:
+        is_saved = file.read(len(MAGIC)) == MAGIC
+    if not is_saved:
+        try:
+            return Model.open(path)
+        except UserError as error:
+            raise UserError(f"--reference {str(error).removeprefix('-m ')}") from None
+    if len(texts) > 1:
+        raise UserError(f"--reference {path}: is of one text, and there are {len(texts)}; name its folder")
+    return path
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _with_heads(models: Sequence[Model], words: str, has_reference: bool, folder: Path) -> list[Model]:
+    """Files with each type of head, in a folder."""
+    if len(models) > 1 and not has_reference:
+        raise UserError("-e: compares the heads of one model; give one -m, or a --reference for all")
+    types = _head_types(words)
+    _say(f"making files with {', '.join(types)} heads in {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return [made for model in models for made in with_heads(model, types, bool(words), folder)]
+
+
+def _is_shipped(text: Text) -> bool:
+    return held_out.HELD_OUT.is_file() and text.path.samefile(held_out.HELD_OUT)
+
+
+def _measure(args: argparse.Namespace, folder: Path) -> list[Row]:
+    models = [Model.open(path) for path in args.model]
+    texts = find_texts(args.data, [(model.path, model.header) for model in models])
+    reference = _reference(args.reference, texts)
+    if args.quant_embd is not None:
+        kept = args.output_dir if args.keep else folder
+        models = _with_heads(models, args.quant_embd, reference is not None, kept / "heads")
+        reference = reference or models[0]
+    shipped = all(map(_is_shipped, texts))
+    settings = Settings(
+        Engine(args.threads, args.output_dir / "llama-perplexity.log", args.llama_perplexity),
+        args.ctx_size or (held_out.CONTEXT if shipped else CONTEXT),
+        args.ctx_size is not None,
+        QUICK_CHUNKS if args.quick else args.chunks,
+        (args.after if args.after is not None else held_out.MARK if shipped else None) or None,
+        args.save_logits,
+        folder,
+        _say,
+    )
+    rows = list(measure(models, texts, reference, settings))
+    if args.save_logits:
+        for text in texts:
+            _say(f"kept {args.save_logits / logprobs_name(text)}")
+    return rows
+
+
+def _how(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "cpu": cpu_name(),
+        "threads": args.threads,
+        "reference": str(args.reference) if args.reference else None,
+        "command": shlex.join(sys.argv),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the files."""
+    args = _parser().parse_args(argv)
+    _check(args)
+    # gguf-py warns about keys that a checkpoint may well lack.
+    logging.getLogger("gguf").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="perplexity-") as folder:
+        rows = _measure(args, Path(folder))
+    print(report.table(rows))
+    for note in report.notes(rows):
+        print(f"note: {note}")
+    report.write_csv(args.csv_output or args.output_dir / "results.csv", rows)
+    report.write_json(args.json or args.output_dir / "results.json", rows, _how(args))
+    if args.plot:
+        report.draw(args.plot, rows)
+    return EXIT_OK

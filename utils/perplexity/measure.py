@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: MIT
+"""Models over texts, against a reference: which runs of llama-perplexity that takes, and what comes out of them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+from utils.cli import UserError, atomic_output
+from utils.perplexity import output, passages
+from utils.perplexity.engine import Engine, TooShort
+from utils.perplexity.logprobs import LogprobsFile, counted_positions, row_bytes
+from utils.perplexity.models import Model
+from utils.perplexity.output import Measured
+from utils.perplexity.pieces import token_bytes
+from utils.perplexity.texts import Text
+
+CONTEXT = 512
+_LEAST_CONTEXT = 16
+# llama-perplexity says nothing about the divergence of fewer.
+_LEAST_COUNTED = 100
+# Share of tokens whose log-probability the reference's file does not hold. Each is off by some units, so one in a
+# thousand already shifts ln(perplexity) by more than what usually is to be measured.
+_MOST_CLIPPED = 1e-4
+_ETA = re.compile(r"seconds per pass - ETA (.+)")
+# Ordinary text has more bytes than this per token.
+_BYTES_PER_TOKEN = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model over one text, or over the parts of it behind a mark.
+
+    Attributes:
+        model: Path of the file.
+        matrices: Type of the layers' matrices.
+        head: Type of the head.
+        nbytes: Size of the file.
+        vocabulary: How many tokens it knows.
+        text: Name of the text.
+        context: Tokens of each piece of the text.
+        part: Empty for the whole text, else the mark behind which tokens were counted.
+        counted: Tokens that were predicted.
+        perplexity: And its standard error.
+        right: Share of tokens that are the model's likeliest; for parts only.
+        log_ratio: ln(perplexity / the reference's), both of the same tokens, so its error is smaller than theirs; None
+            where the reference's file ends above the log-probabilities of more than a few tokens of the text.
+        kl: Mean Kullback-Leibler divergence from the reference.
+        same_top: Share of tokens at which model and reference find the same token the likeliest.
+        divergence: All that the engine says about it; for whole texts only.
+        is_reference: The others are compared with it.
+    """
+
+    model: str
+    matrices: str
+    head: str
+    nbytes: int
+    vocabulary: int
+    text: str
+    context: int
+    part: str
+    counted: int
+    perplexity: Measured
+    right: Measured | None = None
+    log_ratio: Measured | None = None
+    kl: Measured | None = None
+    same_top: Measured | None = None
+    divergence: output.Divergence | None = None
+    is_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        engine: That runs llama-perplexity.
+        context: Tokens of each piece; a shorter text gets smaller pieces unless ``strict``.
+        strict: The user has named the context.
+        chunks: Pieces of each text; None for all.
+        mark: Count the tokens between it and the end of its line apart.
+        save: Folder that keeps the log-probabilities of the model.
+        folder: For temporary files.
+        say: Gets a line about each step.
+    """
+
+    engine: Engine
+    context: int
+    strict: bool
+    chunks: int | None
+    mark: str | None
+    save: Path | None
+    folder: Path
+    say: Callable[[str], None]
+
+
+def logprobs_name(text: Text) -> str:
+    """The file for the log-probabilities of a text in the folder of --save-logits."""
+    return f"{text.name.replace('/', '_')}.logits"
+
+
+def measure(
+    models: Sequence[Model], texts: Sequence[Text], reference: Model | Path | None, settings: Settings
+) -> Iterator[Row]:
+    """Every model over every text.
+
+    Args:
+        models: with the same vocabulary as the reference.
+        texts: to predict.
+        reference: a model, or a folder or file of --save-logits.
+        settings: how.
+
+    Raises:
+        UserError: a text is too short, or saved log-probabilities are of another text, context or vocabulary.
+    """
+    if isinstance(reference, Model):
+        for model in models:
+            _check_vocabulary(model, reference.vocabulary, reference.path)
+    for text in texts:
+        base = settings.folder / "reference.logits"
+        context, chunks, strict = settings.context, settings.chunks, settings.strict
+        if isinstance(reference, Model):
+            run = _Run(reference, text, context, chunks, strict, settings)
+            rows = list(run.rows(None, base))
+            context, strict = run.context, True
+            yield from rows
+        elif reference is not None:
+            base = _saved(reference, text)
+            file = _open_saved(base, text, models, settings)
+            context, chunks, strict = file.context, file.chunks, True
+        for model in models:
+            # Of a reference that is measured, too, nothing new would come out.
+            if isinstance(reference, Model) and model.path.samefile(reference.path):
+                continue
+            run = _Run(model, text, context, chunks, strict, settings)
+            yield from run.rows(base if reference is not None else None, None)
+            context, strict = run.context, True
+        if isinstance(reference, Model):
+            base.unlink()
+
+
+class _Run:
+    """One model over one text; ``context`` may shrink to fit the text."""
+
+    def __init__(
+        self, model: Model, text: Text, context: int, chunks: int | None, strict: bool, settings: Settings
+    ) -> None:
+        self.model, self.text, self.context, self._chunks, self._strict = model, text, context, chunks, strict
+        self._settings = settings
+        self._counted = 0
+
+    def rows(self, base: Path | None, keep: Path | None) -> Iterator[Row]:
+        """The rows of the whole text and of its parts.
+
+        Args:
+            base: log-probabilities of the reference.
+            keep: where those of this model, which then is the reference, stay.
+        """
+        settings, model = self._settings, self.model
+        saved = keep
+        if saved is None and settings.save:
+            saved = settings.save / logprobs_name(self.text)
+        elif saved is None and settings.mark:
+            saved = settings.folder / "model.logits"
+        settings.say(f"{model.path} over {self.text.name}")
+        plain = self._plain(saved) if saved or base is None else None
+        found = self._compared(base) if base else None
+        perplexity = plain or (found.perplexity if found else None)
+        assert perplexity is not None
+        facts = (str(model.path), model.matrices, model.head, model.nbytes, model.vocabulary, self.text.name)
+        common = (*facts, self.context)
+        yield Row(
+            *common, "", self._counted, perplexity,
+            log_ratio=self._ratio(base, found), kl=found.kl if found else None,
+            same_top=found.same_top if found else None, divergence=found, is_reference=keep is not None,
+        )  # fmt: skip
+        if settings.mark and saved:
+            reference = LogprobsFile.open(base) if base else None
+            pieces = token_bytes(model.header, model.path)
+            part = passages.measure(LogprobsFile.open(saved), reference, pieces, settings.mark)
+            yield Row(
+                *common, settings.mark, part.counted, part.perplexity,
+                right=part.right, log_ratio=part.log_ratio, kl=part.kl, same_top=part.same_top,
+                is_reference=keep is not None,
+            )  # fmt: skip
+        if saved and saved.parent == settings.folder and saved != keep:
+            saved.unlink()
+
+    def _ratio(self, base: Path | None, found: output.Divergence | None) -> Measured | None:
+        if base is None or found is None or LogprobsFile.open(base).clipped() > _MOST_CLIPPED:
+            return None
+        return found.log_ratio
+
+    def _on_line(self, line: str) -> None:
+        if (found := _ETA.search(line)) and not found[1].startswith("0.0"):  # some seconds are soon over
+            self._settings.say(f"  takes about {found[1]}")
+
+    def _plain(self, saved: Path | None) -> Measured:
+        """Perplexity; finds the context that fits."""
+        if saved:
+            saved.parent.mkdir(parents=True, exist_ok=True)
+            self._check_room(saved.parent)
+        try:
+            lines = self._run_plain(saved)
+        except TooShort as error:
+            largest = 1 << max(error.tokens // 2, 1).bit_length() - 1
+            if self._strict or largest < _LEAST_CONTEXT:
+                raise
+            self._settings.say(f"  {self.text.path} has {error.tokens} tokens: -c {largest} instead of {self.context}")
+            self.context = largest
+            lines = self._run_plain(saved)
+        self._counted = _counted(lines)
+        return output.estimate(lines)
+
+    def _run_plain(self, saved: Path | None) -> list[str]:
+        engine, words = self._settings.engine, (self.model.path, self.text.path, self.context, self._chunks)
+        if saved is None:
+            return engine.perplexity(*words, on_line=self._on_line)
+        with atomic_output(saved) as partial:  # a run that fails leaves an older file as it is
+            return engine.perplexity(*words, partial, self._on_line)
+
+    def _compared(self, base: Path) -> output.Divergence:
+        reference = LogprobsFile.open(base)
+        if reference.counted < _LEAST_COUNTED:
+            raise UserError(
+                f"{self.text.path}: only {reference.counted} tokens count in {reference.chunks} pieces of "
+                f"{reference.context}, a divergence needs {_LEAST_COUNTED}; take a longer text or more --chunks"
+            )
+        lines = self._settings.engine.divergence(self.model.path, base, reference.context, self._on_line)
+        self._counted = _counted(lines)
+        return output.divergence(lines)
+
+    def _check_room(self, folder: Path) -> None:
+        """Raise UserError if the log-probabilities of the text do not fit on the disk."""
+        tokens = self.text.path.stat().st_size // _BYTES_PER_TOKEN
+        pieces = max(1, tokens // self.context)
+        pieces = min(pieces, self._chunks) if self._chunks else pieces
+        wanted = pieces * counted_positions(self.context) * row_bytes(self.model.vocabulary)
+        free = shutil.disk_usage(folder).free
+        if wanted > free:
+            raise UserError(
+                f"{folder}: has {free / 1e9:.1f} GB left, and the log-probabilities of {self.text.name} take about "
+                f"{wanted / 1e9:.1f} GB; take fewer --chunks, or set TMPDIR to a folder with room"
+            )
+
+
+def _counted(lines: Sequence[str]) -> int:
+    count, context = output.pieces(lines)
+    return count * counted_positions(context)
+
+
+def _check_vocabulary(model: Model, wanted: int, of: Path) -> None:
+    if model.vocabulary != wanted:
+        raise UserError(
+            f"-m {model.path}: knows {model.vocabulary} tokens, --reference {of} {wanted}; they are not the same model"
+        )
+
+
+def _saved(reference: Path, text: Text) -> Path:
+    path = reference / logprobs_name(text) if reference.is_dir() else reference
+    if not path.is_file():
+        raise UserError(
+            f"--reference {reference}: has no {path.name}; make it: --save-logits {reference} with this text"
+        )
+    return path
+
+
+def _open_saved(path: Path, text: Text, models: Sequence[Model], settings: Settings) -> LogprobsFile:
+    """Saved log-probabilities of a text; raises UserError if they are of anything else."""
+    file = LogprobsFile.open(path)
+    if settings.strict and settings.context != file.context:
+        raise UserError(f"-c {settings.context}: {path} was made with {file.context}; leave -c away")
+    if settings.chunks and settings.chunks != file.chunks:
+        raise UserError(f"--chunks {settings.chunks}: {path} has {file.chunks}; leave --chunks and -q away")
+    for model in models:
+        _check_vocabulary(model, file.vocabulary, path)
+    if not _is_of(file, text, models[0]):
+        raise UserError(f"--reference {path}: is not of {text.path}; make it again: --save-logits with this text")
+    return file
+
+
+def _is_of(file: LogprobsFile, text: Text, model: Model) -> bool:
+    """Whether saved tokens spell out the beginning of a text; True, too, where tokens cannot be spelled out."""
+    try:
+        pieces = token_bytes(model.header, model.path)
+    except UserError:
+        return True
+    unknown = model.header.metadata.get("tokenizer.ggml.unknown_token_id")
+    known = takewhile(lambda token: token != unknown, file.tokens.reshape(-1).tolist())
+    # Some vocabularies put a space in front.
+    said = b"".join(pieces[token] for token in known).lstrip()
+    return text.path.read_bytes().lstrip().startswith(said)

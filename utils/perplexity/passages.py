@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""Statistics over the parts of a text that a model was made to predict: what follows a mark, to the end of its line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from utils.cli import TritError, UserError
+from utils.perplexity.logprobs import LogprobsFile, counted_positions
+from utils.perplexity.output import Measured
+
+Floats = npt.NDArray[np.float64]
+# llama-perplexity leaves less likely tokens out of the divergence, since its file ends there.
+_LOWEST = -16.0
+
+
+@dataclass(frozen=True)
+class Passages:
+    """What was counted behind the marks.
+
+    Attributes:
+        counted: Tokens.
+        perplexity: Of the model.
+        right: Share of tokens, 0 to 1, that are the model's likeliest.
+        log_ratio: ln(perplexity / the reference's); None without one.
+        kl: Mean Kullback-Leibler divergence from the reference; None without one.
+        same_top: Share of tokens, 0 to 1, at which both find the same token the likeliest; None without a reference.
+    """
+
+    counted: int
+    perplexity: Measured
+    right: Measured
+    log_ratio: Measured | None
+    kl: Measured | None
+    same_top: Measured | None
+
+
+def behind_mark(tokens: Sequence[int], pieces: Sequence[bytes], mark: bytes) -> npt.NDArray[np.bool_]:
+    """For each token of a piece of text, whether all of it lies between a mark and the end of the mark's line."""
+    ends = np.cumsum([len(pieces[token]) for token in tokens])
+    starts = np.concatenate([[0], ends[:-1]])
+    text = b"".join(pieces[token] for token in tokens)
+    inside = np.zeros(len(tokens), dtype=bool)
+    place = text.find(mark)
+    while place >= 0:
+        start = place + len(mark)
+        stop = text.find(b"\n", start)
+        stop = len(text) if stop < 0 else stop
+        # A control token has no bytes and is no part of the text.
+        inside |= (starts >= start) & (ends <= stop) & (ends > starts)
+        place = text.find(mark, start)
+    return inside
+
+
+def measure(found: LogprobsFile, reference: LogprobsFile | None, pieces: Sequence[bytes], mark: str) -> Passages:
+    """Perplexity and agreement behind the marks.
+
+    Raises:
+        UserError: no or a single counted token is behind a mark.
+        TritError: the two files are of different texts.
+    """
+    if reference and not np.array_equal(found.tokens, reference.tokens):
+        raise TritError(f"{found.path} and {reference.path}: hold different tokens; a bug here")
+    first = found.context - counted_positions(found.context)  # of the tokens that are predicted
+    losses, rights, ratios, divergences, agreements = [], [], [], [], []
+    for number, tokens in enumerate(found.tokens):
+        places = np.flatnonzero(behind_mark(tokens, pieces, mark.encode())[first:])
+        if not places.size:
+            continue
+        ours, wanted = found.chunk(number, places), tokens[first + places]
+        rows = np.arange(len(places))
+        losses.append(-ours[rows, wanted])
+        rights.append(ours.argmax(axis=-1) == wanted)
+        if reference:
+            theirs = reference.chunk(number, places)
+            ratios.append(theirs[rows, wanted] - ours[rows, wanted])
+            divergences.append(_divergence(theirs, ours))
+            agreements.append(theirs.argmax(axis=-1) == ours.argmax(axis=-1))
+    counted = sum(map(len, losses))
+    if counted < 2:
+        raise UserError(
+            f"--after {mark!r}: {counted} of the counted tokens follow it; name another mark or a longer text"
+        )
+    loss = _mean(losses)
+    value = float(np.exp(loss.value))
+    return Passages(
+        counted,
+        Measured(value, value * loss.error),
+        _mean(rights),
+        _mean(ratios) if reference else None,
+        _mean(divergences) if reference else None,
+        _mean(agreements) if reference else None,
+    )
+
+
+def _divergence(reference: Floats, found: Floats) -> Floats:
+    """Per position, over the tokens that llama-perplexity counts."""
+    terms = np.exp(reference) * (reference - found)
+    return np.asarray(np.where(reference > _LOWEST, terms, 0.0).sum(axis=-1))
+
+
+def _mean(parts: Sequence[npt.NDArray[np.generic]]) -> Measured:
+    values = np.concatenate(parts).astype(np.float64)
+    return Measured(float(values.mean()), float(values.std(ddof=1) / np.sqrt(values.size)))
