@@ -23,7 +23,7 @@ from utils.bench.output import markdown_table
 from utils.bench.ratios import LEAST_ROUNDS, in_turns
 from utils.cli import UserError, run_main
 from utils.generate_dummy_model import HEADS, SHAPES, generate
-from utils.host import physical_cores
+from utils.host import last_level_cache_bytes, physical_cores
 from utils.roofline import Roofline, measure, memory_megabytes, thread_counts
 from utils.weight_encodings import ENCODINGS
 
@@ -125,7 +125,7 @@ def run_rounds(args: argparse.Namespace, models: Mapping[str, Path], ways: Seque
         found = llama_bench.run(models[way.type], cases, repack=way.packed, bin_dir=args.bin_dir, env=env)
         for case, speeds in found.items():
             samples.speeds.setdefault((case, way), []).extend(speeds)
-            limit, _ = costs.limit(case, roofline.of(tier, case.threads))
+            limit, _ = costs.limit(case, roofline.of(tier, case.threads), last_level_cache_bytes() or 0)
             samples.limits.setdefault((case, way), []).append(limit)
     return samples, roofline
 

@@ -15,7 +15,8 @@ from statistics import median
 from typing import Any
 
 from benchmarks import pictures
-from benchmarks.report import RESULTS, markdown_table
+from benchmarks.report import RESULTS
+from utils.bench.output import markdown_table
 from utils.cli import EXIT_FAILED, EXIT_OK, ROOT, TritError, run_main
 from utils.generated_section import write_section
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.end_to_end import CACHE, make_model
+from utils.bench.flags import at_least
 from utils.cli import ROOT, TritError, run_main
 from utils.generate_dummy_model import HEADS, SHAPES
 from utils.host import physical_cores
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results (default: %(default)s)")
     args = parser.parse_args(given)
     for name in ("prompt", "generate", "threads", "rounds"):
-        report.at_least(f"--{name}", getattr(args, name), 2 if name == "generate" else 1)
+        at_least(f"--{name}", getattr(args, name), 2 if name == "generate" else 1)
     model = make_model(args, "i2_s")
     runs = []
     for number in range(args.rounds):

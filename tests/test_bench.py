@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -222,6 +224,8 @@ def test_limits() -> None:
     assert costs.limit(Case(0, 1, depth=999), machine) == (pytest.approx(5), "read")
     # In batches of one token a prompt is bound as text is.
     assert costs.limit(Case(2, 0, batch=1), machine) == costs.limit(Case(0, 2), machine)
+    # What the caches keep from step to step need not be read again.
+    assert costs.limit(Case(0, 1), machine, cache_bytes=2 * 10**9) == (pytest.approx(100), "int8")
     windowed = work.Work(10**9, 0, 10**9, 0, 10**6, 1, 500)
     assert windowed.limit(Case(0, 1, depth=999), machine) == (pytest.approx(10 / 1.5), "read")
 
@@ -259,3 +263,33 @@ def test_no_language_model_is_refused() -> None:
         work.of_model(model_file(TINY, x=(5,)), None)
     with pytest.raises(UserError, match=r"m\.gguf: no language model with attention and a head"):
         work.of_model(model_file({"block_count": 2}, **TENSORS), None)
+
+
+@pytest.mark.parametrize("packing", ["2_bits", "tl2"])
+def test_the_engine_counts_the_same(engine_bin: Path, story_gguf: Path, tmp_path: Path, packing: str) -> None:
+    """Its own counters (src/ggml_profile.h) against what is counted in the header."""
+    profile = tmp_path / "profile.json"
+    command = [
+        host.engine_program("llama-completion", engine_bin),
+        "-m",
+        story_gguf,
+        "-p",
+        "Mary",
+        "-n",
+        "4",
+        "-t",
+        "1",
+    ]
+    env = {**os.environ, "TRIT_PACKING": packing, "TRIT_PROFILE": str(profile), "TRIT_PROFILE_SKIP": "1"}
+    subprocess.run([*map(str, command), "-no-cnv", "--ignore-eos"], env=env, capture_output=True, check=True)
+    text = json.loads(profile.read_text())["regimes"]["one"]
+    engine = {
+        name: (part["weight_bytes"] / text["graphs"], part["macs"] / text["graphs"])
+        for name, part in text["parts"].items()
+        if part["weight_bytes"]
+    }
+    costs = work.of_model(work.ModelFile.read(story_gguf), Packing(["2_bits"], forced=packing))
+    assert engine == {
+        "ternary_one": (costs.layer_bytes - STORY_NORMS, costs.layer_macs),
+        "head": (costs.head_bytes, costs.head_macs),
+    }

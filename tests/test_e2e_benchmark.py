@@ -17,7 +17,7 @@ import pytest
 from fake_engine import GBS, GMACS, as_json, calls, fake_llama_bench, fake_powercap, fake_roofline, program
 
 from utils import e2e_benchmark
-from utils.bench import energy, machine, work
+from utils.bench import energy, machine, rounds, work
 from utils.bench.rounds import labelled
 from utils.cli import EXIT_INTERRUPTED, ROOT, run_main
 from utils.generate_dummy_model import main as make_dummy
@@ -44,6 +44,8 @@ def fake_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(machine.Watch, "snapshot", lambda self: None)
     monkeypatch.setattr(machine, "LOOK_SECONDS", 0)
     monkeypatch.setattr(e2e_benchmark, "physical_cores", lambda: 2)
+    monkeypatch.setattr(rounds, "last_level_cache_bytes", lambda: 0)
+    monkeypatch.setattr(e2e_benchmark, "last_level_cache_bytes", lambda: 0)
     folder = tmp_path / "bin"
     folder.mkdir()
     fake_roofline(folder)
@@ -144,7 +146,18 @@ def test_share_of_the_limits(models: Path, fake_bin: Path, tmp_path: Path, capsy
     said = capsys.readouterr()
     row = rows(said.out, "bound by")[1]
     assert row[:3] == ["ours.gguf", "1", "tg8 @ d100"] and row[7] == f"{104.5 * costs.kv_bytes / 1e6:.3f}"
-    assert said.err.count("measuring the machine's limits") == 2
+    assert said.err.count("measuring the machine's limits") == 2 and "fits the caches" not in said.out
+
+
+def test_models_in_the_caches(
+    models: Path, fake_bin: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (rounds, e2e_benchmark):
+        monkeypatch.setattr(module, "last_level_cache_bytes", lambda: 32 << 20)
+    assert run(fake_bin, "-m", models / "ours.gguf", "-p", "0", "-n", "8", "-t", "1", "-r", "1", "--roofline") == 0
+    said = capsys.readouterr().out
+    assert rows(said, "bound by")[0][4] == "int8"
+    assert "ours.gguf fits the caches (32 MiB): reading memory is no limit, int8 arithmetic is.\n" in said
 
 
 def test_energy(

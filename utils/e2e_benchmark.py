@@ -35,10 +35,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-m", "--model", type=Path, help="GGUF file (default: the bundled model)")
     parser.add_argument(
-        "-n", "--n-token", type=numbers_from(0), default=[128], metavar="N", help="tokens to write (default: 128)"
+        "-n",
+        "--n-token",
+        type=numbers_from(0),
+        default=[128],
+        metavar="N",
+        help="tokens to write, such as 128 or 32,128 (default: 128)",
     )
     parser.add_argument(
-        "-p", "--n-prompt", type=numbers_from(0), default=[512], metavar="N", help="tokens of a prompt (default: 512)"
+        "-p",
+        "--n-prompt",
+        type=numbers_from(0),
+        default=[512],
+        metavar="N",
+        help="tokens of a prompt, such as 512 or 128,512 (default: 512)",
     )
     parser.add_argument(
         "-t",
@@ -138,9 +148,9 @@ def _report(results: Sequence[Result], args: argparse.Namespace, meter: energy.M
     if args.roofline:
         print(f"\n{output.limit_table(results)}")
         cache = last_level_cache_bytes() or 0
-        for model in {result.model.label: result.model for result in results}.values():
-            if model.file.nbytes < cache:
-                print(f"\n{model.label} fits the caches ({cache >> 20} MiB): its share of memory's rate says little.")
+        fitting = {r.model.label: None for r in results if r.case.n_gen and r.cost and r.cost.bytes <= cache}
+        for label in fitting:
+            print(f"\n{label} fits the caches ({cache >> 20} MiB): reading memory is no limit, int8 arithmetic is.")
     if meter:
         print(f"\n{output.energy_table(results, meter.idle_watts)}")
         print(f"\nCounted: {', '.join(meter.counters.names)}; idle: {meter.idle_watts:.1f} W.")

@@ -14,7 +14,7 @@ from utils.bench.energy import Meter, Use
 from utils.bench.llama_bench import Case, Observer
 from utils.bench.machine import Watch
 from utils.bench.ratios import in_turns
-from utils.host import ENGINE_BIN
+from utils.host import ENGINE_BIN, last_level_cache_bytes
 from utils.roofline import Roofline, measure
 
 ROOFLINE_SECONDS = 0.2
@@ -178,8 +178,9 @@ def _add_limits(results: Sequence[Result], model: Model, roofline: Roofline) -> 
     """Note what the machine allows for a model's tests."""
     ((tier, packings),) = roofline.packings.items()
     costs = work.of_model(model.file, work.Packing.of_tier(tier, packings))
+    cache = last_level_cache_bytes() or 0
     for result in results:
-        limit, result.bound = costs.limit(result.case, roofline.of(tier, result.case.threads))
+        limit, result.bound = costs.limit(result.case, roofline.of(tier, result.case.threads), cache)
         result.limits.append(limit)
         result.cost = costs.cost(result.case)
 

@@ -141,10 +141,22 @@ class Work:
             met * self.attention_macs / tokens,
         )
 
-    def limit(self, case: Case, machine: Limit) -> tuple[float, str]:
-        """Most tokens per second, and what binds: "int8" arithmetic or "read", each step by the slower of the two."""
+    def limit(self, case: Case, machine: Limit, cache_bytes: int = 0) -> tuple[float, str]:
+        """Most tokens per second: each step takes the longer one of two times.
+
+        Args:
+            case: a test.
+            machine: what it can do.
+            cache_bytes: that it keeps between steps: where all of a step fits there, reading memory is no limit.
+
+        Returns:
+            Tokens per second, and what binds most of the time: "int8" arithmetic or "read".
+        """
         int8, read = median(machine.int8_gmacs) * 1e9, median(machine.read.gbs) * 1e9
-        times = [(self.step_macs(step) / int8, sum(self.step_bytes(step)) / read) for step in steps(case)]
+        times = []
+        for step in steps(case):
+            moved = sum(self.step_bytes(step))
+            times.append((self.step_macs(step) / int8, moved / read if moved > cache_bytes else 0.0))
         binding = "int8" if sum(macs for macs, _ in times) > sum(moved for _, moved in times) else "read"
         return (case.n_prompt + case.n_gen) / sum(map(max, times)), binding
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from gguf import GGML_QUANT_SIZES
 
+from utils.bench.work import packed_bytes
 from utils.cli import UserError
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.embedding import default_embedding_type
@@ -21,7 +22,7 @@ from utils.convert.ternary import Declared, check_shape, check_stored, read_tern
 from utils.convert.tokenizer import load_tokenizer
 from utils.gguf_types import GGMLQuantizationType
 from utils.host import python_command
-from utils.inspect_model.description import Description, Shares, packed_bytes
+from utils.inspect_model.description import Description, Shares
 from utils.inspect_model.sample import counts
 from utils.weight_encodings import ENCODINGS
 
@@ -145,7 +146,7 @@ def _size(found: Description, specs: list[TensorSpec]) -> None:
 def _converted_bytes(spec: TensorSpec) -> int:
     rows, columns = int(np.prod(spec.shape[:-1])), spec.shape[-1]
     if spec.kind is Kind.TERNARY:
-        return packed_bytes(rows, columns)
+        return packed_bytes(rows, columns, "2_bits")
     kind = default_embedding_type("i2_s", columns) if spec.kind is Kind.EMBEDDING else "f32"
     block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind.upper()]]
     return int(rows * columns // block * block_bytes)

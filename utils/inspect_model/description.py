@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-# Rows of a panel of packed weights, and bits of a weight in it (docs/formats.md).
-PANEL_ROWS, PANEL_BITS = 64, 2
+# Of a number in the attention cache: float16.
 KV_BYTES = 2
 
 
@@ -103,8 +101,3 @@ class Description:
         """Smallest, median and largest share of a value (index: -1, 0, +1, +2) over the layers; None without layers."""
         shares = [layer.shares[value] for layer in self.layers.values()]
         return (min(shares), median(shares), max(shares)) if shares else None
-
-
-def packed_bytes(rows: int, columns: int) -> int:
-    """Bytes of a ternary matrix in panels of two bits."""
-    return math.ceil(rows / PANEL_ROWS) * PANEL_ROWS * columns * PANEL_BITS // 8

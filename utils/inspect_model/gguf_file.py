@@ -9,6 +9,7 @@ from typing import Any
 
 import gguf
 
+from utils.bench.work import packed_bytes
 from utils.cli import UserError
 from utils.foreign.identify import Found
 from utils.foreign.layouts import PUBLISHED_I2_S
@@ -16,7 +17,7 @@ from utils.foreign.loadable import convert_command, no_model, rotation, why_not
 from utils.foreign.order import measure_order
 from utils.foreign.source import Source
 from utils.host import python_command
-from utils.inspect_model.description import Description, Shares, packed_bytes
+from utils.inspect_model.description import Description, Shares
 from utils.inspect_model.sample import counts, look, scale_kind
 
 OWN_ARCHITECTURES = ("bitnet-b1.58", "bitnet-25")
@@ -71,7 +72,7 @@ def bytes_per_token(path: Path) -> int:
 def _loaded_bytes(item: Found) -> int:
     """Bytes of a tensor in memory: ternary matrices of layers are packed, the others stay as they are."""
     if item.layout and item.tensor.name.startswith("blk."):
-        return packed_bytes(item.tensor.rows, item.tensor.columns)
+        return packed_bytes(item.tensor.rows, item.tensor.columns, "2_bits")
     return item.nbytes or item.tensor.span
 
 
