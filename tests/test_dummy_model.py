@@ -19,6 +19,7 @@ from utils.generate_dummy_model import (
     FLOAT_TYPES,
     HEADS,
     OUTTYPES,
+    SCALE_AT,
     SHAPES,
     SIZES,
     SPM,
@@ -114,8 +115,8 @@ def test_float_types_hold_the_same_weights(name: str) -> None:
     assert (np.sign(np.round(values)) == ternary).all()
 
 
-def drawn(n: int, k: int, name: str) -> np.ndarray:
-    pieces = list(matrix_pieces(np.random.default_rng(1), n, k, OUTTYPES[name]))
+def drawn(n: int, k: int, name: str, *, block_scales: bool = False) -> np.ndarray:
+    pieces = list(matrix_pieces(np.random.default_rng(1), n, k, OUTTYPES[name], block_scales=block_scales))
     return np.concatenate([np.ascontiguousarray(piece).view(np.uint8).reshape(-1) for piece in pieces])
 
 
@@ -131,6 +132,17 @@ def test_a_matrix_that_is_drawn_in_pieces(k: int) -> None:
         np.testing.assert_array_equal(ternary, first, err_msg=name)
         assert stored == ENCODINGS[name].stored_scale(scale)
     assert not np.array_equal(first[:9], first[-9:])
+
+
+@pytest.mark.parametrize("name", SCALE_AT)
+def test_scales_of_blocks(name: str) -> None:
+    """Of their own, half to one and a half of the matrix's; the weights are those of every other file."""
+    n, k = 64, 768
+    first, scale = ENCODINGS["f32"].unpack(drawn(n, k, "f32"), n, k, "f32")
+    ternary, scales = ENCODINGS[name].unpack(drawn(n, k, name, block_scales=True), n, k, name)
+    np.testing.assert_array_equal(ternary, first)
+    assert scales.shape == (n, k // ENCODINGS[name].block) and len(np.unique(scales)) > scales.size / 3
+    assert scale / 2 * 0.999 < scales.min() < 0.6 * scale and 1.4 * scale < scales.max() < 1.5 * scale * 1.001
 
 
 def test_float_types_are_as_the_engine_quantises_them(engine_bin: Path, tmp_path: Path, vocabulary: Path) -> None:
