@@ -125,7 +125,8 @@ def measure(variants: Sequence[Variant], cases: Sequence[Case], rounds: int, bin
     for number in range(rounds):
         for variant in variants if number % 2 == 0 else reversed(variants):
             print(f"round {number + 1} of {rounds}: {variant.type}", file=sys.stderr)
-            for case, speeds in llama_bench.run(variant.path, cases, bin_dir=bin_dir).items():
+            # Absolute: programs are started in another folder than ours.
+            for case, speeds in llama_bench.run(variant.path.absolute(), cases, bin_dir=bin_dir.absolute()).items():
                 variant.speeds.setdefault(case, []).extend(speeds)
 
 
