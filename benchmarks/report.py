@@ -15,12 +15,14 @@ from utils.cli import ROOT, UserError, atomic_output
 from utils.host import ENGINE_BIN
 
 RESULTS = ROOT / "benchmarks" / "results"
-PLACES = ("--out", "--workdir")
+PLACES = ("-o", "--out", "--workdir")
 
 
 def add_shared_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of every benchmark."""
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: benchmarks/results)")
+    parser.add_argument(
+        "-o", "--out", type=Path, default=RESULTS, help="folder of the results (default: benchmarks/results)"
+    )
     parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
 
 

@@ -121,7 +121,7 @@ def matrices(shape: Shape) -> dict[str, tuple[int, int]]:
     }
 
 
-def _tensors(shape: Shape, outtype: OutType, head: str) -> list[PlannedTensor]:
+def planned_tensors(shape: Shape, outtype: OutType, head: str) -> list[PlannedTensor]:
     """Every tensor of the model in the order of the file; raises UserError if the type does not fit a matrix."""
     hidden, ffn = shape.hidden, shape.ffn
     f32, head_type = GGMLQuantizationType.F32, GGMLQuantizationType[head.upper()]
@@ -336,7 +336,7 @@ def generate(
     config = read_json(source / "config.json") if source.is_dir() else None
     if config is not None:
         shape = replace(shape, vocab=positive_int(config, "vocab_size"))
-    planned = [] if vocab_only else _tensors(shape, outtype, head)
+    planned = [] if vocab_only else planned_tensors(shape, outtype, head)
     rng = np.random.default_rng(seed)
     weights = 0
     with output_errors(outfile, planned), atomic_output(outfile) as partial:

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""The same weights in several formats, side by side: size, load time, memory, speed, and error against f16.
+
+Examples: python3 utils/compare.py --shape bitnet-2b-4t
+          python3 utils/compare.py -m models/BitNet-b1.58-2B-4T --types i2_s tl2 q4_0 f16 -t 1,2 --plot -o results
+
+The weights are random in a published shape, or a checkpoint's. docs/benchmarks.md says what is measured and how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+# Run as a file, Python looks for modules beside it only.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import report as results
+from utils.bench.flags import at_least, whole_numbers
+from utils.bench.llama_bench import Case
+from utils.bench.machine import Watch, thread_warnings
+from utils.bench.output import check_file
+from utils.cli import UserError, run_main
+from utils.comparison import fidelity, report, rounds
+from utils.comparison.sources import CheckpointSource, RandomSource, Source
+from utils.comparison.store import Store
+from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, REFERENCE, Way, parse_way
+from utils.generate_dummy_model import HEADS, SHAPES, SIZES
+from utils.host import BUNDLED_MODEL, cpu_name, engine_binary, physical_cores
+from utils.perplexity.held_out import HELD_OUT
+from utils.plots import check_plot
+from utils.roofline import measure as measure_roofline
+
+KIND = "comparison"
+ALL_SHAPES = {**SHAPES, **SIZES}
+CACHE = Path("~/.cache/trit.cpp/comparison")
+SHIPPED_TEXT = Path(__file__).resolve().parent / "verify" / "data" / "text.txt"
+_WORDS_PER_TOKEN = 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python3 utils/compare.py",
+        description="Compare formats of the same ternary weights: size, load time, memory, speed, error against f16.",
+        epilog=f"Types: {', '.join(FORMATS)}. With :no-repack behind it, the engine does not rewrite the file's "
+        "weights when it loads them: tq2_0:no-repack are llama.cpp's own kernels.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--shape",
+        choices=list(ALL_SHAPES),
+        metavar="NAME",
+        help=f"random weights in the shape of this model: {', '.join(ALL_SHAPES)}",
+    )
+    source.add_argument("-m", "--model", type=Path, help="checkpoint folder, as for utils.convert")
+    parser.add_argument("--layers", type=int, help="of a --shape: fewer blocks than the model has, to be quicker")
+    parser.add_argument("--head", choices=HEADS, help="embedding and head in every file (default: as utils.convert)")
+    parser.add_argument("--types", type=parse_way, nargs="+", default=list(DEFAULT_WAYS), help="(default: all)")
+    parser.add_argument(
+        "--baseline",
+        type=parse_way,
+        help=f"ratios are to this type (default: {BASELINES[0].name}, or {BASELINES[1].name} where that does not fit)",
+    )
+    parser.add_argument("-p", "--prompt", type=whole_numbers, default=[512], help="tokens (default: 512)")
+    parser.add_argument("-n", "--generate", type=whole_numbers, default=[128], help="tokens (default: 128)")
+    parser.add_argument(
+        "-t", "--threads", type=whole_numbers, default=[physical_cores()], help="such as 1,2 (default: cores)"
+    )
+    parser.add_argument("-r", "--rounds", type=int, default=5, help="of everything, in turns (default: %(default)s)")
+    parser.add_argument("--no-error", action="store_true", help=f"no error against {REFERENCE}, so no {REFERENCE} file")
+    parser.add_argument("--text", type=Path, help="text for the error (default: random letters, or a shipped text)")
+    parser.add_argument("--context", type=int, default=256, help="tokens of a piece of it (default: %(default)s)")
+    parser.add_argument("--chunks", type=int, default=1, help="pieces (default: %(default)s)")
+    parser.add_argument("--workdir", type=Path, default=CACHE, help="the models are kept there (default: %(default)s)")
+    parser.add_argument("--clean", action="store_true", help="delete them afterwards")
+    parser.add_argument("--plot", action="store_true", help="draw a picture, too (needs matplotlib)")
+    results.add_shared_flags(parser)
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot work before anything is made."""
+    for flag, least in (("rounds", 1), ("context", 8), ("chunks", 1), ("layers", 1)):
+        at_least(f"--{flag}", least if getattr(args, flag) is None else getattr(args, flag), least)
+    if args.layers and not args.shape:
+        raise UserError("--layers: only a --shape can have fewer blocks than it has; leave it out")
+    if args.model and not args.model.is_dir():
+        raise UserError(f"-m {args.model}: expected a checkpoint folder (config.json, tokenizer.json, safetensors)")
+    if args.text and not args.text.is_file():
+        raise UserError(f"--text {args.text}: there is no such file")
+    if args.layers and args.layers > ALL_SHAPES[args.shape].layers:
+        raise UserError(f"--layers {args.layers}: {args.shape} has {ALL_SHAPES[args.shape].layers}, expected fewer")
+    check_file("--out", args.out / f"{results.slug(cpu_name())}-{KIND}.json")
+    if args.plot:
+        check_plot(args.out)
+
+
+def _source(args: argparse.Namespace) -> Source:
+    if args.model:
+        return CheckpointSource(args.model, args.head, args.bin_dir)
+    shape = ALL_SHAPES[args.shape]
+    return RandomSource(args.shape, replace(shape, layers=args.layers or shape.layers), args.head, args.layers)
+
+
+def _baseline(candidates: Sequence[Way], store: Store) -> Way:
+    """What ratios are to: the first of the candidates that this model can be stored as."""
+    for way in candidates:
+        if store.file(way.format):
+            return way
+    reasons = "; ".join(dict.fromkeys(store.plan.left_out.values()))
+    names = " and ".join(way.name for way in candidates)
+    raise UserError(f"--baseline: this model has no {names} ({reasons}); choose another --baseline")
+
+
+@contextmanager
+def _text(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
+    """The text that errors are measured over, and what to call it."""
+    pieces = f"{args.chunks} x {args.context} tokens, of which the second halves count,"
+    if args.text:
+        yield args.text, f"{pieces} of {args.text.name}"
+        return
+    with tempfile.TemporaryDirectory(prefix="trit-compare-") as folder:
+        path = Path(folder) / "text.txt"
+        if args.shape:
+            # llama-perplexity wants twice a context at least.
+            path.write_text(fidelity.random_text(_WORDS_PER_TOKEN * args.context * max(2, args.chunks)))
+            what = "words of random letters (seed 0), as good a text as any for random weights"
+        elif args.model.resolve() == BUNDLED_MODEL:
+            path = HELD_OUT
+            what = "stories that the bundled model has not seen"
+        else:
+            path = SHIPPED_TEXT
+            what = "the text that utils.verify ships"
+        yield path, f"{pieces} of {what}"
+
+
+def _run(args: argparse.Namespace, candidates: Sequence[Way], store: Store) -> report.Comparison:
+    """Make the files and measure them."""
+    cases = [Case(n, 0, threads=t) for t in args.threads for n in args.prompt]
+    cases += [Case(0, n, threads=t) for t in args.threads for n in args.generate]
+    watch = Watch()
+    watch.wait()
+    notes = watch.load_warnings(watch.load(), "before measuring") + thread_warnings(args.threads, physical_cores())
+    reference = None if args.no_error else store.file(REFERENCE)
+    baseline = _baseline(candidates, store)
+    asked = list(dict.fromkeys([*args.types, baseline]))
+    ways = [way for way in asked if store.file(way.format)]
+    watch.load()  # making files is over
+    rows = rounds.measure(store.files, ways, cases, args.rounds, watch, args.bin_dir)
+    notes += watch.load_warnings(watch.load(), "while measuring") + watch.throttle_warnings()
+    left_out = {form: why for form, why in store.plan.left_out.items() if form in {way.format for way in asked}}
+    for note in notes:
+        print(f"warning: {note}", file=sys.stderr)
+    comparison = report.Comparison(store.source.label, rows, baseline, left_out, notes=notes)
+    if reference:
+        paths = {Way(REFERENCE): reference, **{way: store.files[way.format] for way in ways}}
+        with _text(args) as (text, comparison.text):
+            errors = fidelity.measure(paths, text, args.context, args.chunks, max(args.threads), args.bin_dir)
+        for row in rows:
+            row.error = errors[row.way]
+    return comparison
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, make the files, measure, write the results."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = _parser().parse_args(given)
+    _check(args)
+    for name in ("llama-bench", "llama-perplexity", "llama-quantize"):
+        engine_binary(name, args.bin_dir)
+    roofline = measure_roofline([1], tier="chosen", seconds=0.01, megabytes=8, bin_dir=args.bin_dir)
+    about = results.facts("utils.compare", given, roofline.compiler)
+    (about["tier"],) = roofline.packings
+    candidates = [args.baseline] if args.baseline else list(BASELINES)
+    forms = [*(way.format for way in args.types), *([] if args.no_error else [REFERENCE])]
+    store = Store(args.workdir.expanduser(), _source(args), [*forms, *(way.format for way in candidates)])
+    fitting = [way.format for way in candidates if way.format in store.plan.sizes]
+    store.check_room([*forms, *fitting[:1]])
+    comparison = _run(args, candidates, store)
+    content = "\n\n".join([f"Tier {about['tier']}.", *report.text(comparison)])
+    paths = results.write(args.out, KIND, about, content, report.as_json(comparison))
+    if args.plot:
+        paths.append(paths[0].with_suffix(".png"))
+        report.plot(comparison, paths[-1], f"{comparison.label}\n{about['cpu']}, {about['date']}")
+    print(content)
+    print(f"\nwritten: {paths[0]}, {', '.join(path.name for path in paths[1:])}")
+    if args.clean:
+        store.clean()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: MIT
+"""A comparison as Markdown, as JSON, and as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from utils.bench.llama_bench import Case
+from utils.bench.output import markdown_table
+from utils.bench.ratios import LEAST_ROUNDS, Interval, paired_ratio
+from utils.comparison.fidelity import Error
+from utils.comparison.loading import Loading
+from utils.comparison.store import Size
+from utils.comparison.ways import REFERENCE, Way
+from utils.plots import LINE, PALE, STRONG, picture
+
+WHAT_ERROR_MEANS = (
+    "The reference is the f16 file in the same engine, with activations in float16. BitNet models are trained with "
+    "activations rounded to int8, once for each token, and our kernels do exactly that (once for each block, where "
+    "weights have a scale for each block): what a row with our kernels is off by is this rounding, not its weights. "
+    "llama.cpp's kernels round activations, too, in blocks of 32 or 256, which is closer to f16 and not what training "
+    "did. q4_0 changes the weights as well: of -s and +s it holds one an eighth too small. Scales have 16 bits in f16, "
+    "tq2_0, tq1_0 and q2_0, 32 in i2_s, tl1 and tl2."
+)
+_MEASURES = (
+    "KL: mean divergence of the distributions of the next token, in nats. Top-1: positions with the same likeliest "
+    "token. Logits: root mean square of their differences, relative to that of f16's logits."
+)
+
+
+@dataclass
+class Row:
+    """Everything that is known of one way.
+
+    Attributes:
+        speeds: tokens per second of every round.
+        error: None if errors were not asked for.
+    """
+
+    way: Way
+    size: Size
+    loads: list[Loading] = field(default_factory=list)
+    speeds: dict[Case, list[float]] = field(default_factory=dict)
+    error: Error | None = None
+
+    @property
+    def seconds(self) -> float:
+        """To load, median."""
+        return median(load.seconds for load in self.loads)
+
+    def memory(self, of: Callable[[Loading], int | None]) -> float | None:
+        """Bytes, median; None where the system does not tell."""
+        known = [count for load in self.loads if (count := of(load)) is not None]
+        return median(known) if known else None
+
+    @property
+    def resident(self) -> float | None:
+        """Bytes in use after loading."""
+        return self.memory(lambda load: load.resident_bytes)
+
+    @property
+    def peak(self) -> float | None:
+        """The most bytes in use."""
+        return self.memory(lambda load: load.peak_bytes)
+
+
+@dataclass
+class Comparison:
+    """The whole result.
+
+    Attributes:
+        label: what the weights are.
+        baseline: ratios are to this way.
+        left_out: format -> why it is not among the rows.
+        text: what errors were measured over; empty if they were not.
+        notes: what a reader has to know of this run.
+    """
+
+    label: str
+    rows: list[Row]
+    baseline: Way
+    left_out: dict[str, str] = field(default_factory=dict)
+    text: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def ratio(self, row: Row, case: Case) -> Interval:
+        """Speed divided by the baseline's in the same round: median and 95 % interval, of few rounds their range."""
+        (other,) = (one for one in self.rows if one.way == self.baseline)
+        ours, others = row.speeds[case], other.speeds[case]
+        if len(ours) >= LEAST_ROUNDS:
+            return paired_ratio(ours, others)
+        ratios = [own / baseline for own, baseline in zip(ours, others, strict=True)]
+        return Interval(median(ratios), min(ratios), max(ratios))
+
+    @property
+    def cases(self) -> list[Case]:
+        """Prompts first, then text, each by threads."""
+        return sorted(self.rows[0].speeds, key=lambda case: (case.n_gen, case.n_prompt, case.threads))
+
+    def same_answers(self) -> list[list[Way]]:
+        """Groups of at least two ways that give the same log-probabilities, bit for bit."""
+        groups: dict[str, list[Way]] = {}
+        for row in self.rows:
+            if row.error:
+                groups.setdefault(row.error.digest, []).append(row.way)
+        return [group for group in groups.values() if len(group) > 1]
+
+
+def _megabytes(count: float | None) -> str:
+    return "not measured" if count is None else f"{count / 1e6:.0f}" if count >= 1e8 else f"{count / 1e6:.1f}"
+
+
+def case_name(case: Case) -> str:
+    """Such as ``pp128, 2 threads``."""
+    return f"{case.name}, {case.threads} thread{'s' if case.threads > 1 else ''}"
+
+
+def memory_table(comparison: Comparison) -> list[list[str]]:
+    """Files, load time and memory: heading and a row for each way."""
+    heading = ["format", "kernels", "file MB", "bits/weight", "load s", "MB resident", "MB peak"]
+    rows = [
+        [
+            row.way.format,
+            row.way.kernels,
+            _megabytes(row.size.file_bytes),
+            "-" if row.size.bits is None else f"{row.size.bits:.2f}",
+            f"{row.seconds:.2f}",
+            _megabytes(row.resident),
+            _megabytes(row.peak),
+        ]
+        for row in comparison.rows
+    ]
+    return [heading, *rows]
+
+
+def speed_table(comparison: Comparison) -> list[list[str]]:
+    """Tokens per second, and ratios to the baseline with their intervals."""
+    rows = [["format", "kernels", *map(case_name, comparison.cases)]]
+    for row in comparison.rows:
+        cells = []
+        for case in comparison.cases:
+            speed = f"{median(row.speeds[case]):.1f}"
+            if row.way != comparison.baseline:
+                middle, low, high = comparison.ratio(row, case)
+                # One round has no spread.
+                interval = f", {low:.2f} to {high:.2f}" if len(row.speeds[case]) > 1 else ""
+                speed += f" ({middle:.2f}x{interval})"
+            cells.append(speed)
+        rows.append([row.way.format, row.way.kernels, *cells])
+    return rows
+
+
+def error_table(comparison: Comparison) -> list[list[str]]:
+    """Errors against the reference."""
+    rows = [["format", "kernels", "KL, nats", "top-1", "logits"]]
+    for row in comparison.rows:
+        if row.error:
+            error = row.error
+            cells = [f"{error.divergence:.2e}", f"{error.agreement:.1%}", f"{error.logits:.1%}"]
+            rows.append([row.way.format, row.way.kernels, *cells])
+    return rows
+
+
+def _medians(rounds: int) -> str:
+    return f"Medians of {rounds} rounds in turns" if rounds > 1 else "One round"
+
+
+def _spread(rounds: int) -> str:
+    """What is said beside a median."""
+    if rounds >= LEAST_ROUNDS:
+        return "median and its 95 % interval"
+    return f"median, lowest and highest (an interval takes {LEAST_ROUNDS} rounds)" if rounds > 1 else "once"
+
+
+def text(comparison: Comparison) -> Iterator[str]:
+    """The paragraphs of the Markdown behind the heading."""
+    rounds = len(comparison.rows[0].loads)
+    yield f"{comparison.label[0].upper()}{comparison.label[1:]}: the same weights in every file, the same programs."
+    yield from (f"{note[0].upper()}{note[1:]}." for note in comparison.notes)
+    yield from (f"Left out: {form}, {reason}." for form, reason in comparison.left_out.items())
+    yield "## Files, loading, memory"
+    yield (
+        f"Bits per weight: of the matrices in the layers, scales included. Load: until the model is ready, packing "
+        "included, from a file in the page cache; resident: memory in use then, mapped pages of the file included; "
+        f"peak: the most until a prompt has been read. {_medians(rounds)}."
+    )
+    yield markdown_table(memory_table(comparison), left=2)
+    yield "## Speed"
+    yield (
+        f"Tokens/s. {_medians(rounds)}; in brackets the ratio to {comparison.baseline.format} with "
+        f"{comparison.baseline.kernels} kernels in the same round, {_spread(rounds)}."
+    )
+    yield markdown_table(speed_table(comparison), left=2)
+    if any(row.error for row in comparison.rows):
+        yield f"## Error against {REFERENCE}"
+        yield f"{WHAT_ERROR_MEANS}\n\nOver {comparison.text}. {_MEASURES}"
+        yield markdown_table(error_table(comparison), left=2)
+        for group in comparison.same_answers():
+            yield f"The same log-probabilities, bit for bit: {', '.join(way.name for way in group)}."
+
+
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """Every repetition of everything."""
+    return {
+        "model": comparison.label,
+        "baseline": comparison.baseline.name,
+        "left_out": comparison.left_out,
+        "notes": comparison.notes,
+        "text": comparison.text,
+        "rows": [
+            {
+                "type": row.way.name,
+                "kernels": row.way.kernels,
+                **asdict(row.size),
+                "loads": [asdict(load) for load in row.loads],
+                "tests": [
+                    {
+                        **asdict(case),
+                        "tokens_per_second": speeds,
+                        "ratio": dict(zip(("median", "low", "high"), comparison.ratio(row, case), strict=True)),
+                    }
+                    for case, speeds in row.speeds.items()
+                ],
+                "error": asdict(row.error) if row.error else None,
+            }
+            for row in comparison.rows
+        ],
+    }
+
+
+def plot(comparison: Comparison, path: Path, title: str) -> None:
+    """Draw one panel for each test, and one each for memory and error; a bar a way, the baseline pale."""
+    panels: list[tuple[str, dict[Way, float], dict[Way, tuple[float, float]]]] = []
+    for case in comparison.cases:
+        speeds = {row.way: median(row.speeds[case]) for row in comparison.rows}
+        whiskers = {
+            row.way: (speeds[row.way] - min(row.speeds[case]), max(row.speeds[case]) - speeds[row.way])
+            for row in comparison.rows
+        }
+        panels.append((f"{case_name(case)}: tokens/s, median and range", speeds, whiskers))
+    rows = comparison.rows
+    panels.append(("file, MB", {row.way: row.size.file_bytes / 1e6 for row in rows}, {}))
+    panels.append(("memory at most, MB", {row.way: row.peak / 1e6 for row in rows if row.peak is not None}, {}))
+    panels.append(("load time, s", {row.way: row.seconds for row in rows}, {}))
+    errors = {row.way: 100 * row.error.logits for row in rows if row.error and row.way.format != REFERENCE}
+    panels.append((f"logits: error against {REFERENCE}, %", errors, {}))
+    panels = [panel for panel in panels if panel[1]]
+    columns = 2
+    lines = math.ceil(len(panels) / columns)
+    height = 0.7 + (0.5 + 0.22 * len(comparison.rows)) * lines
+    with picture(path, title, lines, columns, (11, height)) as axes:
+        for axis, (name, values, whiskers) in zip(axes.flat, panels, strict=False):
+            ways = list(reversed(values))
+            spread = [[whiskers[way][side] for way in ways] for side in (0, 1)] if whiskers else None
+            colours = [PALE if way == comparison.baseline else STRONG for way in ways]
+            axis.barh(
+                [way.name for way in ways], [values[way] for way in ways], xerr=spread, color=colours, ecolor=LINE
+            )
+            axis.set_title(name, fontsize=9, loc="left")
+            axis.tick_params(labelsize=7)
+        for axis in axes.flat[len(panels) :]:
+            axis.set_visible(False)
