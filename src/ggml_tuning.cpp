@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "lookup.h"
 #include "packing_names.h"
 #include "tuning.h"
 
@@ -36,9 +37,8 @@ int64_t number(const Json& object, const char* name, int64_t least, int64_t most
 
 const trit_lookup_kernel* kernel_named(const std::string& name, trit_packing packing) {
     const trit_lookup_kernel* kernel = trit_lookup_by_name(name.c_str());
-    char message[256] = "";
     const bool usable = kernel != nullptr && kernel->packing == packing && kernel->supported() &&
-                        trit_lookup_selftest(kernel, message, sizeof(message));
+                        lookup_fault(kernel).empty();
     return usable ? kernel : nullptr;
 }
 

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 /// Which look-up kernels there are, and which one is used.
+#include "lookup.h"
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <map>
+#include <mutex>
 #include <vector>
 
 #include "packing_names.h"
@@ -33,7 +37,6 @@ const trit_lookup_kernel*& preferred(trit_packing packing) {
 
 const trit_lookup_kernel* forced_kernel(const char* name) {
     const trit_lookup_kernel* kernel = trit_lookup_by_name(name);
-    char message[256] = "";
     if (kernel == nullptr) {
         std::fprintf(stderr, "error: TRIT_LOOKUP=%s: there is no such kernel; this build has off", name);
         for (const trit_lookup_kernel* other : kernels()) {
@@ -43,8 +46,8 @@ const trit_lookup_kernel* forced_kernel(const char* name) {
     } else if (!kernel->supported()) {
         std::fprintf(stderr, "error: TRIT_LOOKUP=%s: this CPU lacks its instructions; unset TRIT_LOOKUP\n",
                      name);
-    } else if (!trit_lookup_selftest(kernel, message, sizeof(message))) {
-        std::fprintf(stderr, "error: TRIT_LOOKUP=%s: self-test failed: %s\n", name, message);
+    } else if (const std::string& fault = trit::lookup_fault(kernel); !fault.empty()) {
+        std::fprintf(stderr, "error: TRIT_LOOKUP=%s: self-test failed: %s\n", name, fault.c_str());
     } else {
         return kernel;
     }
@@ -91,12 +94,12 @@ const trit_lookup_kernel* choose_kernel(trit_packing packing) {
         }
     }
     for (const trit_lookup_kernel* kernel : candidates(packing)) {
-        char message[256] = "";
-        if (trit_lookup_selftest(kernel, message, sizeof(message))) {
+        const std::string& fault = trit::lookup_fault(kernel);
+        if (fault.empty()) {
             return kernel;
         }
         std::fprintf(stderr, "warning: kernel %s is skipped: %s; please report this with your CPU's name\n",
-                     kernel->name, message);
+                     kernel->name, fault.c_str());
     }
     return nullptr;
 }
@@ -129,6 +132,19 @@ trit_packing read_packing() {
 }
 
 }  // namespace
+
+const std::string& trit::lookup_fault(const trit_lookup_kernel* kernel) {
+    static std::mutex mutex;
+    static std::map<const trit_lookup_kernel*, std::string> faults;
+    const std::lock_guard<std::mutex> lock(mutex);
+    const auto known = faults.find(kernel);
+    if (known != faults.end()) {
+        return known->second;
+    }
+    char message[256] = "";
+    const bool passed = trit_lookup_selftest(kernel, message, sizeof(message)) != 0;
+    return faults[kernel] = passed ? "" : message;
+}
 
 int trit_lookup_count(void) { return static_cast<int>(kernels().size()); }
 

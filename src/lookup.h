@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numeric>
+#include <string>
 
 #include "activations.h"
 #include "packed_matrix.h"
@@ -29,6 +30,10 @@ struct LookupChoice {
         return kernel == nullptr || (panels == kernel->panels && least_tokens == kernel->least_tokens);
     }
 };
+
+/// What is wrong with a kernel: its self-test, run once in a process (a tuning names each kernel for many
+/// shapes); empty if nothing is.
+const std::string& lookup_fault(const trit_lookup_kernel* kernel);
 
 /// The first `tokens()` of m tokens times all rows of a matrix.
 ///
