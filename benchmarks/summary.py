@@ -76,9 +76,52 @@ def whole_models(found: Mapping[Path, Result]) -> str:
     return "\n".join(text).rstrip()
 
 
+def formats(found: Mapping[Path, Result]) -> str:
+    """One row for each format: size, load time, memory, speed with its ratio to the baseline, error against f16."""
+    text = []
+    for path, result in found.items():
+        about = result["about"]
+        tests = [(test["n_prompt"], test["n_gen"], test["threads"]) for test in result["rows"][0]["tests"]]
+        names = [f"pp{p}" if p else f"tg{n}" for p, n, _ in tests]
+        counts = [f"{threads} thread{'s' if threads > 1 else ''}" for *_, threads in tests]
+        heads = [f"{name}, {count}" for name, count in zip(names, counts, strict=True)]
+        rows = [["format", "kernels", "file, MB", "bits/weight", "load, s", "resident, MB", *heads, "logits"]]
+        for row in result["rows"]:
+            speeds = [median(test["tokens_per_second"]) for test in row["tests"]]
+            ratios = [test["ratio"]["median"] for test in row["tests"]]
+            loads = row["loads"]
+            resident = [load["resident_bytes"] for load in loads if load["resident_bytes"] is not None]
+            error = row["error"]
+            rows.append(
+                [
+                    row["type"],
+                    row["kernels"],
+                    f"{row['file_bytes'] / 1e6:.0f}",
+                    f"{row['bits']:.2f}",
+                    f"{median(load['seconds'] for load in loads):.2f}",
+                    f"{median(resident) / 1e6:.0f}" if resident else "",
+                    *(f"{speed:.3g} ({ratio:.2f})" for speed, ratio in zip(speeds, ratios, strict=True)),
+                    f"{100 * error['logits']:.1f} %" if error else "",
+                ]
+            )
+        notes = "".join(f" {note[0].upper()}{note[1:]}." for note in result["notes"])
+        head = f"{about['cpu']}, {result['model']}; commit {about['commit']}, {about['date']} "
+        head += f"([all columns](benchmarks/results/{path.stem}.md)). In brackets: ratio to {result['baseline']}."
+        text.append(f"{head}{notes}\n\n{markdown_table(rows)}")
+    return "\n\n".join(text)
+
+
 def section(folder: Path = RESULTS) -> str:
     """What stands between the two lines in README."""
-    return whole_models(results("end-to-end", folder))
+    parts = [whole_models(results("end-to-end", folder))]
+    if compared := results("comparison", folder):
+        parts.append(
+            "The same weights in eight formats, all run by this engine (`utils/compare.py`). *Logits*: how far they\n"
+            "are from the f16 file's; most of it is the rounding of activations to int8, which these models are\n"
+            "trained with and f16 leaves out."
+        )
+        parts.append(formats(compared))
+    return "\n\n".join(parts)
 
 
 def draw(folder: Path = RESULTS, out: Path = PICTURES) -> list[Path]:

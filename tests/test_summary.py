@@ -39,6 +39,30 @@ def test_medians_ratios_and_shares_newest_first(tmp_path: Path) -> None:
     assert [line.partition(",")[0] for line in lines if "tier avx2" in line] == ["New", "Old"]
 
 
+def comparison(cpu: str) -> dict[str, Any]:
+    def row(kind: str, speeds: list[float], ratio: float, resident: int | None, error: float | None) -> dict[str, Any]:
+        tests = [{"n_prompt": 0, "n_gen": 32, "threads": 2, "tokens_per_second": speeds, "ratio": {"median": ratio}}]
+        loads = [{"seconds": s, "resident_bytes": resident} for s in (1.0, 3.0, 2.0)]
+        logits = None if error is None else {"logits": error}
+        return {"type": kind, "kernels": "ours", "file_bytes": 800_400_000, "bits": 2.0, "loads": loads, "tests": tests,
+                "error": logits}  # fmt: skip
+
+    rows = [row("i2_s", [10.0, 30.0, 20.0], 1.5, 796_000_000, 0.061), row("f16", [2.0], 0.5, None, None)]
+    about = {"cpu": cpu, "commit": "abc", "date": "2026-03-01"}
+    return {"about": about, "model": "a model", "baseline": "tq2_0", "notes": ["it was BUSY: slow"], "rows": rows}
+
+
+def test_formats_side_by_side(tmp_path: Path) -> None:
+    write(tmp_path, "x-end-to-end.json", end_to_end("X", "2026-01-01", [9.0], [9.0]))
+    assert "eight formats" not in summary.section(tmp_path)
+    write(tmp_path, "x-comparison.json", comparison("X"))
+    lines = summary.section(tmp_path).splitlines()
+    (head,) = [line for line in lines if "a model" in line]
+    assert head.endswith("(benchmarks/results/x-comparison.md)). In brackets: ratio to tq2_0. It was BUSY: slow.")
+    assert "| i2_s | ours | 800 | 2.00 | 2.00 | 796 | 20 (1.50) | 6.1 % |" in lines
+    assert "| f16 | ours | 800 | 2.00 | 2.00 |  | 2 (0.50) |  |" in lines
+
+
 def test_a_result_without_the_rival_or_broken_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "x-end-to-end.json", end_to_end("X", "2026-01-01", [9.0], None))
     with pytest.raises(TritError, match=r"x-end-to-end\.json: lacks i2_s or tq2_0; run benchmarks\.end_to_end"):
