@@ -24,9 +24,9 @@ from utils.generate_dummy_model import (
     SIZES,
     SPM,
     VOCABULARIES,
-    _tensors,
     main,
     matrix_pieces,
+    planned_tensors,
 )
 from utils.gguf_types import GGUFReader, read_header
 from utils.random_heads import HEAD_STD
@@ -69,14 +69,14 @@ PARAMETERS = {
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameter_counts(name: str) -> None:
-    planned = _tensors(SHAPES[name], ENCODINGS["f16"], "f16")
+    planned = planned_tensors(SHAPES[name], ENCODINGS["f16"], "f16")
     rounding = 2e-3 if isinstance(PARAMETERS[name], float) else 0
     assert sum(int(np.prod(tensor.shape)) for tensor in planned) == pytest.approx(PARAMETERS[name], rel=rounding)
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_sizes_have_the_parameters_of_their_names(name: str) -> None:
-    planned = _tensors(SIZES[name], ENCODINGS["tl2"], "q6_k")
+    planned = planned_tensors(SIZES[name], ENCODINGS["tl2"], "q6_k")
     wanted = float(name[:-1]) * {"M": 1e6, "B": 1e9}[name[-1]]
     assert sum(int(np.prod(tensor.shape)) for tensor in planned) == pytest.approx(wanted, rel=0.03)
 
