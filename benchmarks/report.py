@@ -18,11 +18,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 PLACES = ("-o", "--out", "--workdir")
 
 
-def add_shared_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of every benchmark."""
-    parser.add_argument(
-        "-o", "--out", type=Path, default=RESULTS, help="folder of the results (default: benchmarks/results)"
-    )
+def add_shared_flags(parser: argparse.ArgumentParser, out: Path = RESULTS) -> None:
+    """The flags of every benchmark; out: where results go."""
+    where = out.relative_to(ROOT) if out.is_absolute() else out
+    parser.add_argument("-o", "--out", type=Path, default=out, help=f"folder of the results (default: {where})")
     parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
 
 

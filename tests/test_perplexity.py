@@ -261,3 +261,18 @@ def test_reports(tmp_path: Path) -> None:
     assert "a.txt" in report.notes([replace(ROW, perplexity=Measured(2014, 1))])[0]
     report.draw(tmp_path / "a.png", rows)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("flag", ["-o", "--csv-output", "--json", "--plot", "--save-logits"])
+def test_a_place_that_cannot_be_written_is_said_first(
+    story_gguf: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from utils.cli import run_main
+    from utils.perplexity.command import main
+
+    (tmp_path / "file").touch()
+    places = {"-o": tmp_path / "results", flag: tmp_path / "file" / "x"}
+    words = [str(word) for item in places.items() for word in item]
+    assert run_main(main, ["-m", str(story_gguf), *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {flag} ") and "cannot be written" in error and error.count("\n") == 1

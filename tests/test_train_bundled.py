@@ -51,6 +51,7 @@ def test_folder_is_whole_and_small() -> None:
         "README.md",
         "config.json",
         "generation_config.json",
+        "held-out.txt",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",

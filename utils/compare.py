@@ -79,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workdir", type=Path, default=CACHE, help="the models are kept there (default: %(default)s)")
     parser.add_argument("--clean", action="store_true", help="delete them afterwards")
     parser.add_argument("--plot", action="store_true", help="draw a picture, too (needs matplotlib)")
-    results.add_shared_flags(parser)
+    # Not the folder of the committed results: a try must not replace them.
+    results.add_shared_flags(parser, Path("comparison_results"))
     return parser
 
 

@@ -337,6 +337,8 @@ def generate(
     if config is not None:
         shape = replace(shape, vocab=positive_int(config, "vocab_size"))
     planned = [] if vocab_only else planned_tensors(shape, outtype, head)
+    if seed < 0:
+        raise UserError(f"--seed {seed}: expected 0 or more")
     rng = np.random.default_rng(seed)
     weights = 0
     with output_errors(outfile, planned), atomic_output(outfile) as partial:

@@ -186,8 +186,10 @@ def _whole(column: Column) -> Row:
 
 
 def _is_cached(column: Column) -> bool:
-    """A head has only the limit of reading."""
-    return any(row.name == PARTS["head"] and row.weight_bytes and row.limit_seconds is None for row in column.rows)
+    """A head has only the limit of reading, ternary products have both."""
+    ternary = [PARTS[name] for name in _TERNARY]
+    head_is_free = any(row.name == PARTS["head"] and row.weight_bytes and not row.limit_seconds for row in column.rows)
+    return head_is_free and any(row.name in ternary and row.limit_seconds for row in column.rows)
 
 
 def as_json(made: Sequence[Column], limits: Limits | None) -> dict[str, Any]:

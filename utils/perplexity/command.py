@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.bench.output import check_file
 from utils.cli import EXIT_OK, UserError
 from utils.convert.embedding_types import EMBEDDING_TYPES
 from utils.host import cpu_name, default_model, physical_cores
@@ -110,6 +111,14 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--save-logits {args.save_logits}: would overwrite the --reference; name another folder")
     if args.plot:
         check_plot(args.plot)
+    for flag, path in (
+        ("-o", args.output_dir / "results.csv"),
+        ("--csv-output", args.csv_output),
+        ("--json", args.json),
+        ("--plot", args.plot),
+        ("--save-logits", args.save_logits and args.save_logits / "logits"),
+    ):
+        check_file(flag, path)
 
 
 def _around(path: Path) -> list[Path]:

@@ -71,6 +71,9 @@ class Engine:
         # The program ends with 0 all the same.
         if (tokens := output.too_short(lines)) is not None:
             raise TooShort(text, tokens, context)
+        if saved and not saved.is_file():
+            program = self.program or engine_binary("llama-perplexity")
+            raise TritError(f"{program} wrote no log-probabilities of {gguf}; it has to be an llama-perplexity")
         return lines
 
     def divergence(
