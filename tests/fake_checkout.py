@@ -249,7 +249,7 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
     for package in ("setup", "registry", "hub", "foreign", "roofline"):
         source = ROOT / "utils" / package
         shutil.copytree(source, root / "utils" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__", "cli", "gguf_header", "host", "inference", "token_profile"):
+    for name in ("__init__", "cli", "generated_section", "gguf_header", "host", "inference", "token_profile"):
         shutil.copy(ROOT / "utils" / f"{name}.py", root / "utils")
     (root / "utils" / "convert").mkdir()
     (root / "utils" / "convert" / "__init__.py").touch()

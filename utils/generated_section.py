@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A part of a document that a program writes, between two comments."""
+"""A part of a document that a program writes, between two comments. Standard library only (set-up imports it)."""
 
 from __future__ import annotations
 
