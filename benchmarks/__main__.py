@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import end_to_end, kernels, report
+from benchmarks import end_to_end, kernels
+from utils.bench import results
 from utils.cli import run_main
 from utils.host import ENGINE_BIN
 
@@ -19,10 +20,10 @@ from utils.host import ENGINE_BIN
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one after the other; each has more flags when it is run by itself."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    report.add_shared_flags(parser)
+    results.add_shared_flags(parser)
     parser.add_argument("--workdir", type=Path, default=end_to_end.CACHE, help="where the random models are kept")
     args = parser.parse_args(argv)
-    shared = ["--out", str(args.out)] if args.out != report.RESULTS else []
+    shared = ["--out", str(args.out)] if args.out != results.RESULTS else []
     shared += ["--bin-dir", str(args.bin_dir)] if args.bin_dir != ENGINE_BIN else []
     kept = ["--workdir", str(args.workdir)] if args.workdir != end_to_end.CACHE else []
     return kernels.main(shared) or end_to_end.main([*shared, *kept])

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from benchmarks import report
-from utils.bench import llama_bench, work
+from utils.bench import llama_bench, results, work
 from utils.bench.flags import at_least, whole_numbers
 from utils.bench.llama_bench import Case
 from utils.bench.output import markdown_table
@@ -24,12 +23,11 @@ from utils.bench.ratios import LEAST_ROUNDS, in_turns
 from utils.cli import UserError, run_main
 from utils.generate_dummy_model import HEADS, SHAPES, generate
 from utils.host import last_level_cache_bytes, physical_cores
-from utils.roofline import Roofline, measure, memory_megabytes, thread_counts
+from utils.roofline import BESIDE_SECONDS, Roofline, measure, memory_megabytes, thread_counts
 from utils.weight_encodings import ENCODINGS
 
 RIVAL = ("tq2_0", False)
 TYPES = ("i2_s", "tq2_0", "tq1_0", "q2_0")
-ROOFLINE_SECONDS = 0.2
 CACHE = Path("~/.cache/trit.cpp/benchmarks")
 
 
@@ -114,7 +112,7 @@ def run_rounds(args: argparse.Namespace, models: Mapping[str, Path], ways: Seque
         roofline = measure(
             args.threads,
             tier="chosen",
-            seconds=ROOFLINE_SECONDS,
+            seconds=BESIDE_SECONDS,
             megabytes=megabytes,
             bin_dir=args.bin_dir,
             env=env,
@@ -144,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tier", help="force a tier (TRIT_TIER)")
     parser.add_argument("--workdir", type=Path, default=CACHE, help="where the models are kept (default: %(default)s)")
     parser.add_argument("--megabytes", type=int, help="memory that is read for the limit (default: 4 times the caches)")
-    report.add_shared_flags(parser)
+    results.add_shared_flags(parser)
     return parser
 
 
@@ -161,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = {name: make_model(args, name) for name in types}
     ways = [Way(name, packed) for name in types for packed in (True, False)]
     samples, roofline = run_rounds(args, models, ways)
-    about = report.facts("benchmarks.end_to_end", given, roofline.compiler)
+    about = results.facts("benchmarks.end_to_end", given, roofline.compiler)
     about["tier"] = next(iter(roofline.packings))
     data = {
         "shape": args.shape,
@@ -178,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ],
     }
     content = text(samples, ways, f"{args.shape}, head {args.head}, tier {about['tier']}")
-    paths = report.write(args.out, "end-to-end", about, content, data)
+    paths = results.write(args.out, "end-to-end", about, content, data)
     print(table(samples, ways))
     print(f"\nwritten: {paths[0]} and {paths[1].name}")
     return 0

@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import report
+from utils.bench import results
 from utils.bench.flags import at_least, joined, whole_numbers
 from utils.bench.output import markdown_table
 from utils.cli import TritError, UserError, run_main
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repetitions", type=int, default=LEAST_REPETITIONS, help="(default: %(default)s)")
     parser.add_argument("--milliseconds", type=float, default=4, help="of each measurement (default: %(default)s)")
     parser.add_argument("--megabytes", type=int, help="weights to go through (default: 4 times the caches)")
-    report.add_shared_flags(parser)
+    results.add_shared_flags(parser)
     return parser
 
 
@@ -191,12 +191,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         json_lines(command, "measuring the kernels", on_object=take)
     if not products:
         raise UserError("nothing was measured: the tier has none of these packings, or every product took too long")
-    about = report.facts("benchmarks.kernels", given, str(head.get("compiler", "unknown")))
+    about = results.facts("benchmarks.kernels", given, str(head.get("compiler", "unknown")))
     data = {
         "megabytes": megabytes,
         "products": [{**vars(p), "share_of_limit": p.share, "binding": p.binding} for p in products],
     }
-    paths = report.write(args.out, "kernels", about, text(products, megabytes), data)
+    paths = results.write(args.out, "kernels", about, text(products, megabytes), data)
     print(summary(products))
     print(f"\nwritten: {paths[0]} and {paths[1].name}")
     return 0

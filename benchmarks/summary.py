@@ -15,8 +15,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks import pictures
-from benchmarks.report import RESULTS
+from utils.bench.llama_bench import Case
 from utils.bench.output import markdown_table
+from utils.bench.results import RESULTS
 from utils.cli import EXIT_FAILED, EXIT_OK, ROOT, TritError, run_main
 from utils.generated_section import write_section
 
@@ -45,6 +46,10 @@ def results(kind: str, folder: Path = RESULTS) -> dict[Path, Result]:
     return dict(sorted(found.items(), key=lambda item: str(item[1]["about"]["date"]), reverse=True))
 
 
+def _case(test: Result) -> Case:
+    return Case(test["n_prompt"], test["n_gen"], threads=test["threads"])
+
+
 def whole_models(found: Mapping[Path, Result]) -> str:
     """One row for each CPU, test and number of threads: ours, the rival's, and the ratio.
 
@@ -59,19 +64,17 @@ def whole_models(found: Mapping[Path, Result]) -> str:
             f"{about['cpu']}, {about['cores']} cores, tier {about['tier']}: {about['compiler']}, commit "
             f"{about['commit']}, {about['date']} ([all columns](benchmarks/results/{path.stem}.md))\n"
         )
-        by_way: dict[tuple[int, int, int], dict[tuple[str, bool], Result]] = {}
+        by_way: dict[Case, dict[tuple[str, bool], Result]] = {}
         for test in result["tests"]:
-            key = (test["n_gen"], test["n_prompt"], test["threads"])
-            by_way.setdefault(key, {})[test["type"], test["packed"]] = test
+            by_way.setdefault(_case(test), {})[test["type"], test["packed"]] = test
         body = []
-        for (n_gen, n_prompt, threads), ways in sorted(by_way.items()):
+        for case, ways in sorted(by_way.items(), key=lambda item: (item[0].n_gen, item[0].n_prompt, item[0].threads)):
             if not {_OURS, _RIVAL} <= set(ways):
                 raise TritError(f"{path}: lacks i2_s or tq2_0; run benchmarks.end_to_end with both types")
             ours, rival = (median(ways[way]["tokens_per_second"]) for way in (_OURS, _RIVAL))
             limit = median(ways[_OURS]["limit_tokens_per_second"])
-            name = f"pp{n_prompt}" if n_prompt else f"tg{n_gen}"
             share = f"{100 * ours / limit:.0f} %"
-            body.append([name, str(threads), f"{ours:.3g}", share, f"{rival:.3g}", f"{ours / rival:.1f}"])
+            body.append([case.name, str(case.threads), f"{ours:.3g}", share, f"{rival:.3g}", f"{ours / rival:.1f}"])
         text.append(markdown_table([*rows, *body]) + "\n")
     return "\n".join(text).rstrip()
 
@@ -81,10 +84,7 @@ def formats(found: Mapping[Path, Result]) -> str:
     text = []
     for path, result in found.items():
         about = result["about"]
-        tests = [(test["n_prompt"], test["n_gen"], test["threads"]) for test in result["rows"][0]["tests"]]
-        names = [f"pp{p}" if p else f"tg{n}" for p, n, _ in tests]
-        counts = [f"{threads} thread{'s' if threads > 1 else ''}" for *_, threads in tests]
-        heads = [f"{name}, {count}" for name, count in zip(names, counts, strict=True)]
+        heads = [_case(test).in_words for test in result["rows"][0]["tests"]]
         rows = [["format", "kernels", "file, MB", "bits/weight", "load, s", "resident, MB", *heads, "logits"]]
         for row in result["rows"]:
             speeds = [median(test["tokens_per_second"]) for test in row["tests"]]

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import report
 from benchmarks.end_to_end import CACHE, make_model
+from utils.bench import results
 from utils.bench.flags import at_least
 from utils.cli import ROOT, TritError, run_main
 from utils.generate_dummy_model import HEADS, SHAPES
@@ -66,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", "-t", type=int, default=physical_cores(), help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
     parser.add_argument("--workdir", type=Path, default=CACHE, help="where the model is kept (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=results.RESULTS, help="folder of the results (default: %(default)s)"
+    )
     args = parser.parse_args(given)
     for name in ("prompt", "generate", "threads", "rounds"):
         at_least(f"--{name}", getattr(args, name), 2 if name == "generate" else 1)
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
         runs.append(ask(model, args.threads, args.prompt, args.generate))
     result = middle(runs)
-    about = report.facts("benchmarks.token_profile", given, measure([1], tier="chosen", seconds=0.01).compiler)
+    about = results.facts("benchmarks.token_profile", given, measure([1], tier="chosen", seconds=0.01).compiler)
     about["model"] = f"{args.shape}, head {args.head}"
     times = [run["generation_ms"] / (run["generated_tokens"] - 1) for run in runs]
     text = (
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{min(times):.1f} to {max(times):.1f} ms, median {median(times):.1f}.\n\n```\n{as_table(result)}\n```\n"
     )
     kept = {name: result[name] for name in ("threads", "prompt_tokens", "generated_tokens", "profile")}
-    paths = report.write(args.out, "profile", about, text, {**kept, "ms_per_token": times})
+    paths = results.write(args.out, "profile", about, text, {**kept, "ms_per_token": times})
     print(as_table(result))
     print(f"\nwritten: {paths[0]} and {paths[1].name}")
     return 0

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 import benchmarks.__main__ as both
-from benchmarks import end_to_end, kernels, report
+from benchmarks import end_to_end, kernels
 from benchmarks.end_to_end import Samples, Way
 from utils import host, roofline
+from utils.bench import results
 from utils.bench.flags import numbers_from, whole_numbers
 from utils.bench.llama_bench import Case
 from utils.cli import TritError, UserError, run_main
@@ -133,7 +134,7 @@ def test_facts_about_the_machine(tmp_path: Path) -> None:
     ],
 )
 def test_file_names(name: str, short: str) -> None:
-    assert report.slug(name) == short
+    assert results.slug(name) == short
 
 
 def test_lists_of_numbers() -> None:

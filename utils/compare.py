@@ -20,7 +20,7 @@ from pathlib import Path
 # Run as a file, Python looks for modules beside it only.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import report as results
+from utils.bench import results
 from utils.bench.flags import at_least, whole_numbers
 from utils.bench.llama_bench import Case
 from utils.bench.machine import Watch, thread_warnings

@@ -17,6 +17,7 @@ from pathlib import Path
 from utils.cli import EXIT_OK, UserError
 from utils.convert.embedding import default_embedding_type
 from utils.generate_dummy_model import HEADS, OUTTYPES, SIZES, Shape, generate, say
+from utils.gguf_types import quiet_gguf_package
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 DEFAULT_SIZE = "7B"
@@ -73,8 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{outfile}: exists already; pass --force to replace it")
     if args.verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # gguf-py warns about files and keys that a checkpoint may well lack.
-    logging.getLogger("gguf").setLevel(logging.ERROR)
+    quiet_gguf_package()
     head = args.head or default_embedding_type(outtype, shape.hidden)
     name = args.model_name or f"random bitnet {size}"
     weights = generate(name, shape, OUTTYPES[outtype], head, outfile, args.seed, vocab_only=args.vocab_only)

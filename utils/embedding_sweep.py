@@ -17,6 +17,7 @@ from gguf import GGML_QUANT_SIZES
 
 from utils.bench import llama_bench
 from utils.bench.llama_bench import Case
+from utils.bench.ratios import in_turns
 from utils.cli import UserError, atomic_output
 from utils.convert import pipeline
 from utils.convert.checkpoint import read_json
@@ -81,11 +82,6 @@ def columns_of(source: Path) -> int:
     return int(tensor.shape[-1])
 
 
-def block_of(name: str) -> int:
-    """Values per block of a type: the columns have to be a multiple of it."""
-    return int(GGML_QUANT_SIZES[GGMLQuantizationType[name.upper()]][0])
-
-
 def base_name(source: Path, outtype: str) -> str:
     """bitnet.cpp's names: ggml-model-f32.gguf and a checkpoint's folder both give ``ggml-model-i2_s``."""
     name = "ggml-model" if source.is_dir() else whole_name(source)
@@ -122,12 +118,10 @@ def make(source: Path, variant: Variant, outtype: str, force: bool) -> None:
 
 def measure(variants: Sequence[Variant], cases: Sequence[Case], rounds: int, bin_dir: Path) -> None:
     """Measure all variants in turns."""
-    for number in range(rounds):
-        for variant in variants if number % 2 == 0 else reversed(variants):
-            print(f"round {number + 1} of {rounds}: {variant.type}", file=sys.stderr)
-            # Absolute: programs are started in another folder than ours.
-            for case, speeds in llama_bench.run(variant.path.absolute(), cases, bin_dir=bin_dir.absolute()).items():
-                variant.speeds.setdefault(case, []).extend(speeds)
+    for number, variant in in_turns(variants, rounds):
+        print(f"round {number + 1} of {rounds}: {variant.type}", file=sys.stderr)
+        for case, speeds in llama_bench.run(variant.path, cases, bin_dir=bin_dir).items():
+            variant.speeds.setdefault(case, []).extend(speeds)
 
 
 def table(variants: Sequence[Variant], cases: Sequence[Case]) -> str:

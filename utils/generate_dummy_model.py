@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gguf import GGML_QUANT_SIZES
 from tqdm import tqdm
 
 from utils.cli import ROOT, UserError, atomic_output, run_main
@@ -29,10 +28,17 @@ from utils.convert.embedding import map_pieces, quantize_rows
 from utils.convert.families.base import positive_int
 from utils.convert.tokenizer import load_tokenizer
 from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
-from utils.gguf_types import GGMLQuantizationType, GGUFValueType, GGUFWriter, read_header
+from utils.gguf_types import (
+    GGMLQuantizationType,
+    GGUFValueType,
+    GGUFWriter,
+    block_of,
+    quiet_gguf_package,
+    read_header,
+)
 from utils.host import BUNDLED_MODEL
 from utils.random_heads import head_pieces
-from utils.weight_encodings import ENCODINGS, Encoding, check_fits, unpack_i2_s
+from utils.weight_encodings import ENCODINGS, SCALE_AT, Encoding, check_fits, unpack_i2_s
 
 VOCABULARIES = ROOT / "3rdparty" / "llama.cpp" / "models"
 HEADS = ("f16", "f32", "q8_0", "q6_k", "q4_k")
@@ -107,6 +113,14 @@ SIZES = {
 }
 
 
+def with_vocabulary(shape: Shape) -> Shape:
+    """The shape with the number of tokens that its checkpoint folder says, where the vocabulary is one's."""
+    source = VOCABULARIES / shape.vocabulary
+    if not source.is_dir():
+        return shape
+    return replace(shape, vocab=positive_int(read_json(source / "config.json"), "vocab_size"))
+
+
 def matrices(shape: Shape) -> dict[str, tuple[int, int]]:
     """The ternary matrices (n, k) of one block."""
     hidden, ffn, kv = shape.hidden, shape.ffn, shape.hidden // shape.heads * shape.kv_heads
@@ -131,7 +145,7 @@ def planned_tensors(shape: Shape, outtype: OutType, head: str) -> list[PlannedTe
         norms |= {"attn_sub_norm": hidden, "ffn_sub_norm": ffn}
     for name, (_, k) in ternary.items():
         check_fits(outtype, f"blk.0.{name}.weight", k)
-    block = GGML_QUANT_SIZES[head_type][0]
+    block = block_of(head)
     if hidden % block:
         raise UserError(f"token_embd.weight: {hidden} columns, {head} needs a multiple of {block}; use --head q8_0")
     planned = [PlannedTensor("token_embd.weight", (shape.vocab, hidden), head_type)]
@@ -170,7 +184,7 @@ class FloatType:
     @property
     def block(self) -> int:
         """The number of inputs k has to be a multiple of this."""
-        return int(GGML_QUANT_SIZES[self.ggml_type][0])
+        return block_of(self.name)
 
 
 FLOAT_TYPES = {
@@ -244,10 +258,6 @@ def matrix_pieces(
         tail = np.zeros(outtype.tail_bytes, dtype=np.uint8)
         tail[:4] = np.array([scale], dtype="<f4").view(np.uint8)
         yield tail
-
-
-# Byte of a block where its float16 scale is, for the encodings with a scale per block.
-SCALE_AT = {"tq2_0": 64, "tq1_0": 52, "q2_0": 0}
 
 
 def vary_scales(rng: Random, data: npt.NDArray[Any], outtype: OutType) -> None:
@@ -332,10 +342,7 @@ def generate(
         UserError: a matrix does not fit the type, or the vocabulary is missing.
         TritError: the file cannot be written.
     """
-    source = VOCABULARIES / shape.vocabulary
-    config = read_json(source / "config.json") if source.is_dir() else None
-    if config is not None:
-        shape = replace(shape, vocab=positive_int(config, "vocab_size"))
+    source, shape = VOCABULARIES / shape.vocabulary, with_vocabulary(shape)
     planned = [] if vocab_only else planned_tensors(shape, outtype, head)
     if seed < 0:
         raise UserError(f"--seed {seed}: expected 0 or more")
@@ -345,8 +352,8 @@ def generate(
         writer = StreamWriter(partial, shape.architecture)
         try:
             _write_metadata(writer.metadata, name, shape, outtype)
-            if config is not None:
-                load_tokenizer(source, config, shape.vocab).write(writer.metadata)
+            if source.is_dir():
+                load_tokenizer(source, read_json(source / "config.json"), shape.vocab).write(writer.metadata)
             else:
                 _copy_vocabulary(writer.metadata, source, shape.vocab)
             for tensor in planned:
@@ -407,8 +414,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{args.outfile}: exists already; pass --force to replace it")
     if args.block_scales and args.outtype not in SCALE_AT:
         raise UserError(f"--block-scales: {args.outtype} has no scales per block; use {', '.join(SCALE_AT)}")
-    # gguf-py warns about files and keys that a checkpoint may well lack.
-    logging.getLogger("gguf").setLevel(logging.ERROR)
+    quiet_gguf_package()
     outtype, head = args.outtype, args.head
     weights = generate(
         f"random {name}", shape, OUTTYPES[outtype], head, args.outfile, args.seed, block_scales=args.block_scales

@@ -10,6 +10,7 @@ of 128,256 tokens, which would break the converter's memory bound; ``utils.gguf_
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ __all__ = [
     "GGUFWriter",
     "GgufHeader",
     "TensorEntry",
+    "block_of",
+    "quiet_gguf_package",
     "read_header",
 ]
 
@@ -94,6 +97,16 @@ class GgufHeader:
     metadata: dict[str, Any]
     types: dict[str, tuple[GGUFValueType, GGUFValueType | None]]
     tensors: dict[str, TensorEntry]
+
+
+def block_of(name: str) -> int:
+    """Values per block of a type such as ``q6_k``: the columns of a matrix are a multiple of it."""
+    return int(constants.GGML_QUANT_SIZES[GGMLQuantizationType[name.upper()]][0])
+
+
+def quiet_gguf_package() -> None:
+    """The gguf package warns about files and keys that a checkpoint may well lack; commands call this first."""
+    logging.getLogger("gguf").setLevel(logging.ERROR)
 
 
 def tensor_nbytes(shape: tuple[int, ...], ggml_type: int) -> int:

@@ -7,7 +7,6 @@ Example: python utils/quantize_embeddings.py -i models/trit-story-3m -t f16 q8_0
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,21 +14,16 @@ from pathlib import Path
 # Run as a file, Python looks for modules beside it only.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from utils.bench.flags import at_least, whole_numbers
 from utils.bench.llama_bench import PROGRAM, Case
 from utils.cli import EXIT_OK, ROOT, UserError, run_main
-from utils.embedding_sweep import TYPES, Variant, base_name, block_of, columns_of, make, measure, table, write_csv
+from utils.embedding_sweep import TYPES, Variant, base_name, columns_of, make, measure, table, write_csv
+from utils.gguf_types import block_of, quiet_gguf_package
 from utils.host import BUNDLED_MODEL, ENGINE_BIN, engine_binary, physical_cores
 from utils.weight_encodings import ENCODINGS
 
 TESTS = ((128, 0), (0, 128))
 CSV_NAME = "embedding_benchmark.csv"
-
-
-def _thread_list(text: str) -> list[int]:
-    numbers = [int(part) if part.isdigit() else 0 for part in text.split(",")]
-    if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers from 1 on, such as 1,2")
-    return list(dict.fromkeys(numbers))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-bench", action="store_true", help="make the files, measure nothing")
     parser.add_argument(
         "--threads",
-        type=_thread_list,
+        type=whole_numbers,
         default=[physical_cores()],
         help=f"such as 1,2,4 (default: physical cores, here {physical_cores()})",
     )
@@ -87,10 +81,8 @@ def _bench_dir(given: Path | None) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the files, measure them, print and keep the result."""
     args = _parser().parse_args(argv)
-    if args.rounds < 1:
-        raise UserError(f"--rounds {args.rounds}: expected 1 or more")
-    # gguf-py warns about files and keys that a checkpoint may well lack.
-    logging.getLogger("gguf").setLevel(logging.ERROR)
+    at_least("--rounds", args.rounds, 1)
+    quiet_gguf_package()
     bin_dir = None if args.no_bench else _bench_dir(args.bench_bin)
     columns = columns_of(args.input)
     types = list(dict.fromkeys(args.types or [name for name in TYPES if columns % block_of(name) == 0]))

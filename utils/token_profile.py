@@ -15,7 +15,7 @@ from typing import Any
 
 from utils.cli import TritError
 from utils.host import last_level_cache_bytes
-from utils.roofline import measure
+from utils.roofline import BESIDE_SECONDS, measure
 
 # The engine's names, in the order of the table.
 PARTS = {
@@ -36,7 +36,6 @@ _TERNARY = ("ternary_one", "ternary_few", "ternary_many")
 _BETWEEN, _SAMPLING, _REST = "between graphs", "sampling", "output, and the rest"
 # The first graph only touches the weights; --no-warmup leaves it out.
 _WARM_UP = "--no-warmup"
-_ROOFLINE_SECONDS = 0.2
 _REGIMES = {"one": "text, {} one by one", "few": "{} in batches of up to 16", "many": "prompt, {}"}
 # Shorter than this and nobody needs to see it.
 _LEAST_SHARE = 0.0005
@@ -94,7 +93,7 @@ def environment(path: Path, engine_flags: Sequence[str]) -> dict[str, str]:
 
 def measure_limits(threads: int) -> Limits:
     """Measure them now: they drift on shared machines, and belong to the same minute as the run."""
-    roofline = measure([threads], tier="chosen", seconds=_ROOFLINE_SECONDS)
+    roofline = measure([threads], tier="chosen", seconds=BESIDE_SECONDS)
     (limit,) = roofline.limits
     return Limits(median(limit.read.gbs), median(limit.int8_gmacs), last_level_cache_bytes())
 

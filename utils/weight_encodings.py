@@ -464,6 +464,10 @@ ENCODINGS: dict[str, Encoding] = {
 }
 
 
+# Byte of a block where its float16 scale is; the other encodings have one scale for the whole matrix (docs/formats.md).
+SCALE_AT = {"tq2_0": 64, "tq1_0": 52, "q2_0": 0}
+
+
 class Blocked(Protocol):
     """A type with a name and blocks."""
 

@@ -44,6 +44,11 @@ class Case:
         parts = [f"pp{self.n_prompt}"] * (self.n_prompt > 0) + [f"tg{self.n_gen}"] * (self.n_gen > 0)
         return "+".join(parts) + (f" @ d{self.depth}" if self.depth else "")
 
+    @property
+    def in_words(self) -> str:
+        """Such as ``pp512, 2 threads``."""
+        return f"{self.name}, {self.threads} thread{'s' * (self.threads > 1)}"
+
 
 class Observer(Protocol):
     """Is told what happens while it happens, to measure something beside the time."""

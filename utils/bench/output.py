@@ -159,7 +159,7 @@ def check_file(flag: str, path: Path | None) -> None:
 def write(path: Path, content: str) -> None:
     """A whole file or none."""
     with atomic_output(path) as partial:
-        partial.write_text(content, encoding="utf-8")
+        partial.write_text(content, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

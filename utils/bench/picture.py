@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.bench.rounds import Result, in_words
+from utils.bench.rounds import Result
 from utils.plots import LINE, PALE, STRONG, picture
 
 LATER_COLORS = ("#c05a2c", "#5a8f3c", "#8458a0", "#777777")
@@ -48,6 +48,6 @@ def _bars(axis: Any, results: Sequence[Result], colors: Mapping[str, str]) -> No
         if result.limits:
             limit = result.speed / result.share
             axis.plot([limit, limit], [place - 0.4, place + 0.4], color=LINE, linestyle="--", linewidth=1)
-    axis.set_yticks(range(len(results)), [f"{r.case.name}, {in_words(r.case.threads)}" for r in results])
+    axis.set_yticks(range(len(results)), [result.case.in_words for result in results])
     axis.invert_yaxis()
     axis.set_xlim(left=0)

@@ -15,15 +15,9 @@ from utils.bench.llama_bench import Case, Observer
 from utils.bench.machine import Watch
 from utils.bench.ratios import in_turns
 from utils.host import ENGINE_BIN, last_level_cache_bytes
-from utils.roofline import Roofline, measure
+from utils.roofline import BESIDE_SECONDS, Roofline, measure
 
-ROOFLINE_SECONDS = 0.2
 CLEAR = "\r\x1b[K"  # a terminal's line
-
-
-def in_words(threads: int) -> str:
-    """Such as 1 thread, 2 threads."""
-    return f"{threads} thread{'s' * (threads > 1)}"
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ class Progress:
         self.done += 1
         speed = f"{median(speeds):.2f} tokens/s"
         where = CLEAR if sys.stderr.isatty() else ""
-        what = f"{self.label}: {case.name}, {in_words(case.threads)}: {speed}"
+        what = f"{self.label}: {case.in_words}: {speed}"
         print(f"{where}[{self.done}/{self.total}] {what}", file=sys.stderr)
 
 
@@ -165,7 +159,7 @@ class Bench:
         """The limits; every time, since they drift within seconds on a machine with neighbours."""
         if self.limits:
             print("measuring the machine's limits", file=sys.stderr)
-            self.roofline = measure(threads, tier="chosen", seconds=ROOFLINE_SECONDS, bin_dir=self.bin_dir)
+            self.roofline = measure(threads, tier="chosen", seconds=BESIDE_SECONDS, bin_dir=self.bin_dir)
         return self.roofline
 
     def _used(self, before: Use | None, case: Case) -> Use:

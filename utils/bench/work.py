@@ -22,7 +22,7 @@ from utils.foreign.parts import read_parts
 from utils.gguf_types import TensorEntry, read_header
 from utils.roofline import Limit
 from utils.tune import store
-from utils.weight_encodings import ENCODINGS
+from utils.weight_encodings import ENCODINGS, SCALE_AT
 
 UBATCH = 512  # tokens that the engine computes at once: llama-bench's default of -ub
 KV_ELEMENT = 2  # bytes: float16, the engine's default
@@ -35,8 +35,8 @@ LEAST_ROWS, ALIGNMENT = PANEL_ROWS // 2, 32
 TERNARY = {row.ggml_type: row for row in ENCODINGS.values() if row.name not in ("f16", "f32")}
 # It may hold the weight +2, which has no place among five trits.
 FOUR_CODES = ENCODINGS["q2_0"].ggml_type
-# Where a block has its scale as float16; the other encodings have one for the whole matrix (src/encodings.cpp).
-SCALE_AT = {ENCODINGS[name].ggml_type: place for name, place in (("tq1_0", 52), ("tq2_0", 64), ("q2_0", 0))}
+# The same by number.
+SCALE_PLACES = {ENCODINGS[name].ggml_type: place for name, place in SCALE_AT.items()}
 # Behind the architecture's name; with one of these, tokens do not all read the same bytes, or no attention cache.
 OTHER_WORK = {
     "expert_count": "is a mixture of experts, of which each token reads others",
@@ -279,7 +279,7 @@ def _in_memory(path: Path, tensor: TensorEntry, packing: Packing | None) -> int:
     if packing is None or tensor.ggml_type not in TERNARY or len(tensor.shape) != 2:
         return tensor.nbytes
     n, k = tensor.shape
-    group = TERNARY[tensor.ggml_type].block if tensor.ggml_type in SCALE_AT else 0
+    group = TERNARY[tensor.ggml_type].block if tensor.ggml_type in SCALE_PLACES else 0
     if n < LEAST_ROWS or k % max(group, ALIGNMENT):
         return tensor.nbytes
     if group and not _has_one_scale(path, tensor):
@@ -289,7 +289,7 @@ def _in_memory(path: Path, tensor: TensorEntry, packing: Packing | None) -> int:
 
 def _has_one_scale(path: Path, tensor: TensorEntry) -> bool:
     """Whether the blocks of the first rows share their scale: models have one for a whole matrix, or many."""
-    encoding, place = TERNARY[tensor.ggml_type], SCALE_AT[tensor.ggml_type]
+    encoding, place = TERNARY[tensor.ggml_type], SCALE_PLACES[tensor.ggml_type]
     first = tensor.read(path, 0, encoding.nbytes(min(PANEL_ROWS, tensor.shape[0]), tensor.shape[1]))
     scales = np.unique(first.reshape(-1, encoding.block_bytes)[:, place : place + 2].copy().view("<u2"))
     return bool(np.count_nonzero(scales & 0x7FFF) <= 1)  # blocks of zeros fit every scale

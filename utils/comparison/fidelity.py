@@ -18,7 +18,7 @@ from utils.cli import UserError
 from utils.comparison.ways import REFERENCE, Way
 from utils.host import ENGINE_BIN, engine_binary
 from utils.perplexity.engine import Engine, TooShort
-from utils.perplexity.logprobs import read_logprobs
+from utils.perplexity.logprobs import divergences, read_logprobs, same_likeliest
 from utils.roofline.program import LOG
 from utils.verify.engine import PRECISE
 
@@ -60,8 +60,7 @@ def _centred(values: Floats) -> Floats:
 
 def compare(wanted: Floats, found: Floats) -> Error:
     """Log-probabilities [chunks, positions, vocabulary] against the reference's."""
-    divergence = (np.exp(wanted) * (wanted - found)).sum(axis=-1)
-    agreement = float((wanted.argmax(axis=-1) == found.argmax(axis=-1)).mean())
+    divergence, agreement = divergences(wanted, found), float(same_likeliest(wanted, found).mean())
     centred = _centred(wanted)
     off = np.sqrt(np.square(_centred(found) - centred).mean() / np.square(centred).mean())
     digest = hashlib.sha256(found.data).hexdigest()[:16]

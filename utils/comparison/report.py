@@ -115,11 +115,6 @@ def _megabytes(count: float | None) -> str:
     return "not measured" if count is None else f"{count / 1e6:.0f}" if count >= 1e8 else f"{count / 1e6:.1f}"
 
 
-def case_name(case: Case) -> str:
-    """Such as ``pp128, 2 threads``."""
-    return f"{case.name}, {case.threads} thread{'s' if case.threads > 1 else ''}"
-
-
 def memory_table(comparison: Comparison) -> list[list[str]]:
     """Files, load time and memory: heading and a row for each way."""
     heading = ["format", "kernels", "file MB", "bits/weight", "load s", "MB resident", "MB peak"]
@@ -140,7 +135,7 @@ def memory_table(comparison: Comparison) -> list[list[str]]:
 
 def speed_table(comparison: Comparison) -> list[list[str]]:
     """Tokens per second, and ratios to the baseline with their intervals."""
-    rows = [["format", "kernels", *map(case_name, comparison.cases)]]
+    rows = [["format", "kernels", *(case.in_words for case in comparison.cases)]]
     for row in comparison.rows:
         cells = []
         for case in comparison.cases:
@@ -242,7 +237,7 @@ def plot(comparison: Comparison, path: Path, title: str) -> None:
             row.way: (speeds[row.way] - min(row.speeds[case]), max(row.speeds[case]) - speeds[row.way])
             for row in comparison.rows
         }
-        panels.append((f"{case_name(case)}: tokens/s, median and range", speeds, whiskers))
+        panels.append((f"{case.in_words}: tokens/s, median and range", speeds, whiskers))
     rows = comparison.rows
     panels.append(("file, MB", {row.way: row.size.file_bytes / 1e6 for row in rows}, {}))
     panels.append(("memory at most, MB", {row.way: row.peak / 1e6 for row in rows if row.peak is not None}, {}))

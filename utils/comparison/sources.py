@@ -6,21 +6,19 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from utils.cli import ROOT, TritError, UserError, atomic_output, capture, telling_lines
 from utils.comparison.ways import REFERENCE
-from utils.convert.checkpoint import Checkpoint, read_json
+from utils.convert.checkpoint import Checkpoint
 from utils.convert.embedding import default_embedding_type, embedding_row
 from utils.convert.families import find_family
-from utils.convert.families.base import Kind, TensorSpec, positive_int
+from utils.convert.families.base import Kind, TensorSpec
 from utils.convert.matrices import check_columns, matrix_rows
 from utils.convert.pipeline import Options, convert, present
 from utils.convert.writer import PlannedTensor
-from utils.generate_dummy_model import OUTTYPES, VOCABULARIES, Shape, generate, planned_tensors
+from utils.generate_dummy_model import OUTTYPES, Shape, generate, planned_tensors, with_vocabulary
+from utils.gguf_types import GGMLQuantizationType, block_of
 from utils.host import ENGINE_BIN, engine_binary
 from utils.weight_encodings import ENCODINGS
 
@@ -144,12 +142,6 @@ class CheckpointSource(Source):
                 raise TritError(f"llama-quantize failed on {reference} (exit code {code}): {said}")
 
 
-def with_vocabulary(shape: Shape) -> Shape:
-    """The shape with the vocabulary size that the generator takes where the vocabulary is a checkpoint's."""
-    config = VOCABULARIES / shape.vocabulary / "config.json"
-    return replace(shape, vocab=positive_int(read_json(config), "vocab_size")) if config.is_file() else shape
-
-
 def _sources(*names: str) -> list[Path]:
     """Our own files that decide what is in a model's file."""
     found = [ROOT / "utils" / name for name in names]
@@ -175,7 +167,7 @@ def q4_0_tensors(reference: Sequence[PlannedTensor]) -> list[PlannedTensor]:
     Raises:
         UserError: no matrix has whole blocks.
     """
-    block = GGML_QUANT_SIZES[GGMLQuantizationType.Q4_0][0]
+    block = block_of(Q4_0)
     fits = [is_matrix(row.name, row.shape) and row.shape[-1] % block == 0 for row in reference]
     if not any(fits):
         raise UserError(f"no matrix has a multiple of {block} columns")

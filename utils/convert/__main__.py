@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, convert, say what was done."""
     from utils.convert.pipeline import Options, convert
     from utils.convert.writer import parse_size
+    from utils.gguf_types import quiet_gguf_package
 
     args = _parser().parse_args(argv)
-    # gguf-py warns about files and keys that a checkpoint may well lack.
-    logging.getLogger("gguf").setLevel(logging.ERROR)
+    quiet_gguf_package()
     split_bytes = parse_size(args.split_max_size) if args.split_max_size else None
     if not args.model.exists():
         raise UserError(f"{args.model}: there is no such file or folder")

@@ -6,12 +6,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from utils.cli import UserError, run_main
+from utils.gguf_types import quiet_gguf_package
 from utils.inspect_model import checkpoint_folder, gguf_file
 from utils.inspect_model.description import Description
 from utils.inspect_model.host import read_rate, speed_bound
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     if args.ctx_size < 1:
         raise UserError(f"-c {args.ctx_size}: give a positive number of tokens")
-    logging.getLogger("gguf").setLevel(logging.ERROR)
+    quiet_gguf_package()
     # A folder's shares come from some layers, a file's from some rows of all layers.
     exact = args.exact or (args.layers and args.path.is_dir())
     found = inspect(args.path, args.ctx_size, exact)

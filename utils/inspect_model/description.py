@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-# Of a number in the attention cache: float16.
-KV_BYTES = 2
+from utils.bench.work import KV_ELEMENT
 
 
 @dataclass
@@ -94,7 +93,7 @@ class Description:
         known = self.dimensions
         if {"layers", "kv_heads", "head_size"} <= set(known):
             context = min(context, known.get("context") or context)
-            size = 2 * KV_BYTES * known["layers"] * known["kv_heads"] * known["head_size"] * context
+            size = 2 * KV_ELEMENT * known["layers"] * known["kv_heads"] * known["head_size"] * context
             self.memory |= {"kv_cache": size, "context": context}
 
     def spread(self, value: int) -> tuple[float, float, float] | None:

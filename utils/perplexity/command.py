@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 from utils.bench.output import check_file
 from utils.cli import EXIT_OK, UserError
 from utils.convert.embedding_types import EMBEDDING_TYPES
+from utils.gguf_types import quiet_gguf_package
 from utils.host import cpu_name, default_model, physical_cores
 from utils.perplexity import held_out, report
 from utils.perplexity.engine import Engine
@@ -210,8 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the files."""
     args = _parser().parse_args(argv)
     _check(args)
-    # gguf-py warns about keys that a checkpoint may well lack.
-    logging.getLogger("gguf").setLevel(logging.ERROR)
+    quiet_gguf_package()
     with tempfile.TemporaryDirectory(prefix="perplexity-") as folder:
         rows = _measure(args, Path(folder))
     print(report.table(rows))

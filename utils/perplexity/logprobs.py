@@ -98,6 +98,16 @@ class LogprobsFile:
         return float((codes == 0).mean())
 
 
+def divergences(reference: Floats, found: Floats) -> Floats:
+    """Kullback-Leibler divergence from the reference of log-probabilities [..., vocabulary], in nats, [...]."""
+    return np.asarray((np.exp(reference) * (reference - found)).sum(axis=-1))
+
+
+def same_likeliest(reference: Floats, found: Floats) -> npt.NDArray[np.bool_]:
+    """Where both find the same token the likeliest, [...]."""
+    return np.asarray(reference.argmax(axis=-1) == found.argmax(axis=-1))
+
+
 @dataclass(frozen=True)
 class SavedLogprobs:
     """A whole file in memory.

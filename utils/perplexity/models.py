@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import gguf
-
 from utils.cli import UserError
 from utils.convert import pipeline
 from utils.foreign import convert as foreign
 from utils.foreign.parts import read_parts, whole_name
-from utils.gguf_types import GGMLQuantizationType, GgufHeader, read_header
+from utils.gguf_types import GGMLQuantizationType, GgufHeader, block_of, read_header
 from utils.inference import check_model, is_embedding_model
 from utils.weight_encodings import ENCODINGS
 
@@ -97,7 +95,7 @@ def with_heads(model: Model, types: Sequence[str], named: bool, folder: Path) ->
     assert name is not None  # Model.open has refused it
     columns = model.header.tensors[name].shape[-1]
     if not named:
-        types = [kind for kind in types if columns % _block(kind) == 0]
+        types = [kind for kind in types if columns % block_of(kind) == 0]
     if model.matrices not in ENCODINGS:
         raise UserError(
             f"-m {model.path}: its matrices are {model.matrices}; heads are compared for ternary models only"
@@ -132,7 +130,3 @@ def _head(header: GgufHeader) -> str | None:
 
 def _type_name(number: int) -> str:
     return GGMLQuantizationType(number).name.lower()
-
-
-def _block(kind: str) -> int:
-    return int(gguf.GGML_QUANT_SIZES[GGMLQuantizationType[kind.upper()]][0])

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.cli import TritError, UserError
-from utils.perplexity.logprobs import LogprobsFile, counted_positions
+from utils.perplexity.logprobs import LogprobsFile, counted_positions, same_likeliest
 from utils.perplexity.output import Measured
 
 Floats = npt.NDArray[np.float64]
@@ -79,7 +79,7 @@ def measure(found: LogprobsFile, reference: LogprobsFile | None, pieces: Sequenc
             theirs = reference.chunk(number, places)
             ratios.append(theirs[rows, wanted] - ours[rows, wanted])
             divergences.append(_divergence(theirs, ours))
-            agreements.append(theirs.argmax(axis=-1) == ours.argmax(axis=-1))
+            agreements.append(same_likeliest(theirs, ours))
     counted = sum(map(len, losses))
     if counted < 2:
         raise UserError(

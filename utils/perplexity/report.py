@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from utils.cli import atomic_output
+from utils.bench.output import write
 from utils.perplexity.measure import Row
 from utils.perplexity.output import Measured
 from utils.plots import LINE, PALE, STRONG, picture
@@ -88,17 +88,12 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     writer = csv.DictWriter(text, list(entries[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(entries)
-    _write(path, text.getvalue())
+    write(path, text.getvalue())
 
 
 def write_json(path: Path, rows: Sequence[Row], how: dict[str, Any]) -> None:
     """The rows, and how they were measured."""
-    _write(path, json.dumps({**how, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_output(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
+    write(path, json.dumps({**how, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:

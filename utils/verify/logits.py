@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from utils.perplexity.logprobs import divergences, same_likeliest
 from utils.verify import engine
 from utils.verify.reference import Reference
 from utils.verify.report import Check, judged, left_out
@@ -48,8 +49,7 @@ class Distance:
 
 def distance(wanted: Floats, found: Floats, following: npt.NDArray[np.int64]) -> Distance:
     """Compare log-probabilities [chunks, positions, vocabulary]; ``following`` [chunks, positions]: the next tokens."""
-    divergence = (np.exp(wanted) * (wanted - found)).sum(axis=-1)
-    agreement = float((wanted.argmax(axis=-1) == found.argmax(axis=-1)).mean())
+    divergence, agreement = divergences(wanted, found), float(same_likeliest(wanted, found).mean())
     text = np.take_along_axis(found, following[..., None], axis=-1)[..., 0]
     # llama-perplexity stores no log-probability further below the largest, so neither counts here.
     text = np.maximum(text, found.max(axis=-1) - _LOWEST)

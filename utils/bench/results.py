@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What both benchmarks share: flags, facts about the machine, and the two files of results."""
+"""What the benchmarks and utils.compare share: flags, facts about the machine, and the two files of results."""
 
 from __future__ import annotations
 
