@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/// Upstream's attention of few tokens takes one query head after the other, converts every key and value
-/// again for each, and sums values in half precision. Here up to four heads that share keys and values go
-/// together, and sums are single precision.
+/// Upstream's attention of up to 63 tokens takes one query head after the other, converts every key and value
+/// again for each, and sums values in half precision; more tokens go through tiles of 64, hidden positions
+/// included. Here up to four heads that share keys and values go together, and sums are single precision.
 ///
 /// The visible positions of a token are cut into chunks of a size that depends on their number alone; each
 /// chunk gives a maximum, a sum of exponentials and a sum of values, which are put together in the order of
@@ -14,7 +14,6 @@
 #include <cstring>
 
 #include "activations.h"
-#include "common.h"
 #include "ggml-backend-impl.h"
 #include "ggml-backend.h"
 #include "ggml-impl.h"
