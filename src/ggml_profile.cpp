@@ -50,6 +50,7 @@ struct Counter {
     Regimes regimes[kRegimes];
     int thread = 0;
     int threads = 1;
+    int number = 0;  ///< of the graph, from 1; 0 until the thread has met thread 0 in it
     Regime regime = kOne;
     trit_part part = TRIT_PART_OTHER;
     trit_part before = TRIT_PART_OTHER;  ///< the part that a barrier interrupts
@@ -92,10 +93,12 @@ class Profile {
         return *own;
     }
 
+    /// Thread 0 starts the next graph.
     void graph_started() { ++started_; }
-    /// Whether the graph that just ended was one of the first, which only warm up. Its last barrier lies
-    /// behind the threads that ask.
-    bool was_skipped() const { return started_ <= skip_; }
+    /// The graph of the threads that have passed a barrier in it and not its last one.
+    int graph() const { return started_; }
+    /// The first graphs only warm up.
+    bool skips(int graph) const { return graph <= skip_; }
 
  private:
     /// {"threads": most, "regimes": {one|few|many: {"graphs", "tokens", "seconds", "parts": {name:
@@ -139,7 +142,11 @@ class Profile {
             std::fprintf(file, "}}");
         }
         std::fprintf(file, "}}\n");
-        std::fclose(file);
+        const bool failed = std::ferror(file) != 0;
+        if (std::fclose(file) != 0 || failed) {
+            std::fprintf(stderr, "warning: trit: TRIT_PROFILE=%s: could not be written whole\n", path_);
+            std::remove(path_);
+        }
     }
 
     const char* path_ = nullptr;
@@ -252,8 +259,10 @@ void trit_profile_graph(const ggml_cgraph* graph, int thread, int threads) {
     counter.threads = threads;
     counter.regime = regime_of(tokens);
     counter.part = TRIT_PART_OTHER;
+    counter.number = 0;
     if (thread == 0) {
         profile.graph_started();
+        counter.number = profile.graph();
         counter.regimes[counter.regime].graphs += 1;
         counter.regimes[counter.regime].tokens += static_cast<double>(tokens);
     }
@@ -267,7 +276,7 @@ void trit_profile_graph_end(void) {
         counter.regimes[counter.regime].seconds +=
             std::chrono::duration<double>(counter.since - counter.graph_since).count();
     }
-    if (profile.was_skipped()) {
+    if (profile.skips(counter.number)) {
         counter = Counter();
     }
 }
@@ -296,4 +305,7 @@ void trit_profile_barrier(void) {
 void trit_profile_barrier_end(void) {
     Counter& counter = profile.of_this_thread();
     counter.add_time(counter.before);
+    if (counter.number == 0) {
+        counter.number = profile.graph();
+    }
 }

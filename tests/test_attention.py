@@ -24,9 +24,10 @@ TOLERANCE = 3e-5
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of one attention."""
+    """Sizes of one attention; value: of a head's values, 0: as its keys."""
 
     head: int = 64
+    value: int = 0
     kv_heads: int = 2
     group: int = 4
     tokens: int = 1
@@ -48,14 +49,14 @@ class Inputs:
     q: np.ndarray
     k: np.ndarray
     v: np.ndarray
-    mask: np.ndarray
+    mask: np.ndarray | None
 
 
 def inputs(case: Case, seed: int = SEED, hide: float = 0.3) -> Inputs:
     rng = np.random.default_rng(seed)
     q = rng.standard_normal((case.streams, case.heads, case.tokens, case.head), dtype=np.float32)
-    cache = (case.streams, case.positions, case.kv_heads, case.head)
-    k, v = (rng.standard_normal(cache).astype(np.float16) for _ in range(2))
+    cache = (case.streams, case.positions, case.kv_heads)
+    k, v = (rng.standard_normal((*cache, n)).astype(np.float16) for n in (case.head, case.value or case.head))
     mask = np.where(rng.random((case.streams, case.tokens, case.positions)) < hide, HIDDEN, 0).astype(np.float16)
     return Inputs(3 * q, k, v, mask)
 
@@ -84,11 +85,11 @@ def attend(
     """What the engine gives; the cache's rows hold all heads, as in the language models."""
     zero, one, two, three = (ctypes.c_int(axis) for axis in range(4))
     k, v = (ggml.call("ggml_permute", tensor(ggml, F16, cache), zero, two, one, three) for cache in (x.k, x.v))
-    mask = tensor(ggml, F16, x.mask[:, None])
+    mask = tensor(ggml, F16, x.mask[:, None]) if x.mask is not None else None
     numbers = [ctypes.c_float(number) for number in (scale, alibi, cap)]
     node = ggml.call("ggml_flash_attn_ext", tensor(ggml, F32, x.q), k, v, mask, *numbers)
-    streams, heads, tokens, head = x.q.shape
-    return ggml.compute(node, (streams, tokens, heads, head), threads)
+    streams, heads, tokens, _ = x.q.shape
+    return ggml.compute(node, (streams, tokens, heads, x.v.shape[-1]), threads)
 
 
 @pytest.fixture
@@ -110,6 +111,8 @@ def close_to(actual: np.ndarray, wanted: np.ndarray, tolerance: float = TOLERANC
         *(Case(positions=n) for n in (1, 2, 63, 64, 65, 129, 700, 2049, 4500)),
         *(Case(tokens=n, positions=80) for n in (2, 7, 31, 64, 200)),
         *(Case(head=n) for n in (16, 80, 96, 128, 256)),
+        Case(head=192, value=128, positions=300),
+        Case(head=64, value=96, kv_heads=1, group=3),
         Case(streams=3, tokens=2, positions=300),
         Case(kv_heads=1, group=1, positions=3000),
         Case(kv_heads=5, group=4, head=128, positions=600),
@@ -170,6 +173,15 @@ def test_hidden_positions_are_never_read_into_a_sum(ggml: GuardedGgml) -> None:
         x.k[:, hidden] = poison
         x.v[:, hidden] = poison
         same_bits(attend(ggml, x, 0.125, 2), wanted, poison)
+
+
+def test_without_a_mask_and_with_one_for_all_streams(ggml: GuardedGgml) -> None:
+    x = inputs(Case(streams=2, tokens=3, positions=200))
+    x.mask = x.mask[:1]
+    close_to(attend(ggml, x, 0.125, 2), expected(x, 0.125))
+    wanted = expected(Inputs(x.q, x.k, x.v, np.zeros_like(x.mask)), 0.125)
+    x.mask = None
+    close_to(attend(ggml, x, 0.125, 2), wanted)
 
 
 def test_a_token_that_sees_nothing_gives_zeros(ggml: GuardedGgml) -> None:

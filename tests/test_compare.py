@@ -19,7 +19,7 @@ from test_benchmarks import program
 from utils import compare
 from utils.bench.llama_bench import Case
 from utils.bench.ratios import paired_ratio
-from utils.cli import ROOT, TritError, UserError
+from utils.cli import ROOT, TritError, UserError, run_main
 from utils.comparison import fidelity, loading, report, rounds, store
 from utils.comparison.fidelity import Error
 from utils.comparison.loading import Loading
@@ -289,6 +289,25 @@ def test_clean_deletes_what_it_made_and_nothing_else(tmp_path: Path) -> None:
         (folder / "i2_s.gguf").write_bytes(b"1")
     kept.clean()
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_clean_knows_folders_with_brackets(tmp_path: Path) -> None:
+    source = FakeSource("i2_s")
+    source.stem = "model[v2]"
+    kept = Store(tmp_path, source, ["i2_s"])
+    kept.check_room(["i2_s"])
+    kept.clean()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_cleans_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine_bin: Path) -> None:
+    def fail(*_: object) -> None:
+        raise TritError("the engine failed")
+
+    monkeypatch.setattr(compare, "_run", fail)
+    flags = ["--shape", "story", "--clean", "--workdir", str(tmp_path / "work"), "-o", str(tmp_path / "out")]
+    assert run_main(compare.main, flags) == 1
+    assert not list((tmp_path / "work").iterdir())
 
 
 class FakeSource(Source):

@@ -19,10 +19,10 @@ from utils.gguf_types import GgufHeader
 from utils.perplexity import held_out, output, passages, report
 from utils.perplexity.engine import TooShort
 from utils.perplexity.logprobs import LogprobsFile, counted_positions, read_logprobs, row_bytes
-from utils.perplexity.measure import Row
+from utils.perplexity.measure import Row, logprobs_name
 from utils.perplexity.output import Measured
 from utils.perplexity.pieces import token_bytes
-from utils.perplexity.texts import find_texts
+from utils.perplexity.texts import Text, find_texts
 from utils.train.story import MAX_SENTENCES, held_out_questions, is_held_out
 
 BUNDLED = GgufHeader({"general.name": "Trit Story 3m"}, {}, {})
@@ -276,3 +276,10 @@ def test_a_place_that_cannot_be_written_is_said_first(
     assert run_main(main, ["-m", str(story_gguf), *words]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {flag} ") and "cannot be written" in error and error.count("\n") == 1
+
+
+def test_every_text_has_log_probabilities_of_its_own() -> None:
+    names = ["a/b.txt", "a_b.txt", "a%2Fb.txt", "a b.txt"]
+    files = [logprobs_name(Text(name, Path(name))) for name in names]
+    assert len(set(files)) == len(names) and not any("/" in name for name in files)
+    assert logprobs_name(Text("held-out.txt", Path("held-out.txt"))) == "held-out.txt.logits"

@@ -113,6 +113,12 @@ def test_a_prompt_in_several_batches(tmp_path: Path) -> None:
     assert one.rows[-3].seconds == 0.0  # never below zero
 
 
+def test_a_prompt_of_one_token_is_text(tmp_path: Path) -> None:
+    (column,) = columns(counters(tmp_path, one=regime(4, 4, 0.060)), TIMINGS, None)
+    assert column.tokens == 4
+    assert column.rows[-3].seconds == pytest.approx(0.020)  # 30 ms of the prompt and 50 of the text, less 60
+
+
 @pytest.mark.parametrize("content", [None, "", "{}", '{"regimes": {"one": {"graphs": 1}}}', "[1]"])
 def test_no_or_a_strange_profile_is_named(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "counters.json"

@@ -182,7 +182,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     store = Store(args.workdir.expanduser(), _source(args), [*forms, *(way.format for way in candidates)])
     fitting = [way.format for way in candidates if way.format in store.plan.sizes]
     store.check_room([*forms, *fitting[:1]])
-    comparison = _run(args, candidates, store)
+    try:
+        comparison = _run(args, candidates, store)
+    finally:
+        if args.clean:
+            store.clean()
     content = "\n\n".join([f"Tier {about['tier']}.", *report.text(comparison)])
     paths = results.write(args.out, KIND, about, content, report.as_json(comparison))
     if args.plot:
@@ -190,8 +194,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         report.plot(comparison, paths[-1], f"{comparison.label}\n{about['cpu']}, {about['date']}")
     print(content)
     print(f"\nwritten: {paths[0]}, {', '.join(path.name for path in paths[1:])}")
-    if args.clean:
-        store.clean()
     return 0
 
 

@@ -132,9 +132,9 @@ def _between(graph_seconds: Mapping[str, float], timings: Mapping[str, float]) -
     """What the engine says its evaluations took beyond their graphs; the prompt's goes to its larger regime."""
     prompts = {name: seconds for name, seconds in graph_seconds.items() if name != "one"}
     between = {"one": timings["generation_ms"] / 1e3 - graph_seconds.get("one", 0.0)}
-    if prompts:
-        largest = max(prompts, key=lambda name: prompts[name])
-        between[largest] = timings["prompt_ms"] / 1e3 - sum(prompts.values())
+    # A prompt of one token is counted as text.
+    largest = max(prompts, key=lambda name: prompts[name], default="one")
+    between[largest] = between.get(largest, 0.0) + timings["prompt_ms"] / 1e3 - sum(prompts.values())
     # A last batch of one token belongs to the prompt for the engine, and to text for us.
     return {name: max(seconds, 0.0) for name, seconds in between.items()}
 

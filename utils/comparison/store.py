@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import shutil
 import sys
@@ -124,7 +125,7 @@ class Store:
 
     def clean(self) -> None:
         """Delete the files of this source, those of older versions of the code as well."""
-        for folder in self._workdir.glob(f"{self.source.stem}-{'[0-9a-f]' * 8}"):
+        for folder in self._workdir.glob(f"{glob.escape(self.source.stem)}-{'[0-9a-f]' * 8}"):
             shutil.rmtree(folder)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from urllib.parse import quote
 
 from utils.cli import UserError, atomic_output
 from utils.perplexity import output, passages
@@ -99,8 +100,8 @@ class Settings:
 
 
 def logprobs_name(text: Text) -> str:
-    """The file for the log-probabilities of a text in the folder of --save-logits."""
-    return f"{text.name.replace('/', '_')}.logits"
+    """The file for the log-probabilities of a text in the folder of --save-logits; another name for every text."""
+    return f"{quote(text.name, safe=' ')}.logits"
 
 
 def measure(
