@@ -23,9 +23,10 @@ try:
     from pathlib import Path
     from typing import IO, Any
 
+    from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError, run_main
+    from trit.base.places import engine_binary, python_command
+    from trit.base.processes import become
     from utils import inference, token_profile
-    from utils.cli import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError, become, run_main
-    from utils.host import engine_binary, python_command
     from utils.registry import model_in
 except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
     print("\ninterrupted", file=sys.stderr)

@@ -14,9 +14,10 @@ try:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from trit.base.errors import UserError, run_main
+    from trit.base.places import engine_binary
+    from trit.base.processes import become
     from utils import inference
-    from utils.cli import UserError, become, run_main
-    from utils.host import engine_binary
 except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
     print("\ninterrupted", file=sys.stderr)
     sys.exit(130)

@@ -11,7 +11,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence 
     sys.exit("error: trit.cpp needs Python 3.10 or newer, this is " + sys.version.split()[0])
 
 try:
-    from utils.cli import run_main
+    from trit.base.errors import run_main
     from utils.setup.pipeline import main
 except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
     print("\ninterrupted", file=sys.stderr)

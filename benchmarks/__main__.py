@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import end_to_end, kernels
+from trit.base.errors import run_main
+from trit.base.places import ENGINE_BIN
 from utils.bench import results
-from utils.cli import run_main
-from utils.host import ENGINE_BIN
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,10 +24,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from utils.cli import EXIT_FAILED, EXIT_OK, ROOT, TritError, UserError, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError, run_main
+from trit.base.host import cpu_name
+from trit.base.places import ROOT
 from utils.generate_dummy_model import SHAPES, VALID_BYTES, VOCABULARIES, Shape, matrices
 from utils.gguf_types import read_header
-from utils.host import cpu_name
 
 SHARD_BYTES = 1_000_000_000
 PIECE_BYTES = 1 << 24
@@ -49,7 +50,7 @@ LLAMA_3_SPLIT = (
 CHILD = """
 import sys, time
 from pathlib import Path
-from utils.cli import run_main
+from trit.base.processes import run_main
 from utils.convert.__main__ import main
 code = run_main(main, sys.argv[1:])
 status = Path("/proc/self/status").read_text()

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from trit.base.errors import UserError, run_main
+from trit.base.flags import at_least, whole_numbers
+from trit.base.host import last_level_cache_bytes, physical_cores
+from trit.base.statistics import LEAST_ROUNDS, in_turns
 from utils.bench import llama_bench, results, work
-from utils.bench.flags import at_least, whole_numbers
 from utils.bench.llama_bench import Case
 from utils.bench.output import markdown_table
-from utils.bench.ratios import LEAST_ROUNDS, in_turns
-from utils.cli import UserError, run_main
 from utils.generate_dummy_model import HEADS, SHAPES, generate
-from utils.host import last_level_cache_bytes, physical_cores
 from utils.roofline import BESIDE_SECONDS, Roofline, measure, memory_megabytes, thread_counts
 from utils.weight_encodings import ENCODINGS
 

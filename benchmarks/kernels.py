@@ -15,12 +15,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from trit.base.errors import TritError, UserError, run_main
+from trit.base.flags import at_least, joined, whole_numbers
+from trit.base.host import physical_cores
+from trit.base.places import engine_binary
 from utils.bench import results
-from utils.bench.flags import at_least, joined, whole_numbers
 from utils.bench.output import markdown_table
-from utils.cli import TritError, UserError, run_main
 from utils.generate_dummy_model import SHAPES, matrices
-from utils.host import engine_binary, physical_cores
 from utils.roofline import memory_megabytes, thread_counts
 from utils.roofline.program import json_lines
 

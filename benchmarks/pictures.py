@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from utils.plots import LINE, picture
+from trit.base.plots import LINE, picture
 
 # The feed-forward matrices of BitNet-b1.58-2B-4T: half of its weights.
 _SHAPE = (6912, 2560)

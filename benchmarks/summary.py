@@ -15,11 +15,12 @@ from statistics import median
 from typing import Any
 
 from benchmarks import pictures
+from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
+from trit.base.generated_section import write_section
+from trit.base.places import ROOT
 from utils.bench.llama_bench import Case
 from utils.bench.output import markdown_table
 from utils.bench.results import RESULTS
-from utils.cli import EXIT_FAILED, EXIT_OK, ROOT, TritError, run_main
-from utils.generated_section import write_section
 
 README = ROOT / "README.md"
 PICTURES = ROOT / "docs" / "pictures"

@@ -16,11 +16,12 @@ from statistics import median
 from typing import Any
 
 from benchmarks.end_to_end import CACHE, make_model
+from trit.base.errors import TritError, run_main
+from trit.base.flags import at_least
+from trit.base.host import physical_cores
+from trit.base.places import ROOT
 from utils.bench import results
-from utils.bench.flags import at_least
-from utils.cli import ROOT, TritError, run_main
 from utils.generate_dummy_model import HEADS, SHAPES
-from utils.host import physical_cores
 from utils.roofline import measure
 from utils.token_profile import Column, Limits, Row, table
 

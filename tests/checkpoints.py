@@ -14,7 +14,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import BitNetConfig, BitNetForCausalLM
 
-from utils.cli import run_main
+from trit.base.errors import run_main
 from utils.convert.__main__ import main
 from utils.tiny_checkpoints.storage import KINDS, quantization_config, store_model, write_weights
 

@@ -15,8 +15,8 @@ from avx512_build import build_emulated, need_emulation
 from kernel_build import COMPILERS, build_kernels
 
 from tiers import TIERS, Tier, open_library
-from utils.cli import ROOT, UserError
-from utils.host import BUNDLED_MODEL, ENGINE_BIN, engine_binary, gguf_path
+from trit.base.errors import UserError
+from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary, gguf_path
 
 # Shells start background jobs with SIGINT ignored, and programs inherit that: the tests of Ctrl-C would test nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from tests.tiny_gguf import EMPTY
-from utils.cli import ROOT
+from trit.base.places import ROOT
 from utils.setup.context import digest
 
 HOLD = """
@@ -78,7 +78,7 @@ print(f"0.00.001.000 I {{perf}}       total time = 6.00 ms / 8 tokens", file=sys
 CONVERT = """
 import argparse, pathlib, sys
 sys.path.insert(0, {root!r})
-from utils.cli import atomic_output
+from trit.base.processes import atomic_output
 {hold}
 parser = argparse.ArgumentParser()
 parser.add_argument("model", type=pathlib.Path)

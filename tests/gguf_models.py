@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from utils.cli import ROOT
+from trit.base.places import DEMO_PROMPT, ROOT
 from utils.gguf_types import read_header
-from utils.host import DEMO_PROMPT
 
 
 def assert_same_model(path: Path, reference: Path) -> None:

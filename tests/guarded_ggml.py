@@ -18,7 +18,7 @@ import numpy as np
 from test_hook import Ggml
 
 from tiers import at_page_end
-from utils.cli import ROOT
+from trit.base.places import ROOT
 
 
 class Plan(ctypes.Structure):

@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 from kernel_build import call
 
-from utils.cli import ROOT
-from utils.host import usable_cpus
-from utils.setup.context import ENGINE_DIR
+from trit.base.host import usable_cpus
+from trit.base.places import ENGINE_DIR, ROOT
 from utils.setup.engine import PATCHES
 
 PROGRAM = "logits"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.host import AUTO_TYPES, BUNDLED_MODEL, DEMO_PROMPT
+from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, DEMO_PROMPT
 from utils.tune.formats import FORMATS, format_of
 from utils.tune.store import load
 

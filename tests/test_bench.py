@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from fake_engine import calls, fake_llama_bench, program
 
-from utils import host
+from trit.base import host
+from trit.base.errors import TritError, UserError, run_main
+from trit.base.statistics import in_turns, median_interval, paired_ratio
 from utils.bench import llama_bench, work
 from utils.bench.llama_bench import Case
-from utils.bench.ratios import in_turns, median_interval, paired_ratio
 from utils.bench.work import Packing, Step, packed_bytes, steps
-from utils.cli import TritError, UserError, run_main
 from utils.generate_dummy_model import main as make_dummy
 from utils.gguf_types import TensorEntry
 from utils.roofline import Limit, Read

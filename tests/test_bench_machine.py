@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from fake_engine import fake_powercap
 
-from utils import host
+from trit.base import host
+from trit.base.errors import TritError
 from utils.bench import energy, machine, output, work
 from utils.bench.energy import Counters, Meter, NotMeasured, Use
 from utils.bench.llama_bench import Case
 from utils.bench.machine import Load, Snapshot, Watch
 from utils.bench.rounds import Model, Result
-from utils.cli import TritError
 
 ZONES = {
     "intel-rapl:0": ("package-0", 1_000),

@@ -16,11 +16,12 @@ import pytest
 import benchmarks.__main__ as both
 from benchmarks import end_to_end, kernels
 from benchmarks.end_to_end import Samples, Way
-from utils import host, roofline
+from trit.base import host
+from trit.base.errors import TritError, UserError, run_main
+from trit.base.flags import numbers_from, whole_numbers
+from utils import roofline
 from utils.bench import results
-from utils.bench.flags import numbers_from, whole_numbers
 from utils.bench.llama_bench import Case
-from utils.cli import TritError, UserError, run_main
 from utils.generate_dummy_model import SHAPES
 from utils.roofline import __main__ as roofline_main
 from utils.roofline.program import json_lines

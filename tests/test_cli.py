@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from utils import cli, host
-from utils.cli import CommandError, TritError, UserError, atomic_output, run_main
-from utils.setup import progress
+from trit.base import host, processes, progress
+from trit.base.errors import CommandError, TritError, UserError, run_main
+from trit.base.files import atomic_output
 
 PYTHON = sys.executable
 
@@ -39,9 +39,9 @@ def test_exit_codes(error: BaseException, code: int, said: str, capsys: pytest.C
 
 
 def test_reader_that_goes_away_is_no_traceback() -> None:
-    code = "import utils.cli\nutils.cli.run_main(lambda argv: [print('line') for _ in range(100000)] and 0)"
+    code = "import trit.base.processes\nutils.cli.run_main(lambda argv: [print('line') for _ in range(100000)] and 0)"
     command = f'{PYTHON} -c "{code}" | head -1'
-    result = subprocess.run(command, shell=True, cwd=cli.ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, shell=True, cwd=processes.ROOT, capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("line\n", "")
 
 
@@ -50,7 +50,7 @@ def test_reader_that_goes_away_is_no_traceback() -> None:
 def test_ctrl_c_while_modules_are_imported(script: str, tmp_path: Path) -> None:
     """The standard library's shlex, which every script imports, is one that takes a minute."""
     (tmp_path / "shlex.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    command = [PYTHON, str(cli.ROOT / script), "--help"]
+    command = [PYTHON, str(processes.ROOT / script), "--help"]
     with subprocess.Popen(
         command,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -84,12 +84,12 @@ def test_run_logs_and_reports_lines(tmp_path: Path) -> None:
         "import os, sys; print('one'); print('two', file=sys.stderr); print(os.environ.get('A'), os.environ.get('B'))"
     )
     os.environ["B"] = "gone"
-    lines = cli.run([PYTHON, "-u", "-c", code], "trying", log, env={"A": "a", "B": None}, on_line=seen.append)
+    lines = processes.run([PYTHON, "-u", "-c", code], "trying", log, env={"A": "a", "B": None}, on_line=seen.append)
     del os.environ["B"]
     assert lines == seen == ["one", "two", "a None"]
     text = log.read_text()
     assert text.startswith("$ ") and text.endswith("one\ntwo\na None\n")
-    cli.run([PYTHON, "-c", "print('three')"], "trying", log)
+    processes.run([PYTHON, "-c", "print('three')"], "trying", log)
     assert log.read_text().startswith(text), "a log is appended to"
 
 
@@ -97,15 +97,15 @@ def test_run_tells_what_matters_of_a_failure(tmp_path: Path) -> None:
     noise = "[print('note', i) for i in range(100)]"
     code = f"{noise}; print('a.cpp:1: error: ' + 'x' * 500); {noise}; raise SystemExit(3)"
     with pytest.raises(CommandError, match=r"compiling failed \(exit code 3\); its whole log is .*x.log") as error:
-        cli.run([PYTHON, "-c", code], "compiling", tmp_path / "x.log")
+        processes.run([PYTHON, "-c", code], "compiling", tmp_path / "x.log")
     assert error.value.returncode == 3
     assert len(error.value.tail) == 1 and error.value.tail[0].startswith("a.cpp:1: error: xxx")
     assert len(error.value.tail[0]) < 300
     with pytest.raises(CommandError) as error:
-        cli.run([PYTHON, "-c", f"{noise}; raise SystemExit(1)"], "compiling", tmp_path / "x.log")
+        processes.run([PYTHON, "-c", f"{noise}; raise SystemExit(1)"], "compiling", tmp_path / "x.log")
     assert error.value.tail == [f"note {i}" for i in range(80, 100)]
     with pytest.raises(CommandError, match="no/such/program does not start"):
-        cli.run(["no/such/program"], "trying", tmp_path / "x.log")
+        processes.run(["no/such/program"], "trying", tmp_path / "x.log")
 
 
 def test_run_ends_what_it_started(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_run_ends_what_it_started(tmp_path: Path) -> None:
 
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        cli.run([PYTHON, "-c", child], "waiting", tmp_path / "x.log", on_line=stop)
+        processes.run([PYTHON, "-c", child], "waiting", tmp_path / "x.log", on_line=stop)
     assert time.monotonic() - start < 20
     assert len(pids) == 2
     for pid in pids:
@@ -132,13 +132,13 @@ def test_run_ends_what_it_started(tmp_path: Path) -> None:
 
 
 def test_capture() -> None:
-    assert cli.capture([PYTHON, "-c", "import sys; print('a'); sys.exit(4)"]) == (4, "a\n")
-    assert cli.capture(["no/such/program"])[0] == 127
-    assert cli.capture([PYTHON, "-c", "import time; time.sleep(9)"], timeout_s=0.2)[0] == 127
+    assert processes.capture([PYTHON, "-c", "import sys; print('a'); sys.exit(4)"]) == (4, "a\n")
+    assert processes.capture(["no/such/program"])[0] == 127
+    assert processes.capture([PYTHON, "-c", "import time; time.sleep(9)"], timeout_s=0.2)[0] == 127
 
 
 def test_call_has_our_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    assert cli.call([PYTHON, "-c", "import sys; print('seen'); sys.exit(6)"]) == 6
+    assert processes.call([PYTHON, "-c", "import sys; print('seen'); sys.exit(6)"]) == 6
     assert capfd.readouterr().out == "seen\n"
 
 
@@ -147,7 +147,7 @@ def test_call_ends_its_program_when_it_is_ended(tmp_path: Path) -> None:
         "import signal, sys; from utils import cli; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9));"
         f"cli.call([{PYTHON!r}, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'])"
     )
-    process = subprocess.Popen([PYTHON, "-c", code], cwd=cli.ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([PYTHON, "-c", code], cwd=processes.ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     child = int(process.stdout.readline())
     process.send_signal(signal.SIGTERM)
@@ -160,7 +160,7 @@ def test_call_ends_its_program_when_it_is_ended(tmp_path: Path) -> None:
 def test_become_takes_our_place() -> None:
     inner = "import os, sys; print(os.getpid()); sys.exit(5)"
     code = f"import os; from utils import cli; print(os.getpid()); cli.become([{PYTHON!r}, '-c', {inner!r}])"
-    result = subprocess.run([PYTHON, "-c", code], cwd=cli.ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run([PYTHON, "-c", code], cwd=processes.ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 5
     first, second = result.stdout.split()
     assert first == second
@@ -280,7 +280,7 @@ def test_progress_elsewhere_is_sparse(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_a_python_without_packages_hands_over_or_says_what_to_do(module: str, tmp_path: Path, plain_venv: Path) -> None:
     # Copies: through a link they would find the checkout's .venv.
     for package in ("utils", "benchmarks"):
-        shutil.copytree(cli.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(processes.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     bare = plain_venv / "bin" / "python"
     command = [bare, "-m", module, "--help"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}

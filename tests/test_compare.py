@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 from test_benchmarks import program
 
+from trit.base.errors import TritError, UserError, run_main
+from trit.base.places import BUNDLED_MODEL, ROOT
+from trit.base.statistics import paired_ratio
 from utils import compare
 from utils.bench.llama_bench import Case
-from utils.bench.ratios import paired_ratio
-from utils.cli import ROOT, TritError, UserError, run_main
 from utils.comparison import fidelity, loading, report, rounds, store
 from utils.comparison.fidelity import Error
 from utils.comparison.loading import Loading
@@ -30,7 +31,6 @@ from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, Way, parse_w
 from utils.convert.writer import PlannedTensor
 from utils.generate_dummy_model import SHAPES
 from utils.gguf_types import read_header
-from utils.host import BUNDLED_MODEL
 from utils.tiny_checkpoints import qwen3
 from utils.tiny_checkpoints.linear_layers import GROUPED
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers.integrations.bitnet import WeightQuant, unpack_weights
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.__main__ import main
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert

@@ -14,7 +14,7 @@ import torch
 from checkpoints import edit_json, make_checkpoint, refusal
 from safetensors.torch import load_file, save_file
 
-from utils.cli import TritError, run_main
+from trit.base.errors import TritError, run_main
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
 from utils.convert.pretokenizers import LLAMA_3

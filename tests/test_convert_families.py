@@ -22,7 +22,7 @@ from checkpoints import edit_json, refusal
 from engine_logits import EngineRun, divergence, int8_activations, reference, run_engine
 from safetensors.torch import load_file, save_file
 
-from utils.cli import EXIT_USAGE
+from trit.base.errors import EXIT_USAGE
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
 from utils.convert.report import Report

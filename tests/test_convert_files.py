@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from checkpoints import TEXT, make_checkpoint, refusal
 
-from utils.cli import ROOT, TritError, UserError, atomic_outputs, run_main
+from trit.base.errors import TritError, UserError, run_main
+from trit.base.files import atomic_outputs
+from trit.base.places import ROOT
 from utils.convert.__main__ import main
 from utils.convert.manifest import parse_source
 from utils.convert.pipeline import Options, convert

@@ -19,7 +19,8 @@ import torch
 from checkpoints import edit_json, make_checkpoint, refusal
 from safetensors.torch import save_file
 
-from utils.cli import ROOT, TritError, run_main
+from trit.base.errors import TritError, run_main
+from trit.base.places import ROOT
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
 from utils.convert.verify import verify
@@ -76,7 +77,7 @@ def test_output_path_that_is_no_path(master: Path, capsys: pytest.CaptureFixture
 CHILD = """
 import sys, time
 import utils.convert.pipeline as pipeline
-from utils.cli import run_main
+from trit.base.processes import run_main
 from utils.convert.__main__ import main
 
 def wait(*arguments):
@@ -113,7 +114,7 @@ def test_interrupted_conversion(number: signal.Signals, master: Path, capsys: py
 def test_full_disk(limit: int, master: Path) -> None:
     """A limit on file size stands for the full disk: the header alone is too long, or the tensors are."""
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-    code += "import sys; from utils.cli import run_main; from utils.convert.__main__ import main\n"
+    code += "import sys; from trit.base.processes import run_main; from utils.convert.__main__ import main\n"
     code += "sys.exit(run_main(main, sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, str(master)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""

@@ -15,7 +15,7 @@ from checkpoints import edit_json, refusal
 from gguf import PoolingType
 from safetensors.torch import load_file, save_file
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.families import find_family
 from utils.convert.pipeline import Options, convert
 from utils.convert.pooling import read_pooling

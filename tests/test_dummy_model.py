@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from checkpoints import make_checkpoint
 
-from utils.cli import ROOT, run_main
+from trit.base.errors import run_main
+from trit.base.places import ROOT
 from utils.generate_dummy_model import (
     CHUNK_VALUES,
     FLOAT_TYPES,

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from fake_engine import GBS, GMACS, as_json, calls, fake_llama_bench, fake_powercap, fake_roofline, program
 
+from trit.base.errors import EXIT_INTERRUPTED, run_main
+from trit.base.host import physical_cores
+from trit.base.places import ROOT
 from utils import e2e_benchmark
 from utils.bench import energy, machine, rounds, work
 from utils.bench.rounds import labelled
-from utils.cli import EXIT_INTERRUPTED, ROOT, run_main
 from utils.generate_dummy_model import main as make_dummy
-from utils.host import physical_cores
 
 SCRIPT = ROOT / "utils" / "e2e_benchmark.py"
 # Noise of another order than what is compared: only runs of the same round may be divided.

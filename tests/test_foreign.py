@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from foreign_files import TILED, WRITERS, Key, random_rows, write_gguf
 
-from utils.cli import UserError, run_main
+from trit.base.errors import UserError, run_main
 from utils.convert.__main__ import main
 from utils.foreign.decode import decode
 from utils.foreign.identify import identify

@@ -12,7 +12,8 @@ import pytest
 from foreign_files import TILED, WRITERS, Key, codes, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
 from gguf_models import answer, assert_same_model
 
-from utils.cli import TritError, UserError, run_main
+from trit.base.errors import TritError, UserError, run_main
+from trit.base.places import engine_program
 from utils.convert.__main__ import main
 from utils.convert.embedding import quantize_rows
 from utils.foreign.convert import Options, convert
@@ -22,7 +23,6 @@ from utils.foreign.source import Source
 from utils.foreign.tiles import Tiles, read_kernel_config
 from utils.gguf_header import read_raw_header
 from utils.gguf_types import GGMLQuantizationType, read_header
-from utils.host import engine_program
 from utils.weight_encodings import ENCODINGS
 
 TILES = {"bitnet_tl1": Tiles(128, 64, 32), "bitnet_tl2": Tiles(128, 96, 32)}

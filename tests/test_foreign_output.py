@@ -15,7 +15,8 @@ from engine_logits import run_engine
 from foreign_files import WRITERS, Key, Tensor, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
 from gguf_models import answer, assert_same_model
 
-from utils.cli import ROOT, UserError, run_main
+from trit.base.errors import UserError, run_main
+from trit.base.places import ROOT, engine_program
 from utils.convert import pipeline
 from utils.convert.__main__ import main
 from utils.convert.matrices import SCALED_GRAPHS
@@ -24,7 +25,6 @@ from utils.foreign.loadable import check_loadable
 from utils.foreign.source import Source
 from utils.gguf_header import read_raw_header
 from utils.gguf_types import read_header
-from utils.host import engine_program
 from utils.inspect_model.__main__ import inspect
 from utils.tiny_checkpoints import bitnet_1bitllm
 from utils.weight_encodings import ENCODINGS

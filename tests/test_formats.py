@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.embedding import quantize_rows
 from utils.foreign.layouts import PLAIN
 from utils.gguf_types import GGMLQuantizationType, GGUFReader, GGUFWriter, read_header

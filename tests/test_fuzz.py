@@ -19,7 +19,8 @@ if os.name != "posix":
 
 from tests.fuzz import readers
 from tests.fuzz.mutate import gguf_fields, mutate_gguf, mutate_json, mutate_safetensors
-from utils.cli import ROOT, UserError
+from trit.base.errors import UserError
+from trit.base.places import ROOT
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert
 from utils.gguf_types import read_header

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from foreign_files import Key, Tensor, text, write_gguf
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.gguf_header import MAX_ELEMENTS, read_raw_header
 
 KEYS: list[Key] = [("general.architecture", 8, None, "x"), ("words", 9, 8, ["a", "b"]), ("n", 9, 4, [1, 2, 3])]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from utils.cli import TritError, UserError
+from trit.base.errors import TritError, UserError
 from utils.convert.checkpoint import Checkpoint, StoredTensor
 from utils.convert.pipeline import Options, convert
 from utils.convert.ternary import Declared, read_ternary

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from tests.hub_server import COMMIT, Fault, HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
-from utils.cli import TritError, UserError
+from trit.base.errors import TritError, UserError
 from utils.hub import space, transfer
 from utils.hub.__main__ import main
 from utils.hub.manifest import read_manifest

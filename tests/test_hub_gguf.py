@@ -17,7 +17,7 @@ from test_hub import FILES, WANTED, fetch, folder, hub, present
 
 from tests.hub_server import HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.hub import space
 from utils.hub.manifest import read_manifest
 

@@ -13,11 +13,11 @@ import pytest
 from checkpoints import edit_json, make_checkpoint
 from foreign_files import TILED, WRITERS, Key, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
 
-from utils.cli import TritError, run_main
+from trit.base.errors import TritError, run_main
+from trit.base.places import BUNDLED_MODEL
 from utils.foreign.layouts import LAYOUTS
 from utils.foreign.source import Source
 from utils.gguf_header import read_raw_header
-from utils.host import BUNDLED_MODEL
 from utils.inspect_model import gguf_file, host, sample
 from utils.inspect_model.__main__ import inspect, main
 from utils.tiny_checkpoints import qwen3

@@ -16,7 +16,8 @@ from tiny_gguf import tiny_gguf
 
 import run_inference
 import run_inference_server
-from utils.cli import ROOT, UserError, run_main
+from trit.base.errors import UserError, run_main
+from trit.base.places import ROOT
 from utils.convert.__main__ import main as convert_main
 from utils.foreign.layouts import LAYOUTS
 from utils.foreign.loadable import check_loadable
@@ -165,7 +166,7 @@ def test_needs_no_packages_and_little_time(story_gguf: Path, tmp_path: Path) -> 
     path = write_gguf(tmp_path / "big.gguf", keys, [("blk.0.a.weight", (4, 256), 142, raw)])
     command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); "]
     command[-1] += f"sys.argv = ['x', '-m', {str(path)!r}, '-p', 'x']; from run_inference import main; "
-    command[-1] += "from utils.cli import run_main; sys.exit(run_main(main))"
+    command[-1] += "from trit.base.processes import run_main; sys.exit(run_main(main))"
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "is pq2_0, written by PrismML's fork" in done.stderr, done.stderr
     times = []

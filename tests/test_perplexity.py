@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pytest
 from perplexity_outputs import DIVERGENCE, PLAIN, TOO_SHORT
 
-from utils.cli import EXIT_OK, EXIT_USAGE, ROOT, TritError, UserError, run_main
+from trit.base.errors import EXIT_OK, EXIT_USAGE, TritError, UserError, run_main
+from trit.base.places import ROOT
 from utils.gguf_types import GgufHeader
 from utils.perplexity import held_out, output, passages, report
 from utils.perplexity.engine import TooShort
@@ -267,7 +268,7 @@ def test_reports(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_said_first(
     story_gguf: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from utils.cli import run_main
+    from trit.base.errors import run_main
     from utils.perplexity.command import main
 
     (tmp_path / "file").touch()

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, ROOT, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, run_main
+from trit.base.places import BUNDLED_MODEL, ROOT
 from utils.convert.pipeline import Options, convert
-from utils.host import BUNDLED_MODEL
 from utils.perplexity import held_out
 from utils.perplexity.command import main
 from utils.perplexity.logprobs import LogprobsFile

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from checkpoints import make_checkpoint
 
-from utils.cli import run_main
+from trit.base.errors import run_main
+from trit.base.places import BUNDLED_MODEL
 from utils.convert.__main__ import main as convert
 from utils.embedding_sweep import TYPES
 from utils.gguf_types import GGMLQuantizationType, read_header
-from utils.host import BUNDLED_MODEL
 from utils.quantize_embeddings import main
 
 BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q6_k": 6.5625, "q5_k": 5.5, "q4_k": 4.5}

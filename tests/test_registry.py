@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from utils.cli import ROOT, TritError, UserError
+from trit.base.errors import TritError, UserError
+from trit.base.places import ROOT
 from utils.convert.families import all_families
 from utils.hub.manifest import Manifest
 from utils.registry import FILE, Registry, model_in, parse, registry, resolve

@@ -16,9 +16,10 @@ import pytest
 
 import run_inference
 from tests.tiny_gguf import EMPTY
+from trit.base.errors import run_main
+from trit.base.host import physical_cores
+from trit.base.places import DEMO_PROMPT, ROOT, default_model
 from utils import inference
-from utils.cli import ROOT, run_main
-from utils.host import DEMO_PROMPT, default_model, physical_cores
 from utils.hub.manifest import Manifest
 
 PERF = """0.00.000.100 I sampler seed: 77
@@ -278,8 +279,8 @@ def test_conflicting_and_unknown_flags(engine: FakeEngine, capfd: pytest.Capture
 def test_missing_engine_and_missing_bundled_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("utils.host.ENGINE_BIN", tmp_path)
-    monkeypatch.setattr("utils.host.engine_program", lambda name, *_: tmp_path / name)
+    monkeypatch.setattr("trit.base.places.ENGINE_BIN", tmp_path)
+    monkeypatch.setattr("trit.base.places.engine_program", lambda name, *_: tmp_path / name)
     model = tmp_path / "x.gguf"
     model.write_bytes(EMPTY)
     assert run_main(run_inference.main, ["-m", str(model), "-p", "x"]) == 2

@@ -21,10 +21,11 @@ from foreign_files import write_gguf
 
 import run_inference_server
 from tests.tiny_gguf import EMPTY
+from trit.base.errors import run_main
+from trit.base.host import physical_cores
+from trit.base.places import ROOT, default_model
 from utils import inference
-from utils.cli import ROOT, run_main
 from utils.engine_server import Server
-from utils.host import default_model, physical_cores
 
 
 @pytest.fixture

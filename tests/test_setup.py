@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-import utils.cli
-import utils.host
+import trit.base.host
+import trit.base.processes
 from tests.fake_checkout import ENGINE_FILES, Checkout, make_checkout, make_sdist, write_lock
 from tests.tiny_gguf import EMPTY, tiny_gguf
-from utils.cli import ROOT, UserError, run_main
+from trit.base.errors import UserError, run_main
+from trit.base.places import ROOT
 from utils.setup import (
     answer,
     build,
@@ -37,8 +38,8 @@ from utils.setup.options import build_parser, parse_options
 from utils.weight_encodings import ENCODINGS, check_fits
 
 MODULES = (
-    utils.cli,
-    utils.host,
+    trit.base.processes,
+    trit.base.host,
     answer,
     build,
     compiler,

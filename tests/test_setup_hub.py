@@ -16,13 +16,13 @@ import pytest
 from tests.foreign_files import rewrite
 from tests.hub_server import COMMIT, Fault, HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
-from utils.cli import ROOT, CommandError, TritError, UserError
+from trit.base.errors import CommandError, TritError, UserError
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, default_model, gguf_path
+from trit.base.progress import StepLine
 from utils.gguf_header import read_raw_header
-from utils.host import BUNDLED_MODEL, DEMO_PROMPT, default_model, gguf_path
 from utils.setup import answer, conversion, model
 from utils.setup.context import Setup
 from utils.setup.options import parse_options
-from utils.setup.progress import StepLine
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}", "pytorch_model.bin": b"pickle"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_checkout import Checkout, make_checkout
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.setup import compiler, tools, zig
 from utils.setup.context import Compiler, Setup
 from utils.setup.options import parse_options

@@ -15,10 +15,9 @@ import pytest
 from checkpoints import TinyModel, make_checkpoint
 from stock_engine import build_program, logits, stock_program
 
+from trit.base.places import BUNDLED_MODEL, ENGINE_DIR
 from utils.convert.pipeline import Options, convert
 from utils.generate_dummy_model import Shape, generate
-from utils.host import BUNDLED_MODEL
-from utils.setup.context import ENGINE_DIR
 from utils.weight_encodings import ENCODINGS
 
 SHARED = ("f32", "f16", "tq2_0", "tq1_0", "q2_0")

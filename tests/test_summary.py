@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from benchmarks import pictures, summary, token_profile
-from utils.cli import TritError, UserError
-from utils.generated_section import write_section
+from trit.base.errors import TritError, UserError
+from trit.base.generated_section import write_section
 
 
 def end_to_end(cpu: str, date: str, ours: list[float], rival: list[float] | None) -> dict[str, Any]:

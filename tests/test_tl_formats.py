@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_hook import Ggml
 
-from utils.cli import ROOT, UserError
+from trit.base.errors import UserError
+from trit.base.places import DEMO_PROMPT, ROOT
 from utils.foreign.convert import Options, convert
 from utils.foreign.decode import decode
 from utils.foreign.identify import identify
@@ -28,7 +29,6 @@ from utils.foreign.layouts import LAYOUTS
 from utils.foreign.loadable import check_loadable
 from utils.generate_dummy_model import SHAPES, matrices
 from utils.gguf_header import RawTensor, read_raw_header
-from utils.host import DEMO_PROMPT
 from utils.weight_encodings import ENCODINGS, fallback
 
 NAMES = ("tl1", "tl2")

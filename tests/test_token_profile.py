@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import run_inference
-from utils.cli import ROOT, TritError, run_main
+from trit.base.errors import TritError, run_main
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT
 from utils.generate_dummy_model import SHAPES, matrices
-from utils.host import BUNDLED_MODEL, DEMO_PROMPT
 from utils.token_profile import PARTS, Limits, columns, environment, table
 
 TIMINGS = {"prompt_ms": 30.0, "generation_ms": 50.0, "sampling_ms": 4.0, "unaccounted_ms": 6.0}

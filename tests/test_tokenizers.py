@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert import pretokenizers
 from utils.convert.spm import Pieces, from_model
 from utils.convert.tokenizer import Vocabulary, _with_added, load_tokenizer

@@ -17,7 +17,7 @@ import torch
 from checkpoints import make_checkpoint, refusal
 from safetensors.torch import load_file
 
-from utils.cli import ROOT
+from trit.base.places import ROOT
 from utils.convert.pipeline import Options, convert
 from utils.gguf_types import read_header
 from utils.weight_encodings import ENCODINGS
@@ -129,7 +129,7 @@ def test_without_torch(pickled: Path) -> None:
     """Everything else runs without it; here it is hidden from the interpreter."""
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from utils.cli import run_main; from utils.convert.__main__ import main\n"
+        "from trit.base.processes import run_main; from utils.convert.__main__ import main\n"
         f"sys.exit(run_main(main, [{str(pickled)!r}]))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitNetForCausalLM
 
-from utils.host import BUNDLED_MODEL, DEMO_PROMPT
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT
 from utils.train.checkpoint import load_checkpoint
 from utils.train.model import Decoder
 from utils.train.story import held_out_questions

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitNetConfig, BitNetForCausalLM
 from transformers.integrations.bitnet import AutoBitLinear
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.train.bitlinear import BitLinear, quantize_weight, ternary_weight
 from utils.train.checkpoint import load_checkpoint, save_checkpoint
 from utils.train.model import Decoder, DecoderConfig

@@ -14,9 +14,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from utils.cli import EXIT_INTERRUPTED, EXIT_USAGE, TritError, run_main
+from trit.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, TritError, run_main
+from trit.base.places import BUNDLED_MODEL, default_model
 from utils.engine_server import Server
-from utils.host import BUNDLED_MODEL, default_model
 from utils.train import score, train_story
 from utils.train.batches import BatchMaker
 from utils.train.checkpoint import load_checkpoint

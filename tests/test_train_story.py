@@ -10,7 +10,7 @@ from random import Random
 import pytest
 from tokenizers import Tokenizer
 
-from utils.host import DEMO_PROMPT
+from trit.base.places import DEMO_PROMPT
 from utils.train.batches import IGNORED, BatchMaker
 from utils.train.story import Story, ask, held_out_questions, is_held_out, make_story, training_stories
 from utils.train.tokenizer import BOS, EOS, story_words, train_tokenizer

@@ -21,11 +21,11 @@ import pytest
 from kernel_build import call, need
 
 from tiers import ROOT, TIERS
-from utils import plots
-from utils.cli import TritError, UserError
+from trit.base import plots
+from trit.base.errors import TritError, UserError
+from trit.base.places import DEMO_PROMPT
+from trit.base.plots import check_plot
 from utils.codegen.configuration import Lookup
-from utils.host import DEMO_PROMPT
-from utils.plots import check_plot
 from utils.tune import formats, report, store
 from utils.tune.layer import LayerContest
 from utils.tune.search import LEAST_ROUNDS, MARGIN, contest, least_winning

@@ -20,7 +20,7 @@ import pytest
 from kernel_build import build_kernels, need
 
 from tiers import ROOT
-from utils.cli import CommandError
+from trit.base.errors import CommandError
 from utils.codegen import Lookup, Table, render
 from utils.codegen.configuration import ISA_OF_TIER, TABLE_ISA_OF_TIER
 from utils.tune import __main__ as command

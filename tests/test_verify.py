@@ -21,7 +21,7 @@ from transformers import BitNetQuantConfig, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.bitnet import replace_with_bitnet_linear
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from utils.cli import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
 from utils.convert import pooling
 from utils.convert.pipeline import Options, convert
 from utils.engine_server import Server

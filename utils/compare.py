@@ -17,23 +17,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-# Run as a file, Python looks for modules beside it only.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from trit.base.errors import UserError, run_main
+from trit.base.flags import at_least, whole_numbers
+from trit.base.host import cpu_name, physical_cores
+from trit.base.places import BUNDLED_MODEL, engine_binary
+from trit.base.plots import check_plot
 from utils.bench import results
-from utils.bench.flags import at_least, whole_numbers
 from utils.bench.llama_bench import Case
 from utils.bench.machine import Watch, thread_warnings
 from utils.bench.output import check_file
-from utils.cli import UserError, run_main
 from utils.comparison import fidelity, report, rounds
 from utils.comparison.sources import CheckpointSource, RandomSource, Source
 from utils.comparison.store import Store
 from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, REFERENCE, Way, parse_way
 from utils.generate_dummy_model import HEADS, SHAPES, SIZES
-from utils.host import BUNDLED_MODEL, cpu_name, engine_binary, physical_cores
 from utils.perplexity.held_out import HELD_OUT
-from utils.plots import check_plot
 from utils.roofline import measure as measure_roofline
 
 KIND = "comparison"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from utils.cli import EXIT_OK, UserError
+from trit.base.errors import EXIT_OK, UserError
 from utils.convert.embedding import default_embedding_type
 from utils.generate_dummy_model import HEADS, OUTTYPES, SIZES, Shape, generate, say
 from utils.gguf_types import quiet_gguf_package

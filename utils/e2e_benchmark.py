@@ -13,20 +13,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-# Run as a file, Python looks for modules beside it only.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from trit.base.errors import UserError, run_main
+from trit.base.flags import at_least, numbers_from, whole_numbers
+from trit.base.host import last_level_cache_bytes, physical_cores
+from trit.base.places import ENGINE_BIN, default_model, engine_binary
+from trit.base.plots import check_plot
+from trit.base.provenance import facts
+from trit.base.statistics import LEAST_ROUNDS
 from utils.bench import energy, output, picture, work
-from utils.bench.facts import facts
-from utils.bench.flags import at_least, numbers_from, whole_numbers
 from utils.bench.llama_bench import BATCH, PROGRAM, Case
 from utils.bench.machine import Load, Watch, thread_warnings
-from utils.bench.ratios import LEAST_ROUNDS
 from utils.bench.rounds import Bench, Result, labelled
-from utils.cli import UserError, run_main
-from utils.host import ENGINE_BIN, default_model, engine_binary, last_level_cache_bytes, physical_cores
 from utils.inference import check_model
-from utils.plots import check_plot
 
 
 def _parser() -> argparse.ArgumentParser:

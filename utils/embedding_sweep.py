@@ -15,10 +15,11 @@ from statistics import median
 
 from gguf import GGML_QUANT_SIZES
 
+from trit.base.errors import UserError
+from trit.base.files import atomic_output
+from trit.base.statistics import in_turns
 from utils.bench import llama_bench
 from utils.bench.llama_bench import Case
-from utils.bench.ratios import in_turns
-from utils.cli import UserError, atomic_output
 from utils.convert import pipeline
 from utils.convert.checkpoint import read_json
 from utils.convert.embedding_types import EMBEDDING_TYPES

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from utils.cli import TritError, UserError, telling_lines
-from utils.host import engine_binary, python_command
+from trit.base.errors import TritError, UserError
+from trit.base.places import engine_binary, python_command
+from trit.base.processes import telling_lines
 
 _SLOTS = 4
 _TOKENS_PER_SLOT = 512

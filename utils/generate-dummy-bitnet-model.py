@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-# Run as a file, Python looks for modules beside it only.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from trit.base.errors import run_main
 from utils import dummy_bitnet_flags
-from utils.cli import run_main
 
 
 def main(argv: Sequence[str] | None = None) -> int:

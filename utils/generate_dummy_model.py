@@ -22,7 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from utils.cli import ROOT, UserError, atomic_output, run_main
+from trit.base.errors import UserError, run_main
+from trit.base.files import atomic_output
+from trit.base.places import BUNDLED_MODEL, ROOT
 from utils.convert.checkpoint import read_json
 from utils.convert.embedding import map_pieces, quantize_rows
 from utils.convert.families.base import positive_int
@@ -36,7 +38,6 @@ from utils.gguf_types import (
     quiet_gguf_package,
     read_header,
 )
-from utils.host import BUNDLED_MODEL
 from utils.random_heads import head_pieces
 from utils.weight_encodings import ENCODINGS, SCALE_AT, Encoding, check_fits, unpack_i2_s
 

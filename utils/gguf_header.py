@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 MAGIC = b"GGUF"
 # What git leaves in place of a large file where Git LFS is not installed.

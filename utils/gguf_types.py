@@ -20,9 +20,9 @@ import numpy.typing as npt
 from gguf import GGUFReader, GGUFValueType, GGUFWriter, constants
 from gguf.constants import GGMLQuantizationType
 
-from utils.cli import UserError
+from trit.base.errors import UserError
+from trit.base.places import python_command
 from utils.gguf_header import read_raw_header
-from utils.host import python_command
 from utils.weight_encodings import ENCODINGS
 
 __all__ = [

@@ -16,9 +16,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import UserError
+from trit.base.errors import UserError
+from trit.base.host import physical_cores
+from trit.base.places import BUNDLED_MODEL, default_model, python_command
 from utils.foreign.loadable import check_loadable
-from utils.host import BUNDLED_MODEL, default_model, physical_cores, python_command
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256

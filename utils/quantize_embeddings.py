@@ -11,15 +11,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# Run as a file, Python looks for modules beside it only.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from utils.bench.flags import at_least, whole_numbers
+from trit.base.errors import EXIT_OK, UserError, run_main
+from trit.base.flags import at_least, whole_numbers
+from trit.base.host import physical_cores
+from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
 from utils.bench.llama_bench import PROGRAM, Case
-from utils.cli import EXIT_OK, ROOT, UserError, run_main
 from utils.embedding_sweep import TYPES, Variant, base_name, columns_of, make, measure, table, write_csv
 from utils.gguf_types import block_of, quiet_gguf_package
-from utils.host import BUNDLED_MODEL, ENGINE_BIN, engine_binary, physical_cores
 from utils.weight_encodings import ENCODINGS
 
 TESTS = ((128, 0), (0, 128))

@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from utils.cli import TritError
-from utils.host import last_level_cache_bytes
+from trit.base.errors import TritError
+from trit.base.host import last_level_cache_bytes
 from utils.roofline import BESIDE_SECONDS, measure
 
 # The engine's names, in the order of the table.

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 Ternary = npt.NDArray[np.int8]
 Bytes = npt.NDArray[np.uint8]

@@ -22,10 +22,11 @@ from pathlib import Path
 from random import Random
 
 from tests.fuzz.mutate import mutate_gguf
-from utils.cli import EXIT_FAILED, EXIT_OK, ROOT, TritError, call, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
+from trit.base.host import usable_cpus
+from trit.base.places import BUNDLED_MODEL, ENGINE_DIR, ROOT
+from trit.base.processes import call
 from utils.generate_dummy_model import Shape, generate
-from utils.host import BUNDLED_MODEL, usable_cpus
-from utils.setup.context import ENGINE_DIR
 from utils.weight_encodings import ENCODINGS
 
 FLAGS = "-O1 -g1 -DNDEBUG -fno-omit-frame-pointer -fsanitize=address"

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from utils.cli import EXIT_OK, run_main
+from trit.base.errors import EXIT_OK, run_main
 from utils.convert.writer import PlannedTensor, StreamWriter
 from utils.gguf_types import GGMLQuantizationType
 from utils.weight_encodings import ENCODINGS

@@ -31,11 +31,11 @@ from types import FrameType
 from tqdm import tqdm
 
 from tests.fuzz.mutate import damage, mutate_gguf, mutate_json, mutate_safetensors
-from utils.cli import EXIT_FAILED, EXIT_OK, TritError, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
+from trit.base.host import usable_cpus
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert
 from utils.gguf_types import read_header
-from utils.host import usable_cpus
 from utils.inspect_model.__main__ import inspect
 from utils.weight_encodings import ENCODINGS
 

@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trit.base.errors import TritError
 from utils.bench.llama_bench import Case
-from utils.cli import TritError
 
 POWERCAP = Path("/sys/class/powercap")
 # A counter goes round after minutes at full power (65 kJ on old CPUs); twice between two looks would not be noticed.

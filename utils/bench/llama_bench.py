@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from utils.cli import TritError
-from utils.host import ENGINE_BIN, engine_binary
+from trit.base.errors import TritError
+from trit.base.places import ENGINE_BIN, engine_binary
 from utils.roofline.program import LOG, json_lines
 
 PROGRAM = "llama-bench"

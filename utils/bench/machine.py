@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from trit.base.host import cgroup_stops
 from utils.bench.llama_bench import Case
-from utils.host import cgroup_stops
 
 # Of all CPUs: others that take more are worth a warning, and a host that takes away more.
 MOST_LOAD = 0.05

@@ -13,9 +13,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from utils.bench.ratios import LEAST_ROUNDS, Interval, paired_ratio
+from trit.base.errors import UserError
+from trit.base.files import atomic_output
+from trit.base.statistics import LEAST_ROUNDS, Interval, paired_ratio
 from utils.bench.rounds import Result
-from utils.cli import UserError, atomic_output
 
 
 def markdown_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:

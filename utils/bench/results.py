@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.bench.facts import facts as shared_facts
-from utils.cli import ROOT, UserError, atomic_output
-from utils.host import ENGINE_BIN
+from trit.base.errors import UserError
+from trit.base.files import atomic_output
+from trit.base.places import ENGINE_BIN, ROOT
+from trit.base.provenance import facts as shared_facts
 
 RESULTS = ROOT / "benchmarks" / "results"
 PLACES = ("-o", "--out", "--workdir")

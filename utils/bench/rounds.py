@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from trit.base.host import last_level_cache_bytes
+from trit.base.places import ENGINE_BIN
+from trit.base.statistics import in_turns
 from utils.bench import llama_bench, work
 from utils.bench.energy import Meter, Use
 from utils.bench.llama_bench import Case, Observer
 from utils.bench.machine import Watch
-from utils.bench.ratios import in_turns
-from utils.host import ENGINE_BIN, last_level_cache_bytes
 from utils.roofline import BESIDE_SECONDS, Roofline, measure
 
 CLEAR = "\r\x1b[K"  # a terminal's line

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from trit.base.errors import UserError
 from utils.bench.llama_bench import Case
-from utils.cli import UserError
 from utils.foreign.parts import read_parts
 from utils.gguf_types import TensorEntry, read_header
 from utils.roofline import Limit

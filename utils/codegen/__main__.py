@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import EXIT_OK, run_main
+from trit.base.errors import EXIT_OK, run_main
 from utils.codegen.configuration import ISA_OF_TIER, SPLITS, TABLE_ISA_OF_TIER, Lookup, Table
 from utils.codegen.render import write
 

@@ -12,7 +12,8 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import EXIT_OK, ROOT, UserError
+from trit.base.errors import EXIT_OK, UserError
+from trit.base.places import ROOT
 from utils.codegen.configuration import PANEL_ROWS, TABLE_ISA_OF_TIER, Table
 from utils.codegen.render import write
 from utils.generate_dummy_model import SHAPES, matrices

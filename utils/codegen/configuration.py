@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 PANEL_ROWS = 64  # include/trit.h
 STEP_INPUTS = 16  # of a panel of 2 bits: src/panel.cpp

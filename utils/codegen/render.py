@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from utils.cli import atomic_output
+from trit.base.files import atomic_output
 from utils.codegen.configuration import Lookup, Table
 
 # Goes up with every change of a template or of what fills it in: generated files name it.

@@ -14,9 +14,9 @@ from random import Random
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import UserError
+from trit.base.errors import UserError
+from trit.base.places import ENGINE_BIN, engine_binary
 from utils.comparison.ways import REFERENCE, Way
-from utils.host import ENGINE_BIN, engine_binary
 from utils.perplexity.engine import Engine, TooShort
 from utils.perplexity.logprobs import divergences, read_logprobs, same_likeliest
 from utils.roofline.program import LOG

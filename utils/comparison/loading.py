@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import TritError, end_group, telling_lines
+from trit.base.errors import TritError
+from trit.base.places import ENGINE_BIN, engine_binary
+from trit.base.processes import end_group, telling_lines
 from utils.comparison.ways import Way
-from utils.host import ENGINE_BIN, engine_binary
 
 PROGRAM = "llama-bench"
 _DELAY_S = 1

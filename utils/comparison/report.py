@@ -10,14 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from trit.base.plots import LINE, PALE, STRONG, picture
+from trit.base.statistics import LEAST_ROUNDS, Interval, paired_ratio
 from utils.bench.llama_bench import Case
 from utils.bench.output import markdown_table
-from utils.bench.ratios import LEAST_ROUNDS, Interval, paired_ratio
 from utils.comparison.fidelity import Error
 from utils.comparison.loading import Loading
 from utils.comparison.store import Size
 from utils.comparison.ways import REFERENCE, Way
-from utils.plots import LINE, PALE, STRONG, picture
 
 WHAT_ERROR_MEANS = (
     "The reference is the f16 file in the same engine, with activations in float16. BitNet models are trained with "

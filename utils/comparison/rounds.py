@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from trit.base.places import ENGINE_BIN
+from trit.base.statistics import in_turns
 from utils.bench import llama_bench
 from utils.bench.llama_bench import Case, Observer
-from utils.bench.ratios import in_turns
 from utils.comparison import loading, store
 from utils.comparison.report import Row
 from utils.comparison.ways import Way
-from utils.host import ENGINE_BIN
 
 
 def measure(

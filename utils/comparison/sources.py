@@ -8,7 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from utils.cli import ROOT, TritError, UserError, atomic_output, capture, telling_lines
+from trit.base.errors import TritError, UserError
+from trit.base.files import atomic_output
+from trit.base.places import ENGINE_BIN, ROOT, engine_binary
+from trit.base.processes import capture, telling_lines
 from utils.comparison.ways import REFERENCE
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.embedding import default_embedding_type, embedding_row
@@ -19,7 +22,6 @@ from utils.convert.pipeline import Options, convert, present
 from utils.convert.writer import PlannedTensor
 from utils.generate_dummy_model import OUTTYPES, Shape, generate, planned_tensors, with_vocabulary
 from utils.gguf_types import GGMLQuantizationType, block_of
-from utils.host import ENGINE_BIN, engine_binary
 from utils.weight_encodings import ENCODINGS
 
 Q4_0 = "q4_0"

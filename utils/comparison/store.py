@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.comparison.sources import Source, is_matrix
 from utils.comparison.ways import REFERENCE
 from utils.gguf_types import read_header

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import UserError, run_main
+from trit.base.errors import UserError, run_main
 from utils.convert.embedding_types import EMBEDDING_TYPES
 from utils.convert.report import Report
 from utils.foreign.layouts import I2_S_LAYOUTS

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.torch_file import torch_tensors
 
 Floats = npt.NDArray[np.float32]

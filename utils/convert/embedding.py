@@ -12,11 +12,11 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import UserError
+from trit.base.errors import UserError
+from trit.base.host import usable_cpus
 from utils.convert.k_quants import quantize_k
 from utils.convert.writer import PlannedTensor
 from utils.gguf_types import GGMLQuantizationType
-from utils.host import usable_cpus
 from utils.weight_encodings import ENCODINGS, check_scale, split_groups
 
 Floats = npt.NDArray[np.float32]

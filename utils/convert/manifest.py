@@ -14,8 +14,10 @@ from typing import Any
 from gguf import GGUFWriter
 from tqdm import tqdm
 
-from utils.cli import ROOT, UserError, capture
-from utils.host import usable_cpus
+from trit.base.errors import UserError
+from trit.base.host import usable_cpus
+from trit.base.places import ROOT
+from trit.base.processes import capture
 
 _SOURCE = re.compile(r"([^@\s]+)(?:@([^@\s]+))?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

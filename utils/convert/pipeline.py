@@ -14,7 +14,8 @@ import numpy.typing as npt
 import yaml  # type: ignore[import-untyped]
 from tqdm import tqdm
 
-from utils.cli import UserError, atomic_outputs
+from trit.base.errors import UserError
+from trit.base.files import atomic_outputs
 from utils.convert.checkpoint import Checkpoint, StoredTensor
 from utils.convert.embedding import check_values, default_embedding_type, embedding_row, quantize_pieces
 from utils.convert.families import find_family

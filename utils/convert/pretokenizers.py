@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 BYTE_LEVEL = "ByteLevel with its own expression"  # which is GPT-2's
 DIGITS = "Digits one by one"

@@ -18,7 +18,7 @@ from typing import Any
 
 from gguf import TokenType
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 SPACE = "\u2581"
 BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]

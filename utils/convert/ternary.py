@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.checkpoint import StoredTensor
 from utils.weight_encodings import Scale, Ternary, exact_ternary
 

@@ -14,7 +14,7 @@ from typing import Any
 from gguf import SpecialVocab, TokenType
 from tokenizers import Tokenizer
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert import spm
 from utils.convert.checkpoint import read_json
 from utils.convert.pretokenizers import pre_tokenizer

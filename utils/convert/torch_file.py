@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 # Names as safetensors has them, by torch's.
 DTYPES = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.cli import TritError
+from trit.base.errors import TritError
 from utils.convert.writer import PlannedTensor
 from utils.gguf_types import TensorEntry, read_header
 from utils.weight_encodings import Bytes, Encoding, Scale, Ternary, same_values

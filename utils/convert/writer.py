@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import TritError, UserError
+from trit.base.errors import TritError, UserError
 from utils.gguf_types import GGMLQuantizationType, GGUFWriter, tensor_nbytes
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from utils.cli import TritError, UserError, atomic_outputs
+from trit.base.errors import TritError, UserError
+from trit.base.files import atomic_outputs
 from utils.convert.embedding import check_values, embedding_row, quantize_pieces
 from utils.convert.manifest import Manifest
 from utils.convert.matrices import (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 Bytes = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.int8]

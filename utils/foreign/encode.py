@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.foreign.decode import Bytes, Decoded, decode
 from utils.foreign.layouts import LAYOUTS
 from utils.weight_encodings import Encoding, Scale, Ternary

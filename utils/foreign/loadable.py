@@ -6,12 +6,12 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from utils.cli import UserError
+from trit.base.errors import UserError
+from trit.base.places import python_command
 from utils.foreign.identify import Found, identify
 from utils.foreign.layouts import TILED
 from utils.foreign.parts import read_parts
 from utils.gguf_header import RawHeader
-from utils.host import python_command
 
 _ROTATED = "prism.hadamard."
 

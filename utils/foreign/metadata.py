@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.foreign.loadable import no_model, rotation
 from utils.gguf_header import ARRAY, STRING, RawHeader
 from utils.gguf_types import GGUFValueType, GGUFWriter

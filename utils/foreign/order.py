@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.foreign.decode import decode
 from utils.foreign.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PUBLISHED_I2_S
 from utils.foreign.source import Source

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.foreign.identify import least_bytes, other_reading
 from utils.gguf_header import RawHeader, read_raw_header
 

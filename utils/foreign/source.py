@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.foreign.decode import Bytes, Decoded, decode
 from utils.foreign.identify import Found, identify
 from utils.foreign.layouts import TILED

@@ -18,7 +18,7 @@ from typing import Any
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 
-from utils.cli import EXIT_OK, UserError, run_main
+from trit.base.errors import EXIT_OK, UserError, run_main
 from utils.hub import space
 from utils.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
 from utils.hub.failures import EXPLAINED, explained

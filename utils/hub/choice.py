@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.weight_encodings import ENCODINGS
 
 # Everything that the converter may read besides the weights.

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from utils.cli import TritError, UserError
+from trit.base.errors import TritError, UserError
 
 # Seconds before the second try, doubled for each further one; tests shorten it.
 BACKOFF_VARIABLE = "TRIT_HUB_BACKOFF_S"

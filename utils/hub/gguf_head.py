@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.foreign.identify import Found, identify
 from utils.foreign.layouts import TILED
 from utils.foreign.loadable import rotation

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from utils.cli import atomic_output
+from trit.base.files import atomic_output
 
 FILE_NAME = "trit-source.json"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.hub.choice import checkpoint_files, prefers_gguf, ready_models
 from utils.hub.transfer import place_copy
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from utils.cli import UserError
+from trit.base.errors import UserError
+from trit.base.host import cgroup_memory, free_memory_bytes
 from utils.convert.embedding import default_embedding_type
-from utils.host import cgroup_memory, free_memory_bytes
 from utils.weight_encodings import ENCODINGS
 
 # The context that run_inference.py asks for by default, and a cache of f16 keys and values.

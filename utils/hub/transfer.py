@@ -22,11 +22,11 @@ from httpx import RemoteProtocolError
 from huggingface_hub import constants, get_session, try_to_load_from_cache
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
-from utils.cli import TritError, UserError
+from trit.base.errors import TritError, UserError
+from trit.base.progress import clock
 from utils.hub.failures import retrying
 from utils.hub.listing import RemoteFile
 from utils.hub.manifest import FetchedFile
-from utils.setup.progress import clock
 
 _BLOCK = 1 << 20
 _REPORT_S = 1.0

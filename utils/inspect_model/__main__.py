@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import UserError, run_main
+from trit.base.errors import UserError, run_main
 from utils.gguf_types import quiet_gguf_package
 from utils.inspect_model import checkpoint_folder, gguf_file
 from utils.inspect_model.description import Description

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from gguf import GGML_QUANT_SIZES
 
+from trit.base.errors import UserError
+from trit.base.places import python_command
 from utils.bench.work import packed_bytes
-from utils.cli import UserError
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.embedding import default_embedding_type
 from utils.convert.families import find_family
@@ -21,7 +22,6 @@ from utils.convert.pipeline import present
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import load_tokenizer
 from utils.gguf_types import GGMLQuantizationType
-from utils.host import python_command
 from utils.inspect_model.description import Description, Shares
 from utils.inspect_model.sample import counts
 from utils.weight_encodings import ENCODINGS

@@ -6,10 +6,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from utils.cli import TritError, atomic_output
-from utils.host import cpu_name, engine_program, last_level_cache_bytes, physical_cores
+from trit.base.errors import TritError
+from trit.base.files import atomic_output
+from trit.base.host import cpu_name, last_level_cache_bytes, physical_cores
+from trit.base.places import CACHE_DIR, engine_program
 from utils.roofline import PROGRAM, measure
-from utils.setup.context import CACHE_DIR
 
 CACHE = CACHE_DIR / "read-rate.json"
 SECONDS = 0.1

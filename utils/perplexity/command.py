@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from trit.base.errors import EXIT_OK, UserError
+from trit.base.host import cpu_name, physical_cores
+from trit.base.places import default_model
+from trit.base.plots import check_plot
 from utils.bench.output import check_file
-from utils.cli import EXIT_OK, UserError
 from utils.convert.embedding_types import EMBEDDING_TYPES
 from utils.gguf_types import quiet_gguf_package
-from utils.host import cpu_name, default_model, physical_cores
 from utils.perplexity import held_out, report
 from utils.perplexity.engine import Engine
 from utils.perplexity.logprobs import MAGIC
 from utils.perplexity.measure import CONTEXT, Row, Settings, logprobs_name, measure
 from utils.perplexity.models import SWEEP, Model, with_heads
 from utils.perplexity.texts import Text, find_texts
-from utils.plots import check_plot
 
 QUICK_CHUNKS = 8
 

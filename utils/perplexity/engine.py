@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import CommandError, TritError, UserError, run
-from utils.host import engine_binary
+from trit.base.errors import CommandError, TritError, UserError
+from trit.base.places import engine_binary
+from trit.base.processes import run
 from utils.perplexity import output
 
 # Chunks are computed together up to this many tokens; more would only keep more logits in memory.

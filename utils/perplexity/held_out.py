@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from utils.cli import EXIT_OK, UserError, atomic_output, run_main
-from utils.host import BUNDLED_MODEL
+from trit.base.errors import EXIT_OK, UserError, run_main
+from trit.base.files import atomic_output
+from trit.base.places import BUNDLED_MODEL
 from utils.train.story import MAX_SENTENCES, held_out_text
 
 HELD_OUT = BUNDLED_MODEL / "held-out.txt"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 Floats = npt.NDArray[np.float64]
 MAGIC = b"_logits_"

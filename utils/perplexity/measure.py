@@ -11,7 +11,8 @@ from itertools import takewhile
 from pathlib import Path
 from urllib.parse import quote
 
-from utils.cli import UserError, atomic_output
+from trit.base.errors import UserError
+from trit.base.files import atomic_output
 from utils.perplexity import output, passages
 from utils.perplexity.engine import Engine, TooShort
 from utils.perplexity.logprobs import LogprobsFile, counted_positions, row_bytes

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert import pipeline
 from utils.foreign import convert as foreign
 from utils.foreign.parts import read_parts, whole_name

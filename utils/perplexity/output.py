@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from utils.cli import TritError
+from trit.base.errors import TritError
 
 _NUMBER = r"\s*(-?(?:\d+(?:\.\d+)?|nan|inf))"
 # perplexity.cpp writes UTF-8; \u00b1 is plus-minus, \u0394 a capital delta.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import TritError, UserError
+from trit.base.errors import TritError, UserError
 from utils.perplexity.logprobs import LogprobsFile, counted_positions, same_likeliest
 from utils.perplexity.output import Measured
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.gguf_types import GgufHeader
 
 # Values of tokenizer.ggml.token_type (llama.h); the others are ordinary words.

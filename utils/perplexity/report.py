@@ -11,10 +11,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from trit.base.plots import LINE, PALE, STRONG, picture
 from utils.bench.output import write
 from utils.perplexity.measure import Row
 from utils.perplexity.output import Measured
-from utils.plots import LINE, PALE, STRONG, picture
 
 _DIVERGENCE = ("kl_median", "kl_99", "kl_max")
 

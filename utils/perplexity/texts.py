@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.gguf_types import GgufHeader
 from utils.perplexity import held_out
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from utils.cli import TritError, UserError
+from trit.base.errors import TritError, UserError
 from utils.hub.manifest import read_manifest
 
 FILE = Path(__file__).with_name("models.json")

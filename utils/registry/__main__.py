@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from utils.cli import EXIT_FAILED, EXIT_OK, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, run_main
 from utils.convert.families import all_families
 from utils.registry import registry
 from utils.registry.tables import README, write_readme

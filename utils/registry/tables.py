@@ -7,8 +7,8 @@ from collections.abc import Set
 from itertools import groupby
 from pathlib import Path
 
-from utils.cli import ROOT
-from utils.generated_section import write_section
+from trit.base.generated_section import write_section
+from trit.base.places import ROOT
 from utils.registry import Model, Registry
 
 README = ROOT / "README.md"

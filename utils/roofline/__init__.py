@@ -12,8 +12,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from utils.cli import TritError
-from utils.host import ENGINE_BIN, engine_binary, free_memory_bytes, last_level_cache_bytes
+from trit.base.errors import TritError
+from trit.base.host import free_memory_bytes, last_level_cache_bytes
+from trit.base.places import ENGINE_BIN, engine_binary
 from utils.roofline.program import json_lines
 
 PROGRAM = "trit-roofline"

@@ -15,8 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from utils.cli import UserError, atomic_output, run_main
-from utils.host import ENGINE_BIN, cpu_name, physical_cores
+from trit.base.errors import UserError, run_main
+from trit.base.files import atomic_output
+from trit.base.host import cpu_name, physical_cores
+from trit.base.places import ENGINE_BIN
 from utils.roofline import Limit, Roofline, measure, thread_counts
 
 

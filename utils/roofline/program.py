@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.cli import EXIT_USAGE, ROOT, CommandError, TritError, UserError, run
+from trit.base.errors import EXIT_USAGE, CommandError, TritError, UserError
+from trit.base.places import ROOT
+from trit.base.processes import run
 
 LOG = ROOT / "logs" / "benchmarks.log"
 

@@ -7,12 +7,12 @@ import json
 import shlex
 from pathlib import Path
 
-from utils.cli import ROOT, TritError
-from utils.host import BUNDLED_MODEL, DEMO_PROMPT, default_model, python_command
+from trit.base.errors import TritError
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, default_model, python_command
+from trit.base.progress import StepLine
 from utils.inference import chat_template, is_embedding_model
 from utils.setup.context import Setup
 from utils.setup.model import shown
-from utils.setup.progress import StepLine
 
 NAME = "answer"
 DEED = "asking the model"

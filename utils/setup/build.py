@@ -10,11 +10,12 @@ import shutil
 import time
 from pathlib import Path
 
-from utils.cli import ROOT, CommandError
-from utils.host import ENGINE_BIN, engine_program, usable_cpus
+from trit.base.errors import CommandError
+from trit.base.host import usable_cpus
+from trit.base.places import BUILD_DIR, ENGINE_BIN, ENGINE_DIR, ROOT, STAMPS, engine_program
+from trit.base.progress import StepLine, clock
 from utils.setup import context
-from utils.setup.context import BUILD_DIR, ENGINE_DIR, STAMPS, Compiler, Setup, digest, files_digest
-from utils.setup.progress import StepLine, clock
+from utils.setup.context import Compiler, Setup, digest, files_digest
 from utils.tune import kept
 
 NAME = "build"

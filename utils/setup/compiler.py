@@ -12,8 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from utils.cli import UserError, capture
-from utils.setup.context import STAMPS, Compiler, Setup, digest, files_digest, read_stamp, write_stamp
+from trit.base.errors import UserError
+from trit.base.places import STAMPS
+from trit.base.processes import capture
+from utils.setup.context import Compiler, Setup, digest, files_digest, read_stamp, write_stamp
 
 MINIMUM = {"gcc": 11, "clang": 15, "AppleClang": 14}
 ZIG_REQUIREMENT = "ziglang>=0.13,<0.17"

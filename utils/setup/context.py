@@ -10,15 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from utils import cli
-from utils.cli import ROOT, atomic_output
+from trit.base import processes
+from trit.base.files import atomic_output
+from trit.base.places import ROOT
 from utils.registry import Model
 
-VENV = ROOT / ".venv"
-ENGINE_DIR = ROOT / "3rdparty" / "llama.cpp"
-CACHE_DIR = ROOT / "3rdparty" / "cache"
-BUILD_DIR = ROOT / "build"
-STAMPS = CACHE_DIR / "stamps"
 AUTO = "auto"  # the quantisation type that is found by measuring
 
 
@@ -109,11 +105,11 @@ class Setup:
         env: Mapping[str, str | None] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> list[str]:
-        """Run a program into a step's log, in this checkout unless said otherwise; see :func:`utils.cli.run`."""
+        """Run a program into a step's log, in this checkout unless said otherwise; see :func:`trit.base.processes.run`."""
         if log not in self.started_logs:
             self.started_logs.add(log)
             self.log(log).unlink(missing_ok=True)
-        return cli.run(
+        return processes.run(
             command, what, self.log(log), cwd=cwd or ROOT, env=env, on_line=on_line, keep_open=self.keep_open
         )
 

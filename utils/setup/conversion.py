@@ -6,16 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import ROOT, CommandError, UserError
+from trit.base.errors import CommandError, UserError
+from trit.base.places import BUNDLED_MODEL, ROOT, STAMPS, gguf_path
+from trit.base.progress import StepLine
 from utils.foreign.identify import identify
 from utils.foreign.layouts import TILED
 from utils.foreign.loadable import check_loadable
 from utils.foreign.parts import read_parts
-from utils.host import BUNDLED_MODEL, gguf_path
 from utils.hub.manifest import read_manifest
-from utils.setup.context import AUTO, STAMPS, Setup, digest, files_digest, read_stamp, write_stamp
+from utils.setup.context import AUTO, Setup, digest, files_digest, read_stamp, write_stamp
 from utils.setup.model import given_gguf, shown
-from utils.setup.progress import StepLine
 from utils.setup.wording import in_setup_words
 
 NAME = "conversion"

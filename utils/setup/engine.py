@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from utils.cli import ROOT, CommandError, TritError, UserError
-from utils.setup.context import CACHE_DIR, ENGINE_DIR, Setup, digest, files_digest, read_stamp, write_stamp
-from utils.setup.progress import StepLine
+from trit.base.errors import CommandError, TritError, UserError
+from trit.base.places import CACHE_DIR, ENGINE_DIR, ROOT
+from trit.base.progress import StepLine
+from utils.setup.context import Setup, digest, files_digest, read_stamp, write_stamp
 from utils.setup.tools import network_hint
 
 NAME = "engine"

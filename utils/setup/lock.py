@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from utils.cli import UserError
-from utils.setup.context import CACHE_DIR
+from trit.base.errors import UserError
+from trit.base.places import CACHE_DIR
 
 _WAIT_S = 30.0
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from utils.cli import ROOT, CommandError, TritError, UserError
-from utils.host import AUTO_TYPES, BUNDLED_MODEL, MODELS_DIR, gguf_path
+from trit.base.errors import CommandError, TritError, UserError
+from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_path
+from trit.base.progress import StepLine
 from utils.hub.manifest import read_manifest
 from utils.registry import model_in, registry, resolve
 from utils.setup.context import AUTO, Setup
-from utils.setup.progress import StepLine
 
 NAME = "model"
 DEED = "finding the model"

@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from utils.cli import capture
+from trit.base.processes import capture
 from utils.setup.context import Compiler
 
 _NEEDS = "Microsoft.VisualStudio.Component.VC.Tools.x86.x64"

@@ -10,14 +10,15 @@ import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
 
-from utils.cli import EXIT_OK, CommandError, TritError
+from trit.base.errors import EXIT_OK, CommandError, TritError
+from trit.base.places import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS
+from trit.base.progress import StepLine
 from utils.registry import registry
 from utils.registry.tables import terminal_table
 from utils.setup import answer, build, conversion, engine, model, selftest, tools, tuning
-from utils.setup.context import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS, Options, Setup, write_stamp
+from utils.setup.context import Options, Setup, write_stamp
 from utils.setup.lock import only_one
 from utils.setup.options import parse_options
-from utils.setup.progress import StepLine
 from utils.setup.suite import run_suite
 
 

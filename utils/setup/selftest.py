@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from utils.host import engine_program
+from trit.base.places import engine_program
+from trit.base.progress import StepLine
 from utils.setup.build import SELFTEST
 from utils.setup.context import Setup
-from utils.setup.progress import StepLine
 
 NAME = "self-test"
 DEED = "comparing this machine's kernels with the scalar ones"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 
-from utils.cli import call
+from trit.base.processes import call
 from utils.setup.context import Setup
 
 

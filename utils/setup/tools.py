@@ -14,10 +14,12 @@ import platform
 import sys
 from pathlib import Path
 
-from utils.cli import ROOT, CommandError, UserError, capture
+from trit.base.errors import CommandError, UserError
+from trit.base.places import CACHE_DIR, ROOT, VENV
+from trit.base.processes import capture
+from trit.base.progress import StepLine
 from utils.setup.compiler import find_compiler
-from utils.setup.context import CACHE_DIR, VENV, Setup, digest, read_stamp, write_stamp
-from utils.setup.progress import StepLine
+from utils.setup.context import Setup, digest, read_stamp, write_stamp
 
 NAME = "tools"
 DEED = "Python packages, cmake, ninja, a compiler"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils.cli import CommandError, UserError
-from utils.host import AUTO_TYPES
-from utils.setup.context import BUILD_DIR, Setup
+from trit.base.errors import CommandError, UserError
+from trit.base.places import AUTO_TYPES, BUILD_DIR
+from trit.base.progress import StepLine
+from utils.setup.context import Setup
 from utils.setup.conversion import check_given
 from utils.setup.model import given_gguf
-from utils.setup.progress import StepLine
 from utils.tune.formats import WORD, format_of
 
 NAME = "tuning"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from utils.host import python_command
+from trit.base.places import python_command
 
 # The converter's flag -> set-up's; --quant-embd has one name in both.
 _RENAMED = {"--outtype": "-q"}

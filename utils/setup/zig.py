@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from utils.cli import TritError, capture
+from trit.base.errors import TritError
+from trit.base.processes import capture
 from utils.setup.compiler import ZIG_REQUIREMENT, compile_probe
 from utils.setup.context import Compiler, Setup
 

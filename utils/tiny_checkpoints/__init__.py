@@ -17,7 +17,7 @@ import pkgutil
 from pathlib import Path
 from typing import Protocol, cast
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 
 class TinyFamily(Protocol):

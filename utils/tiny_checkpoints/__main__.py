@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.cli import EXIT_OK, UserError, run_main
+from trit.base.errors import EXIT_OK, UserError, run_main
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,8 @@ from typing import Any
 from gguf import TokenType
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from utils.cli import ROOT, UserError
+from trit.base.errors import UserError
+from trit.base.places import ROOT
 from utils.gguf_types import read_header
 
 VOCABULARIES = ROOT / "3rdparty" / "llama.cpp" / "models"

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.train.bitlinear import BitLinear, ternary_weight
 from utils.train.model import Decoder, DecoderConfig
 from utils.train.tokenizer import BOS, EOS, special_id

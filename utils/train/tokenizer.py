@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.train.words import MOVES, NAMES, PLACES
 
 BOS = "<|bos|>"

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.fx.experimental import _config as fx_config
 from torch.nn import functional
 
-from utils.cli import EXIT_OK, UserError, run_main
+from trit.base.errors import EXIT_OK, UserError, run_main
 from utils.train.batches import IGNORED, Batch, BatchMaker
 from utils.train.checkpoint import load_checkpoint, save_checkpoint
 from utils.train.model import Decoder, DecoderConfig

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from utils.cli import EXIT_OK, UserError, run_main
-from utils.host import ENGINE_BIN, cpu_name, engine_binary, physical_cores
-from utils.plots import check_plot
+from trit.base.errors import EXIT_OK, UserError, run_main
+from trit.base.host import cpu_name, physical_cores
+from trit.base.places import ENGINE_BIN, engine_binary
+from trit.base.plots import check_plot
 from utils.tune import formats, kept, report, store
 from utils.tune.generated import build_in, compile_for, first_look, verdict
 from utils.tune.layer import LayerContest

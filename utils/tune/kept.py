@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from utils.cli import atomic_output, run
+from trit.base.files import atomic_output
+from trit.base.processes import run
 
 
 def folder(build_dir: Path) -> Path:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from utils.bench.ratios import resampled_medians
+from trit.base.statistics import resampled_medians
 from utils.tune.search import BATCH, LEAST_ROUNDS, MOST_ROUNDS, PRECISE, winner
 from utils.tune.store import STEPS, Shape
 from utils.tune.timer import Product, Timer

@@ -19,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from utils.cli import ROOT, TritError, atomic_output, end_group, telling_lines
+from trit.base.errors import TritError
+from trit.base.files import atomic_output
+from trit.base.host import usable_cpus
+from trit.base.places import ROOT
+from trit.base.processes import end_group, telling_lines
 from utils.codegen import render
-from utils.host import usable_cpus
 from utils.tune.recipe import Recipe, recipe
 from utils.tune.variants import Variant
 

@@ -11,7 +11,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.cli import ROOT, TritError, capture
+from trit.base.errors import TritError
+from trit.base.places import ROOT
+from trit.base.processes import capture
 from utils.tune import kept
 
 # What a kernel's object depends on besides its source and the command.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import median
 
-from utils.plots import LINE, PALE, STRONG, picture
+from trit.base.plots import LINE, PALE, STRONG, picture
 from utils.tune.layer import LayerContest
 from utils.tune.search import Contest
 from utils.tune.store import STEPS

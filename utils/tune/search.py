@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which of several ways is fastest: paired times, dropped as soon as they cannot win, and a rule to stop.
 
-What is compared is each way's time divided by the default's in the same round (utils.bench.ratios). The default stays
+What is compared is each way's time divided by the default's in the same round (trit.base.statistics). The default stays
 unless another way is faster beyond doubt and by more than a hair: the same machine shall give the same answer again.
 """
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from utils.bench.ratios import Interval, median_interval
+from trit.base.statistics import Interval, median_interval
 from utils.tune.timer import Product, Timer
 
 BATCH = 4  # rounds between two looks at the results

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.checkpoint import read_json
 from utils.convert.families import find_family
 from utils.convert.families.base import Kind

@@ -14,8 +14,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from utils.cli import ROOT, UserError, atomic_output
-from utils.host import BUILD_DIR, cpu_name
+from trit.base.errors import UserError
+from trit.base.files import atomic_output
+from trit.base.host import cpu_name
+from trit.base.places import BUILD_DIR, ROOT
 
 Shape = tuple[int, int]  # n, k
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from utils.cli import TritError
-from utils.host import ENGINE_BIN, engine_binary
+from trit.base.errors import TritError
+from trit.base.places import ENGINE_BIN, engine_binary
 
 PROGRAM = "trit-tune"
 

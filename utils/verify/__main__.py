@@ -11,9 +11,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from utils.cli import EXIT_FAILED, EXIT_OK, UserError, atomic_output, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, UserError, run_main
+from trit.base.files import atomic_output
+from trit.base.host import physical_cores
+from trit.base.places import BUNDLED_MODEL, default_model
 from utils.engine_server import Server
-from utils.host import BUNDLED_MODEL, default_model, physical_cores
 from utils.inference import check_model
 from utils.verify.golden import check_transcripts, story_text
 from utils.verify.report import FAILED, Check, as_json, left_out, table

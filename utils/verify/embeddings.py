@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.engine_server import Server
 from utils.verify import engine
 from utils.verify.reference import Reference

@@ -14,9 +14,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from utils.cli import EXIT_OK, atomic_output, run_main
+from trit.base.errors import EXIT_OK, run_main
+from trit.base.files import atomic_output
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, default_model
 from utils.engine_server import Server
-from utils.host import BUNDLED_MODEL, DEMO_PROMPT, default_model
 from utils.train.story import held_out_questions, held_out_text
 from utils.train.tokenizer import EOS, special_id
 from utils.verify.report import Check, judged

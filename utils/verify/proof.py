@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.verify import engine
 from utils.verify.embeddings import check_embeddings
 from utils.verify.layers import check_layers

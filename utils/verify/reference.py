@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.gguf_types import GGMLQuantizationType as Type
 from utils.verify.names import DECLARED_INPUT_NORM, file_name
 from utils.verify.stored import TorchCheckpoint, Weight

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.verify.names import INPUT_NORM
 
 # Inputs that share a scale in checkpoints of Q2_0's kind.

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.engine_server import Refused, Server
 from utils.verify import engine
 from utils.verify.report import Check, judged, left_out

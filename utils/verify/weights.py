@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.foreign.decode import decode
 from utils.foreign.layouts import LAYOUTS
 from utils.gguf_types import GGMLQuantizationType as Type

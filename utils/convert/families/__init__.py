@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.families.base import Family
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.gguf_types import GGUFWriter
 
 Floats = npt.NDArray[np.float32]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.families.base import (
     Family,
     Kind,

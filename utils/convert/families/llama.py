@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.families.base import (
     Family,
     Floats,

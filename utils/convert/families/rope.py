@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import RopeScalingType
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 from utils.convert.families.base import Floats, rope_base, rope_parameters
 from utils.gguf_types import GGUFWriter
 

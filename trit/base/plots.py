@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from utils.cli import UserError, atomic_output
+from trit.base.errors import UserError
+from trit.base.files import atomic_output
 
 STRONG, PALE, LINE = "#1b6ca8", "#b8c4ce", "#444444"
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every command shares: error types, exit codes, atomic output files, running other programs.
-
-Standard library only: ``setup_env.py`` and ``run_inference.py`` import it before any package is installed.
-"""
+"""Running other programs: to a log, for their output, in our place. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,83 +10,13 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-
-
-class TritError(Exception):
-    """A failure on our side: one sentence that names the place and what to do (exit code 1)."""
-
-    exit_code = EXIT_FAILED
-
-    def __str__(self) -> str:
-        """The sentence on one line: names that come out of broken files may hold line breaks and terminal codes."""
-        return "".join(letter if letter.isprintable() else "?" for letter in super().__str__())
-
-
-class UserError(TritError):
-    """A mistake in what the user gave: a file, a flag, a checkpoint (exit code 2)."""
-
-    exit_code = EXIT_USAGE
-
-
-def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Call ``main(argv)`` and turn its exceptions into one line on stderr and an exit code.
-
-    Returns:
-        What ``main`` returned; 1 or 2 for a :class:`TritError`; 130 after Ctrl-C.
-    """
-    try:
-        return main(argv)
-    except TritError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away (`... | head`): not an error of ours, but nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
-
-
-@contextmanager
-def atomic_outputs(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield a temporary path beside each path; fsync and rename them all on success, delete them on any failure.
-
-    A reader therefore sees the old file or the whole new one, never a part of it. The first path gets its file last:
-    where it is, the others are.
-    """
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    partials = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path in paths]
-    try:
-        yield partials
-        for partial in partials:
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-        for partial, path in reversed(list(zip(partials, paths, strict=True))):
-            partial.replace(path)
-    finally:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_output(path: Path) -> Iterator[Path]:
-    """:func:`atomic_outputs` for one file."""
-    with atomic_outputs([path]) as (partial,):
-        yield partial
-
+from trit.base.errors import CommandError
+from trit.base.places import ROOT
 
 # Lines of a log that say what went wrong, in the words of compilers, linkers, CMake, ninja, pip, git and Python.
 _TELLING = re.compile(
@@ -97,15 +24,6 @@ _TELLING = re.compile(
 )
 _TAIL_LINES = 20
 _LINE_WIDTH = 240
-
-
-class CommandError(TritError):
-    """A program that we started ended with an error; ``tail`` holds the lines of its output that matter most."""
-
-    def __init__(self, message: str, tail: Sequence[str], returncode: int):
-        super().__init__(message)
-        self.tail = list(tail)
-        self.returncode = returncode
 
 
 def telling_lines(lines: Sequence[str], limit: int = _TAIL_LINES) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 
-from utils.cli import UserError
+from trit.base.errors import UserError
 
 
 def numbers_from(least: int) -> Callable[[str], list[int]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils.cli import UserError, atomic_output
+from trit.base.errors import UserError
+from trit.base.files import atomic_output
 
 
 def write_section(path: Path, begin: str, end: str, content: str, *, check: bool = False) -> bool:

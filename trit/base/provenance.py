@@ -9,8 +9,9 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from utils.cli import ROOT, capture
-from utils.host import cpu_name, physical_cores, usable_cpus
+from trit.base.host import cpu_name, physical_cores, usable_cpus
+from trit.base.places import ROOT
+from trit.base.processes import capture
 
 LOCK = ROOT / "3rdparty" / "llama.cpp.lock.json"
 
