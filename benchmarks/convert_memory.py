@@ -27,8 +27,8 @@ from tqdm import tqdm
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError, run_main
 from trit.base.host import cpu_name
 from trit.base.places import ROOT
+from trit.gguf.types import read_header
 from utils.generate_dummy_model import SHAPES, VALID_BYTES, VOCABULARIES, Shape, matrices
-from utils.gguf_types import read_header
 
 SHARD_BYTES = 1_000_000_000
 PIECE_BYTES = 1 << 24

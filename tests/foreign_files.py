@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.foreign.source import Source
-from utils.gguf_header import RawHeader, read_raw_header
+from trit.gguf.header import RawHeader, read_raw_header
+from trit.gguf.source import Source
 
 Rows = Sequence[Sequence[int]]
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from trit.base.places import DEMO_PROMPT, ROOT
-from utils.gguf_types import read_header
+from trit.gguf.types import read_header
 
 
 def assert_same_model(path: Path, reference: Path) -> None:

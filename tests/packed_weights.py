@@ -11,7 +11,7 @@ import numpy as np
 from guarded_ggml import GuardedGgml
 
 from tiers import SEED
-from utils.weight_encodings import ENCODINGS
+from trit.gguf.encodings import ENCODINGS
 
 # Byte of a block where its half-precision scale is.
 SCALE_AT = {"tq2_0": 64, "tq1_0": 52, "q2_0": 0}

@@ -19,11 +19,11 @@ from fake_engine import calls, fake_llama_bench, program
 from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.statistics import in_turns, median_interval, paired_ratio
+from trit.gguf.types import TensorEntry
 from utils.bench import llama_bench, work
 from utils.bench.llama_bench import Case
 from utils.bench.work import Packing, Step, packed_bytes, steps
 from utils.generate_dummy_model import main as make_dummy
-from utils.gguf_types import TensorEntry
 from utils.roofline import Limit, Read
 from utils.tune.store import Choice, Tuning
 

@@ -19,13 +19,13 @@ from benchmarks.end_to_end import Samples, Way
 from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.flags import numbers_from, whole_numbers
+from trit.gguf.encodings import ENCODINGS
 from utils import roofline
 from utils.bench import results
 from utils.bench.llama_bench import Case
 from utils.generate_dummy_model import SHAPES
 from utils.roofline import __main__ as roofline_main
 from utils.roofline.program import json_lines
-from utils.weight_encodings import ENCODINGS
 
 MODULES = {"benchmarks": both, "benchmarks.kernels": kernels, "benchmarks.end_to_end": end_to_end}
 TINY_ROOFLINE = ("--seconds", "0.01", "--megabytes", "8")

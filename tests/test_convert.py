@@ -17,12 +17,12 @@ from tokenizers import Tokenizer
 from transformers.integrations.bitnet import WeightQuant, unpack_weights
 
 from trit.base.errors import UserError
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import GGUFReader, read_header
 from utils.convert.__main__ import main
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert
 from utils.convert.ternary import Declared, read_ternary
-from utils.gguf_types import GGUFReader, read_header
-from utils.weight_encodings import ENCODINGS
 
 NAMES = {
     "self_attn.q_proj": "attn_q",

@@ -15,11 +15,11 @@ from checkpoints import edit_json, make_checkpoint, refusal
 from safetensors.torch import load_file, save_file
 
 from trit.base.errors import TritError, run_main
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import read_header
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
 from utils.convert.pretokenizers import LLAMA_3
-from utils.gguf_types import read_header
-from utils.weight_encodings import ENCODINGS
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 

@@ -23,13 +23,13 @@ from engine_logits import EngineRun, divergence, int8_activations, reference, ru
 from safetensors.torch import load_file, save_file
 
 from trit.base.errors import EXIT_USAGE
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import read_header
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
 from utils.convert.report import Report
-from utils.gguf_types import read_header
 from utils.tiny_checkpoints import bitnet, bitnet_1bitllm, find_family, llama, qwen2, qwen3
 from utils.tiny_checkpoints.linear_layers import INPUT_NORM_EPSILON, INPUT_NORMS
-from utils.weight_encodings import ENCODINGS
 
 # Measured: up to 4e-7 and 5e-5 (one rounding of the first token that falls on the other side).
 MAX_F16_KL, MAX_QAT_KL = 1e-5, 1e-3

@@ -16,13 +16,13 @@ from checkpoints import TEXT, make_checkpoint, refusal
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.files import atomic_outputs
 from trit.base.places import ROOT
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import read_header
+from trit.gguf.writer import PlannedTensor, parse_size, part_paths, split_tensors
 from utils.convert.__main__ import main
 from utils.convert.manifest import parse_source
 from utils.convert.pipeline import Options, convert
 from utils.convert.verify import verify
-from utils.convert.writer import PlannedTensor, parse_size, part_paths, split_tensors
-from utils.gguf_types import read_header
-from utils.weight_encodings import ENCODINGS
 
 I2_S = Options(ENCODINGS["i2_s"], None)
 

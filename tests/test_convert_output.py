@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 
 from trit.base.errors import TritError, run_main
 from trit.base.places import ROOT
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import read_header
 from utils.convert.__main__ import main
 from utils.convert.pipeline import Options, convert
 from utils.convert.verify import verify
-from utils.gguf_types import read_header
-from utils.weight_encodings import ENCODINGS
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 from utils.convert.pipeline import Options, convert
-from utils.weight_encodings import ENCODINGS
+from trit.gguf.encodings import ENCODINGS
 
 def peak():
     # Not ru_maxrss: a child inherits its parent's.

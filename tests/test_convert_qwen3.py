@@ -16,14 +16,14 @@ from gguf import PoolingType
 from safetensors.torch import load_file, save_file
 
 from trit.base.errors import UserError
+from trit.gguf.encodings import ENCODINGS, spread_scale
+from trit.gguf.types import GgufHeader, GGUFWriter, read_header
 from utils.convert.families import find_family
 from utils.convert.pipeline import Options, convert
 from utils.convert.pooling import read_pooling
-from utils.gguf_types import GgufHeader, GGUFWriter, read_header
 from utils.tiny_checkpoints import gemma3, qwen3
 from utils.tiny_checkpoints.built import Built, write_sentence_transformers
 from utils.tiny_checkpoints.linear_layers import GROUPED
-from utils.weight_encodings import ENCODINGS, spread_scale
 
 EMBEDDING_06, EMBEDDING_270 = "bitnet-embedding-0.6b", "bitnet-embedding-270m"
 FAMILY_OF = {EMBEDDING_270: gemma3} | dict.fromkeys(qwen3.VARIANTS, qwen3)

@@ -15,6 +15,8 @@ from checkpoints import make_checkpoint
 
 from trit.base.errors import run_main
 from trit.base.places import ROOT
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import GGUFReader, read_header
 from utils.generate_dummy_model import (
     CHUNK_VALUES,
     FLOAT_TYPES,
@@ -29,9 +31,7 @@ from utils.generate_dummy_model import (
     matrix_pieces,
     planned_tensors,
 )
-from utils.gguf_types import GGUFReader, read_header
 from utils.random_heads import HEAD_STD
-from utils.weight_encodings import ENCODINGS
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 from foreign_files import TILED, WRITERS, Key, random_rows, write_gguf
 
 from trit.base.errors import UserError, run_main
+from trit.gguf.decode import decode
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.header import read_raw_header
+from trit.gguf.identify import identify
+from trit.gguf.layouts import LAYOUTS
+from trit.gguf.tiles import Tiles, decode_tiled
 from utils.convert.__main__ import main
-from utils.foreign.decode import decode
-from utils.foreign.identify import identify
-from utils.foreign.layouts import LAYOUTS
-from utils.foreign.tiles import Tiles, decode_tiled
-from utils.gguf_header import read_raw_header
-from utils.weight_encodings import ENCODINGS
 
 TILES = {"bitnet_tl1": Tiles(128, 64, 32), "bitnet_tl2": Tiles(128, 96, 32)}
 
@@ -86,7 +86,7 @@ def test_tl_bytes_on_paper() -> None:
 @pytest.mark.parametrize("layout", WRITERS)
 @pytest.mark.parametrize(("n", "k"), [(128, 768), (256, 512)])
 def test_scalar_writers_round_trip(layout: str, n: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.foreign.decode.CHUNK_WEIGHTS", 7 * k)
+    monkeypatch.setattr("trit.gguf.decode.CHUNK_WEIGHTS", 7 * k)
     rows = random_rows(n, k, seed=k)
     raw = WRITERS[layout][1](rows, 0.375)
     assert len(raw) in LAYOUTS[layout].sizes(n, k)

@@ -14,16 +14,16 @@ from gguf_models import answer, assert_same_model
 
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.places import engine_program
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.header import read_raw_header
+from trit.gguf.identify import identify
+from trit.gguf.order import Order, measure_order
+from trit.gguf.source import Source
+from trit.gguf.tiles import Tiles, read_kernel_config
+from trit.gguf.types import GGMLQuantizationType, read_header
 from utils.convert.__main__ import main
 from utils.convert.embedding import quantize_rows
 from utils.foreign.convert import Options, convert
-from utils.foreign.identify import identify
-from utils.foreign.order import Order, measure_order
-from utils.foreign.source import Source
-from utils.foreign.tiles import Tiles, read_kernel_config
-from utils.gguf_header import read_raw_header
-from utils.gguf_types import GGMLQuantizationType, read_header
-from utils.weight_encodings import ENCODINGS
 
 TILES = {"bitnet_tl1": Tiles(128, 64, 32), "bitnet_tl2": Tiles(128, 96, 32)}
 KERNEL_CONFIG = {
@@ -404,7 +404,7 @@ def test_float_files_with_scales_of_groups(kind: str, group: int, tmp_path: Path
 
 def test_one_scale_is_one_for_all_pieces_of_a_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large float tensors are read in pieces, here one row each; the second row has another scale."""
-    monkeypatch.setattr("utils.foreign.source.PIECE_BYTES", 4 * 256)
+    monkeypatch.setattr("trit.gguf.source.PIECE_BYTES", 4 * 256)
     values = ((np.array(random_rows(3, 256)) - 1) * np.array([[0.5], [0.25], [0.5]])).astype("<f4")
     source = Source.open(write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.a.weight", (3, 256), 0, values.tobytes())]))
     decoded = source.exact_ternary(source.found["blk.0.a.weight"])

@@ -17,17 +17,17 @@ from gguf_models import answer, assert_same_model
 
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT, engine_program
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.header import read_raw_header
+from trit.gguf.loadable import check_loadable
+from trit.gguf.source import Source
+from trit.gguf.types import read_header
 from utils.convert import pipeline
 from utils.convert.__main__ import main
 from utils.convert.matrices import SCALED_GRAPHS
 from utils.foreign.convert import Options, convert
-from utils.foreign.loadable import check_loadable
-from utils.foreign.source import Source
-from utils.gguf_header import read_raw_header
-from utils.gguf_types import read_header
 from utils.inspect_model.__main__ import inspect
 from utils.tiny_checkpoints import bitnet_1bitllm
-from utils.weight_encodings import ENCODINGS
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 

@@ -14,7 +14,7 @@ import pytest
 from foreign_files import Key, Tensor, text, write_gguf
 
 from trit.base.errors import UserError
-from utils.gguf_header import MAX_ELEMENTS, read_raw_header
+from trit.gguf.header import MAX_ELEMENTS, read_raw_header
 
 KEYS: list[Key] = [("general.architecture", 8, None, "x"), ("words", 9, 8, ["a", "b"]), ("n", 9, 4, [1, 2, 3])]
 TENSOR: Tensor = ("w", (4, 32), 0, bytes(512))
@@ -107,18 +107,18 @@ def test_limits_hold_for_all_keys_together(
     limit: str, enough: int, keys: list[Key], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_gguf(tmp_path / "m.gguf", keys, [TENSOR])
-    monkeypatch.setattr(f"utils.gguf_header.{limit}", enough)
+    monkeypatch.setattr(f"trit.gguf.header.{limit}", enough)
     read_raw_header(path)
-    monkeypatch.setattr(f"utils.gguf_header.{limit}", enough - 1)
+    monkeypatch.setattr(f"trit.gguf.header.{limit}", enough - 1)
     refused(path, sentence)
 
 
 def test_words_of_an_array_count_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_gguf(tmp_path / "m.gguf", [("a", 9, 8, ["xyz", "xyz"])], [TENSOR])
     # The key's own byte counts, too.
-    monkeypatch.setattr("utils.gguf_header.MAX_STRINGS_BYTES", 8)
+    monkeypatch.setattr("trit.gguf.header.MAX_STRINGS_BYTES", 8)
     read_raw_header(path)
-    monkeypatch.setattr("utils.gguf_header.MAX_STRINGS_BYTES", 6)
+    monkeypatch.setattr("trit.gguf.header.MAX_STRINGS_BYTES", 6)
     with pytest.raises(UserError, match="a string of 3 bytes runs too far"):
         read_raw_header(path)
     read_raw_header(path, arrays=False)

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from trit.base.errors import TritError, UserError
+from trit.gguf.encodings import ENCODINGS, check_scale, same_values, spread_scale
+from trit.gguf.types import read_header
 from utils.convert.checkpoint import Checkpoint, StoredTensor
 from utils.convert.pipeline import Options, convert
 from utils.convert.ternary import Declared, read_ternary
-from utils.gguf_types import read_header
 from utils.tiny_checkpoints import qwen3
 from utils.tiny_checkpoints.linear_layers import GROUPED
-from utils.weight_encodings import ENCODINGS, check_scale, same_values, spread_scale
 
 NOTHING = Declared(divides=False, master=False)
 # Encoding, inputs that share a scale; 0: a row.

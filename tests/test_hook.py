@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.weight_encodings import ENCODINGS, Encoding
+from trit.gguf.encodings import ENCODINGS, Encoding
 
 F32 = 0
 # What is computed in place: ggml has no code for these types.

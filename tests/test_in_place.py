@@ -18,7 +18,7 @@ from packed_weights import Weights, activations
 from test_packed import ONE_SCALE, TOKENS, routed
 
 from tiers import SEED, Tier
-from utils.weight_encodings import ENCODINGS
+from trit.gguf.encodings import ENCODINGS
 
 I32 = 26
 # Rows, and inputs in blocks of the encoding: a panel has 64 rows, and 512 inputs are unpacked at once.

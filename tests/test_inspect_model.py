@@ -15,9 +15,9 @@ from foreign_files import TILED, WRITERS, Key, i2_s_flat, keys_of, random_rows, 
 
 from trit.base.errors import TritError, run_main
 from trit.base.places import BUNDLED_MODEL
-from utils.foreign.layouts import LAYOUTS
-from utils.foreign.source import Source
-from utils.gguf_header import read_raw_header
+from trit.gguf.header import read_raw_header
+from trit.gguf.layouts import LAYOUTS
+from trit.gguf.source import Source
 from utils.inspect_model import gguf_file, host, sample
 from utils.inspect_model.__main__ import inspect, main
 from utils.tiny_checkpoints import qwen3

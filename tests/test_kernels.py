@@ -24,7 +24,7 @@ WIDTHS = [128, 256, 384, 1024, 1152, 1536, 2048, 2560, 3072, 4096, 6912, 8192, 9
 
 
 def pack(u: np.ndarray) -> np.ndarray:
-    """Codes [n, k] to i2_s bytes, written from docs/formats.md and independent of utils.weight_encodings."""
+    """Codes [n, k] to i2_s bytes, written from docs/formats.md and independent of trit.gguf.encodings."""
     blocks = u.astype(np.uint8).reshape(u.shape[0], -1, 4, 32)
     return (blocks[:, :, 0] << 6 | blocks[:, :, 1] << 4 | blocks[:, :, 2] << 2 | blocks[:, :, 3]).reshape(len(u), -1)
 

@@ -17,7 +17,7 @@ from guarded_ggml import in_new_process, same_bits
 from packed_weights import SCALE_AT, PackedGgml, Weights, activations
 
 from tiers import SEED, Tier, TierStruct
-from utils.weight_encodings import ENCODINGS
+from trit.gguf.encodings import ENCODINGS
 
 F32, F16, Q8_0, I32 = 0, 1, 8, 26
 ONE_SCALE = ("i2_s", "tl1", "tl2")

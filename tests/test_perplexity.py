@@ -16,7 +16,7 @@ from perplexity_outputs import DIVERGENCE, PLAIN, TOO_SHORT
 
 from trit.base.errors import EXIT_OK, EXIT_USAGE, TritError, UserError, run_main
 from trit.base.places import ROOT
-from utils.gguf_types import GgufHeader
+from trit.gguf.types import GgufHeader
 from utils.perplexity import held_out, output, passages, report
 from utils.perplexity.engine import TooShort
 from utils.perplexity.logprobs import LogprobsFile, counted_positions, read_logprobs, row_bytes

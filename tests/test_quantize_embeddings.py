@@ -14,9 +14,9 @@ from checkpoints import make_checkpoint
 
 from trit.base.errors import run_main
 from trit.base.places import BUNDLED_MODEL
+from trit.gguf.types import GGMLQuantizationType, read_header
 from utils.convert.__main__ import main as convert
 from utils.embedding_sweep import TYPES
-from utils.gguf_types import GGMLQuantizationType, read_header
 from utils.quantize_embeddings import main
 
 BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q6_k": 6.5625, "q5_k": 5.5, "q4_k": 4.5}

@@ -27,11 +27,11 @@ from test_convert_qwen3 import EMBEDDING_06, EMBEDDING_270, make
 from test_run_inference_server import free_port
 from torch import nn
 
+from trit.gguf.encodings import ENCODINGS
 from utils.convert.pipeline import Options, convert
 from utils.tiny_checkpoints.built import Built
 from utils.tiny_checkpoints.linear_layers import GROUPED, NormedLinear
 from utils.verify.reference import round_to_int8
-from utils.weight_encodings import ENCODINGS
 
 # Longer than the window of 32 tokens, and shorter.
 TEXTS = (
@@ -198,7 +198,7 @@ def test_files_of_bitnet_cpp_have_float16_norms(engine_bin: Path, tmp_path: Path
     """Their norms, also those of the projections' inputs, are F16 where ours are F32; the names are the same."""
     import gguf
 
-    from utils.gguf_types import GGUFReader
+    from trit.gguf.types import GGUFReader
 
     built = make(EMBEDDING_06, "fake-bf16", tmp_path / "checkpoint", layers=1)
     ours = gguf_of(built, tmp_path, "f16")

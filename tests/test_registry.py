@@ -14,13 +14,13 @@ import pytest
 
 from trit.base.errors import TritError, UserError
 from trit.base.places import ROOT
+from trit.gguf.encodings import ENCODINGS
 from utils.convert.families import all_families
 from utils.hub.manifest import Manifest
 from utils.registry import FILE, Registry, model_in, parse, registry, resolve
 from utils.registry.__main__ import main
 from utils.registry.tables import BEGIN, END, README, readme_table, terminal_table, write_readme
 from utils.setup import pipeline
-from utils.weight_encodings import ENCODINGS
 
 # Section 2 of bitnet.cpp's help: its --hf-repo takes these and no others.
 BITNET_CPP = """1bitLLM/bitnet_b1_58-large 1bitLLM/bitnet_b1_58-3B HF1BitLLM/Llama3-8B-1.58-100B-tokens

@@ -19,6 +19,7 @@ from tests.fake_checkout import ENGINE_FILES, Checkout, make_checkout, make_sdis
 from tests.tiny_gguf import EMPTY, tiny_gguf
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT
+from trit.gguf.encodings import ENCODINGS, check_fits
 from utils.setup import (
     answer,
     build,
@@ -35,7 +36,6 @@ from utils.setup import (
 )
 from utils.setup.context import Setup
 from utils.setup.options import build_parser, parse_options
-from utils.weight_encodings import ENCODINGS, check_fits
 
 MODULES = (
     trit.base.processes,

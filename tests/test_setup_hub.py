@@ -19,7 +19,7 @@ from tests.tiny_gguf import tiny_gguf
 from trit.base.errors import CommandError, TritError, UserError
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, default_model, gguf_path
 from trit.base.progress import StepLine
-from utils.gguf_header import read_raw_header
+from trit.gguf.header import read_raw_header
 from utils.setup import answer, conversion, model
 from utils.setup.context import Setup
 from utils.setup.options import parse_options

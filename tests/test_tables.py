@@ -104,7 +104,7 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}, {root!r}]
 from guarded_ggml import same_bits
 from packed_weights import PackedGgml, Weights, activations
-from utils.weight_encodings import ENCODINGS
+from trit.gguf.encodings import ENCODINGS
 for name, n, k in (("i2_s", 400, 256), ("tq2_0", 2700, 2560), ("tq1_0", 100, 512), ("i2_s", 65, 7040)):
     weights = Weights.random(name, "one", n, k)
     ggml = PackedGgml(Path({engine!r}))

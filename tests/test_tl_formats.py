@@ -22,14 +22,14 @@ from test_hook import Ggml
 
 from trit.base.errors import UserError
 from trit.base.places import DEMO_PROMPT, ROOT
+from trit.gguf.decode import decode
+from trit.gguf.encodings import ENCODINGS, fallback
+from trit.gguf.header import RawTensor, read_raw_header
+from trit.gguf.identify import identify
+from trit.gguf.layouts import LAYOUTS
+from trit.gguf.loadable import check_loadable
 from utils.foreign.convert import Options, convert
-from utils.foreign.decode import decode
-from utils.foreign.identify import identify
-from utils.foreign.layouts import LAYOUTS
-from utils.foreign.loadable import check_loadable
 from utils.generate_dummy_model import SHAPES, matrices
-from utils.gguf_header import RawTensor, read_raw_header
-from utils.weight_encodings import ENCODINGS, fallback
 
 NAMES = ("tl1", "tl2")
 TAIL = struct.pack("<f", 0.5) + bytes(60)

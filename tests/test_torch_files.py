@@ -18,9 +18,9 @@ from checkpoints import make_checkpoint, refusal
 from safetensors.torch import load_file
 
 from trit.base.places import ROOT
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import read_header
 from utils.convert.pipeline import Options, convert
-from utils.gguf_types import read_header
-from utils.weight_encodings import ENCODINGS
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 

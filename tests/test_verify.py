@@ -22,10 +22,11 @@ from transformers.integrations.bitnet import replace_with_bitnet_linear
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import read_header
 from utils.convert import pooling
 from utils.convert.pipeline import Options, convert
 from utils.engine_server import Server
-from utils.gguf_types import read_header
 from utils.tiny_checkpoints import all_families, find_family
 from utils.tiny_checkpoints.linear_layers import INPUT_NORMS
 from utils.verify import embeddings, engine, golden, layers, logits, texts, weights
@@ -34,7 +35,6 @@ from utils.verify.reference import Reference, TableGelu, build
 from utils.verify.report import FAILED, LEFT_OUT, PASSED
 from utils.verify.stored import TorchCheckpoint
 from utils.verify.weights import GgufFile, check_weights
-from utils.weight_encodings import ENCODINGS
 
 QUICK = ["--context", "64", "--chunks", "2", "-t", "1"]
 GROUPED = "grouped-f16"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 
-from utils.weight_encodings import ENCODINGS
+from trit.gguf.encodings import ENCODINGS
 
 ROWS, COLUMNS = 64, 256
 # No keys and no tensors, so that anything may follow.

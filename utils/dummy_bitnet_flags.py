@@ -15,9 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.gguf.types import quiet_gguf_package
 from utils.convert.embedding import default_embedding_type
 from utils.generate_dummy_model import HEADS, OUTTYPES, SIZES, Shape, generate, say
-from utils.gguf_types import quiet_gguf_package
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 DEFAULT_SIZE = "7B"

@@ -18,17 +18,17 @@ from gguf import GGML_QUANT_SIZES
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
 from trit.base.statistics import in_turns
+from trit.gguf.embedding_types import EMBEDDING_TYPES
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.parts import whole_name
+from trit.gguf.source import FLOATS
+from trit.gguf.types import GGMLQuantizationType, read_header
 from utils.bench import llama_bench
 from utils.bench.llama_bench import Case
 from utils.convert import pipeline
 from utils.convert.checkpoint import read_json
-from utils.convert.embedding_types import EMBEDDING_TYPES
 from utils.convert.families.base import positive_int
 from utils.foreign import convert as foreign
-from utils.foreign.parts import whole_name
-from utils.foreign.source import FLOATS
-from utils.gguf_types import GGMLQuantizationType, read_header
-from utils.weight_encodings import ENCODINGS
 
 EMBEDDING = "token_embd.weight"
 # q2_0 is for embeddings that are ternary themselves.

@@ -25,21 +25,14 @@ from tqdm import tqdm
 from trit.base.errors import UserError, run_main
 from trit.base.files import atomic_output
 from trit.base.places import BUNDLED_MODEL, ROOT
+from trit.gguf.encodings import ENCODINGS, SCALE_AT, Encoding, check_fits, unpack_i2_s
+from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, block_of, quiet_gguf_package, read_header
+from trit.gguf.writer import PlannedTensor, StreamWriter, output_errors
 from utils.convert.checkpoint import read_json
 from utils.convert.embedding import map_pieces, quantize_rows
 from utils.convert.families.base import positive_int
 from utils.convert.tokenizer import load_tokenizer
-from utils.convert.writer import PlannedTensor, StreamWriter, output_errors
-from utils.gguf_types import (
-    GGMLQuantizationType,
-    GGUFValueType,
-    GGUFWriter,
-    block_of,
-    quiet_gguf_package,
-    read_header,
-)
 from utils.random_heads import head_pieces
-from utils.weight_encodings import ENCODINGS, SCALE_AT, Encoding, check_fits, unpack_i2_s
 
 VOCABULARIES = ROOT / "3rdparty" / "llama.cpp" / "models"
 HEADS = ("f16", "f32", "q8_0", "q6_k", "q4_k")

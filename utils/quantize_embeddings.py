@@ -15,10 +15,10 @@ from trit.base.errors import EXIT_OK, UserError, run_main
 from trit.base.flags import at_least, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import block_of, quiet_gguf_package
 from utils.bench.llama_bench import PROGRAM, Case
 from utils.embedding_sweep import TYPES, Variant, base_name, columns_of, make, measure, table, write_csv
-from utils.gguf_types import block_of, quiet_gguf_package
-from utils.weight_encodings import ENCODINGS
 
 TESTS = ((128, 0), (0, 128))
 CSV_NAME = "embedding_benchmark.csv"

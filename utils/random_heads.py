@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.convert.writer import PlannedTensor
-from utils.gguf_types import GGMLQuantizationType
+from trit.gguf.types import GGMLQuantizationType
+from trit.gguf.writer import PlannedTensor
 
 # Standard deviation of the values.
 HEAD_STD = 0.05

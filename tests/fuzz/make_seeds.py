@@ -15,9 +15,9 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from trit.base.errors import EXIT_OK, run_main
-from utils.convert.writer import PlannedTensor, StreamWriter
-from utils.gguf_types import GGMLQuantizationType
-from utils.weight_encodings import ENCODINGS
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import GGMLQuantizationType
+from trit.gguf.writer import PlannedTensor, StreamWriter
 
 SEEDS = Path(__file__).parent / "seeds"
 CONFIG = {

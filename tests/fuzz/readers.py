@@ -33,11 +33,11 @@ from tqdm import tqdm
 from tests.fuzz.mutate import damage, mutate_gguf, mutate_json, mutate_safetensors
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
 from trit.base.host import usable_cpus
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import read_header
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert
-from utils.gguf_types import read_header
 from utils.inspect_model.__main__ import inspect
-from utils.weight_encodings import ENCODINGS
 
 SEEDS = Path(__file__).parent / "seeds"
 MEMORY_BYTES = 1 << 30

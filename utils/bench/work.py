@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from trit.base.errors import UserError
+from trit.gguf.encodings import ENCODINGS, SCALE_AT
+from trit.gguf.parts import read_parts
+from trit.gguf.types import TensorEntry, read_header
 from utils.bench.llama_bench import Case
-from utils.foreign.parts import read_parts
-from utils.gguf_types import TensorEntry, read_header
 from utils.roofline import Limit
 from utils.tune import store
-from utils.weight_encodings import ENCODINGS, SCALE_AT
 
 UBATCH = 512  # tokens that the engine computes at once: llama-bench's default of -ub
 KV_ELEMENT = 2  # bytes: float16, the engine's default

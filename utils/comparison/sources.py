@@ -12,6 +12,9 @@ from trit.base.errors import TritError, UserError
 from trit.base.files import atomic_output
 from trit.base.places import ENGINE_BIN, ROOT, engine_binary
 from trit.base.processes import capture, telling_lines
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import GGMLQuantizationType, block_of
+from trit.gguf.writer import PlannedTensor
 from utils.comparison.ways import REFERENCE
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.embedding import default_embedding_type, embedding_row
@@ -19,10 +22,7 @@ from utils.convert.families import find_family
 from utils.convert.families.base import Kind, TensorSpec
 from utils.convert.matrices import check_columns, matrix_rows
 from utils.convert.pipeline import Options, convert, present
-from utils.convert.writer import PlannedTensor
 from utils.generate_dummy_model import OUTTYPES, Shape, generate, planned_tensors, with_vocabulary
-from utils.gguf_types import GGMLQuantizationType, block_of
-from utils.weight_encodings import ENCODINGS
 
 Q4_0 = "q4_0"
 

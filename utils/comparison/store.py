@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.errors import UserError
+from trit.gguf.types import read_header
 from utils.comparison.sources import Source, is_matrix
 from utils.comparison.ways import REFERENCE
-from utils.gguf_types import read_header
 
 # For metadata, vocabulary and the table of tensors of one file: the largest known vocabularies take about 12 MB.
 _HEADER_BYTES = 16 << 20

@@ -3,6 +3,6 @@
 
 Run as ``python -m utils.convert CHECKPOINT_DIR --outtype i2_s``. The parts, in the order in which data passes them:
 ``checkpoint`` (safetensors in), ``families`` (names, shapes, hyper-parameters), ``ternary`` (any kind of stored weight
--> int8 matrix and scale), ``utils.weight_encodings`` (bytes), ``tokenizer``, ``writer`` (GGUF out), ``verify`` (read
+-> int8 matrix and scale), ``trit.gguf.encodings`` (bytes), ``tokenizer``, ``writer`` (GGUF out), ``verify`` (read
 back); ``pipeline`` puts them together.
 """

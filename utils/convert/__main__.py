@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import UserError, run_main
-from utils.convert.embedding_types import EMBEDDING_TYPES
+from trit.gguf.embedding_types import EMBEDDING_TYPES
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.layouts import I2_S_LAYOUTS
 from utils.convert.report import Report
-from utils.foreign.layouts import I2_S_LAYOUTS
-from utils.weight_encodings import ENCODINGS
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,9 +71,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, convert, say what was done."""
+    from trit.gguf.types import quiet_gguf_package
+    from trit.gguf.writer import parse_size
     from utils.convert.pipeline import Options, convert
-    from utils.convert.writer import parse_size
-    from utils.gguf_types import quiet_gguf_package
 
     args = _parser().parse_args(argv)
     quiet_gguf_package()
@@ -99,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _from_gguf(args: argparse.Namespace, split_bytes: int | None) -> int:
     """Convert a GGUF file."""
+    from trit.gguf.parts import whole_name
     from utils.foreign.convert import Options, convert
-    from utils.foreign.parts import whole_name
 
     for flag in ("--master-weights", "--model-name"):
         if getattr(args, flag[2:].replace("-", "_")):

@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from trit.base.errors import UserError
 from trit.base.host import usable_cpus
-from utils.convert.k_quants import quantize_k
-from utils.convert.writer import PlannedTensor
-from utils.gguf_types import GGMLQuantizationType
-from utils.weight_encodings import ENCODINGS, check_scale, split_groups
+from trit.gguf.encodings import ENCODINGS, check_scale, split_groups
+from trit.gguf.k_quants import quantize_k
+from trit.gguf.types import GGMLQuantizationType
+from trit.gguf.writer import PlannedTensor
 
 Floats = npt.NDArray[np.float32]
 Piece = TypeVar("Piece")

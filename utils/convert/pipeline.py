@@ -16,6 +16,9 @@ from tqdm import tqdm
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_outputs
+from trit.gguf.encodings import Encoding
+from trit.gguf.types import GGMLQuantizationType, GGUFWriter
+from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors
 from utils.convert.checkpoint import Checkpoint, StoredTensor
 from utils.convert.embedding import check_values, default_embedding_type, embedding_row, quantize_pieces
 from utils.convert.families import find_family
@@ -28,9 +31,6 @@ from utils.convert.report import Report
 from utils.convert.ternary import Declared, check_left_out, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import Vocabulary, load_tokenizer
 from utils.convert.verify import Expected, verify
-from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors
-from utils.gguf_types import GGMLQuantizationType, GGUFWriter
-from utils.weight_encodings import Encoding
 
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from trit.base.errors import TritError
-from utils.convert.writer import PlannedTensor
-from utils.gguf_types import TensorEntry, read_header
-from utils.weight_encodings import Bytes, Encoding, Scale, Ternary, same_values
+from trit.gguf.encodings import Bytes, Encoding, Scale, Ternary, same_values
+from trit.gguf.types import TensorEntry, read_header
+from trit.gguf.writer import PlannedTensor
 
 PIECE_BYTES = 1 << 24
 

@@ -15,6 +15,14 @@ from tqdm import tqdm
 
 from trit.base.errors import TritError, UserError
 from trit.base.files import atomic_outputs
+from trit.gguf.encode import for_encoding, unpack
+from trit.gguf.encodings import ENCODINGS, Encoding, check_fits, fallback
+from trit.gguf.identify import Found
+from trit.gguf.layouts import LAYOUTS, PUBLISHED_I2_S, TILED
+from trit.gguf.order import check_order
+from trit.gguf.source import FLOATS, PIECE_BYTES, SCALE_SUFFIX, Source
+from trit.gguf.types import GGMLQuantizationType
+from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, part_paths, split_tensors
 from utils.convert.embedding import check_values, embedding_row, quantize_pieces
 from utils.convert.manifest import Manifest
 from utils.convert.matrices import (
@@ -27,15 +35,7 @@ from utils.convert.matrices import (
 )
 from utils.convert.report import Report
 from utils.convert.verify import Expected, verify
-from utils.convert.writer import PlannedTensor, SplitWriter, output_errors, output_paths, part_paths, split_tensors
-from utils.foreign.encode import for_encoding, unpack
-from utils.foreign.identify import Found
-from utils.foreign.layouts import LAYOUTS, PUBLISHED_I2_S, TILED
 from utils.foreign.metadata import architecture, check_convertible, copy_metadata
-from utils.foreign.order import check_order
-from utils.foreign.source import FLOATS, PIECE_BYTES, SCALE_SUFFIX, Source
-from utils.gguf_types import GGMLQuantizationType
-from utils.weight_encodings import ENCODINGS, Encoding, check_fits, fallback
 
 # Tensors that rows are looked up in or that make logits: copied, or q2_0 if their layout is one that is not loaded.
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"

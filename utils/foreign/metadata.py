@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from trit.base.errors import UserError
-from utils.foreign.loadable import no_model, rotation
-from utils.gguf_header import ARRAY, STRING, RawHeader
-from utils.gguf_types import GGUFValueType, GGUFWriter
+from trit.gguf.header import ARRAY, STRING, RawHeader
+from trit.gguf.loadable import no_model, rotation
+from trit.gguf.types import GGUFValueType, GGUFWriter
 
 # Names that uploads have used for one architecture.
 ARCHITECTURES = {"bitnet-25": "bitnet-b1.58"}

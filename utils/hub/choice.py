@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from trit.base.errors import UserError
-from utils.weight_encodings import ENCODINGS
+from trit.gguf.encodings import ENCODINGS
 
 # Everything that the converter may read besides the weights.
 _ALWAYS = (

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.errors import UserError
-from utils.foreign.identify import Found, identify
-from utils.foreign.layouts import TILED
-from utils.foreign.loadable import rotation
-from utils.gguf_header import RawHeader, read_raw_header
+from trit.gguf.header import RawHeader, read_raw_header
+from trit.gguf.identify import Found, identify
+from trit.gguf.layouts import TILED
+from trit.gguf.loadable import rotation
 from utils.hub.listing import RemoteFile
 from utils.hub.transfer import fetch_head
 

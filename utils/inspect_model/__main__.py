@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import UserError, run_main
-from utils.gguf_types import quiet_gguf_package
+from trit.gguf.types import quiet_gguf_package
 from utils.inspect_model import checkpoint_folder, gguf_file
 from utils.inspect_model.description import Description
 from utils.inspect_model.host import read_rate, speed_bound

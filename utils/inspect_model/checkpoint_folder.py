@@ -13,6 +13,8 @@ from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import GGMLQuantizationType
 from utils.bench.work import packed_bytes
 from utils.convert.checkpoint import Checkpoint
 from utils.convert.embedding import default_embedding_type
@@ -21,10 +23,8 @@ from utils.convert.families.base import Family, Kind, TensorSpec
 from utils.convert.pipeline import present
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import load_tokenizer
-from utils.gguf_types import GGMLQuantizationType
 from utils.inspect_model.description import Description, Shares
 from utils.inspect_model.sample import counts
-from utils.weight_encodings import ENCODINGS
 
 # Layers whose weights are looked at unless all are asked for.
 LAYERS = 4

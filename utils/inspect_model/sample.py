@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from utils.foreign.decode import Decoded, decode
-from utils.foreign.identify import Found
-from utils.foreign.layouts import FLAT_I2_S, TILED
-from utils.foreign.source import Source
+from trit.gguf.decode import Decoded, decode
+from trit.gguf.identify import Found
+from trit.gguf.layouts import FLAT_I2_S, TILED
+from trit.gguf.source import Source
 
 # Weights of a tensor that are looked at unless all are asked for.
 SAMPLE_WEIGHTS = 1 << 20

@@ -15,9 +15,9 @@ from trit.base.errors import EXIT_OK, UserError
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import default_model
 from trit.base.plots import check_plot
+from trit.gguf.embedding_types import EMBEDDING_TYPES
+from trit.gguf.types import quiet_gguf_package
 from utils.bench.output import check_file
-from utils.convert.embedding_types import EMBEDDING_TYPES
-from utils.gguf_types import quiet_gguf_package
 from utils.perplexity import held_out, report
 from utils.perplexity.engine import Engine
 from utils.perplexity.logprobs import MAGIC

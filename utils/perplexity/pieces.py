@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import UserError
-from utils.gguf_types import GgufHeader
+from trit.gguf.types import GgufHeader
 
 # Values of tokenizer.ggml.token_type (llama.h); the others are ordinary words.
 _CONTROL, _USER_DEFINED, _BYTE = 3, 4, 6

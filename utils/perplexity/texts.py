@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.errors import UserError
-from utils.gguf_types import GgufHeader
+from trit.gguf.types import GgufHeader
 from utils.perplexity import held_out
 
 SUFFIXES = (".txt", ".raw", ".md")

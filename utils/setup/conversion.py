@@ -9,10 +9,10 @@ from pathlib import Path
 from trit.base.errors import CommandError, UserError
 from trit.base.places import BUNDLED_MODEL, ROOT, STAMPS, gguf_path
 from trit.base.progress import StepLine
-from utils.foreign.identify import identify
-from utils.foreign.layouts import TILED
-from utils.foreign.loadable import check_loadable
-from utils.foreign.parts import read_parts
+from trit.gguf.identify import identify
+from trit.gguf.layouts import TILED
+from trit.gguf.loadable import check_loadable
+from trit.gguf.parts import read_parts
 from utils.hub.manifest import read_manifest
 from utils.setup.context import AUTO, Setup, digest, files_digest, read_stamp, write_stamp
 from utils.setup.model import given_gguf, shown
@@ -32,7 +32,7 @@ _INPUTS = (
     "modules.json",
     "*_Pooling/config.json",
 )
-_CONVERTER = ("utils/convert/**/*.py", "utils/weight_encodings.py", "utils/gguf_types.py", "utils/foreign/*.py")
+_CONVERTER = ("utils/convert/**/*.py", "trit/gguf/encodings.py", "trit/gguf/types.py", "utils/foreign/*.py")
 
 
 def run(setup: Setup, line: StepLine) -> str:

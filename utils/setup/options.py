@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.convert.embedding_types import EMBEDDING_TYPES
+from trit.gguf.embedding_types import EMBEDDING_TYPES
 from utils.setup.context import AUTO, Options
 
 QUANT_TYPES = (AUTO, "i2_s", "tl1", "tl2", "f16", "f32", "tq2_0", "tq1_0", "q2_0")

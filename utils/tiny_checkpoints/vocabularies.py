@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from trit.base.errors import UserError
 from trit.base.places import ROOT
-from utils.gguf_types import read_header
+from trit.gguf.types import read_header
 
 VOCABULARIES = ROOT / "3rdparty" / "llama.cpp" / "models"
 LLAMA3_SPLIT = (

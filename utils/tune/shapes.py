@@ -8,12 +8,12 @@ from collections import Counter
 from pathlib import Path
 
 from trit.base.errors import UserError
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.header import read_raw_header
 from utils.convert.checkpoint import read_json
 from utils.convert.families import find_family
 from utils.convert.families.base import Kind
 from utils.generate_dummy_model import SHAPES, matrices
-from utils.gguf_header import read_raw_header
-from utils.weight_encodings import ENCODINGS
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 

@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from trit.base.errors import UserError
-from utils.gguf_types import GGMLQuantizationType as Type
+from trit.gguf.types import GGMLQuantizationType as Type
 from utils.verify.names import DECLARED_INPUT_NORM, file_name
 from utils.verify.stored import TorchCheckpoint, Weight
 from utils.verify.weights import EXACT, FLOAT_SCALES, TERNARY_TYPES, GgufFile

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 
 from trit.base.errors import UserError
-from utils.foreign.decode import decode
-from utils.foreign.layouts import LAYOUTS
-from utils.gguf_types import GGMLQuantizationType as Type
-from utils.gguf_types import GGUFReader, GGUFValueType
+from trit.gguf.decode import decode
+from trit.gguf.layouts import LAYOUTS
+from trit.gguf.types import GGMLQuantizationType as Type
+from trit.gguf.types import GGUFReader, GGUFValueType
 from utils.verify.names import as_in_file, file_name
 from utils.verify.report import Check, judged
 from utils.verify.stored import TorchCheckpoint

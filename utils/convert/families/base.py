@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import UserError
-from utils.gguf_types import GGUFWriter
+from trit.gguf.types import GGUFWriter
 
 Floats = npt.NDArray[np.float32]
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trit.base.errors import UserError
+from trit.gguf.types import GGUFWriter
 from utils.convert.families.base import (
     Family,
     Kind,
@@ -23,7 +24,6 @@ from utils.convert.families.base import (
     rope_theta,
     write_projection_norms,
 )
-from utils.gguf_types import GGUFWriter
 
 # hidden_act -> the engine's architecture; they share tensors and keys and differ in the activation of the gate.
 ARCHITECTURE_OF_ACTIVATION = {"relu2": "bitnet-b1.58", "silu": "bitnet"}

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from trit.base.errors import UserError
+from trit.gguf.types import GGUFWriter
 from utils.convert.families.base import TensorSpec, boolean, positive_int
 from utils.convert.families.llama import Llama, head_layout
-from utils.gguf_types import GGUFWriter
 
 # Defaults of transformers' Gemma3TextConfig for keys that a config.json may leave out.
 DEFAULTS = {

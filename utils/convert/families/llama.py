@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trit.base.errors import UserError
+from trit.gguf.types import GGUFWriter
 from utils.convert.families.base import (
     Family,
     Floats,
@@ -23,7 +24,6 @@ from utils.convert.families.base import (
     write_projection_norms,
 )
 from utils.convert.families.rope import check_scaling, llama3_factors, write_scaling
-from utils.gguf_types import GGUFWriter
 
 # Defaults of transformers' LlamaConfig for keys that a config.json may leave out.
 DEFAULT_ACTIVATION = "silu"

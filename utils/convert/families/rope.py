@@ -12,8 +12,8 @@ import numpy.typing as npt
 from gguf import RopeScalingType
 
 from trit.base.errors import UserError
+from trit.gguf.types import GGUFWriter
 from utils.convert.families.base import Floats, rope_base, rope_parameters
-from utils.gguf_types import GGUFWriter
 
 Value = TypeVar("Value", bound=np.generic)
 

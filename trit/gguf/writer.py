@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import TritError, UserError
-from utils.gguf_types import GGMLQuantizationType, GGUFWriter, tensor_nbytes
+from trit.gguf.types import GGMLQuantizationType, GGUFWriter, tensor_nbytes
 
 
 @dataclass(frozen=True)

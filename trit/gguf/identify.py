@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from utils.foreign.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PLAIN, REFUSED, TILED, Layout, Refused, fits, guess
-from utils.gguf_header import RawHeader, RawTensor
+from trit.gguf.header import RawHeader, RawTensor
+from trit.gguf.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PLAIN, REFUSED, TILED, Layout, Refused, fits, guess
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 """The table of ternary layouts that GGUF files hold: one row each, with its sizes and who writes it.
 
 Standard library only: ``run_inference.py`` looks here before it starts the engine. A new layout is a row of ``LAYOUTS``
-and a function in ``utils.foreign.decode``; docs/formats.md says where each one's bytes are established.
+and a function in ``trit.gguf.decode``; docs/formats.md says where each one's bytes are established.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import UserError
-from utils.foreign.decode import Bytes, Decoded, decode
-from utils.foreign.identify import Found, identify
-from utils.foreign.layouts import TILED
-from utils.foreign.parts import read_parts
-from utils.foreign.tiles import Tiles, decode_tiled, read_kernel_config
-from utils.gguf_header import RawHeader, RawTensor
-from utils.weight_encodings import exact_ternary
+from trit.gguf.decode import Bytes, Decoded, decode
+from trit.gguf.encodings import exact_ternary
+from trit.gguf.header import RawHeader, RawTensor
+from trit.gguf.identify import Found, identify
+from trit.gguf.layouts import TILED
+from trit.gguf.parts import read_parts
+from trit.gguf.tiles import Tiles, decode_tiled, read_kernel_config
 
 # Float tensors that may hold a ternary matrix as it is: type name -> numpy dtype (bfloat16 as the upper half of f32).
 FLOATS = {"f32": "<f4", "f16": "<f2", "bf16": "<u2"}

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 
 from trit.base.errors import UserError
-from utils.foreign.identify import least_bytes, other_reading
-from utils.gguf_header import RawHeader, read_raw_header
+from trit.gguf.header import RawHeader, read_raw_header
+from trit.gguf.identify import least_bytes, other_reading
 
 _PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
-from utils.foreign.identify import Found, identify
-from utils.foreign.layouts import TILED
-from utils.foreign.parts import read_parts
-from utils.gguf_header import RawHeader
+from trit.gguf.header import RawHeader
+from trit.gguf.identify import Found, identify
+from trit.gguf.layouts import TILED
+from trit.gguf.parts import read_parts
 
 _ROTATED = "prism.hadamard."
 

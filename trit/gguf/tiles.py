@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from trit.base.errors import UserError
-from utils.foreign.decode import Bytes, Decoded, Values
+from trit.gguf.decode import Bytes, Decoded, Values
 
 # Strips of TL2 and of its rest have 32 rows, and its vectors hold four groups of 8 rows in this order.
 TL2_STRIP = 32

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import UserError
-from utils.foreign.decode import decode
-from utils.foreign.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PUBLISHED_I2_S
-from utils.foreign.source import Source
+from trit.gguf.decode import decode
+from trit.gguf.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PUBLISHED_I2_S
+from trit.gguf.source import Source
 
 Floats = npt.NDArray[np.float64]
 

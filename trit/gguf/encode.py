@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A decoded matrix in the terms of ``utils.weight_encodings``, as an encoding can take it, and back from its bytes.
+"""A decoded matrix in the terms of ``trit.gguf.encodings``, as an encoding can take it, and back from its bytes.
 
 Nothing is lost here; what becomes of a scale that an encoding cannot hold is ``check_scale``'s to say.
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from trit.base.errors import UserError
-from utils.foreign.decode import Bytes, Decoded, decode
-from utils.foreign.layouts import LAYOUTS
-from utils.weight_encodings import Encoding, Scale, Ternary
+from trit.gguf.decode import Bytes, Decoded, decode
+from trit.gguf.encodings import Encoding, Scale, Ternary
+from trit.gguf.layouts import LAYOUTS
 
 # The encodings in which a weight of +2 has a place.
 HOLDS_TWO = ("q2_0", "f16", "f32")

@@ -5,7 +5,7 @@ gguf-py 0.19 keeps its types in an IntEnum and a size table, so its reader raise
 its writer has no sizes for them; type 42 (q2_0) is newer than it. Importing this module adds the missing members, here
 and nowhere else.
 ``read_header`` exists because gguf-py's reader makes several numpy arrays per string: 7 s and 600 MB for a vocabulary
-of 128,256 tokens, which would break the converter's memory bound; ``utils.gguf_header`` takes 0.3 s.
+of 128,256 tokens, which would break the converter's memory bound; ``trit.gguf.header`` takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gguf.constants import GGMLQuantizationType
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
-from utils.gguf_header import read_raw_header
-from utils.weight_encodings import ENCODINGS
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.header import read_raw_header
 
 __all__ = [
     "GGMLQuantizationType",
