@@ -28,7 +28,8 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError, run_mai
 from trit.base.host import cpu_name
 from trit.base.places import ROOT
 from trit.gguf.types import read_header
-from utils.generate_dummy_model import SHAPES, VALID_BYTES, VOCABULARIES, Shape, matrices
+from trit.models.shapes import SHAPES, VOCABULARIES, Shape, matrices
+from utils.generate_dummy_model import VALID_BYTES
 
 SHARD_BYTES = 1_000_000_000
 PIECE_BYTES = 1 << 24

@@ -20,10 +20,11 @@ from trit.base.flags import at_least, whole_numbers
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.statistics import LEAST_ROUNDS, in_turns
 from trit.gguf.encodings import ENCODINGS
+from trit.models.shapes import SHAPES
 from utils.bench import llama_bench, results, work
 from utils.bench.llama_bench import Case
 from utils.bench.output import markdown_table
-from utils.generate_dummy_model import HEADS, SHAPES, generate
+from utils.generate_dummy_model import HEADS, generate
 from utils.roofline import BESIDE_SECONDS, Roofline, measure, memory_megabytes, thread_counts
 
 RIVAL = ("tq2_0", False)

@@ -19,9 +19,9 @@ from trit.base.errors import TritError, UserError, run_main
 from trit.base.flags import at_least, joined, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import engine_binary
+from trit.models.shapes import SHAPES, matrices
 from utils.bench import results
 from utils.bench.output import markdown_table
-from utils.generate_dummy_model import SHAPES, matrices
 from utils.roofline import memory_megabytes, thread_counts
 from utils.roofline.program import json_lines
 

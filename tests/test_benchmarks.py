@@ -20,10 +20,10 @@ from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.flags import numbers_from, whole_numbers
 from trit.gguf.encodings import ENCODINGS
+from trit.models.shapes import SHAPES
 from utils import roofline
 from utils.bench import results
 from utils.bench.llama_bench import Case
-from utils.generate_dummy_model import SHAPES
 from utils.roofline import __main__ as roofline_main
 from utils.roofline.program import json_lines
 

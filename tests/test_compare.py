@@ -21,6 +21,7 @@ from trit.base.places import BUNDLED_MODEL, ROOT
 from trit.base.statistics import paired_ratio
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor
+from trit.models.shapes import SHAPES
 from utils import compare
 from utils.bench.llama_bench import Case
 from utils.comparison import fidelity, loading, report, rounds, store
@@ -30,7 +31,6 @@ from utils.comparison.report import Comparison, Row
 from utils.comparison.sources import CheckpointSource, RandomSource, Source, with_vocabulary
 from utils.comparison.store import Plan, Size, Store
 from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, Way, parse_way
-from utils.generate_dummy_model import SHAPES
 from utils.tiny_checkpoints import qwen3
 from utils.tiny_checkpoints.linear_layers import GROUPED
 

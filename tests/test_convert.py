@@ -19,8 +19,8 @@ from transformers.integrations.bitnet import WeightQuant, unpack_weights
 from trit.base.errors import UserError
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGUFReader, read_header
+from trit.models.checkpoint import Checkpoint
 from utils.convert.__main__ import main
-from utils.convert.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert
 from utils.convert.ternary import Declared, read_ternary
 
@@ -166,7 +166,7 @@ def test_pieces_do_not_matter(
     """Large tensors are read in pieces, here 1000 values at a time: the file is the same."""
     whole, pieces = tmp_path / "whole.gguf", tmp_path / "pieces.gguf"
     convert(checkpoints[kind].directory, whole, Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
-    monkeypatch.setattr("utils.convert.checkpoint.CHUNK_VALUES", 1000)
+    monkeypatch.setattr("trit.models.checkpoint.CHUNK_VALUES", 1000)
     monkeypatch.setattr("utils.convert.verify.PIECE_BYTES", 1000)
     convert(checkpoints[kind].directory, pieces, Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
     assert whole.read_bytes() == pieces.read_bytes()
@@ -175,7 +175,7 @@ def test_pieces_do_not_matter(
 def test_scales_that_differ_between_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file({"w": torch.tensor([[0.0, 0.0], [0.5, -0.5], [0.25, 0.25]])}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{}")
-    monkeypatch.setattr("utils.convert.checkpoint.CHUNK_VALUES", 2)
+    monkeypatch.setattr("trit.models.checkpoint.CHUNK_VALUES", 2)
     stored = Checkpoint.open(tmp_path).tensors["w"]
     with pytest.raises(UserError, match=r"^w: is not ternary \(worst deviation 0\.500 .* at \[2, 0\] = 0\.25\)"):
         read_ternary(stored, None, Declared(divides=False, master=False))

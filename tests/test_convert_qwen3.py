@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from trit.base.errors import UserError
 from trit.gguf.encodings import ENCODINGS, spread_scale
 from trit.gguf.types import GgufHeader, GGUFWriter, read_header
-from utils.convert.families import find_family
+from trit.models.families import find_family
 from utils.convert.pipeline import Options, convert
 from utils.convert.pooling import read_pooling
 from utils.tiny_checkpoints import gemma3, qwen3

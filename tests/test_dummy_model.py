@@ -17,16 +17,13 @@ from trit.base.errors import run_main
 from trit.base.places import ROOT
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGUFReader, read_header
+from trit.models.shapes import SHAPES, SIZES, SPM, VOCABULARIES
 from utils.generate_dummy_model import (
     CHUNK_VALUES,
     FLOAT_TYPES,
     HEADS,
     OUTTYPES,
     SCALE_AT,
-    SHAPES,
-    SIZES,
-    SPM,
-    VOCABULARIES,
     main,
     matrix_pieces,
     planned_tensors,

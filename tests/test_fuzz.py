@@ -23,7 +23,7 @@ from trit.base.errors import UserError
 from trit.base.places import ROOT
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from utils.convert.checkpoint import Checkpoint
+from trit.models.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert
 
 PLAIN = readers.SEEDS / "plain.gguf"

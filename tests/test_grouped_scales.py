@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from trit.base.errors import TritError, UserError
 from trit.gguf.encodings import ENCODINGS, check_scale, same_values, spread_scale
 from trit.gguf.types import read_header
-from utils.convert.checkpoint import Checkpoint, StoredTensor
+from trit.models.checkpoint import Checkpoint, StoredTensor
 from utils.convert.pipeline import Options, convert
 from utils.convert.ternary import Declared, read_ternary
 from utils.tiny_checkpoints import qwen3
@@ -93,7 +93,7 @@ def stored(values: torch.Tensor, directory: Path) -> StoredTensor:
 def test_groups_are_found_in_floats(
     group: int, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.convert.checkpoint.CHUNK_VALUES", 1500)  # two rows at a time
+    monkeypatch.setattr("trit.models.checkpoint.CHUNK_VALUES", 1500)  # two rows at a time
     ternary, scales = matrix(9, 512, group, 1)
     scales = torch.from_numpy(scales).to(dtype).float().numpy()
     values = torch.from_numpy(ternary * scales.repeat(group, axis=1)).to(dtype)

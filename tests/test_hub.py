@@ -17,9 +17,9 @@ from huggingface_hub import constants
 from tests.hub_server import COMMIT, Fault, HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
 from trit.base.errors import TritError, UserError
+from trit.models.source_note import read_manifest
 from utils.hub import space, transfer
 from utils.hub.__main__ import main
-from utils.hub.manifest import read_manifest
 
 WEIGHTS = bytes(range(256)) * 1200
 FILES = {

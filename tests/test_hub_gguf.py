@@ -18,8 +18,8 @@ from test_hub import FILES, WANTED, fetch, folder, hub, present
 from tests.hub_server import HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
 from trit.base.errors import UserError
+from trit.models.source_note import read_manifest
 from utils.hub import space
-from utils.hub.manifest import read_manifest
 
 
 def test_a_ready_made_gguf_is_used_as_it_is(hub: HubServer, folder: Path) -> None:

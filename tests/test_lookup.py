@@ -36,8 +36,8 @@ from tiers import (
     at_page_end,
     open_library,
 )
+from trit.models.shapes import SHAPES, matrices
 from utils.codegen import Lookup, Table, render
-from utils.generate_dummy_model import SHAPES, matrices
 
 PRESETS = sorted(path.stem for path in (ROOT / "preset_kernels").glob("*/*.cpp"))
 # Not a product of the generator, and exact like them.

@@ -15,11 +15,11 @@ import pytest
 from trit.base.errors import TritError, UserError
 from trit.base.places import ROOT
 from trit.gguf.encodings import ENCODINGS
-from utils.convert.families import all_families
-from utils.hub.manifest import Manifest
-from utils.registry import FILE, Registry, model_in, parse, registry, resolve
-from utils.registry.__main__ import main
-from utils.registry.tables import BEGIN, END, README, readme_table, terminal_table, write_readme
+from trit.models.families import all_families
+from trit.models.registry import FILE, Registry, model_in, parse, registry, resolve
+from trit.models.registry.command import main
+from trit.models.registry.tables import BEGIN, END, README, readme_table, terminal_table, write_readme
+from trit.models.source_note import Manifest
 from utils.setup import pipeline
 
 # Section 2 of bitnet.cpp's help: its --hf-repo takes these and no others.
@@ -46,7 +46,7 @@ def test_every_model_of_bitnet_cpp_is_known() -> None:
 
 def test_readme_has_today_s_table() -> None:
     assert write_readme(registry(), CONVERTED, check=True), (
-        "README's table is out of date: run python -m utils.registry"
+        "README's table is out of date: run python -m trit.models.registry"
     )
     assert main(["--check"]) == 0
 

@@ -28,8 +28,8 @@ from trit.gguf.header import RawTensor, read_raw_header
 from trit.gguf.identify import identify
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.loadable import check_loadable
+from trit.models.shapes import SHAPES, matrices
 from utils.foreign.convert import Options, convert
-from utils.generate_dummy_model import SHAPES, matrices
 
 NAMES = ("tl1", "tl2")
 TAIL = struct.pack("<f", 0.5) + bytes(60)

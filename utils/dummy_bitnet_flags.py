@@ -16,8 +16,9 @@ from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
 from trit.gguf.types import quiet_gguf_package
+from trit.models.shapes import SIZES, Shape
 from utils.convert.embedding import default_embedding_type
-from utils.generate_dummy_model import HEADS, OUTTYPES, SIZES, Shape, generate, say
+from utils.generate_dummy_model import HEADS, OUTTYPES, generate, say
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 DEFAULT_SIZE = "7B"

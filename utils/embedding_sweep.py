@@ -23,11 +23,11 @@ from trit.gguf.encodings import ENCODINGS
 from trit.gguf.parts import whole_name
 from trit.gguf.source import FLOATS
 from trit.gguf.types import GGMLQuantizationType, read_header
+from trit.models.checkpoint import read_json
+from trit.models.families.base import positive_int
 from utils.bench import llama_bench
 from utils.bench.llama_bench import Case
 from utils.convert import pipeline
-from utils.convert.checkpoint import read_json
-from utils.convert.families.base import positive_int
 from utils.foreign import convert as foreign
 
 EMBEDDING = "token_embd.weight"

@@ -35,7 +35,7 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
 from trit.base.host import usable_cpus
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from utils.convert.checkpoint import Checkpoint
+from trit.models.checkpoint import Checkpoint
 from utils.convert.pipeline import Options, convert
 from utils.inspect_model.__main__ import inspect
 

@@ -15,14 +15,15 @@ from trit.base.processes import capture, telling_lines
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType, block_of
 from trit.gguf.writer import PlannedTensor
+from trit.models.checkpoint import Checkpoint
+from trit.models.families import find_family
+from trit.models.families.base import Kind, TensorSpec
+from trit.models.shapes import Shape, with_vocabulary
 from utils.comparison.ways import REFERENCE
-from utils.convert.checkpoint import Checkpoint
 from utils.convert.embedding import default_embedding_type, embedding_row
-from utils.convert.families import find_family
-from utils.convert.families.base import Kind, TensorSpec
 from utils.convert.matrices import check_columns, matrix_rows
 from utils.convert.pipeline import Options, convert, present
-from utils.generate_dummy_model import OUTTYPES, Shape, generate, planned_tensors, with_vocabulary
+from utils.generate_dummy_model import OUTTYPES, generate, planned_tensors
 
 Q4_0 = "q4_0"
 

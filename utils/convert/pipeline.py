@@ -19,11 +19,11 @@ from trit.base.files import atomic_outputs
 from trit.gguf.encodings import Encoding
 from trit.gguf.types import GGMLQuantizationType, GGUFWriter
 from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors
-from utils.convert.checkpoint import Checkpoint, StoredTensor
+from trit.models.checkpoint import Checkpoint, StoredTensor
+from trit.models.families import find_family
+from trit.models.families.base import Family, Kind, TensorSpec
+from trit.models.families.rope import pair_rows
 from utils.convert.embedding import check_values, default_embedding_type, embedding_row, quantize_pieces
-from utils.convert.families import find_family
-from utils.convert.families.base import Family, Kind, TensorSpec
-from utils.convert.families.rope import pair_rows
 from utils.convert.manifest import Manifest
 from utils.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, write_matrix
 from utils.convert.pooling import read_pooling

@@ -15,7 +15,7 @@ from typing import Any
 from gguf import PoolingType
 
 from trit.base.errors import UserError
-from utils.convert.checkpoint import read_json
+from trit.models.checkpoint import read_json
 
 # Keys of a Pooling module that are true -> what the engine does.
 MODES = {

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from trit.base.errors import UserError
 from trit.gguf.encodings import Scale, Ternary, exact_ternary
-from utils.convert.checkpoint import StoredTensor
+from trit.models.checkpoint import StoredTensor
 
 MIN_ABSMEAN = 1e-5
 # The dtype that says that four ternary values are in each stored one.

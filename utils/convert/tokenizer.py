@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGUFWriter
+from trit.models.checkpoint import read_json
 from utils.convert import spm
-from utils.convert.checkpoint import read_json
 from utils.convert.pretokenizers import pre_tokenizer
 
 # Stop tokens beside the first: the engine has two more keys for them.

@@ -20,12 +20,12 @@ from huggingface_hub.errors import HFValidationError
 
 from trit.base.errors import EXIT_OK, UserError, run_main
 from trit.gguf.encodings import ENCODINGS
+from trit.models.source_note import FetchedFile, Manifest, read_manifest
 from utils.hub import space
 from utils.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
 from utils.hub.failures import EXPLAINED, explained
 from utils.hub.gguf_head import look_into
 from utils.hub.listing import Listing, RemoteFile, list_repository
-from utils.hub.manifest import FetchedFile, Manifest, read_manifest
 from utils.hub.offline import find_offline
 from utils.hub.transfer import Progress, fetch, partial_path, present_bytes, take_from_cache
 

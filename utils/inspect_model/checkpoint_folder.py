@@ -15,11 +15,11 @@ from trit.base.errors import UserError
 from trit.base.places import python_command
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
+from trit.models.checkpoint import Checkpoint
+from trit.models.families import find_family
+from trit.models.families.base import Family, Kind, TensorSpec
 from utils.bench.work import packed_bytes
-from utils.convert.checkpoint import Checkpoint
 from utils.convert.embedding import default_embedding_type
-from utils.convert.families import find_family
-from utils.convert.families.base import Family, Kind, TensorSpec
 from utils.convert.pipeline import present
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from utils.convert.tokenizer import load_tokenizer

@@ -13,7 +13,7 @@ from pathlib import Path
 from trit.base import processes
 from trit.base.files import atomic_output
 from trit.base.places import ROOT
-from utils.registry import Model
+from trit.models.registry import Model
 
 AUTO = "auto"  # the quantisation type that is found by measuring
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from trit.base.errors import CommandError, TritError, UserError
 from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_path
 from trit.base.progress import StepLine
-from utils.hub.manifest import read_manifest
-from utils.registry import model_in, registry, resolve
+from trit.models.registry import model_in, registry, resolve
+from trit.models.source_note import read_manifest
 from utils.setup.context import AUTO, Setup
 
 NAME = "model"

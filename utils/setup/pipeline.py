@@ -13,8 +13,8 @@ from types import FrameType, ModuleType
 from trit.base.errors import EXIT_OK, CommandError, TritError
 from trit.base.places import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS
 from trit.base.progress import StepLine
-from utils.registry import registry
-from utils.registry.tables import terminal_table
+from trit.models.registry import registry
+from trit.models.registry.tables import terminal_table
 from utils.setup import answer, build, conversion, engine, model, selftest, tools, tuning
 from utils.setup.context import Options, Setup, write_stamp
 from utils.setup.lock import only_one

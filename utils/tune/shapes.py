@@ -10,10 +10,10 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.header import read_raw_header
-from utils.convert.checkpoint import read_json
-from utils.convert.families import find_family
-from utils.convert.families.base import Kind
-from utils.generate_dummy_model import SHAPES, matrices
+from trit.models.checkpoint import read_json
+from trit.models.families import find_family
+from trit.models.families.base import Kind
+from trit.models.shapes import SHAPES, matrices
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 

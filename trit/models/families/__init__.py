@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trit.base.errors import UserError
-from utils.convert.families.base import Family
+from trit.models.families.base import Family
 
 
 def all_families() -> list[Family]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
-from utils.registry import Model, Registry
+from trit.models.registry import Model, Registry
 
 README = ROOT / "README.md"
-BEGIN = "<!-- models: written by `python -m utils.registry` -->"
+BEGIN = "<!-- models: written by `python -m trit.models.registry` -->"
 END = "<!-- end of models -->"
 _NOT_YET = "not yet"
 # The one model that is not on the Hub.

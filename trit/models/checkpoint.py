@@ -19,7 +19,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from trit.base.errors import UserError
-from utils.convert.torch_file import torch_tensors
+from trit.models.torch_file import torch_tensors
 
 Floats = npt.NDArray[np.float32]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write README's table of models from the registry: ``python -m utils.registry``; ``--check`` only compares."""
+"""Write README's table of models from the registry: ``python -m trit.models.registry``; ``--check`` only compares."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, run_main
-from utils.convert.families import all_families
-from utils.registry import registry
-from utils.registry.tables import README, write_readme
+from trit.models.families import all_families
+from trit.models.registry import registry
+from trit.models.registry.tables import README, write_readme
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the table, or fail if ``--check`` finds it out of date."""
-    parser = argparse.ArgumentParser(prog="python -m utils.registry", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m trit.models.registry", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is out of date")
     args = parser.parse_args(argv)
     converted = {name for family in all_families() for name in family.architectures}

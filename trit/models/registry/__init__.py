@@ -3,7 +3,7 @@
 
 A model that is not in it works, too; the registry adds what its files do not say: a short name, whether it answers or
 only continues text, its licence and size before anything is downloaded. Standard library only. ``python -m
-utils.registry`` writes README's table of models from it.
+trit.models.registry`` writes README's table of models from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import TritError, UserError
-from utils.hub.manifest import read_manifest
+from trit.models.source_note import read_manifest
 
 FILE = Path(__file__).with_name("models.json")
 KINDS = ("base", "instruct", "embedding")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from utils.convert.families.llama import Llama
+from trit.models.families.llama import Llama
 
 
 class Qwen2(Llama):

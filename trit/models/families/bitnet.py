@@ -14,7 +14,7 @@ from typing import Any
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGUFWriter
-from utils.convert.families.base import (
+from trit.models.families.base import (
     Family,
     Kind,
     TensorSpec,

@@ -13,7 +13,7 @@ from typing import Any
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGUFWriter
-from utils.convert.families.base import (
+from trit.models.families.base import (
     Family,
     Floats,
     Kind,
@@ -23,7 +23,7 @@ from utils.convert.families.base import (
     projection_norms,
     write_projection_norms,
 )
-from utils.convert.families.rope import check_scaling, llama3_factors, write_scaling
+from trit.models.families.rope import check_scaling, llama3_factors, write_scaling
 
 # Defaults of transformers' LlamaConfig for keys that a config.json may leave out.
 DEFAULT_ACTIVATION = "silu"

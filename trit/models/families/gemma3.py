@@ -13,8 +13,8 @@ from typing import Any
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGUFWriter
-from utils.convert.families.base import TensorSpec, boolean, positive_int
-from utils.convert.families.llama import Llama, head_layout
+from trit.models.families.base import TensorSpec, boolean, positive_int
+from trit.models.families.llama import Llama, head_layout
 
 # Defaults of transformers' Gemma3TextConfig for keys that a config.json may leave out.
 DEFAULTS = {

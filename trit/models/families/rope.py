@@ -13,7 +13,7 @@ from gguf import RopeScalingType
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGUFWriter
-from utils.convert.families.base import Floats, rope_base, rope_parameters
+from trit.models.families.base import Floats, rope_base, rope_parameters
 
 Value = TypeVar("Value", bound=np.generic)
 

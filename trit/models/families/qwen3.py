@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trit.gguf.types import GGUFWriter
-from utils.convert.families.base import TensorSpec
-from utils.convert.families.llama import Llama
+from trit.models.families.base import TensorSpec
+from trit.models.families.llama import Llama
 
 # Defaults of transformers' Qwen3Config that are not LLaMA's.
 DEFAULTS = {"use_sliding_window": False, "head_dim": 128, "max_position_embeddings": 32768}
