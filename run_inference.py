@@ -26,8 +26,8 @@ try:
     from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError, run_main
     from trit.base.places import engine_binary, python_command
     from trit.base.processes import become
+    from trit.engine import inference, token_profile
     from trit.models.registry import model_in
-    from utils import inference, token_profile
 except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
     print("\ninterrupted", file=sys.stderr)
     sys.exit(130)

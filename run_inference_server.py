@@ -17,7 +17,7 @@ try:
     from trit.base.errors import UserError, run_main
     from trit.base.places import engine_binary
     from trit.base.processes import become
-    from utils import inference
+    from trit.engine import inference
 except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
     print("\ninterrupted", file=sys.stderr)
     sys.exit(130)

@@ -19,13 +19,14 @@ from trit.base.errors import UserError, run_main
 from trit.base.flags import at_least, whole_numbers
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.statistics import LEAST_ROUNDS, in_turns
+from trit.engine import cost, llama_bench
+from trit.engine.llama_bench import Case
+from trit.engine.roofline import BESIDE_SECONDS, Roofline, measure, memory_megabytes, thread_counts
 from trit.gguf.encodings import ENCODINGS
 from trit.models.shapes import SHAPES
-from utils.bench import llama_bench, results, work
-from utils.bench.llama_bench import Case
+from utils.bench import results
 from utils.bench.output import markdown_table
 from utils.generate_dummy_model import HEADS, generate
-from utils.roofline import BESIDE_SECONDS, Roofline, measure, memory_megabytes, thread_counts
 
 RIVAL = ("tq2_0", False)
 TYPES = ("i2_s", "tq2_0", "tq1_0", "q2_0")
@@ -105,7 +106,7 @@ def run_rounds(args: argparse.Namespace, models: Mapping[str, Path], ways: Seque
     tests = [(size, 0) for size in args.prompt] + [(0, size) for size in args.generate]
     cases = [Case(prompt, text, threads=threads) for threads in args.threads for prompt, text in tests]
     megabytes = args.megabytes or memory_megabytes(2)
-    files = {name: work.ModelFile.read(path) for name, path in models.items()}
+    files = {name: cost.ModelFile.read(path) for name, path in models.items()}
     samples = Samples()
     for number, way in in_turns(ways, args.rounds):
         print(f"round {number + 1} of {args.rounds}: {way.name}", file=sys.stderr)
@@ -119,8 +120,8 @@ def run_rounds(args: argparse.Namespace, models: Mapping[str, Path], ways: Seque
             env=env,
         )
         ((tier, packings),) = roofline.packings.items()
-        packing = work.Packing.of_tier(tier, packings) if way.packed else None
-        costs = work.of_model(files[way.type], packing)
+        packing = cost.Packing.of_tier(tier, packings) if way.packed else None
+        costs = cost.of_model(files[way.type], packing)
         found = llama_bench.run(models[way.type], cases, repack=way.packed, bin_dir=args.bin_dir, env=env)
         for case, speeds in found.items():
             samples.speeds.setdefault((case, way), []).extend(speeds)

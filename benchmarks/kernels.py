@@ -19,11 +19,11 @@ from trit.base.errors import TritError, UserError, run_main
 from trit.base.flags import at_least, joined, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import engine_binary
+from trit.engine.program import json_lines
+from trit.engine.roofline import memory_megabytes, thread_counts
 from trit.models.shapes import SHAPES, matrices
 from utils.bench import results
 from utils.bench.output import markdown_table
-from utils.roofline import memory_megabytes, thread_counts
-from utils.roofline.program import json_lines
 
 PROGRAM = "trit-bench"
 PACKINGS = ("2_bits", "5_trits", "tl1", "tl2", "in_place", "lookup", "2_bits+lookup")

@@ -18,7 +18,7 @@ from benchmarks import pictures
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
-from utils.bench.llama_bench import Case
+from trit.engine.llama_bench import Case
 from utils.bench.output import markdown_table
 from utils.bench.results import RESULTS
 

@@ -18,7 +18,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kFormat = 2;  // utils/tune/store.py
+constexpr int kFormat = 2;  // trit/engine/tuning_file.py
 
 /// preset_kernels/tuning/*.json, one for each tier.
 constexpr const char* kPresets[] = {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// `trit-roofline`: what this machine can do at most, for each tier and number of threads: int8
-/// multiply-accumulates in registers, and reading memory. One JSON object a line; utils/roofline makes a
+/// multiply-accumulates in registers, and reading memory. One JSON object a line; trit/engine/roofline makes a
 /// table of them.
 ///
 ///     --tier all          a name, "chosen" or "all"

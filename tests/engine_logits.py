@@ -12,8 +12,8 @@ import torch
 from checkpoints import TEXT
 from torch import nn
 
-from utils.perplexity.logprobs import SavedLogprobs as EngineRun
-from utils.perplexity.logprobs import read_logprobs
+from trit.engine.logprobs import SavedLogprobs as EngineRun
+from trit.engine.logprobs import read_logprobs
 from utils.verify.reference import round_to_int8
 
 __all__ = ["EngineRun", "divergence", "int8_activations", "reference", "run_engine", "wrong_tops"]

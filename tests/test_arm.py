@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, DEMO_PROMPT
+from trit.engine.tuning_file import load
 from utils.tune.formats import FORMATS, format_of
-from utils.tune.store import load
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILDS = ROOT / "build" / "aarch64"

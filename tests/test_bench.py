@@ -19,13 +19,13 @@ from fake_engine import calls, fake_llama_bench, program
 from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.statistics import in_turns, median_interval, paired_ratio
+from trit.engine import cost, llama_bench
+from trit.engine.cost import Packing, Step, packed_bytes, steps
+from trit.engine.llama_bench import Case
+from trit.engine.roofline import Limit, Read
+from trit.engine.tuning_file import Choice, Tuning
 from trit.gguf.types import TensorEntry
-from utils.bench import llama_bench, work
-from utils.bench.llama_bench import Case
-from utils.bench.work import Packing, Step, packed_bytes, steps
 from utils.generate_dummy_model import main as make_dummy
-from utils.roofline import Limit, Read
-from utils.tune.store import Choice, Tuning
 
 LINE = {"n_prompt": 512, "n_gen": 0, "n_depth": 0, "n_threads": 2, "n_batch": 2048, "samples_ts": [90.5, 100]}
 
@@ -136,20 +136,20 @@ def story_vocabulary() -> int:
     return int(json.loads((host.BUNDLED_MODEL / "config.json").read_text())["vocab_size"])
 
 
-def dummy(path: Path, encoding: str, head: str = "q8_0", *flags: str) -> work.ModelFile:
+def dummy(path: Path, encoding: str, head: str = "q8_0", *flags: str) -> cost.ModelFile:
     words = ["--shape", "story", "--outtype", encoding, "--head", head, "--outfile", str(path), *flags]
     assert run_main(make_dummy, words) == 0
-    return work.ModelFile.read(path)
+    return cost.ModelFile.read(path)
 
 
 def test_what_a_token_costs(tmp_path: Path, story_vocabulary: int) -> None:
     model = dummy(tmp_path / "m.gguf", "tq2_0")
     head = story_vocabulary * 256 * 34 // 32
-    in_file = work.of_model(model, None)
+    in_file = cost.of_model(model, None)
     assert in_file.layer_macs == STORY_MACS and in_file.head_macs == story_vocabulary * 256
     assert in_file.bytes_per_token == STORY_MACS * 66 // 256 + head + STORY_NORMS
     assert (in_file.kv_bytes, in_file.attention_macs) == (STORY_KV, 4 * 2 * 256)
-    packed = work.of_model(model, Packing(["2_bits"]))
+    packed = cost.of_model(model, Packing(["2_bits"]))
     assert packed.bytes_per_token == STORY_MACS // 4 + head + STORY_NORMS
     assert model.parameters == STORY_MACS + story_vocabulary * 256 + STORY_NORMS // 4
     assert model.nbytes == in_file.bytes_per_token, "the embedding is the head"
@@ -202,8 +202,8 @@ def test_forced_packings_come_from_the_environment(monkeypatch: pytest.MonkeyPat
 
 def test_scales_of_groups_are_read_too(tmp_path: Path) -> None:
     packing = Packing(["2_bits"])
-    one = work.of_model(dummy(tmp_path / "one.gguf", "q2_0"), packing)
-    many = work.of_model(dummy(tmp_path / "many.gguf", "q2_0", "q8_0", "--block-scales"), packing)
+    one = cost.of_model(dummy(tmp_path / "one.gguf", "q2_0"), packing)
+    many = cost.of_model(dummy(tmp_path / "many.gguf", "q2_0", "q8_0", "--block-scales"), packing)
     assert one.layer_bytes == STORY_MACS // 4 + STORY_NORMS
     assert many.layer_bytes == one.layer_bytes + STORY_MACS // 64 * 2
 
@@ -213,7 +213,7 @@ def limit(gmacs: Sequence[float], gbs: Sequence[float]) -> Limit:
 
 
 def test_limits() -> None:
-    costs = work.Work(
+    costs = cost.Work(
         layer_bytes=10**9, head_bytes=0, layer_macs=10**9, head_macs=0, kv_bytes=10**6, attention_macs=1, window=None
     )
     machine = limit([90.0, 100.0, 300.0], [1.0, 10.0, 90.0])
@@ -226,14 +226,14 @@ def test_limits() -> None:
     assert costs.limit(Case(2, 0, batch=1), machine) == costs.limit(Case(0, 2), machine)
     # What the caches keep from step to step need not be read again.
     assert costs.limit(Case(0, 1), machine, cache_bytes=2 * 10**9) == (pytest.approx(100), "int8")
-    windowed = work.Work(10**9, 0, 10**9, 0, 10**6, 1, 500)
+    windowed = cost.Work(10**9, 0, 10**9, 0, 10**6, 1, 500)
     assert windowed.limit(Case(0, 1, depth=999), machine) == (pytest.approx(10 / 1.5), "read")
 
 
-def model_file(numbers: dict[str, Any], **tensors: tuple[int, ...]) -> work.ModelFile:
+def model_file(numbers: dict[str, Any], **tensors: tuple[int, ...]) -> cost.ModelFile:
     path = Path("m.gguf")
     entries = {name: TensorEntry(name, shape, 1, 0, 2 * math.prod(shape)) for name, shape in tensors.items()}
-    return work.ModelFile(path, "llama", numbers, {name: (path, entry) for name, entry in entries.items()})
+    return cost.ModelFile(path, "llama", numbers, {name: (path, entry) for name, entry in entries.items()})
 
 
 TINY = {"attention.head_count": 4, "block_count": 2, "embedding_length": 32}
@@ -241,28 +241,28 @@ TENSORS = {"token_embd.weight": (9, 32), "output.weight": (9, 32), "blk.0.attn_q
 
 
 def test_costs_come_from_the_header_alone() -> None:
-    costs = work.of_model(model_file(TINY, **TENSORS), Packing(["2_bits"]))
+    costs = cost.of_model(model_file(TINY, **TENSORS), Packing(["2_bits"]))
     # An embedding beside a head gives one row; f16 is not packed.
     assert (costs.head_bytes, costs.layer_bytes) == (9 * 32 * 2, 2 * (32 * 32 + 5))
     assert (costs.head_macs, costs.layer_macs) == (9 * 32, 32 * 32)
     assert (costs.kv_bytes, costs.attention_macs) == (2 * 2 * 4 * 16, 2 * 4 * 16)
     more = {"attention.head_count_kv": [1, 2], "attention.key_length": 6, "attention.value_length": 4}
-    costs = work.of_model(model_file({**TINY, **more, "attention.sliding_window": 7}, **TENSORS), None)
+    costs = cost.of_model(model_file({**TINY, **more, "attention.sliding_window": 7}, **TENSORS), None)
     assert (costs.kv_bytes, costs.attention_macs, costs.window) == (2 * 10 * 3, 2 * 4 * 10, 7)
 
 
-@pytest.mark.parametrize("key", work.OTHER_WORK)
+@pytest.mark.parametrize("key", cost.OTHER_WORK)
 def test_models_of_other_kinds_are_refused(key: str) -> None:
     with pytest.raises(UserError, match=r"m\.gguf: the model .* measure without limits"):
-        work.of_model(model_file({**TINY, key: 8}, **TENSORS), None)
-    assert work.of_model(model_file({**TINY, key: 0}, **TENSORS), None).kv_bytes
+        cost.of_model(model_file({**TINY, key: 8}, **TENSORS), None)
+    assert cost.of_model(model_file({**TINY, key: 0}, **TENSORS), None).kv_bytes
 
 
 def test_no_language_model_is_refused() -> None:
     with pytest.raises(UserError, match=r"m\.gguf: no language model with attention and a head"):
-        work.of_model(model_file(TINY, x=(5,)), None)
+        cost.of_model(model_file(TINY, x=(5,)), None)
     with pytest.raises(UserError, match=r"m\.gguf: no language model with attention and a head"):
-        work.of_model(model_file({"block_count": 2}, **TENSORS), None)
+        cost.of_model(model_file({"block_count": 2}, **TENSORS), None)
 
 
 @pytest.mark.parametrize("packing", ["2_bits", "tl2"])
@@ -288,7 +288,7 @@ def test_the_engine_counts_the_same(engine_bin: Path, story_gguf: Path, tmp_path
         for name, part in text["parts"].items()
         if part["weight_bytes"]
     }
-    costs = work.of_model(work.ModelFile.read(story_gguf), Packing(["2_bits"], forced=packing))
+    costs = cost.of_model(cost.ModelFile.read(story_gguf), Packing(["2_bits"], forced=packing))
     assert engine == {
         "ternary_one": (costs.layer_bytes - STORY_NORMS, costs.layer_macs),
         "head": (costs.head_bytes, costs.head_macs),

@@ -14,9 +14,10 @@ from fake_engine import fake_powercap
 
 from trit.base import host
 from trit.base.errors import TritError
-from utils.bench import energy, machine, output, work
+from trit.engine import cost
+from trit.engine.llama_bench import Case
+from utils.bench import energy, machine, output
 from utils.bench.energy import Counters, Meter, NotMeasured, Use
-from utils.bench.llama_bench import Case
 from utils.bench.machine import Load, Snapshot, Watch
 from utils.bench.rounds import Model, Result
 
@@ -146,7 +147,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def test_joules_of_a_token() -> None:
-    result = Result(Model("m", work.ModelFile(Path("m"), "llama", {}, {})), Case(0, 4), [1.0, 1.0])
+    result = Result(Model("m", cost.ModelFile(Path("m"), "llama", {}, {})), Case(0, 4), [1.0, 1.0])
     assert output.energy_of(result, 2.0) is None
     result.use = Use([10.0, 14.0], [1.0, 1.0])
     assert output.energy_of(result, 2.0) == {"joules_per_token": 3.0, "above_idle": 2.5, "watts": 12.0}

@@ -19,13 +19,13 @@ from benchmarks.end_to_end import Samples, Way
 from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.flags import numbers_from, whole_numbers
+from trit.engine import roofline
+from trit.engine.llama_bench import Case
+from trit.engine.program import json_lines
 from trit.gguf.encodings import ENCODINGS
+from trit.measure import roofline as roofline_main
 from trit.models.shapes import SHAPES
-from utils import roofline
 from utils.bench import results
-from utils.bench.llama_bench import Case
-from utils.roofline import __main__ as roofline_main
-from utils.roofline.program import json_lines
 
 MODULES = {"benchmarks": both, "benchmarks.kernels": kernels, "benchmarks.end_to_end": end_to_end}
 TINY_ROOFLINE = ("--seconds", "0.01", "--megabytes", "8")

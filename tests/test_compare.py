@@ -19,14 +19,15 @@ from test_benchmarks import program
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.places import BUNDLED_MODEL, ROOT
 from trit.base.statistics import paired_ratio
+from trit.engine import loading
+from trit.engine.llama_bench import Case
+from trit.engine.loading import Loading
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor
 from trit.models.shapes import SHAPES
 from utils import compare
-from utils.bench.llama_bench import Case
-from utils.comparison import fidelity, loading, report, rounds, store
+from utils.comparison import fidelity, report, rounds, store
 from utils.comparison.fidelity import Error
-from utils.comparison.loading import Loading
 from utils.comparison.report import Comparison, Row
 from utils.comparison.sources import CheckpointSource, RandomSource, Source, with_vocabulary
 from utils.comparison.store import Plan, Size, Store

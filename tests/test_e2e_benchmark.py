@@ -19,8 +19,9 @@ from fake_engine import GBS, GMACS, as_json, calls, fake_llama_bench, fake_power
 from trit.base.errors import EXIT_INTERRUPTED, run_main
 from trit.base.host import physical_cores
 from trit.base.places import ROOT
+from trit.engine import cost
 from utils import e2e_benchmark
-from utils.bench import energy, machine, rounds, work
+from utils.bench import energy, machine, rounds
 from utils.bench.rounds import labelled
 from utils.generate_dummy_model import main as make_dummy
 
@@ -132,7 +133,7 @@ def test_share_of_the_limits(models: Path, fake_bin: Path, tmp_path: Path, capsy
     ours = models / "ours.gguf"
     flags = ["-p", "64", "-n", "8", "-t", "1,2", "-r", "1", "--roofline", "--json", output]
     assert run(fake_bin, "-m", ours, *flags, "--depth", "100") == 0
-    costs = work.of_model(work.ModelFile.read(ours), work.Packing.of_tier("fast", ["2_bits"]))
+    costs = cost.of_model(cost.ModelFile.read(ours), cost.Packing.of_tier("fast", ["2_bits"]))
     found: Any = as_json(output)
     assert found["about"]["tier"] == "fast" and found["about"]["compiler"] == "gcc 1.2.3"
     for test in found["tests"]:
@@ -269,7 +270,7 @@ def test_an_engine_that_fails(models: Path, fake_bin: Path, capsys: pytest.Captu
 
 def test_labels() -> None:
     paths = ["/a/x/m.gguf", "/b/x/m.gguf", "/b/n.gguf", "/a/x/m.gguf", "/a/x/m.gguf"]
-    files = [work.ModelFile(Path(path), "llama", {}, {}) for path in paths]
+    files = [cost.ModelFile(Path(path), "llama", {}, {}) for path in paths]
     assert [model.label for model in labelled(files)] == [
         "a/x/m.gguf",
         "b/x/m.gguf",

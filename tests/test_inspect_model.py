@@ -288,7 +288,7 @@ def test_folders_that_are_not_right(pristine: Path, tmp_path: Path) -> None:
 def test_read_rate_is_measured_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, story_gguf: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from utils.roofline import Limit, Read, Roofline
+    from trit.engine.roofline import Limit, Read, Roofline
 
     calls: list[int] = []
 

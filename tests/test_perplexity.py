@@ -16,12 +16,13 @@ from perplexity_outputs import DIVERGENCE, PLAIN, TOO_SHORT
 
 from trit.base.errors import EXIT_OK, EXIT_USAGE, TritError, UserError, run_main
 from trit.base.places import ROOT
+from trit.engine import perplexity_output
+from trit.engine.llama_perplexity import TooShort
+from trit.engine.logprobs import LogprobsFile, counted_positions, read_logprobs, row_bytes
+from trit.engine.perplexity_output import Measured
 from trit.gguf.types import GgufHeader
-from utils.perplexity import held_out, output, passages, report
-from utils.perplexity.engine import TooShort
-from utils.perplexity.logprobs import LogprobsFile, counted_positions, read_logprobs, row_bytes
+from utils.perplexity import held_out, passages, report
 from utils.perplexity.measure import Row, logprobs_name
-from utils.perplexity.output import Measured
 from utils.perplexity.pieces import token_bytes
 from utils.perplexity.texts import Text, find_texts
 from utils.train.story import MAX_SENTENCES, held_out_questions, is_held_out
@@ -45,13 +46,13 @@ def save(path: Path, tokens: npt.NDArray[np.int32], codes: npt.NDArray[np.uint16
 
 
 def test_perplexity_is_read() -> None:
-    assert output.estimate(PLAIN) == Measured(486597.0785, 118595.71278)
-    assert output.pieces(PLAIN) == output.pieces(DIVERGENCE) == (8, 256)
-    assert output.too_short(TOO_SHORT) == 137 and output.too_short(PLAIN) is None
+    assert perplexity_output.estimate(PLAIN) == Measured(486597.0785, 118595.71278)
+    assert perplexity_output.pieces(PLAIN) == perplexity_output.pieces(DIVERGENCE) == (8, 256)
+    assert perplexity_output.too_short(TOO_SHORT) == 137 and perplexity_output.too_short(PLAIN) is None
 
 
 def test_divergence_is_read() -> None:
-    found = output.divergence(DIVERGENCE)
+    found = perplexity_output.divergence(DIVERGENCE)
     assert found.perplexity == Measured(486597.078503, 118595.713081)
     assert found.reference_perplexity == Measured(78138.580028, 14457.378511)
     assert found.log_ratio == Measured(1.828953, 0.089829)
@@ -76,28 +77,30 @@ def test_divergence_is_read() -> None:
 def test_no_number_may_be_missing_or_there_twice(words: str) -> None:
     assert len(DIVERGENCE) - len(without(DIVERGENCE, words)) == 1
     with pytest.raises(TritError, match="0 times instead of once"):
-        output.divergence(without(DIVERGENCE, words))
+        perplexity_output.divergence(without(DIVERGENCE, words))
     twice = [copy for line in DIVERGENCE for copy in ([line, line] if words in line else [line])]
     with pytest.raises(TritError, match="2 times instead of once"):
-        output.divergence(twice)
+        perplexity_output.divergence(twice)
 
 
 def test_what_is_no_number_is_refused() -> None:
     with pytest.raises(TritError, match="the perplexity 0 times"):
-        output.estimate(without(PLAIN, "Final"))
+        perplexity_output.estimate(without(PLAIN, "Final"))
     with pytest.raises(TritError, match="the perplexity 0 times"):
-        output.estimate([line.replace("486597.0785 +/-", "486597.07x5 +/-") for line in PLAIN])
+        perplexity_output.estimate([line.replace("486597.0785 +/-", "486597.07x5 +/-") for line in PLAIN])
     with pytest.raises(TritError, match="says nan for the perplexity"):
-        output.estimate([line.replace("486597.0785 +/-", "nan +/-") for line in PLAIN])
+        perplexity_output.estimate([line.replace("486597.0785 +/-", "nan +/-") for line in PLAIN])
     with pytest.raises(TritError, match="says inf for Mean KLD"):
-        output.divergence([line.replace("0.001271 ±", "inf ±") for line in DIVERGENCE])
+        perplexity_output.divergence([line.replace("0.001271 ±", "inf ±") for line in DIVERGENCE])
     with pytest.raises(TritError, match="no spread"):
-        output.estimate([*without(PLAIN, "Final"), "E Unexpected negative standard deviation of log(prob)"])
+        perplexity_output.estimate([*without(PLAIN, "Final"), "E Unexpected negative standard deviation of log(prob)"])
 
 
 def test_equal_models_have_a_ratio_without_an_error() -> None:
     """The engine takes the root of a variance that rounding may have made negative."""
-    found = output.divergence([line.replace("1.828953 ±   0.089829", "0.000000 ±       -nan") for line in DIVERGENCE])
+    found = perplexity_output.divergence(
+        [line.replace("1.828953 ±   0.089829", "0.000000 ±       -nan") for line in DIVERGENCE]
+    )
     assert found.log_ratio == Measured(0, 0)
 
 
@@ -246,7 +249,7 @@ ROW = Row("m/a.gguf", "i2_s", "q6_k", 1_400_000, 2013, "a.txt", 256, "", 7620, M
 
 
 def test_reports(tmp_path: Path) -> None:
-    divergence = output.divergence(DIVERGENCE)
+    divergence = perplexity_output.divergence(DIVERGENCE)
     compared = replace(ROW, model="m/b.gguf", kl=divergence.kl, same_top=divergence.same_top, divergence=divergence)
     rows = [replace(ROW, is_reference=True), compared]
     lines = report.table(rows).splitlines()

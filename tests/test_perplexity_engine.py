@@ -18,11 +18,11 @@ import pytest
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, run_main
 from trit.base.places import BUNDLED_MODEL, ROOT
+from trit.engine.logprobs import LogprobsFile
 from trit.gguf.encodings import ENCODINGS
 from utils.convert.pipeline import Options, convert
 from utils.perplexity import held_out
 from utils.perplexity.command import main
-from utils.perplexity.logprobs import LogprobsFile
 from utils.tiny_checkpoints import find_family
 
 FORMATS = ("i2_s", "tl1", "tl2")

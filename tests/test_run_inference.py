@@ -19,8 +19,8 @@ from tests.tiny_gguf import EMPTY
 from trit.base.errors import run_main
 from trit.base.host import physical_cores
 from trit.base.places import DEMO_PROMPT, ROOT, default_model
+from trit.engine import inference
 from trit.models.source_note import Manifest
-from utils import inference
 
 PERF = """0.00.000.100 I sampler seed: 77
 0.00.000.100 I generate: n_ctx = 2048, n_batch = 2048, n_predict = 6, n_keep = 0

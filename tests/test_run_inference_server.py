@@ -24,8 +24,8 @@ from tests.tiny_gguf import EMPTY
 from trit.base.errors import run_main
 from trit.base.host import physical_cores
 from trit.base.places import ROOT, default_model
-from utils import inference
-from utils.engine_server import Server
+from trit.engine import inference
+from trit.engine.server import Server
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 import run_inference
 from trit.base.errors import TritError, run_main
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT
+from trit.engine.token_profile import PARTS, Limits, columns, environment, table
 from trit.models.shapes import SHAPES, matrices
-from utils.token_profile import PARTS, Limits, columns, environment, table
 
 TIMINGS = {"prompt_ms": 30.0, "generation_ms": 50.0, "sampling_ms": 4.0, "unaccounted_ms": 6.0}
 LIMITS = Limits(read_gbs=10.0, int8_gmacs=100.0, cache_bytes=1 << 20)

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from trit.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, TritError, run_main
 from trit.base.places import BUNDLED_MODEL, default_model
-from utils.engine_server import Server
+from trit.engine.server import Server
 from utils.train import score, train_story
 from utils.train.batches import BatchMaker
 from utils.train.checkpoint import load_checkpoint

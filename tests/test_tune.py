@@ -25,8 +25,9 @@ from trit.base import plots
 from trit.base.errors import TritError, UserError
 from trit.base.places import DEMO_PROMPT
 from trit.base.plots import check_plot
+from trit.engine import tuning_file
 from utils.codegen.configuration import Lookup
-from utils.tune import formats, report, store
+from utils.tune import formats, report
 from utils.tune.layer import LayerContest
 from utils.tune.search import LEAST_ROUNDS, MARGIN, contest, least_winning
 from utils.tune.shapes import of_model, of_published_shape
@@ -172,7 +173,9 @@ def packed(times: dict[str, float], **changed: Any) -> LayerContest:
 def test_the_packing_with_the_fastest_layer_wins(seed: int) -> None:
     layer = packed({}, seed=seed)
     assert (layer.default, layer.winner, layer.packing) == ("2_bits", "tl2", "tl2")
-    steps = {name: sum(count * TIMES[f"{name} {m}"] for m, count in store.STEPS.items()) for name in ("2_bits", "tl2")}
+    steps = {
+        name: sum(count * TIMES[f"{name} {m}"] for m, count in tuning_file.STEPS.items()) for name in ("2_bits", "tl2")
+    }
     median, low, high = layer.interval("tl2")
     assert low <= median <= high and median == pytest.approx(steps["tl2"] / steps["2_bits"], abs=0.02)
     # 2 + 1 matrices; noise only adds to times.
@@ -187,21 +190,21 @@ def test_a_packing_that_is_slower_for_other_steps_or_hardly_faster_does_not(time
 
 def test_the_preset_is_what_a_packing_has_to_beat() -> None:
     timer = Packed(TIMES | {"tl2 1": 0.99}, packings=["2_bits", "tl2"], kernels=[])
-    choices = [store.Choice(2560, 2560, 1, "tl2", None, 0, 0, 0.0)]
-    (layer,) = tune(timer, SHAPES, [2], 60, lambda one: None, store.Tuning("avx2", "", choices)).layers
+    choices = [tuning_file.Choice(2560, 2560, 1, "tl2", None, 0, 0, 0.0)]
+    (layer,) = tune(timer, SHAPES, [2], 60, lambda one: None, tuning_file.Tuning("avx2", "", choices)).layers
     assert layer.default == "tl2" and layer.packing == "2_bits"
     # A preset of a packing that nothing reads here is none.
     timer.packings = ["2_bits", "5_trits"]
     timer.seconds |= {"5_trits 1": 0.8, "5_trits 4": 1.4, "5_trits 128": 20.0}
-    (layer,) = tune(timer, SHAPES, [2], 60, lambda one: None, store.Tuning("avx2", "", choices)).layers
+    (layer,) = tune(timer, SHAPES, [2], 60, lambda one: None, tuning_file.Tuning("avx2", "", choices)).layers
     assert (layer.default, layer.packing) == ("5_trits", "5_trits")
 
 
-def tuning_with(packing: str, seconds: dict[str, list[float]], key: str = "k") -> store.Tuning:
-    shapes = [store.Choice(n, k, 2, packing, None, 0, 0, 0.0) for n, k in SHAPES]
-    steps = {name: dict(zip(map(str, store.STEPS), times, strict=True)) for name, times in seconds.items()}
-    layer = store.Layer(sorted([n, k, count] for (n, k), count in SHAPES.items()), 2, packing, steps)
-    return store.Tuning("avx2", key, shapes, [layer])
+def tuning_with(packing: str, seconds: dict[str, list[float]], key: str = "k") -> tuning_file.Tuning:
+    shapes = [tuning_file.Choice(n, k, 2, packing, None, 0, 0, 0.0) for n, k in SHAPES]
+    steps = {name: dict(zip(map(str, tuning_file.STEPS), times, strict=True)) for name, times in seconds.items()}
+    layer = tuning_file.Layer(sorted([n, k, count] for (n, k), count in SHAPES.items()), 2, packing, steps)
+    return tuning_file.Tuning("avx2", key, shapes, [layer])
 
 
 def test_auto_is_said_in_one_line_with_its_margin() -> None:
@@ -260,24 +263,24 @@ def test_shapes_of_a_layer(story_gguf: Path) -> None:
 
 
 def test_files_of_other_machines_are_not_merged(tmp_path: Path) -> None:
-    one = store.Choice(64, 64, 1, "tl1", None, 0, 0, 0.0)
-    two = store.Choice(64, 64, 2, None, "lookup_x", 1, 9, 0.1)
-    again = store.Choice(64, 64, 1, "2_bits", "lookup_x", 1, 9, 0.2)
-    layer = store.Layer([[64, 64, 1]], 1, "tl1", {"tl1": {"1": 0.5}})
-    better = store.Layer([[64, 64, 1]], 1, "2_bits", {"tl1": {"1": 0.5}})
+    one = tuning_file.Choice(64, 64, 1, "tl1", None, 0, 0, 0.0)
+    two = tuning_file.Choice(64, 64, 2, None, "lookup_x", 1, 9, 0.1)
+    again = tuning_file.Choice(64, 64, 1, "2_bits", "lookup_x", 1, 9, 0.2)
+    layer = tuning_file.Layer([[64, 64, 1]], 1, "tl1", {"tl1": {"1": 0.5}})
+    better = tuning_file.Layer([[64, 64, 1]], 1, "2_bits", {"tl1": {"1": 0.5}})
     path = tmp_path / "tuning.json"
-    store.save(path, store.Tuning("avx2", "k", [one, two], [layer]))
-    old = store.load(path)
-    assert old == store.Tuning("avx2", "k", [one, two], [layer])
-    new = store.merged(old, store.Tuning("avx2", "k", [again], [better]))
+    tuning_file.save(path, tuning_file.Tuning("avx2", "k", [one, two], [layer]))
+    old = tuning_file.load(path)
+    assert old == tuning_file.Tuning("avx2", "k", [one, two], [layer])
+    new = tuning_file.merged(old, tuning_file.Tuning("avx2", "k", [again], [better]))
     assert (new.shapes, new.layers) == ([two, again], [better])
-    assert store.merged(old, store.Tuning("avx2", "k", [again])).layers == [layer]
-    assert store.merged(old, store.Tuning("avx2", "other", [again])).shapes == [again]
-    assert store.merged(None, store.Tuning("avx2", "k", [again])).shapes == [again]
+    assert tuning_file.merged(old, tuning_file.Tuning("avx2", "k", [again])).layers == [layer]
+    assert tuning_file.merged(old, tuning_file.Tuning("avx2", "other", [again])).shapes == [again]
+    assert tuning_file.merged(None, tuning_file.Tuning("avx2", "k", [again])).shapes == [again]
     for text in ("", "{}", '{"format": 1}', '{"format": 2, "tier": "a", "key": "b", "shapes": [{"n": 1}]}'):
         path.write_text(text)
         with pytest.raises(UserError, match=r"tuning\.json is no tuning file"):
-            store.load(path)
+            tuning_file.load(path)
     assert [p.name for p in tmp_path.iterdir()] == ["tuning.json"]
 
 
@@ -296,12 +299,12 @@ def test_the_bundled_model_is_tuned_in_seconds(engine_bin: Path, story_gguf: Pat
     out = tmp_path / "tuning.json"
     first = run("-m", story_gguf, "--seconds", "5", "--out", out, "--threads", "1,2", "--if-needed")
     assert first.returncode == 0, first.stderr
-    assert {(shape.n, shape.k, shape.threads) for shape in store.load(out).shapes} == {
+    assert {(shape.n, shape.k, shape.threads) for shape in tuning_file.load(out).shapes} == {
         (n, k, threads) for n, k in of_model(story_gguf) for threads in (1, 2)
     }
     assert f"written: {out}" in first.stdout
     verdict = first.stdout.splitlines()[-1]
-    assert formats.format_of(verdict) == formats.FORMATS[str(store.load(out).packing(of_model(story_gguf)))]
+    assert formats.format_of(verdict) == formats.FORMATS[str(tuning_file.load(out).packing(of_model(story_gguf)))]
     again = run("-m", story_gguf, "--seconds", "5", "--out", out, "--threads", "2", "--if-needed")
     assert again.stdout == f"up to date: {out}\n{verdict}\n"
 
@@ -356,7 +359,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(flags: list[str], sentence: s
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX")
 def test_an_interrupted_tuning_leaves_what_was_there(engine_bin: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuning.json"
-    store.save(out, store.Tuning("avx2", "k", []))
+    tuning_file.save(out, tuning_file.Tuning("avx2", "k", []))
     before = out.read_bytes()
     arguments = command("--shape", "bitnet-2b-4t", "--seconds", "600", "--out", out)
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -400,15 +403,15 @@ def test_the_nearest_shape_counts_unless_it_is_far(
     assert engine_panels == panels
     # utils/tune decides as the engine does.
     choices = [
-        store.Choice(2560, 2560, 1, "2_bits", "lookup_x", 1, 7, 0.0),
-        store.Choice(2560, 2560, 8, "tl2", "lookup_x", 2, 7, 0.0),
-        store.Choice(256, 256, 1, "tl1", "lookup_x", 3, 7, 0.0),
+        tuning_file.Choice(2560, 2560, 1, "2_bits", "lookup_x", 1, 7, 0.0),
+        tuning_file.Choice(2560, 2560, 8, "tl2", "lookup_x", 2, 7, 0.0),
+        tuning_file.Choice(256, 256, 1, "tl1", "lookup_x", 3, 7, 0.0),
     ]
     presets = [
-        store.Choice(2560, 2560, 1, "2_bits", "lookup_x", 8, 7, 0.0),
-        store.Choice(16384, 16384, 1, "tl1", "lookup_x", 5, 7, 0.0),
+        tuning_file.Choice(2560, 2560, 1, "2_bits", "lookup_x", 8, 7, 0.0),
+        tuning_file.Choice(16384, 16384, 1, "tl1", "lookup_x", 5, 7, 0.0),
     ]
-    tuning = store.Tuning("avx2", "", choices, behind=store.Tuning("avx2", "", presets))
+    tuning = tuning_file.Tuning("avx2", "", choices, behind=tuning_file.Tuning("avx2", "", presets))
     nearest = tuning.nearest(n, k, threads)
     assert (nearest.panels if nearest else 9) == panels
     packing = tuning.packing({(n, k): 1})
@@ -417,10 +420,10 @@ def test_the_nearest_shape_counts_unless_it_is_far(
     assert engine_packing == {1: 3, 2: 3, 3: 2, 5: 2, 9: 4}[panels]
 
 
-@pytest.mark.parametrize("path", sorted(store.PRESETS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(tuning_file.PRESETS.glob("*.json")), ids=lambda path: path.stem)
 def test_a_preset_names_what_there_is(path: Path) -> None:
-    preset = store.load(path)
-    assert preset.tier == path.stem and path.stem in TIERS and preset.key == store.PRESET_KEY
+    preset = tuning_file.load(path)
+    assert preset.tier == path.stem and path.stem in TIERS and preset.key == tuning_file.PRESET_KEY
     assert preset.cpu and {choice.packing for choice in preset.shapes} <= {*formats.FORMATS, None}
     for choice in preset.shapes:
         if choice.lookup:
@@ -433,7 +436,7 @@ def test_a_preset_names_what_there_is(path: Path) -> None:
     assert bool(preset.layers) == (not preset.cpu.startswith("not measured"))
     for layer in preset.layers:
         assert layer.packing in layer.seconds
-        assert all(set(steps) == set(map(str, store.STEPS)) for steps in layer.seconds.values())
+        assert all(set(steps) == set(map(str, tuning_file.STEPS)) for steps in layer.seconds.values())
 
 
 def configuration_of(source: Path) -> dict[str, Any]:
@@ -447,7 +450,7 @@ def configuration_of(source: Path) -> dict[str, Any]:
 def test_presets_are_used_where_nothing_was_measured(engine_bin: Path, tmp_path: Path) -> None:
     """A matrix near those of a preset is packed as it says; TRIT_TUNING=off leaves what is built in."""
     with Timer(engine_bin, megabytes=1) as timer:
-        preset, packings = store.preset(timer.tier), timer.packings
+        preset, packings = tuning_file.preset(timer.tier), timer.packings
     built_in = "5_trits" if "5_trits" in packings else "2_bits"
     gguf = tmp_path / "dummy.gguf"
     make = ["utils.generate_dummy_model", "--shape", "bitnet-2b-4t", "--layers", "1", "--outfile", gguf]

@@ -21,13 +21,14 @@ from kernel_build import build_kernels, need
 
 from tiers import ROOT
 from trit.base.errors import CommandError
+from trit.engine import kept_kernels, tuning_file
+from trit.engine.tuning_file import Choice, Shape
 from utils.codegen import Lookup, Table, render
 from utils.codegen.configuration import ISA_OF_TIER, TABLE_ISA_OF_TIER
 from utils.tune import __main__ as command
-from utils.tune import generated, kept, library, store
+from utils.tune import generated, library
 from utils.tune.layer import Candidate, candidates, layer_contest, way_of
 from utils.tune.library import Library, build_library
-from utils.tune.store import Choice, Shape
 from utils.tune.timer import Product, Timer
 from utils.tune.tuner import Result
 from utils.tune.variants import MOST, PREFILL, PRESET_TIERS, Variant, variants
@@ -353,16 +354,16 @@ def test_tuning_again_finds_its_winner_in_the_program(
     assert command.main(list(map(str, arguments))) == 0
     said = capsys.readouterr().out
     assert f"won: {few[0].name}\n" in said and f"building the engine with {few[0].name}\n" in said
-    assert kept.sources(built).keys() == {few[0].name} == store.kernels(store.load(out))
+    assert kept_kernels.sources(built).keys() == {few[0].name} == tuning_file.kernels(tuning_file.load(out))
     assert command.main(list(map(str, arguments))) == 0
     assert capsys.readouterr().out.startswith(f"up to date: {out}\n")
     # Another file does not take its kernels away, and what is built for that one does not void it.
     other = built / "other.json"
     monkeypatch.setattr(command, "tune", lambda *_: SimpleNamespace(choices=[], measured=[], tables={}))
-    kept.keep(built, {few[0].name: few[0].name}, "true")  # as if the generator had changed
+    kept_kernels.keep(built, {few[0].name: few[0].name}, "true")  # as if the generator had changed
     assert command.main([*map(str, arguments[:5]), str(other), "-t", "1", "--seconds", "1"]) == 0
     assert "building the engine" in capsys.readouterr().out and other.is_file()
-    assert kept.sources(built) == {few[0].name: render(few[0].configuration)}
+    assert kept_kernels.sources(built) == {few[0].name: render(few[0].configuration)}
     assert command.main(list(map(str, arguments))) == 0
     assert capsys.readouterr().out.startswith(f"up to date: {out}\n")
     out.unlink()
@@ -373,17 +374,17 @@ def test_a_build_that_fails_puts_the_kernels_back(tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "a.cpp").write_text("old")
     with pytest.raises(CommandError, match="building the engine with the kernels that won failed"):
-        kept.keep(tmp_path, {"a": "new", "b": "new"}, shutil.which("false") or "false")
-    assert kept.sources(tmp_path) == {"a": "old"}
+        kept_kernels.keep(tmp_path, {"a": "new", "b": "new"}, shutil.which("false") or "false")
+    assert kept_kernels.sources(tmp_path) == {"a": "old"}
 
 
 def test_dropped_kernels_take_the_choices_that_name_them_along(tmp_path: Path) -> None:
     tuning = tmp_path / "tuning.json"
     tuning.write_text('{"shapes": [{"lookup": "lookup_b"}]}')
-    assert not kept.drop(tmp_path) and tuning.exists()
+    assert not kept_kernels.drop(tmp_path) and tuning.exists()
     (tmp_path / "kernels").mkdir()
     (tmp_path / "kernels" / "lookup_a.cpp").touch()
-    assert kept.drop(tmp_path) and tuning.exists(), "it names another one"
+    assert kept_kernels.drop(tmp_path) and tuning.exists(), "it names another one"
     (tmp_path / "kernels" / "lookup_b.cpp").touch()
-    assert kept.drop(tmp_path) and not tuning.exists()
-    assert kept.sources(tmp_path) == {}
+    assert kept_kernels.drop(tmp_path) and not tuning.exists()
+    assert kept_kernels.sources(tmp_path) == {}

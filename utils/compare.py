@@ -22,9 +22,10 @@ from trit.base.flags import at_least, whole_numbers
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import BUNDLED_MODEL, engine_binary
 from trit.base.plots import check_plot
+from trit.engine.llama_bench import Case
+from trit.engine.roofline import measure as measure_roofline
 from trit.models.shapes import SHAPES, SIZES
 from utils.bench import results
-from utils.bench.llama_bench import Case
 from utils.bench.machine import Watch, thread_warnings
 from utils.bench.output import check_file
 from utils.comparison import fidelity, report, rounds
@@ -33,7 +34,6 @@ from utils.comparison.store import Store
 from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, REFERENCE, Way, parse_way
 from utils.generate_dummy_model import HEADS
 from utils.perplexity.held_out import HELD_OUT
-from utils.roofline import measure as measure_roofline
 
 KIND = "comparison"
 ALL_SHAPES = {**SHAPES, **SIZES}

@@ -20,11 +20,12 @@ from trit.base.places import ENGINE_BIN, default_model, engine_binary
 from trit.base.plots import check_plot
 from trit.base.provenance import facts
 from trit.base.statistics import LEAST_ROUNDS
-from utils.bench import energy, output, picture, work
-from utils.bench.llama_bench import BATCH, PROGRAM, Case
+from trit.engine import cost
+from trit.engine.inference import check_model
+from trit.engine.llama_bench import BATCH, PROGRAM, Case
+from utils.bench import energy, output, picture
 from utils.bench.machine import Load, Watch, thread_warnings
 from utils.bench.rounds import Bench, Result, labelled
-from utils.inference import check_model
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,12 +99,12 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     return [Case(p, n, depth, threads, args.batch_size) for threads in args.threads for p, n, depth in sizes]
 
 
-def _files(args: argparse.Namespace) -> list[work.ModelFile]:
+def _files(args: argparse.Namespace) -> list[cost.ModelFile]:
     """The headers of the model and those to compare it with."""
     check_model(args.model)
     for path in args.baseline:
         check_model(path, "--baseline")
-    return [work.ModelFile.read(path) for path in (args.model, *args.baseline)]
+    return [cost.ModelFile.read(path) for path in (args.model, *args.baseline)]
 
 
 def _warn(texts: Sequence[str]) -> list[str]:
@@ -112,7 +113,7 @@ def _warn(texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
-def _fit_warnings(args: argparse.Namespace, files: Sequence[work.ModelFile], cases: Sequence[Case]) -> list[str]:
+def _fit_warnings(args: argparse.Namespace, files: Sequence[cost.ModelFile], cases: Sequence[Case]) -> list[str]:
     """What to say of tests that are possible, but not what a model is for."""
     said = thread_warnings(args.threads, physical_cores())
     most = max(case.depth + case.n_prompt + case.n_gen for case in cases)
@@ -193,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = _files(args)
     if args.roofline:
         for file in files:
-            work.of_model(file, None)
+            cost.of_model(file, None)
     warnings = _warn(_fit_warnings(args, files, cases))
     with ExitStack() as stack:
         watch = Watch()

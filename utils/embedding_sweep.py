@@ -18,6 +18,8 @@ from gguf import GGML_QUANT_SIZES
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
 from trit.base.statistics import in_turns
+from trit.engine import llama_bench
+from trit.engine.llama_bench import Case
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.parts import whole_name
@@ -25,8 +27,6 @@ from trit.gguf.source import FLOATS
 from trit.gguf.types import GGMLQuantizationType, read_header
 from trit.models.checkpoint import read_json
 from trit.models.families.base import positive_int
-from utils.bench import llama_bench
-from utils.bench.llama_bench import Case
 from utils.convert import pipeline
 from utils.foreign import convert as foreign
 

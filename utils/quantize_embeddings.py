@@ -15,9 +15,9 @@ from trit.base.errors import EXIT_OK, UserError, run_main
 from trit.base.flags import at_least, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
+from trit.engine.llama_bench import PROGRAM, Case
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import block_of, quiet_gguf_package
-from utils.bench.llama_bench import PROGRAM, Case
 from utils.embedding_sweep import TYPES, Variant, base_name, columns_of, make, measure, table, write_csv
 
 TESTS = ((128, 0), (0, 128))

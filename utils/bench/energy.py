@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trit.base.errors import TritError
-from utils.bench.llama_bench import Case
+from trit.engine.llama_bench import Case
 
 POWERCAP = Path("/sys/class/powercap")
 # A counter goes round after minutes at full power (65 kJ on old CPUs); twice between two looks would not be noticed.
@@ -105,7 +105,7 @@ class Use:
 
 
 class Meter:
-    """Measures the energy of each repetition (an observer of utils.bench.llama_bench.run).
+    """Measures the energy of each repetition (an observer of trit.engine.llama_bench.run).
 
     Attributes:
         idle_watts: What the same counters said while we did nothing.

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from trit.base.host import cgroup_stops
-from utils.bench.llama_bench import Case
+from trit.engine.llama_bench import Case
 
 # Of all CPUs: others that take more are worth a warning, and a host that takes away more.
 MOST_LOAD = 0.05
@@ -63,7 +63,7 @@ def own_seconds() -> float:
 
 @dataclass
 class Watch:
-    """Looks at the machine before, during and after (an observer of utils.bench.llama_bench.run).
+    """Looks at the machine before, during and after (an observer of trit.engine.llama_bench.run).
 
     Attributes:
         proc: Where the kernel tells of programs.

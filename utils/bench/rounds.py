@@ -12,11 +12,11 @@ from statistics import median
 from trit.base.host import last_level_cache_bytes
 from trit.base.places import ENGINE_BIN
 from trit.base.statistics import in_turns
-from utils.bench import llama_bench, work
+from trit.engine import cost, llama_bench
+from trit.engine.llama_bench import Case, Observer
+from trit.engine.roofline import BESIDE_SECONDS, Roofline, measure
 from utils.bench.energy import Meter, Use
-from utils.bench.llama_bench import Case, Observer
 from utils.bench.machine import Watch
-from utils.roofline import BESIDE_SECONDS, Roofline, measure
 
 CLEAR = "\r\x1b[K"  # a terminal's line
 
@@ -26,7 +26,7 @@ class Model:
     """A model to measure, and what it goes by in tables."""
 
     label: str
-    file: work.ModelFile
+    file: cost.ModelFile
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Result:
     speeds: list[float] = field(default_factory=list)
     limits: list[float] = field(default_factory=list)
     bound: str = ""
-    cost: work.Cost | None = None
+    cost: cost.Cost | None = None
     use: Use | None = None
 
     @property
@@ -62,7 +62,7 @@ class Result:
 
 @dataclass
 class Progress:
-    """Says on stderr what is done, on a terminal also what is being done (observes utils.bench.llama_bench.run)."""
+    """Says on stderr what is done, on a terminal also what is being done (observes trit.engine.llama_bench.run)."""
 
     total: int
     repetitions: int
@@ -172,7 +172,7 @@ class Bench:
 def _add_limits(results: Sequence[Result], model: Model, roofline: Roofline) -> None:
     """Note what the machine allows for a model's tests."""
     ((tier, packings),) = roofline.packings.items()
-    costs = work.of_model(model.file, work.Packing.of_tier(tier, packings))
+    costs = cost.of_model(model.file, cost.Packing.of_tier(tier, packings))
     cache = last_level_cache_bytes() or 0
     for result in results:
         limit, result.bound = costs.limit(result.case, roofline.of(tier, result.case.threads), cache)
@@ -180,7 +180,7 @@ def _add_limits(results: Sequence[Result], model: Model, roofline: Roofline) -> 
         result.cost = costs.cost(result.case)
 
 
-def labelled(files: Sequence[work.ModelFile]) -> list[Model]:
+def labelled(files: Sequence[cost.ModelFile]) -> list[Model]:
     """Models with labels that differ: file names, with as many folders in front as it takes."""
     paths = [file.path.absolute() for file in files]
     found: list[Model] = []

@@ -12,10 +12,10 @@ from typing import Any
 
 from trit.base.plots import LINE, PALE, STRONG, picture
 from trit.base.statistics import LEAST_ROUNDS, Interval, paired_ratio
-from utils.bench.llama_bench import Case
+from trit.engine.llama_bench import Case
+from trit.engine.loading import Loading
 from utils.bench.output import markdown_table
 from utils.comparison.fidelity import Error
-from utils.comparison.loading import Loading
 from utils.comparison.store import Size
 from utils.comparison.ways import REFERENCE, Way
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from trit.base.places import ENGINE_BIN
 from trit.base.statistics import in_turns
-from utils.bench import llama_bench
-from utils.bench.llama_bench import Case, Observer
-from utils.comparison import loading, store
+from trit.engine import llama_bench, loading
+from trit.engine.llama_bench import Case, Observer
+from utils.comparison import store
 from utils.comparison.report import Row
 from utils.comparison.ways import Way
 

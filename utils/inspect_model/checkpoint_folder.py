@@ -13,12 +13,12 @@ from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
+from trit.engine.cost import packed_bytes
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
 from trit.models.checkpoint import Checkpoint
 from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
-from utils.bench.work import packed_bytes
 from utils.convert.embedding import default_embedding_type
 from utils.convert.pipeline import present
 from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from utils.bench.work import KV_ELEMENT
+from trit.engine.cost import KV_ELEMENT
 
 
 @dataclass

@@ -11,12 +11,12 @@ import gguf
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
+from trit.engine.cost import packed_bytes
 from trit.gguf.identify import Found
 from trit.gguf.layouts import PUBLISHED_I2_S
 from trit.gguf.loadable import convert_command, no_model, rotation, why_not
 from trit.gguf.order import measure_order
 from trit.gguf.source import Source
-from utils.bench.work import packed_bytes
 from utils.inspect_model.description import Description, Shares
 from utils.inspect_model.sample import counts, look, scale_kind
 

@@ -10,7 +10,7 @@ from trit.base.errors import TritError
 from trit.base.files import atomic_output
 from trit.base.host import cpu_name, last_level_cache_bytes, physical_cores
 from trit.base.places import CACHE_DIR, engine_program
-from utils.roofline import PROGRAM, measure
+from trit.engine.roofline import PROGRAM, measure
 
 CACHE = CACHE_DIR / "read-rate.json"
 SECONDS = 0.1

@@ -15,12 +15,12 @@ from trit.base.errors import EXIT_OK, UserError
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import default_model
 from trit.base.plots import check_plot
+from trit.engine.llama_perplexity import Engine
+from trit.engine.logprobs import MAGIC
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.types import quiet_gguf_package
 from utils.bench.output import check_file
 from utils.perplexity import held_out, report
-from utils.perplexity.engine import Engine
-from utils.perplexity.logprobs import MAGIC
 from utils.perplexity.measure import CONTEXT, Row, Settings, logprobs_name, measure
 from utils.perplexity.models import SWEEP, Model, with_heads
 from utils.perplexity.texts import Text, find_texts

@@ -13,11 +13,12 @@ from urllib.parse import quote
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
-from utils.perplexity import output, passages
-from utils.perplexity.engine import Engine, TooShort
-from utils.perplexity.logprobs import LogprobsFile, counted_positions, row_bytes
+from trit.engine import perplexity_output
+from trit.engine.llama_perplexity import Engine, TooShort
+from trit.engine.logprobs import LogprobsFile, counted_positions, row_bytes
+from trit.engine.perplexity_output import Measured
+from utils.perplexity import passages
 from utils.perplexity.models import Model
-from utils.perplexity.output import Measured
 from utils.perplexity.pieces import token_bytes
 from utils.perplexity.texts import Text
 
@@ -71,7 +72,7 @@ class Row:
     log_ratio: Measured | None = None
     kl: Measured | None = None
     same_top: Measured | None = None
-    divergence: output.Divergence | None = None
+    divergence: perplexity_output.Divergence | None = None
     is_reference: bool = False
 
 
@@ -192,7 +193,7 @@ class _Run:
         if saved and saved.parent == settings.folder and saved != keep:
             saved.unlink()
 
-    def _ratio(self, base: Path | None, found: output.Divergence | None) -> Measured | None:
+    def _ratio(self, base: Path | None, found: perplexity_output.Divergence | None) -> Measured | None:
         if base is None or found is None or LogprobsFile.open(base).clipped() > _MOST_CLIPPED:
             return None
         return found.log_ratio
@@ -216,7 +217,7 @@ class _Run:
             self.context = largest
             lines = self._run_plain(saved)
         self._counted = _counted(lines)
-        return output.estimate(lines)
+        return perplexity_output.estimate(lines)
 
     def _run_plain(self, saved: Path | None) -> list[str]:
         engine, words = self._settings.engine, (self.model.path, self.text.path, self.context, self._chunks)
@@ -225,7 +226,7 @@ class _Run:
         with atomic_output(saved) as partial:  # a run that fails leaves an older file as it is
             return engine.perplexity(*words, partial, self._on_line)
 
-    def _compared(self, base: Path) -> output.Divergence:
+    def _compared(self, base: Path) -> perplexity_output.Divergence:
         reference = LogprobsFile.open(base)
         if reference.counted < _LEAST_COUNTED:
             raise UserError(
@@ -234,7 +235,7 @@ class _Run:
             )
         lines = self._settings.engine.divergence(self.model.path, base, reference.context, self._on_line)
         self._counted = _counted(lines)
-        return output.divergence(lines)
+        return perplexity_output.divergence(lines)
 
     def _check_room(self, folder: Path) -> None:
         """Raise UserError if the log-probabilities of the text do not fit on the disk."""
@@ -251,7 +252,7 @@ class _Run:
 
 
 def _counted(lines: Sequence[str]) -> int:
-    count, context = output.pieces(lines)
+    count, context = perplexity_output.pieces(lines)
     return count * counted_positions(context)
 
 

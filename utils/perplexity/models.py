@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.errors import UserError
+from trit.engine.inference import check_model, is_embedding_model
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.parts import read_parts, whole_name
 from trit.gguf.types import GGMLQuantizationType, GgufHeader, block_of, read_header
 from utils.convert import pipeline
 from utils.foreign import convert as foreign
-from utils.inference import check_model, is_embedding_model
 
 # What is compared if no types are named; the first is what the others are compared with.
 SWEEP = ("f16", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0")

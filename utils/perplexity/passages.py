@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import TritError, UserError
-from utils.perplexity.logprobs import LogprobsFile, counted_positions, same_likeliest
-from utils.perplexity.output import Measured
+from trit.engine.logprobs import LogprobsFile, counted_positions, same_likeliest
+from trit.engine.perplexity_output import Measured
 
 Floats = npt.NDArray[np.float64]
 # llama-perplexity leaves less likely tokens out of the divergence, since its file ends there.

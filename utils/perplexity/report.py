@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.plots import LINE, PALE, STRONG, picture
+from trit.engine.perplexity_output import Measured
 from utils.bench.output import write
 from utils.perplexity.measure import Row
-from utils.perplexity.output import Measured
 
 _DIVERGENCE = ("kl_median", "kl_99", "kl_max")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from trit.base.errors import TritError
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, default_model, python_command
 from trit.base.progress import StepLine
-from utils.inference import chat_template, is_embedding_model
+from trit.engine.inference import chat_template, is_embedding_model
 from utils.setup.context import Setup
 from utils.setup.model import shown
 

@@ -14,9 +14,9 @@ from trit.base.errors import CommandError
 from trit.base.host import usable_cpus
 from trit.base.places import BUILD_DIR, ENGINE_BIN, ENGINE_DIR, ROOT, STAMPS, engine_program
 from trit.base.progress import StepLine, clock
+from trit.engine import kept_kernels
 from utils.setup import context
 from utils.setup.context import Compiler, Setup, digest, files_digest
-from utils.tune import kept
 
 NAME = "build"
 DEED = "compiling the engine and the kernels"
@@ -37,10 +37,10 @@ def run(setup: Setup, line: StepLine) -> str:
     stamp_file = STAMPS / "build.json"
     programs = [engine_program(name) for name in (*PROGRAMS, SELFTEST, *MEASURING)]
     current = context.read_stamp(stamp_file).get("key") == wanted and all(path.is_file() for path in programs)
-    if current and not (setup.options.use_pretuned and kept.sources(BUILD_DIR)):
+    if current and not (setup.options.use_pretuned and kept_kernels.sources(BUILD_DIR)):
         return f"up to date in {ENGINE_BIN.relative_to(ROOT)}"
     # Kernels that tuning added were made and measured with what was built before.
-    kept.drop(BUILD_DIR)
+    kept_kernels.drop(BUILD_DIR)
     stamp_file.unlink(missing_ok=True)
     line.update("configuring")
     configure_key = digest(*configure, setup.compiler.name)
@@ -66,7 +66,7 @@ def configure_command(python: Path, compiler: Compiler) -> list[str]:
         "CMAKE_C_COMPILER": compiler.cc,
         "CMAKE_CXX_COMPILER": compiler.cxx,
         "CMAKE_MAKE_PROGRAM": environment_program(python, "ninja"),
-        "TRIT_KERNELS_DIR": str(kept.folder(BUILD_DIR)),
+        "TRIT_KERNELS_DIR": str(kept_kernels.folder(BUILD_DIR)),
         **compiler.defines,
     }
     if ccache := shutil.which("ccache"):

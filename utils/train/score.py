@@ -21,7 +21,7 @@ import torch
 from trit.base.errors import EXIT_OK, UserError, run_main
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, default_model
-from utils.engine_server import Server
+from trit.engine.server import Server
 from utils.train.checkpoint import MAX_ANSWER_TOKENS, load_checkpoint
 from utils.train.story import MAX_SENTENCES, Question, Story, held_out_questions
 from utils.train.tokenizer import EOS, special_id

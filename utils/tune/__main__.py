@@ -16,12 +16,13 @@ from trit.base.errors import EXIT_OK, UserError, run_main
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
-from utils.tune import formats, kept, report, store
+from trit.engine import kept_kernels, tuning_file
+from trit.engine.tuning_file import Shape
+from utils.tune import formats, report
 from utils.tune.generated import build_in, compile_for, first_look, verdict
 from utils.tune.layer import LayerContest
 from utils.tune.library import Library
 from utils.tune.shapes import of_model, of_published_shape
-from utils.tune.store import Shape
 from utils.tune.timer import PROGRAM, Timer
 from utils.tune.tuner import Tuned, tune
 
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="budget of the search (default: %(default)g)")
     parser.add_argument(
-        "--out", type=Path, default=store.TUNING_FILE, help="file that is written (default: %(default)s)"
+        "--out", type=Path, default=tuning_file.TUNING_FILE, help="file that is written (default: %(default)s)"
     )
     parser.add_argument("--if-needed", action="store_true", help="only if a shape of the model is not tuned yet")
     parser.add_argument(
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_OK
         raise UserError(f"{args.model} has no ternary matrix to tune for; convert it first: python3 -m utils.convert")
     program = engine_binary(PROGRAM, args.bin_dir)
-    key = store.machine_key(program)
+    key = tuning_file.machine_key(program)
     old = _old(args.out)
     if args.if_needed and not args.use_pretuned and old and old.key == key:
         known = {(shape.n, shape.k, shape.threads) for shape in old.shapes}
@@ -91,19 +92,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     library = Library() if args.no_variants or args.as_preset else compile_for(program, shapes, args.seconds)
     with Timer(args.bin_dir, library=library.path) as timer:
         print(f"tuning for {model} on {cpu_name()}, tier {timer.tier}, up to {args.seconds:g} s", flush=True)
-        preset = store.preset(timer.tier)
+        preset = tuning_file.preset(timer.tier)
         there = timer.names
-        without = kept.sources(_build_dir(program)) if args.as_preset else ()
+        without = kept_kernels.sources(_build_dir(program)) if args.as_preset else ()
         tables = first_look(timer, library, shapes, max(threads), args.seconds, without)
         result = tune(timer, shapes, threads, max(0.0, end - time.monotonic()), _say, preset, tables)
     out = args.out
     if args.as_preset:
-        out, old, key = store.preset_path(timer.tier), preset, store.PRESET_KEY
-    found = store.merged(old, store.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables))
+        out, old, key = tuning_file.preset_path(timer.tier), preset, tuning_file.PRESET_KEY
+    found = tuning_file.merged(
+        old, tuning_file.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables)
+    )
     if library.path:
-        print(verdict(library, there, store.kernels(found)), flush=True)
+        print(verdict(library, there, tuning_file.kernels(found)), flush=True)
     if args.no_variants or args.as_preset:
-        store.save(out, found)
+        tuning_file.save(out, found)
     else:
         _write(out, found, library, program)
     print(f"written: {out}")
@@ -122,7 +125,7 @@ def _say(result: Tuned | LayerContest) -> None:
 def _preset_line(bin_dir: Path, shapes: Mapping[Shape, int]) -> str:
     """What is used here without measuring."""
     with Timer(bin_dir, megabytes=1) as timer:
-        preset = store.preset(timer.tier)
+        preset = tuning_file.preset(timer.tier)
     where = f"preset for {timer.tier}, {preset.cpu}" if preset else f"no preset for {timer.tier}"
     return formats.verdict(preset, shapes, where)
 
@@ -131,25 +134,25 @@ def _build_dir(program: Path) -> Path:
     return program.resolve().parent.parent
 
 
-def _write(out: Path, tuning: store.Tuning, library: Library, program: Path) -> None:
+def _write(out: Path, tuning: tuning_file.Tuning, library: Library, program: Path) -> None:
     """Build the winners into the engine and save the choices: they mean the same kernels in the new program."""
     files = {out.resolve(): tuning}
-    engine_file = _build_dir(program) / store.TUNING_FILE.name
+    engine_file = _build_dir(program) / tuning_file.TUNING_FILE.name
     if engine_file not in files and (other := _old(engine_file)):
         files[engine_file] = other
-    if not build_in(library, _build_dir(program), set().union(*map(store.kernels, files.values()))):
-        store.save(out, tuning)
+    if not build_in(library, _build_dir(program), set().union(*map(tuning_file.kernels, files.values()))):
+        tuning_file.save(out, tuning)
         return
-    key = store.machine_key(program)
+    key = tuning_file.machine_key(program)
     for path, file in files.items():
         if file.key == tuning.key:
-            store.save(path, replace(file, key=key))
+            tuning_file.save(path, replace(file, key=key))
 
 
-def _old(path: Path) -> store.Tuning | None:
+def _old(path: Path) -> tuning_file.Tuning | None:
     """What was found earlier; a file that cannot be used is as good as none, it is going to be replaced."""
     try:
-        return store.load(path)
+        return tuning_file.load(path)
     except UserError:
         return None
 

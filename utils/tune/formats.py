@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from utils.tune.store import STEPS, Layer, Shape, Tuning
+from trit.engine.tuning_file import STEPS, Layer, Shape, Tuning
 
 # A packing's weights are stored like this; 2 and 1.6 bits are packed from the same file.
 FORMATS = {"2_bits": "i2_s", "5_trits": "i2_s", "tl1": "tl1", "tl2": "tl2"}

@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from statistics import median
 
-from utils.tune import kept
+from trit.engine import kept_kernels
+from trit.engine.tuning_file import Shape
 from utils.tune.library import Library, build_library
 from utils.tune.recipe import cmake_program
 from utils.tune.report import contest_line
 from utils.tune.search import Contest, contest
-from utils.tune.store import Shape
 from utils.tune.timer import Product, Timer
 from utils.tune.tuner import PANEL_ROWS, PREFILL_TOKENS
 from utils.tune.variants import variants
@@ -127,10 +127,10 @@ def verdict(library: Library, known: Collection[str], used: Collection[str]) -> 
 
 def build_in(library: Library, build_dir: Path, used: Collection[str]) -> bool:
     """Build the engine with those kernels that are used, without those that no longer are; whether it was built."""
-    old = kept.sources(build_dir)
+    old = kept_kernels.sources(build_dir)
     wanted = {name: text for name, text in {**old, **library.sources}.items() if name in used}
     if old == wanted:
         return False
     print(f"building the engine with {', '.join(wanted) or 'its presets only'}", flush=True)
-    kept.keep(build_dir, wanted, cmake_program(build_dir))
+    kept_kernels.keep(build_dir, wanted, cmake_program(build_dir))
     return True

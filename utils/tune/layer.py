@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from trit.base.statistics import resampled_medians
+from trit.engine.tuning_file import STEPS, Shape
 from utils.tune.search import BATCH, LEAST_ROUNDS, MOST_ROUNDS, PRECISE, winner
-from utils.tune.store import STEPS, Shape
 from utils.tune.timer import Product, Timer
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from trit.base.errors import TritError
 from trit.base.places import ROOT
 from trit.base.processes import capture
-from utils.tune import kept
+from trit.engine import kept_kernels
 
 # What a kernel's object depends on besides its source and the command.
 HEADERS = ("include/trit.h", "src/tier.h", "src/lookup/*.h")
@@ -43,7 +43,7 @@ def recipe(build_dir: Path) -> Recipe:
             the search would keep have no place in this build.
     """
     cache = _cache(build_dir)
-    place = kept.folder(build_dir.resolve())
+    place = kept_kernels.folder(build_dir.resolve())
     if Path(cache.get("TRIT_KERNELS_DIR") or ".") != place:
         raise TritError(f"the build does not look into {place} (cmake -S . -B {build_dir} -DTRIT_KERNELS_DIR={place})")
     try:

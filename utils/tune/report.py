@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 
 from trit.base.plots import LINE, PALE, STRONG, picture
+from trit.engine.tuning_file import STEPS
 from utils.tune.layer import LayerContest
 from utils.tune.search import Contest
-from utils.tune.store import STEPS
 from utils.tune.tuner import Result, Tuned
 
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from trit.engine.tuning_file import STEPS, Choice, Layer, Shape, Tuning
 from utils.tune.layer import Candidate, LayerContest, candidates, layer_contest, way_of
 from utils.tune.search import Contest, contest, least_winning
-from utils.tune.store import STEPS, Choice, Layer, Shape, Tuning
 from utils.tune.timer import Kernel, Product, Timer
 
 OWN = "2_bits"  # the tier's own kernel

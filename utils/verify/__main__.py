@@ -15,8 +15,8 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, UserError, run_main
 from trit.base.files import atomic_output
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, default_model
-from utils.engine_server import Server
-from utils.inference import check_model
+from trit.engine.inference import check_model
+from trit.engine.server import Server
 from utils.verify.golden import check_transcripts, story_text
 from utils.verify.report import FAILED, Check, as_json, left_out, table
 

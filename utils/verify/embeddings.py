@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from trit.base.errors import UserError
-from utils.engine_server import Server
+from trit.engine.server import Server
 from utils.verify import engine
 from utils.verify.reference import Reference
 from utils.verify.report import Check, judged, left_out

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from utils.engine_server import Server
-from utils.perplexity.engine import Engine
-from utils.perplexity.logprobs import SavedLogprobs, read_logprobs
+from trit.engine.llama_perplexity import Engine
+from trit.engine.logprobs import SavedLogprobs, read_logprobs
+from trit.engine.server import Server
 
 Floats = npt.NDArray[np.float64]
 # Keys and values of attention in float32, no flash attention: what is measured is the linear layers' arithmetic.

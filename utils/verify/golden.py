@@ -17,7 +17,7 @@ from typing import Any
 from trit.base.errors import EXIT_OK, run_main
 from trit.base.files import atomic_output
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, default_model
-from utils.engine_server import Server
+from trit.engine.server import Server
 from utils.train.story import held_out_questions, held_out_text
 from utils.train.tokenizer import EOS, special_id
 from utils.verify.report import Check, judged

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from utils.engine_server import Server
+from trit.engine.server import Server
 from utils.verify import engine
 from utils.verify.reference import Reference
 from utils.verify.report import Check, judged

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from utils.perplexity.logprobs import divergences, same_likeliest
+from trit.engine.logprobs import divergences, same_likeliest
 from utils.verify import engine
 from utils.verify.reference import Reference
 from utils.verify.report import Check, judged, left_out

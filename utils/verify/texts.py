@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from trit.base.errors import UserError
-from utils.engine_server import Refused, Server
+from trit.engine.server import Refused, Server
 from utils.verify import engine
 from utils.verify.report import Check, judged, left_out
 from utils.verify.weights import GgufFile

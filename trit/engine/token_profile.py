@@ -15,7 +15,7 @@ from typing import Any
 
 from trit.base.errors import TritError
 from trit.base.host import last_level_cache_bytes
-from utils.roofline import BESIDE_SECONDS, measure
+from trit.engine.roofline import BESIDE_SECONDS, measure
 
 # The engine's names, in the order of the table.
 PARTS = {

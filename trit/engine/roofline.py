@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What this machine can do at most: int8 multiply-accumulates and reading memory, per tier and number of threads.
 
-``python -m utils.roofline`` prints a table; the benchmarks compare their times with these limits.
+``python -m trit.engine.roofline`` prints a table; the benchmarks compare their times with these limits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from trit.base.errors import TritError
 from trit.base.host import free_memory_bytes, last_level_cache_bytes
 from trit.base.places import ENGINE_BIN, engine_binary
-from utils.roofline.program import json_lines
+from trit.engine.program import json_lines
 
 PROGRAM = "trit-roofline"
 # Memory that is read: so many times the caches, at least so much, at most this part of what is free.

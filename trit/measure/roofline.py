@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Measure this machine's limits and print them as a table.
 
-Example: python -m utils.roofline --threads 2 --json limits.json
+Example: python -m trit.engine.roofline --threads 2 --json limits.json
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from trit.base.errors import UserError, run_main
 from trit.base.files import atomic_output
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN
-from utils.roofline import Limit, Roofline, measure, thread_counts
+from trit.engine.roofline import Limit, Roofline, measure, thread_counts
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m utils.roofline", description="Measure int8 arithmetic and memory reading, per tier and threads."
+        prog="python -m trit.engine.roofline",
+        description="Measure int8 arithmetic and memory reading, per tier and threads.",
     )
     parser.add_argument("--threads", type=int, default=physical_cores(), help="most threads (default: %(default)s)")
     parser.add_argument("--tier", default="all", help='name of a tier, "chosen" or "all" (default: all)')

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from trit.base.errors import TritError
 from trit.base.places import ENGINE_BIN, engine_binary
-from utils.roofline.program import LOG, json_lines
+from trit.engine.program import LOG, json_lines
 
 PROGRAM = "llama-bench"
 BATCH = 2048  # llama-bench's own default

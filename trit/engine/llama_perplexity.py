@@ -10,7 +10,7 @@ from pathlib import Path
 from trit.base.errors import CommandError, TritError, UserError
 from trit.base.places import engine_binary
 from trit.base.processes import run
-from utils.perplexity import output
+from trit.engine import perplexity_output
 
 # Chunks are computed together up to this many tokens; more would only keep more logits in memory.
 _BATCH_TOKENS = 512
@@ -70,7 +70,7 @@ class Engine:
         words += ["--save-all-logits", saved] if saved else []
         lines = self._run(gguf, words, context, on_line)
         # The program ends with 0 all the same.
-        if (tokens := output.too_short(lines)) is not None:
+        if (tokens := perplexity_output.too_short(lines)) is not None:
             raise TooShort(text, tokens, context)
         if saved and not saved.is_file():
             program = self.program or engine_binary("llama-perplexity")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a token costs at least: bytes to read and multiply-accumulates, counted in a GGUF file's own header.
 
-Divided by what the machine can do (utils.roofline) that is the least time of a test, whatever the kernels are.
+Divided by what the machine can do (trit.engine.roofline) that is the least time of a test, whatever the kernels are.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from trit.base.errors import UserError
+from trit.engine import tuning_file
+from trit.engine.llama_bench import Case
+from trit.engine.roofline import Limit
 from trit.gguf.encodings import ENCODINGS, SCALE_AT
 from trit.gguf.parts import read_parts
 from trit.gguf.types import TensorEntry, read_header
-from utils.bench.llama_bench import Case
-from utils.roofline import Limit
-from utils.tune import store
 
 UBATCH = 512  # tokens that the engine computes at once: llama-bench's default of -ub
 KV_ELEMENT = 2  # bytes: float16, the engine's default
@@ -57,18 +57,18 @@ class Packing:
 
     available: Sequence[str]
     forced: str | None = None
-    tuning: store.Tuning | None = None
+    tuning: tuning_file.Tuning | None = None
 
     @classmethod
     def of_tier(cls, tier: str, available: Sequence[str]) -> Packing:
         """As the engine decides it, with this process's environment."""
-        return cls(available, os.environ.get("TRIT_PACKING") or None, store.in_use(tier))
+        return cls(available, os.environ.get("TRIT_PACKING") or None, tuning_file.in_use(tier))
 
     def of(self, ggml_type: int, n: int, k: int) -> str:
         """The packing of an [n, k] matrix with one scale."""
         if ggml_type == FOUR_CODES:
             return "2_bits"
-        tuned = self.tuning.nearest(n, k, store.MOST_THREADS) if self.tuning else None
+        tuned = self.tuning.nearest(n, k, tuning_file.MOST_THREADS) if self.tuning else None
         found = self.forced or (tuned.packing if tuned else None)
         return found or ("5_trits" if "5_trits" in self.available else "2_bits")
 
