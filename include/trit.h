@@ -166,7 +166,7 @@ typedef void (*trit_lookup_fn)(int64_t k, const uint8_t* panels, size_t panel_by
 /// @param out    trit_panel_bytes(TRIT_PACKING_2_BITS, k) bytes, aligned to TRIT_PANEL_ALIGN
 typedef void (*trit_unpack_fn)(int64_t k, const uint8_t* panel, uint8_t* out);
 
-/// A look-up kernel, made by utils/codegen; its file defines `trit_<name>`.
+/// A look-up kernel, made by trit/tune/codegen; its file defines `trit_<name>`.
 typedef struct trit_lookup_kernel {
     const char* name;  ///< file stem, value of TRIT_LOOKUP
     const char* tier;  ///< the tier that it is made for ("avx512": none); it works beside others too

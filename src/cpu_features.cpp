@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What this CPU has. Apart from the tiers, so that a library of kernels alone links with it (utils/tune).
+/// What this CPU has. Apart from the tiers, so that a library of kernels alone links with it (trit/tune).
 #include "tier.h"
 
 #ifdef TRIT_EMULATE_AVX512

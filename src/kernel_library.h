@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Look-up kernels from a shared library: those that utils/tune tries and the build does not have.
+/// Look-up kernels from a shared library: those that trit/tune tries and the build does not have.
 #ifndef TRIT_KERNEL_LIBRARY_H
 #define TRIT_KERNEL_LIBRARY_H
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// `trit-tune`: times the ways of computing a product in turns, as often as it is told to. utils/tune
+/// `trit-tune`: times the ways of computing a product in turns, as often as it is told to. trit/tune
 /// decides.
 ///
 ///     --tier chosen        a name

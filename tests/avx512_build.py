@@ -17,7 +17,7 @@ from kernel_build import build_kernels, need
 from lookup_configurations import OTHERS
 
 from tiers import ROOT
-from utils.codegen import render
+from trit.tune.codegen import render
 
 HEADER = "simde/x86/avx512.h"
 # Full optimization of the tiers takes minutes where each instruction is a loop.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from utils.codegen import Lookup, Table
+from trit.tune.codegen import Lookup, Table
 
 # Of those for prompts none is made for a tier with AVX-512, which would use it by default.
 OTHERS = [

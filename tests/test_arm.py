@@ -17,7 +17,7 @@ import pytest
 
 from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, DEMO_PROMPT
 from trit.engine.tuning_file import load
-from utils.tune.formats import FORMATS, format_of
+from trit.tune.formats import FORMATS, format_of
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILDS = ROOT / "build" / "aarch64"
@@ -297,7 +297,7 @@ def test_what_is_measured_to_be_fastest_ends_in_the_same_answer(
     program.chmod(0o755)
     tuning = tmp_path / "tuning.json"
     flags = ["-m", BUNDLED_MODEL, "--seconds", "0", "--threads", "2", "--bin-dir", tmp_path, "--out", tuning]
-    said = call(sys.executable, "-m", "utils.tune", *flags).stdout
+    said = call(sys.executable, "-m", "trit.tune", *flags).stdout
     name = format_of(said.splitlines()[-1])
     assert name in AUTO_TYPES, said
     found = load(tuning)

@@ -37,7 +37,7 @@ from tiers import (
     open_library,
 )
 from trit.models.shapes import SHAPES, matrices
-from utils.codegen import Lookup, Table, render
+from trit.tune.codegen import Lookup, Table, render
 
 PRESETS = sorted(path.stem for path in (ROOT / "preset_kernels").glob("*/*.cpp"))
 # Not a product of the generator, and exact like them.
@@ -297,8 +297,8 @@ def test_command_writes_what_the_presets_hold(tmp_path: Path) -> None:
     """Each preset's second and third line say how it was made."""
     assert PRESETS
     for path in sorted((ROOT / "preset_kernels").glob("*/*.cpp")):
-        flags = path.read_text().splitlines()[2].removeprefix("//     python -m utils.codegen ").split()
-        command = [sys.executable, "-m", "utils.codegen", *flags, "--outdir", str(tmp_path)]
+        flags = path.read_text().splitlines()[2].removeprefix("//     python -m trit.tune.codegen ").split()
+        command = [sys.executable, "-m", "trit.tune.codegen", *flags, "--outdir", str(tmp_path)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
         assert path.parent.name == flags[flags.index("--tier") + 1]
@@ -307,7 +307,7 @@ def test_command_writes_what_the_presets_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("configuration", OTHERS, ids=lambda other: other.name)
 def test_generated_code_is_formatted_and_names_its_configuration(configuration: Lookup | Table, tmp_path: Path) -> None:
     source = render(configuration)
-    assert f"python -m utils.codegen {configuration.flags}\n" in source
+    assert f"python -m trit.tune.codegen {configuration.flags}\n" in source
     path = tmp_path / f"{configuration.name}.cpp"
     path.write_text(source)
     command = [Path(sys.executable).parent / "clang-format", f"--style=file:{ROOT / '.clang-format'}", path]
@@ -342,7 +342,7 @@ def test_generated_code_is_formatted_and_names_its_configuration(configuration: 
 )
 def test_a_broken_rule_is_named(tmp_path: Path, flags: list[str], rule: str) -> None:
     kind, rest = (flags[0], flags[1:]) if flags[0] in TABLE_PACKINGS else ("lookup", flags)
-    command = [sys.executable, "-m", "utils.codegen", kind, "--tier", "avx2", *rest, "--outdir", str(tmp_path)]
+    command = [sys.executable, "-m", "trit.tune.codegen", kind, "--tier", "avx2", *rest, "--outdir", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert rule in result.stderr

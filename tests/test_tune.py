@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""utils/tune: the search with made-up times, the real program on small matrices, and the engine with its file."""
+"""trit/tune: the search with made-up times, the real program on small matrices, and the engine with its file."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from trit.base.errors import TritError, UserError
 from trit.base.places import DEMO_PROMPT
 from trit.base.plots import check_plot
 from trit.engine import tuning_file
-from utils.codegen.configuration import Lookup
-from utils.tune import formats, report
-from utils.tune.layer import LayerContest
-from utils.tune.search import LEAST_ROUNDS, MARGIN, contest, least_winning
-from utils.tune.shapes import of_model, of_published_shape
-from utils.tune.timer import Kernel, Product, Timer
-from utils.tune.tuner import OWN, Tuned, tune, ways
+from trit.tune import formats, report
+from trit.tune.codegen.configuration import Lookup
+from trit.tune.layer import LayerContest
+from trit.tune.search import LEAST_ROUNDS, MARGIN, contest, least_winning
+from trit.tune.shapes import of_model, of_published_shape
+from trit.tune.timer import Kernel, Product, Timer
+from trit.tune.tuner import OWN, Tuned, tune, ways
 
 PRODUCT = Product(2560, 2560, 128, 2)
 KERNEL = Kernel("lookup_x", 32, 40, 21)
@@ -286,7 +286,7 @@ def test_files_of_other_machines_are_not_merged(tmp_path: Path) -> None:
 
 def command(*arguments: str | Path) -> list[str]:
     # Generated kernels have tests of their own: these here leave the build as it is.
-    return [sys.executable, "-m", "utils.tune", "--no-variants", *map(str, arguments)]
+    return [sys.executable, "-m", "trit.tune", "--no-variants", *map(str, arguments)]
 
 
 def run(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
@@ -401,7 +401,7 @@ def test_the_nearest_shape_counts_unless_it_is_far(
 ) -> None:
     engine_panels, engine_packing = map(int, call(tuned_choice, str(n), str(k), str(threads)).split())
     assert engine_panels == panels
-    # utils/tune decides as the engine does.
+    # trit/tune decides as the engine does.
     choices = [
         tuning_file.Choice(2560, 2560, 1, "2_bits", "lookup_x", 1, 7, 0.0),
         tuning_file.Choice(2560, 2560, 8, "tl2", "lookup_x", 2, 7, 0.0),

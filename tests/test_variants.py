@@ -23,15 +23,15 @@ from tiers import ROOT
 from trit.base.errors import CommandError
 from trit.engine import kept_kernels, tuning_file
 from trit.engine.tuning_file import Choice, Shape
-from utils.codegen import Lookup, Table, render
-from utils.codegen.configuration import ISA_OF_TIER, TABLE_ISA_OF_TIER
-from utils.tune import __main__ as command
-from utils.tune import generated, library
-from utils.tune.layer import Candidate, candidates, layer_contest, way_of
-from utils.tune.library import Library, build_library
-from utils.tune.timer import Product, Timer
-from utils.tune.tuner import Result
-from utils.tune.variants import MOST, PREFILL, PRESET_TIERS, Variant, variants
+from trit.tune import command as command
+from trit.tune import generated, library
+from trit.tune.codegen import Lookup, Table, render
+from trit.tune.codegen.configuration import ISA_OF_TIER, TABLE_ISA_OF_TIER
+from trit.tune.layer import Candidate, candidates, layer_contest, way_of
+from trit.tune.library import Library, build_library
+from trit.tune.timer import Product, Timer
+from trit.tune.tuner import Result
+from trit.tune.variants import MOST, PREFILL, PRESET_TIERS, Variant, variants
 
 PRESETS = {path.stem: path.parent.name for path in (ROOT / "preset_kernels").glob("*/*.cpp")}
 SHAPES = {
@@ -59,7 +59,8 @@ def test_variants_of_a_tier(tier: str, shapes: list[tuple[int, int]]) -> None:
     for variant in found:
         source = render(variant.configuration)
         assert (
-            f"trit_{variant.name} = {{" in source and f"python -m utils.codegen {variant.configuration.flags}" in source
+            f"trit_{variant.name} = {{" in source
+            and f"python -m trit.tune.codegen {variant.configuration.flags}" in source
         )
 
 
@@ -223,7 +224,7 @@ def test_when_time_is_up_no_compiler_is_started(
 
 
 def tune_command(folder: Path, model: Path, *arguments: str | Path) -> list[str]:
-    words = ["-m", "utils.tune", "-m", model, "--bin-dir", folder / "bin", "--out", folder / "tuning.json", "-t", "1"]
+    words = ["-m", "trit.tune", "-m", model, "--bin-dir", folder / "bin", "--out", folder / "tuning.json", "-t", "1"]
     return [sys.executable, *map(str, [*words, *arguments])]
 
 
@@ -322,7 +323,9 @@ def test_a_winner_is_built_in_and_goes_when_it_is_no_longer_used(
     # One of an older generator does not go into a build of today.
     old = built / "kernels" / "lookup_old.cpp"
     old.write_text(
-        source.read_text().replace(name, old.stem).replace("utils/codegen, version ", "utils/codegen, version 9")
+        source.read_text()
+        .replace(name, old.stem)
+        .replace("trit/tune/codegen, version ", "trit/tune/codegen, version 9")
     )
     source.unlink()
     assert generated.build_in(compiled, built, {name, old.stem})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write TL2 kernels, with bitnet.cpp's flags; ``python -m utils.codegen tl2`` has all of ours.
+"""Write TL2 kernels, with bitnet.cpp's flags; ``python -m trit.tune.codegen tl2`` has all of ours.
 
 Example: python utils/codegen_tl2.py --model bitnet_b1_58-3B --BM 160,320,320 --BK 96,96,96 --bm 32,32,32
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from trit.base.errors import run_main
-from utils.codegen import bitnet_flags
+from trit.tune.codegen import bitnet_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:

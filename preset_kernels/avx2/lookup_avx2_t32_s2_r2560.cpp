@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 4; changes here are lost. To make it again:
-//     python -m utils.codegen lookup --tier avx2 --registers 2 --steps 2 --rows 2560 --least-tokens 24
+// Made by trit/tune/codegen, version 4; changes here are lost. To make it again:
+//     python -m trit.tune.codegen lookup --tier avx2 --registers 2 --steps 2 --rows 2560 --least-tokens 24
 #include <cstring>
 
 #include "tier.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Made by utils/codegen, version 4; changes here are lost. To make it again:
-//     python -m utils.codegen tl1 --tier neon --BM 2560 --BK 6912 --bm 64
+// Made by trit/tune/codegen, version 4; changes here are lost. To make it again:
+//     python -m trit.tune.codegen tl1 --tier neon --BM 2560 --BK 6912 --bm 64
 #include <cstring>
 
 #include "tier.h"

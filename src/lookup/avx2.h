@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the look-up kernels (utils/codegen) for AVX2. Included inside their target region and
+/// Vocabulary of the look-up kernels (trit/tune/codegen) for AVX2. Included inside their target region and
 /// anonymous namespace.
 ///
 ///     Sums                    a register of 16-bit sums, one for each of kLanes tokens

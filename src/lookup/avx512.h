@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the look-up kernels (utils/codegen) for AVX-512BW; avx2.h says what each word means.
+/// Vocabulary of the look-up kernels (trit/tune/codegen) for AVX-512BW; avx2.h says what each word means.
 
 using Sums = __m512i;
 constexpr int kLanes = 32;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the look-up kernels (utils/codegen) for Advanced SIMD; avx2.h says what each word means.
+/// Vocabulary of the look-up kernels (trit/tune/codegen) for Advanced SIMD; avx2.h says what each word means.
 
 using Sums = int16x8_t;
 constexpr int kLanes = 8;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the TL1 and TL2 kernels (utils/codegen) for AVX2. Included inside their target region and
+/// Vocabulary of the TL1 and TL2 kernels (trit/tune/codegen) for AVX2. Included inside their target region and
 /// anonymous namespace.
 ///
 ///     Bytes                 a register: one number of 8 bits for each of kRegisterRows rows

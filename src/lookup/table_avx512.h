@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the TL1 and TL2 kernels (utils/codegen) for AVX-512BW; table_avx2.h says what each word
+/// Vocabulary of the TL1 and TL2 kernels (trit/tune/codegen) for AVX-512BW; table_avx2.h says what each word
 /// means.
 
 #include "lookup/table_avx512_rows.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the TL1 and TL2 kernels (utils/codegen) for Advanced SIMD; table_avx2.h says what each word
+/// Vocabulary of the TL1 and TL2 kernels (trit/tune/codegen) for Advanced SIMD; table_avx2.h says what each word
 /// means.
 
 using Bytes = int8x16_t;

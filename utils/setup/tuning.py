@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A step: measure which packing and kernels are fastest for this model on this machine, by ``python -m utils.tune``.
+"""A step: measure which packing and kernels are fastest for this model on this machine, by ``python -m trit.tune``.
 
 With ``-q auto`` it comes before the conversion and settles what to convert to, else after it.
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 from trit.base.errors import CommandError, UserError
 from trit.base.places import AUTO_TYPES, BUILD_DIR
 from trit.base.progress import StepLine
+from trit.tune.formats import WORD, format_of
 from utils.setup.context import Setup
 from utils.setup.conversion import check_given
 from utils.setup.model import given_gguf
-from utils.tune.formats import WORD, format_of
 
 NAME = "tuning"
 DEED = "measuring which kernels are fastest here"
@@ -30,7 +30,7 @@ def run(setup: Setup, line: StepLine) -> str:
     if setup.gguf is None and target.is_file():
         # What cannot be used is refused before anything is measured for it.
         check_given(target)
-    command: list[str | Path] = [setup.python, "-m", "utils.tune", "-m", target]
+    command: list[str | Path] = [setup.python, "-m", "trit.tune", "-m", target]
     command += ["--use-pretuned"] if options.use_pretuned else ["--if-needed", "--seconds", f"{options.tune_seconds:g}"]
     try:
         lines = setup.run(command, "tuning", NAME, on_line=lambda text: line.update(text[:100]))

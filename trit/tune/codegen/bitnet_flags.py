@@ -15,8 +15,8 @@ from pathlib import Path
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.places import ROOT
 from trit.models.shapes import SHAPES, matrices
-from utils.codegen.configuration import PANEL_ROWS, TABLE_ISA_OF_TIER, Table
-from utils.codegen.render import write
+from trit.tune.codegen.configuration import PANEL_ROWS, TABLE_ISA_OF_TIER, Table
+from trit.tune.codegen.render import write
 
 # bitnet.cpp's names and its order of each model's matrices, [rows, inputs]: a list of tiles is in this order.
 MODELS = {

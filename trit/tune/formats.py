@@ -36,7 +36,7 @@ def verdict(tuning: Tuning | None, counts: Mapping[Shape, int], where: str) -> s
     ]
     together = _total(layer, second) / _total(layer, packing)
     if together < 1:
-        # Seemed faster, but not beyond doubt (utils/tune/search.py): the answer shall be the same every time.
+        # Seemed faster, but not beyond doubt (trit/tune/search.py): the answer shall be the same every time.
         return f"{WORD}{name}, because {FORMATS[second]} is not faster beyond doubt (seemed {1 / together:.2f} times)"
     on = f"{layer.threads} thread{'s' if layer.threads > 1 else ''}"
     facts = "; ".join([", ".join(steps), on, *([where] if where else [])])

@@ -15,8 +15,8 @@ import numpy as np
 
 from trit.base.statistics import resampled_medians
 from trit.engine.tuning_file import STEPS, Shape
-from utils.tune.search import BATCH, LEAST_ROUNDS, MOST_ROUNDS, PRECISE, winner
-from utils.tune.timer import Product, Timer
+from trit.tune.search import BATCH, LEAST_ROUNDS, MOST_ROUNDS, PRECISE, winner
+from trit.tune.timer import Product, Timer
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from statistics import median
 
 from trit.engine import kept_kernels
 from trit.engine.tuning_file import Shape
-from utils.tune.library import Library, build_library
-from utils.tune.recipe import cmake_program
-from utils.tune.report import contest_line
-from utils.tune.search import Contest, contest
-from utils.tune.timer import Product, Timer
-from utils.tune.tuner import PANEL_ROWS, PREFILL_TOKENS
-from utils.tune.variants import variants
+from trit.tune.library import Library, build_library
+from trit.tune.recipe import cmake_program
+from trit.tune.report import contest_line
+from trit.tune.search import Contest, contest
+from trit.tune.timer import Product, Timer
+from trit.tune.tuner import PANEL_ROWS, PREFILL_TOKENS
+from trit.tune.variants import variants
 
 # Part of a search's time in which compilers may be started.
 COMPILE_PART = 1 / 3

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Measure which kernels are fastest here, and write down what the engine shall use.
 
-Example: python -m utils.tune -m models/BitNet-b1.58-2B-4T/ggml-model-i2_s.gguf --threads 1,2 --plot tuning.png
+Example: python -m trit.tune -m models/BitNet-b1.58-2B-4T/ggml-model-i2_s.gguf --threads 1,2 --plot tuning.png
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
 from trit.engine import kept_kernels, tuning_file
 from trit.engine.tuning_file import Shape
-from utils.tune import formats, report
-from utils.tune.generated import build_in, compile_for, first_look, verdict
-from utils.tune.layer import LayerContest
-from utils.tune.library import Library
-from utils.tune.shapes import of_model, of_published_shape
-from utils.tune.timer import PROGRAM, Timer
-from utils.tune.tuner import Tuned, tune
+from trit.tune import formats, report
+from trit.tune.generated import build_in, compile_for, first_look, verdict
+from trit.tune.layer import LayerContest
+from trit.tune.library import Library
+from trit.tune.shapes import of_model, of_published_shape
+from trit.tune.timer import PROGRAM, Timer
+from trit.tune.tuner import Tuned, tune
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m utils.tune", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m trit.tune", description=(__doc__ or "").split("\n")[0])
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--model", "-m", type=Path, metavar="FILE", help="GGUF file or checkpoint folder whose shapes are tuned for"

@@ -24,9 +24,9 @@ from trit.base.files import atomic_output
 from trit.base.host import usable_cpus
 from trit.base.places import ROOT
 from trit.base.processes import end_group, telling_lines
-from utils.codegen import render
-from utils.tune.recipe import Recipe, recipe
-from utils.tune.variants import Variant
+from trit.tune.codegen import render
+from trit.tune.recipe import Recipe, recipe
+from trit.tune.variants import Variant
 
 # Kernels ask whether the CPU has their instructions.
 SUPPORT = ROOT / "src" / "cpu_features.cpp"

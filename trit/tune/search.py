@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trit.base.statistics import Interval, median_interval
-from utils.tune.timer import Product, Timer
+from trit.tune.timer import Product, Timer
 
 BATCH = 4  # rounds between two looks at the results
 LEAST_ROUNDS = 16

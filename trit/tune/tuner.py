@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from trit.engine.tuning_file import STEPS, Choice, Layer, Shape, Tuning
-from utils.tune.layer import Candidate, LayerContest, candidates, layer_contest, way_of
-from utils.tune.search import Contest, contest, least_winning
-from utils.tune.timer import Kernel, Product, Timer
+from trit.tune.layer import Candidate, LayerContest, candidates, layer_contest, way_of
+from trit.tune.search import Contest, contest, least_winning
+from trit.tune.timer import Kernel, Product, Timer
 
 OWN = "2_bits"  # the tier's own kernel
 PREFILL_TOKENS = max(STEPS)

@@ -8,9 +8,9 @@ from statistics import median
 
 from trit.base.plots import LINE, PALE, STRONG, picture
 from trit.engine.tuning_file import STEPS
-from utils.tune.layer import LayerContest
-from utils.tune.search import Contest
-from utils.tune.tuner import Result, Tuned
+from trit.tune.layer import LayerContest
+from trit.tune.search import Contest
+from trit.tune.tuner import Result, Tuned
 
 
 def line(result: Tuned) -> str:

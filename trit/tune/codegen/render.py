@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 from trit.base.files import atomic_output
-from utils.codegen.configuration import Lookup, Table
+from trit.tune.codegen.configuration import Lookup, Table
 
 # Goes up with every change of a template or of what fills it in: generated files name it.
 VERSION = 4
@@ -32,8 +32,8 @@ def render(configuration: Lookup | Table) -> str:
         autoescape=False,  # C++, not HTML
     )
     header = (
-        f"// Made by utils/codegen, version {VERSION}; changes here are lost. To make it again:\n"
-        f"//     python -m utils.codegen {configuration.flags}"
+        f"// Made by trit/tune/codegen, version {VERSION}; changes here are lost. To make it again:\n"
+        f"//     python -m trit.tune.codegen {configuration.flags}"
     )
     if isinstance(configuration, Table):
         return environment.get_template("table.cpp.jinja").render(header=header, c=configuration, isa=configuration.isa)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice, zip_longest
 
-from utils.codegen import Lookup, Table
-from utils.codegen.configuration import AVX2, AVX512, AVX512_VBMI, MOST_INPUTS, NEON, TABLE_ISA_OF_TIER
+from trit.tune.codegen import Lookup, Table
+from trit.tune.codegen.configuration import AVX2, AVX512, AVX512_VBMI, MOST_INPUTS, NEON, TABLE_ISA_OF_TIER
 
 MOST = 12
 # Tiers whose own kernels have no dot product: there tables over tokens may win for prompts.

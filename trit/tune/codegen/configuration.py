@@ -122,7 +122,7 @@ class Lookup:
 
     @property
     def flags(self) -> str:
-        """What `python -m utils.codegen` takes to make it again."""
+        """What `python -m trit.tune.codegen` takes to make it again."""
         return (
             f"lookup --tier {self.tier} --registers {self.registers} --steps {self.steps} "
             f"--rows {self.rows} --least-tokens {self.least_tokens}"
@@ -284,7 +284,7 @@ class Table:
 
     @property
     def flags(self) -> str:
-        """What `python -m utils.codegen` takes to make it again."""
+        """What `python -m trit.tune.codegen` takes to make it again."""
         tile = f"--BM {self.rows} --BK {self.inputs} --bm {self.block}"
         rest = self._rest("--unroll ", "--split ", "--tokens ", "--ahead ")
         return " ".join([f"{self.packing} --tier {self.tier} {tile}", *rest])
