@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""utils.hub with the real huggingface_hub client against a Hub on 127.0.0.1: what is fetched, resumed, refused."""
+"""trit.hub with the real huggingface_hub client against a Hub on 127.0.0.1: what is fetched, resumed, refused."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from huggingface_hub import constants
 from tests.hub_server import COMMIT, Fault, HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
 from trit.base.errors import TritError, UserError
+from trit.hub import space, transfer
+from trit.hub.command import main
 from trit.models.source_note import read_manifest
-from utils.hub import space, transfer
-from utils.hub.__main__ import main
 
 WEIGHTS = bytes(range(256)) * 1200
 FILES = {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""utils.hub and repositories with ready-made GGUF files: which one is fetched, and what is refused unfetched."""
+"""trit.hub and repositories with ready-made GGUF files: which one is fetched, and what is refused unfetched."""
 
 # The fixtures come from test_hub.py: to ruff their names are imported, unused, and defined again as arguments.
 # ruff: noqa: F401, F811
@@ -18,8 +18,8 @@ from test_hub import FILES, WANTED, fetch, folder, hub, present
 from tests.hub_server import HubServer, Repo
 from tests.tiny_gguf import tiny_gguf
 from trit.base.errors import UserError
+from trit.hub import space
 from trit.models.source_note import read_manifest
-from utils.hub import space
 
 
 def test_a_ready_made_gguf_is_used_as_it_is(hub: HubServer, folder: Path) -> None:
@@ -156,7 +156,7 @@ def test_the_beginning_of_a_gguf_is_not_fetched_twice(
     hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The header is longer than the first look here, so that it takes a second one."""
-    from utils.hub import gguf_head
+    from trit.hub import gguf_head
 
     monkeypatch.setattr(gguf_head, "_HEADS", (100, 2048))
     model = tiny_gguf("i2_s")

@@ -84,7 +84,7 @@ def test_a_download_that_was_stopped_goes_on_from_its_last_byte(
     hub.repos["org/model"].files["model.safetensors"] = weights
     hub.faults = [Fault("/storage/", cut=640_000, hang=True)]
     folder = tmp_path / "models" / "model"
-    process = subprocess.Popen([sys.executable, "-m", "utils.hub", "org/model", "--to", str(folder)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "trit.hub", "org/model", "--to", str(folder)], cwd=ROOT)
     deadline = time.monotonic() + 60
     while sum(path.stat().st_size for path in folder.glob(".model.safetensors.*")) < 640_000:
         assert process.poll() is None and time.monotonic() < deadline

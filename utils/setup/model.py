@@ -110,7 +110,7 @@ def _download(setup: Setup, line: StepLine, repo: str, revision: str, folder: Pa
     if source and (source.repo, source.revision) == (repo, revision) and source.is_whole(folder):
         return f"{repo} is there already"
     line.update(f"downloading {repo}")
-    command: list[str | Path] = [setup.python, "-m", "utils.hub", repo, "--revision", revision, "--to", folder]
+    command: list[str | Path] = [setup.python, "-m", "trit.hub", repo, "--revision", revision, "--to", folder]
     command += ["--quant-type", setup.quant_type or AUTO_TYPES[0]]
 
     def show(text: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Download the files of a model that set-up needs: ``python -m utils.hub ORG/NAME --to FOLDER``.
+"""Download the files of a model that set-up needs: ``python -m trit.hub ORG/NAME --to FOLDER``.
 
 Runs in the environment that set-up has made, for it needs the ``huggingface_hub`` package. ``HF_TOKEN``,
 ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` mean what they mean to huggingface_hub.
@@ -20,14 +20,14 @@ from huggingface_hub.errors import HFValidationError
 
 from trit.base.errors import EXIT_OK, UserError, run_main
 from trit.gguf.encodings import ENCODINGS
+from trit.hub import space
+from trit.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
+from trit.hub.failures import EXPLAINED, explained
+from trit.hub.gguf_head import look_into
+from trit.hub.listing import Listing, RemoteFile, list_repository
+from trit.hub.offline import find_offline
+from trit.hub.transfer import Progress, fetch, partial_path, present_bytes, take_from_cache
 from trit.models.source_note import FetchedFile, Manifest, read_manifest
-from utils.hub import space
-from utils.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
-from utils.hub.failures import EXPLAINED, explained
-from utils.hub.gguf_head import look_into
-from utils.hub.listing import Listing, RemoteFile, list_repository
-from utils.hub.offline import find_offline
-from utils.hub.transfer import Progress, fetch, partial_path, present_bytes, take_from_cache
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +57,7 @@ def fetch_model(listing: Listing, folder: Path, encoding: str) -> None:
 
     Raises:
         UserError: nothing usable, no room, or the folder holds something else.
-        HfHubHTTPError: see :func:`utils.hub.transfer.fetch`.
+        HfHubHTTPError: see :func:`trit.hub.transfer.fetch`.
         TransportError: likewise.
     """
     before = read_manifest(folder)

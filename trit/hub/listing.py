@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
 
 from trit.base.errors import TritError
-from utils.hub.failures import retrying
+from trit.hub.failures import retrying
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from trit.gguf.header import RawHeader, read_raw_header
 from trit.gguf.identify import Found, identify
 from trit.gguf.layouts import TILED
 from trit.gguf.loadable import rotation
-from utils.hub.listing import RemoteFile
-from utils.hub.transfer import fetch_head
+from trit.hub.listing import RemoteFile
+from trit.hub.transfer import fetch_head
 
 # Metadata with a vocabulary of 150,000 words takes about 6 MB, one of 260,000 about 15.
 _HEADS = (32 << 20, 128 << 20)

@@ -24,9 +24,9 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from trit.base.errors import TritError, UserError
 from trit.base.progress import clock
+from trit.hub.failures import retrying
+from trit.hub.listing import RemoteFile
 from trit.models.source_note import FetchedFile
-from utils.hub.failures import retrying
-from utils.hub.listing import RemoteFile
 
 _BLOCK = 1 << 20
 _REPORT_S = 1.0

@@ -10,8 +10,8 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from trit.base.errors import UserError
-from utils.hub.choice import checkpoint_files, prefers_gguf, ready_models
-from utils.hub.transfer import place_copy
+from trit.hub.choice import checkpoint_files, prefers_gguf, ready_models
+from trit.hub.transfer import place_copy
 
 
 def find_offline(repo: str, revision: str, folder: Path, encoding: str) -> str:
