@@ -27,9 +27,9 @@ from tqdm import tqdm
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError, run_main
 from trit.base.host import cpu_name
 from trit.base.places import ROOT
+from trit.convert.from_random import VALID_BYTES
 from trit.gguf.types import read_header
 from trit.models.shapes import SHAPES, VOCABULARIES, Shape, matrices
-from utils.generate_dummy_model import VALID_BYTES
 
 SHARD_BYTES = 1_000_000_000
 PIECE_BYTES = 1 << 24
@@ -52,7 +52,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from trit.base.processes import run_main
-from utils.convert.__main__ import main
+from trit.convert.command import main
 code = run_main(main, sys.argv[1:])
 status = Path("/proc/self/status").read_text()
 print("peak", 1024 * int(status.split("VmHWM:")[1].split()[0]), time.process_time())

@@ -3,7 +3,7 @@
 
 Example: python -m benchmarks.end_to_end --shape bitnet-2b-4t --threads 1,2
 
-The weights are random (utils.generate_dummy_model), the same in every file; only speed is measured.
+The weights are random (trit.convert.from_random), the same in every file; only speed is measured.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from trit.base.errors import UserError, run_main
 from trit.base.flags import at_least, whole_numbers
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.statistics import LEAST_ROUNDS, in_turns
+from trit.convert.from_random import HEADS, generate
 from trit.engine import cost, llama_bench
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import BESIDE_SECONDS, Roofline, measure, memory_megabytes, thread_counts
@@ -26,7 +27,6 @@ from trit.gguf.encodings import ENCODINGS
 from trit.models.shapes import SHAPES
 from utils.bench import results
 from utils.bench.output import markdown_table
-from utils.generate_dummy_model import HEADS, generate
 
 RIVAL = ("tq2_0", False)
 TYPES = ("i2_s", "tq2_0", "tq1_0", "q2_0")
@@ -157,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     types = list(dict.fromkeys([*args.types, RIVAL[0]]))
     for name in types:
         if name not in ENCODINGS:
-            raise UserError(f"--types {name}: utils.generate_dummy_model cannot write it yet; leave it out")
+            raise UserError(f"--types {name}: trit.convert.from_random cannot write it yet; leave it out")
     models = {name: make_model(args, name) for name in types}
     ways = [Way(name, packed) for name in types for packed in (True, False)]
     samples, roofline = run_rounds(args, models, ways)

@@ -20,11 +20,11 @@ from trit.base.errors import TritError, run_main
 from trit.base.flags import at_least
 from trit.base.host import physical_cores
 from trit.base.places import ROOT
+from trit.convert.from_random import HEADS
 from trit.engine.roofline import measure
 from trit.engine.token_profile import Column, Limits, Row, table
 from trit.models.shapes import SHAPES
 from utils.bench import results
-from utils.generate_dummy_model import HEADS
 
 # One token a word in the vocabularies that the shapes come with.
 _WORD = " the"

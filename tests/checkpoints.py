@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import BitNetConfig, BitNetForCausalLM
 
 from trit.base.errors import run_main
-from utils.convert.__main__ import main
+from trit.convert.command import main
 from utils.tiny_checkpoints.storage import KINDS, quantization_config, store_model, write_weights
 
 __all__ = ["KINDS", "TEXT", "TinyModel", "edit_json", "make_checkpoint", "make_tokenizer", "refusal"]

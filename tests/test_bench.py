@@ -19,13 +19,13 @@ from fake_engine import calls, fake_llama_bench, program
 from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.statistics import in_turns, median_interval, paired_ratio
+from trit.convert.from_random import main as make_dummy
 from trit.engine import cost, llama_bench
 from trit.engine.cost import Packing, Step, packed_bytes, steps
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import Limit, Read
 from trit.engine.tuning_file import Choice, Tuning
 from trit.gguf.types import TensorEntry
-from utils.generate_dummy_model import main as make_dummy
 
 LINE = {"n_prompt": 512, "n_gen": 0, "n_depth": 0, "n_threads": 2, "n_batch": 2048, "samples_ts": [90.5, 100]}
 

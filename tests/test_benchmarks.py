@@ -268,7 +268,7 @@ def test_end_to_end_with_stand_ins(tmp_path: Path, fake_bin: Path) -> None:
 def test_end_to_end_refuses(tmp_path: Path, fake_bin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if "q2_0" not in ENCODINGS:
         assert run_end_to_end(tmp_path, fake_bin, "--types", "q2_0") == 2
-        assert "--types q2_0: utils.generate_dummy_model cannot write it yet" in capsys.readouterr().err
+        assert "--types q2_0: trit.convert.from_random cannot write it yet" in capsys.readouterr().err
     assert run_end_to_end(tmp_path, fake_bin, "--rounds", "0") == 2
     assert capsys.readouterr().err == "error: --rounds 0: expected 1 or more\n"
     program(fake_bin, "llama-bench", "print('{}')")

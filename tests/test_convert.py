@@ -17,12 +17,12 @@ from tokenizers import Tokenizer
 from transformers.integrations.bitnet import WeightQuant, unpack_weights
 
 from trit.base.errors import UserError
+from trit.convert.command import main
+from trit.convert.from_checkpoint import Options, convert
+from trit.convert.ternary import Declared, read_ternary
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGUFReader, read_header
 from trit.models.checkpoint import Checkpoint
-from utils.convert.__main__ import main
-from utils.convert.pipeline import Options, convert
-from utils.convert.ternary import Declared, read_ternary
 
 NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -167,7 +167,7 @@ def test_pieces_do_not_matter(
     whole, pieces = tmp_path / "whole.gguf", tmp_path / "pieces.gguf"
     convert(checkpoints[kind].directory, whole, Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
     monkeypatch.setattr("trit.models.checkpoint.CHUNK_VALUES", 1000)
-    monkeypatch.setattr("utils.convert.verify.PIECE_BYTES", 1000)
+    monkeypatch.setattr("trit.convert.read_back.PIECE_BYTES", 1000)
     convert(checkpoints[kind].directory, pieces, Options(ENCODINGS["i2_s"], "q8_0"), progress=False)
     assert whole.read_bytes() == pieces.read_bytes()
 

@@ -22,8 +22,8 @@ from checkpoints import TEXT, TinyModel, make_checkpoint
 from engine_logits import EngineRun, divergence, int8_activations, reference, run_engine, wrong_tops
 from tokenizers import Tokenizer
 
+from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
-from utils.convert.pipeline import Options, convert
 
 MAX_MEAN_KL = 1e-3
 

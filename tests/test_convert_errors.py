@@ -15,11 +15,11 @@ from checkpoints import edit_json, make_checkpoint, refusal
 from safetensors.torch import load_file, save_file
 
 from trit.base.errors import TritError, run_main
+from trit.convert.command import main
+from trit.convert.from_checkpoint import Options, convert
+from trit.convert.pretokenizers import LLAMA_3
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from utils.convert.__main__ import main
-from utils.convert.pipeline import Options, convert
-from utils.convert.pretokenizers import LLAMA_3
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 
@@ -93,7 +93,7 @@ def test_file_that_shrinks_while_it_is_read(master: Path, monkeypatch: pytest.Mo
     def shrink(*arguments: Any) -> None:
         path.write_bytes(path.read_bytes()[:-200_000])
 
-    monkeypatch.setattr("utils.convert.pipeline._write_metadata", shrink)
+    monkeypatch.setattr("trit.convert.from_checkpoint._write_metadata", shrink)
     with pytest.raises(TritError, match=r"model\.safetensors: ends inside model\."):
         convert(master, master / "m.gguf", Options(ENCODINGS["f32"], "f32"), progress=False)
     assert not list(master.glob("*.gguf")) and not list(master.glob(".*.partial"))

@@ -23,11 +23,11 @@ from engine_logits import EngineRun, divergence, int8_activations, reference, ru
 from safetensors.torch import load_file, save_file
 
 from trit.base.errors import EXIT_USAGE
+from trit.convert.command import main
+from trit.convert.from_checkpoint import Options, convert
+from trit.convert.report import Report
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from utils.convert.__main__ import main
-from utils.convert.pipeline import Options, convert
-from utils.convert.report import Report
 from utils.tiny_checkpoints import bitnet, bitnet_1bitllm, find_family, llama, qwen2, qwen3
 from utils.tiny_checkpoints.linear_layers import INPUT_NORM_EPSILON, INPUT_NORMS
 

@@ -16,13 +16,13 @@ from checkpoints import TEXT, make_checkpoint, refusal
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.files import atomic_outputs
 from trit.base.places import ROOT
+from trit.convert.command import main
+from trit.convert.from_checkpoint import Options, convert
+from trit.convert.manifest import parse_source
+from trit.convert.read_back import verify
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor, parse_size, part_paths, split_tensors
-from utils.convert.__main__ import main
-from utils.convert.manifest import parse_source
-from utils.convert.pipeline import Options, convert
-from utils.convert.verify import verify
 
 I2_S = Options(ENCODINGS["i2_s"], None)
 
@@ -114,7 +114,7 @@ def test_no_part_without_the_others(checkpoint: Path, monkeypatch: pytest.Monkey
         return verify(paths, *arguments)  # type: ignore[arg-type]
 
     before = sorted(checkpoint.iterdir())
-    monkeypatch.setattr("utils.convert.pipeline.verify", damage)
+    monkeypatch.setattr("trit.convert.from_checkpoint.verify", damage)
     with pytest.raises(TritError, match="reads back with other values"):
         convert(checkpoint, checkpoint / "m.gguf", options(split_bytes=100_000), progress=False)
     assert sorted(checkpoint.iterdir()) == before

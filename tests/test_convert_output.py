@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 
 from trit.base.errors import TritError, run_main
 from trit.base.places import ROOT
+from trit.convert.command import main
+from trit.convert.from_checkpoint import Options, convert
+from trit.convert.read_back import verify
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from utils.convert.__main__ import main
-from utils.convert.pipeline import Options, convert
-from utils.convert.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +76,9 @@ def test_output_path_that_is_no_path(master: Path, capsys: pytest.CaptureFixture
 
 CHILD = """
 import sys, time
-import utils.convert.pipeline as pipeline
+import trit.convert.from_checkpoint as pipeline
 from trit.base.processes import run_main
-from utils.convert.__main__ import main
+from trit.convert.command import main
 
 def wait(*arguments):
     print("written", flush=True)
@@ -114,7 +114,7 @@ def test_interrupted_conversion(number: signal.Signals, master: Path, capsys: py
 def test_full_disk(limit: int, master: Path) -> None:
     """A limit on file size stands for the full disk: the header alone is too long, or the tensors are."""
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-    code += "import sys; from trit.base.processes import run_main; from utils.convert.__main__ import main\n"
+    code += "import sys; from trit.base.processes import run_main; from trit.convert.command import main\n"
     code += "sys.exit(run_main(main, sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, str(master)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
@@ -142,7 +142,7 @@ def test_damage_between_writing_and_reading_is_noticed(
             file.write(bytes([old ^ 1 if old & 3 < 2 else old & 0xFC]))
         return verify(paths, *arguments)
 
-    monkeypatch.setattr("utils.convert.pipeline.verify", damage)
+    monkeypatch.setattr("trit.convert.from_checkpoint.verify", damage)
     with pytest.raises(TritError, match=r"blk\.0\.ffn_\w+\.weight: reads back with other values"):
         convert(master, master / "m.gguf", Options(ENCODINGS["i2_s"], "f16"), progress=False)
     assert not list(master.glob("*.gguf")) and not list(master.glob(".*.partial"))
@@ -151,7 +151,7 @@ def test_damage_between_writing_and_reading_is_noticed(
 MEASURE = """
 import sys
 from pathlib import Path
-from utils.convert.pipeline import Options, convert
+from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
 
 def peak():

@@ -16,11 +16,11 @@ from gguf import PoolingType
 from safetensors.torch import load_file, save_file
 
 from trit.base.errors import UserError
+from trit.convert.from_checkpoint import Options, convert
+from trit.convert.pooling import read_pooling
 from trit.gguf.encodings import ENCODINGS, spread_scale
 from trit.gguf.types import GgufHeader, GGUFWriter, read_header
 from trit.models.families import find_family
-from utils.convert.pipeline import Options, convert
-from utils.convert.pooling import read_pooling
 from utils.tiny_checkpoints import gemma3, qwen3
 from utils.tiny_checkpoints.built import Built, write_sentence_transformers
 from utils.tiny_checkpoints.linear_layers import GROUPED

@@ -15,10 +15,7 @@ from checkpoints import make_checkpoint
 
 from trit.base.errors import run_main
 from trit.base.places import ROOT
-from trit.gguf.encodings import ENCODINGS
-from trit.gguf.types import GGUFReader, read_header
-from trit.models.shapes import SHAPES, SIZES, SPM, VOCABULARIES
-from utils.generate_dummy_model import (
+from trit.convert.from_random import (
     CHUNK_VALUES,
     FLOAT_TYPES,
     HEADS,
@@ -28,7 +25,10 @@ from utils.generate_dummy_model import (
     matrix_pieces,
     planned_tensors,
 )
-from utils.random_heads import HEAD_STD
+from trit.convert.random_heads import HEAD_STD
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import GGUFReader, read_header
+from trit.models.shapes import SHAPES, SIZES, SPM, VOCABULARIES
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def peak_memory(code: str) -> int:
 def test_memory_for_the_largest_matrix(name: str) -> None:
     """Of 100B: 373 million weights, 1.5 GB in f32; no more than a sixth of that is ever in memory."""
     peak = peak_memory(
-        "import numpy as np; from utils.generate_dummy_model import *; shape = SIZES['100B']\n"
+        "import numpy as np; from trit.convert.from_random import *; shape = SIZES['100B']\n"
         f"made = sum(piece.nbytes for piece in matrix_pieces(np.random.default_rng(0), shape.ffn, shape.hidden, "
         f"OUTTYPES[{name!r}]))\n"
         "assert made > shape.ffn * shape.hidden / 5, made"
@@ -269,7 +269,7 @@ def test_memory_does_not_grow_with_layers(tmp_path: Path, vocabulary: Path) -> N
     for layers in ("1", "4"):
         argv = ["--model-size", "7B", "--layers", layers, "--head", "q6_k", "--vocab", str(vocabulary), "--force"]
         argv += ["--outfile", str(tmp_path / "m.gguf")]
-        peaks.append(peak_memory(f"from utils.generate_dummy_model import main; assert main({argv!r}) == 0"))
+        peaks.append(peak_memory(f"from trit.convert.from_random import main; assert main({argv!r}) == 0"))
     assert (tmp_path / "m.gguf").stat().st_size > 4 * 50e6
     assert peaks[1] < 250e6 and peaks[1] - peaks[0] < 20e6
 

@@ -19,11 +19,11 @@ from fake_engine import GBS, GMACS, as_json, calls, fake_llama_bench, fake_power
 from trit.base.errors import EXIT_INTERRUPTED, run_main
 from trit.base.host import physical_cores
 from trit.base.places import ROOT
+from trit.convert.from_random import main as make_dummy
 from trit.engine import cost
 from utils import e2e_benchmark
 from utils.bench import energy, machine, rounds
 from utils.bench.rounds import labelled
-from utils.generate_dummy_model import main as make_dummy
 
 SCRIPT = ROOT / "utils" / "e2e_benchmark.py"
 # Noise of another order than what is compared: only runs of the same round may be divided.

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from checkpoints import TEXT, make_checkpoint
 
+from trit.convert import from_gguf as foreign
+from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor, StreamWriter
-from utils.convert.pipeline import Options, convert
-from utils.foreign import convert as foreign
 
 TIERS = sorted(path.stem for path in (Path(__file__).parent.parent / "src" / "tiers").glob("*.cpp"))
 

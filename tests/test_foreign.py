@@ -12,13 +12,13 @@ import pytest
 from foreign_files import TILED, WRITERS, Key, random_rows, write_gguf
 
 from trit.base.errors import UserError, run_main
+from trit.convert.command import main
 from trit.gguf.decode import decode
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.header import read_raw_header
 from trit.gguf.identify import identify
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.tiles import Tiles, decode_tiled
-from utils.convert.__main__ import main
 
 TILES = {"bitnet_tl1": Tiles(128, 64, 32), "bitnet_tl2": Tiles(128, 96, 32)}
 

@@ -14,6 +14,9 @@ from gguf_models import answer, assert_same_model
 
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.places import engine_program
+from trit.convert.command import main
+from trit.convert.embedding import quantize_rows
+from trit.convert.from_gguf import Options, convert
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.header import read_raw_header
 from trit.gguf.identify import identify
@@ -21,9 +24,6 @@ from trit.gguf.order import Order, measure_order
 from trit.gguf.source import Source
 from trit.gguf.tiles import Tiles, read_kernel_config
 from trit.gguf.types import GGMLQuantizationType, read_header
-from utils.convert.__main__ import main
-from utils.convert.embedding import quantize_rows
-from utils.foreign.convert import Options, convert
 
 TILES = {"bitnet_tl1": Tiles(128, 64, 32), "bitnet_tl2": Tiles(128, 96, 32)}
 KERNEL_CONFIG = {
@@ -429,7 +429,7 @@ def test_damage_between_writing_and_reading_is_noticed(
     tensor: str, place: int, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the codes of a tq2_0 block, in its scale, in a tensor that is copied."""
-    from utils.foreign import convert as module
+    from trit.convert import from_gguf as module
 
     verify = module.verify
 

@@ -17,15 +17,15 @@ from gguf_models import answer, assert_same_model
 
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT, engine_program
+from trit.convert import from_checkpoint
+from trit.convert.command import main
+from trit.convert.from_gguf import Options, convert
+from trit.convert.matrices import SCALED_GRAPHS
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.header import read_raw_header
 from trit.gguf.loadable import check_loadable
 from trit.gguf.source import Source
 from trit.gguf.types import read_header
-from utils.convert import pipeline
-from utils.convert.__main__ import main
-from utils.convert.matrices import SCALED_GRAPHS
-from utils.foreign.convert import Options, convert
 from utils.inspect_model.__main__ import inspect
 from utils.tiny_checkpoints import bitnet_1bitllm
 
@@ -197,7 +197,7 @@ def odd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     bitnet_1bitllm.make(folder, request.param, "master-f32")
     floats, ours = folder / "f32.gguf", folder / "i2_s.gguf"
     for path, outtype in ((floats, "f32"), (ours, "i2_s")):
-        pipeline.convert(folder, path, pipeline.Options(ENCODINGS[outtype], "f16"), progress=False)
+        from_checkpoint.convert(folder, path, from_checkpoint.Options(ENCODINGS[outtype], "f16"), progress=False)
     return floats, ours
 
 

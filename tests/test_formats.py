@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trit.base.errors import UserError
+from trit.convert.embedding import quantize_rows
 from trit.gguf.encodings import ENCODINGS, check_fits, check_scale, fallback, pack_i2_s, pack_tq2_0, unpack_i2_s
 from trit.gguf.layouts import PLAIN
 from trit.gguf.types import GGMLQuantizationType, GGUFReader, GGUFWriter, read_header
-from utils.convert.embedding import quantize_rows
 
 SCALES = st.floats(2.0**-12, 1000.0, width=32)
 

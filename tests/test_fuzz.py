@@ -21,10 +21,10 @@ from tests.fuzz import readers
 from tests.fuzz.mutate import gguf_fields, mutate_gguf, mutate_json, mutate_safetensors
 from trit.base.errors import UserError
 from trit.base.places import ROOT
+from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
 from trit.models.checkpoint import Checkpoint
-from utils.convert.pipeline import Options, convert
 
 PLAIN = readers.SEEDS / "plain.gguf"
 PACKED = readers.SEEDS / "packed"

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from trit.base.errors import TritError, UserError
+from trit.convert.from_checkpoint import Options, convert
+from trit.convert.ternary import Declared, read_ternary
 from trit.gguf.encodings import ENCODINGS, check_scale, same_values, spread_scale
 from trit.gguf.types import read_header
 from trit.models.checkpoint import Checkpoint, StoredTensor
-from utils.convert.pipeline import Options, convert
-from utils.convert.ternary import Declared, read_ternary
 from utils.tiny_checkpoints import qwen3
 from utils.tiny_checkpoints.linear_layers import GROUPED
 

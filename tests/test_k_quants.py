@@ -12,9 +12,9 @@ import gguf
 import numpy as np
 import pytest
 
+from trit.convert.embedding import K_BITS, default_embedding_type, quantize_pieces, quantize_rows
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.types import GGMLQuantizationType
-from utils.convert.embedding import K_BITS, default_embedding_type, quantize_pieces, quantize_rows
 
 TYPES = [GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q5_K, GGMLQuantizationType.Q6_K]
 # Fused multiply-adds, which compilers make where the CPU has them by default, round differently.

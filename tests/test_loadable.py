@@ -18,10 +18,10 @@ import run_inference
 import run_inference_server
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT
+from trit.convert.command import main as convert_main
 from trit.gguf.header import read_raw_header
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.loadable import check_loadable
-from utils.convert.__main__ import main as convert_main
 from utils.setup.conversion import check_given
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]

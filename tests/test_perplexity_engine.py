@@ -18,9 +18,9 @@ import pytest
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, run_main
 from trit.base.places import BUNDLED_MODEL, ROOT
+from trit.convert.from_checkpoint import Options, convert
 from trit.engine.logprobs import LogprobsFile
 from trit.gguf.encodings import ENCODINGS
-from utils.convert.pipeline import Options, convert
 from utils.perplexity import held_out
 from utils.perplexity.command import main
 from utils.tiny_checkpoints import find_family

@@ -14,8 +14,8 @@ from checkpoints import make_checkpoint
 
 from trit.base.errors import run_main
 from trit.base.places import BUNDLED_MODEL
+from trit.convert.command import main as convert
 from trit.gguf.types import GGMLQuantizationType, read_header
-from utils.convert.__main__ import main as convert
 from utils.embedding_sweep import TYPES
 from utils.quantize_embeddings import main
 

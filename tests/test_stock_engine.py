@@ -16,10 +16,10 @@ from checkpoints import TinyModel, make_checkpoint
 from stock_engine import build_program, logits, stock_program
 
 from trit.base.places import BUNDLED_MODEL, ENGINE_DIR
+from trit.convert.from_checkpoint import Options, convert
+from trit.convert.from_random import generate
 from trit.gguf.encodings import ENCODINGS
 from trit.models.shapes import Shape
-from utils.convert.pipeline import Options, convert
-from utils.generate_dummy_model import generate
 
 SHARED = ("f32", "f16", "tq2_0", "tq1_0", "q2_0")
 # Mean Kullback-Leibler divergence: measured 9e-14 and 3e-8 for plain floats, up to 4e-4 with rounded activations; a

@@ -22,6 +22,7 @@ from test_hook import Ggml
 
 from trit.base.errors import UserError
 from trit.base.places import DEMO_PROMPT, ROOT
+from trit.convert.from_gguf import Options, convert
 from trit.gguf.decode import decode
 from trit.gguf.encodings import ENCODINGS, fallback
 from trit.gguf.header import RawTensor, read_raw_header
@@ -29,7 +30,6 @@ from trit.gguf.identify import identify
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.loadable import check_loadable
 from trit.models.shapes import SHAPES, matrices
-from utils.foreign.convert import Options, convert
 
 NAMES = ("tl1", "tl2")
 TAIL = struct.pack("<f", 0.5) + bytes(60)

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from trit.base.errors import UserError
+from trit.convert import pretokenizers
+from trit.convert.spm import Pieces, from_model
+from trit.convert.tokenizer import Vocabulary, _with_added, load_tokenizer
 from trit.gguf.types import GGUFWriter
-from utils.convert import pretokenizers
-from utils.convert.spm import Pieces, from_model
-from utils.convert.tokenizer import Vocabulary, _with_added, load_tokenizer
 from utils.tiny_checkpoints.sentencepiece_vocabulary import SPACE, Spm, llama2_tokenizer, model_file, read_spm
 from utils.tiny_checkpoints.vocabularies import read_bpe
 

@@ -18,9 +18,9 @@ from checkpoints import make_checkpoint, refusal
 from safetensors.torch import load_file
 
 from trit.base.places import ROOT
+from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from utils.convert.pipeline import Options, convert
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 
@@ -129,7 +129,7 @@ def test_without_torch(pickled: Path) -> None:
     """Everything else runs without it; here it is hidden from the interpreter."""
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from trit.base.processes import run_main; from utils.convert.__main__ import main\n"
+        "from trit.base.processes import run_main; from trit.convert.command import main\n"
         f"sys.exit(run_main(main, [{str(pickled)!r}]))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -453,7 +453,7 @@ def test_presets_are_used_where_nothing_was_measured(engine_bin: Path, tmp_path:
         preset, packings = tuning_file.preset(timer.tier), timer.packings
     built_in = "5_trits" if "5_trits" in packings else "2_bits"
     gguf = tmp_path / "dummy.gguf"
-    make = ["utils.generate_dummy_model", "--shape", "bitnet-2b-4t", "--layers", "1", "--outfile", gguf]
+    make = ["trit.convert.from_random", "--shape", "bitnet-2b-4t", "--layers", "1", "--outfile", gguf]
     subprocess.run([sys.executable, "-m", *map(str, make)], cwd=ROOT, check=True, capture_output=True)
     expected = (preset.packing(of_model(gguf)) if preset else None) or built_in
     for tuning, packing in (("preset", expected), ("off", built_in)):

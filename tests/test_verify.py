@@ -22,11 +22,11 @@ from transformers.integrations.bitnet import replace_with_bitnet_linear
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
+from trit.convert import pooling
+from trit.convert.from_checkpoint import Options, convert
 from trit.engine.server import Server
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from utils.convert import pooling
-from utils.convert.pipeline import Options, convert
 from utils.tiny_checkpoints import all_families, find_family
 from utils.tiny_checkpoints.linear_layers import INPUT_NORMS
 from utils.verify import embeddings, engine, golden, layers, logits, texts, weights

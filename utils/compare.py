@@ -22,6 +22,7 @@ from trit.base.flags import at_least, whole_numbers
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import BUNDLED_MODEL, engine_binary
 from trit.base.plots import check_plot
+from trit.convert.from_random import HEADS
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import measure as measure_roofline
 from trit.models.shapes import SHAPES, SIZES
@@ -32,7 +33,6 @@ from utils.comparison import fidelity, report, rounds
 from utils.comparison.sources import CheckpointSource, RandomSource, Source
 from utils.comparison.store import Store
 from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, REFERENCE, Way, parse_way
-from utils.generate_dummy_model import HEADS
 from utils.perplexity.held_out import HELD_OUT
 
 KIND = "comparison"

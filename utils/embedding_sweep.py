@@ -18,6 +18,8 @@ from gguf import GGML_QUANT_SIZES
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
 from trit.base.statistics import in_turns
+from trit.convert import from_checkpoint
+from trit.convert import from_gguf as foreign
 from trit.engine import llama_bench
 from trit.engine.llama_bench import Case
 from trit.gguf.embedding_types import EMBEDDING_TYPES
@@ -27,8 +29,6 @@ from trit.gguf.source import FLOATS
 from trit.gguf.types import GGMLQuantizationType, read_header
 from trit.models.checkpoint import read_json
 from trit.models.families.base import positive_int
-from utils.convert import pipeline
-from utils.foreign import convert as foreign
 
 EMBEDDING = "token_embd.weight"
 # q2_0 is for embeddings that are ternary themselves.
@@ -112,7 +112,7 @@ def make(source: Path, variant: Variant, outtype: str, force: bool) -> None:
     print(f"{variant.path}: being made", file=sys.stderr)
     encoding = ENCODINGS[outtype]
     if source.is_dir():
-        pipeline.convert(source, variant.path, pipeline.Options(encoding, variant.type, force=force))
+        from_checkpoint.convert(source, variant.path, from_checkpoint.Options(encoding, variant.type, force=force))
     else:
         foreign.convert(source, variant.path, foreign.Options(encoding, variant.type, force=force))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write a random ternary model, with bitnet.cpp's flags; ``python -m utils.generate_dummy_model`` has more shapes.
+"""Write a random ternary model, with bitnet.cpp's flags; ``python -m trit.convert.from_random`` has more shapes.
 
 Example: python utils/generate-dummy-bitnet-model.py models/trit-story-3m --outtype i2_s --model-size 125M
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from trit.base.errors import run_main
-from utils import dummy_bitnet_flags
+from trit.convert import dummy_bitnet_flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:

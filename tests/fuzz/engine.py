@@ -26,9 +26,9 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
 from trit.base.host import usable_cpus
 from trit.base.places import BUNDLED_MODEL, ENGINE_DIR, ROOT
 from trit.base.processes import call
+from trit.convert.from_random import generate
 from trit.gguf.encodings import ENCODINGS
 from trit.models.shapes import Shape
-from utils.generate_dummy_model import generate
 
 FLAGS = "-O1 -g1 -DNDEBUG -fno-omit-frame-pointer -fsanitize=address"
 # No leak check: upstream leaves memory behind where it refuses. Allocations over 2 GB fail, as on a small machine.

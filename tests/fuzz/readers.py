@@ -33,10 +33,10 @@ from tqdm import tqdm
 from tests.fuzz.mutate import damage, mutate_gguf, mutate_json, mutate_safetensors
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
 from trit.base.host import usable_cpus
+from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
 from trit.models.checkpoint import Checkpoint
-from utils.convert.pipeline import Options, convert
 from utils.inspect_model.__main__ import inspect
 
 SEEDS = Path(__file__).parent / "seeds"

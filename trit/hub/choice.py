@@ -27,7 +27,7 @@ _ALWAYS = (
     "modules.json",
     "config_sentence_transformers.json",
 )
-# Beside modules.json: how an embedding model pools (utils.convert.pooling reads it).
+# Beside modules.json: how an embedding model pools (trit.convert.pooling reads it).
 _POOLING = re.compile(r"\d+_Pooling/config\.json")
 # Best first. For each format: the whole model in one file, or its shards with the index that names them.
 _SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")

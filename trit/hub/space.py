@@ -13,8 +13,8 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from trit.base.errors import UserError
 from trit.base.host import cgroup_memory, free_memory_bytes
+from trit.convert.embedding import default_embedding_type
 from trit.gguf.encodings import ENCODINGS
-from utils.convert.embedding import default_embedding_type
 
 # The context that run_inference.py asks for by default, and a cache of f16 keys and values.
 _CONTEXT, _CACHE_BYTES = 2048, 2

@@ -19,7 +19,7 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
 def of_published_shape(name: str) -> Counter[tuple[int, int]]:
-    """(n, k) -> matrices in a layer of a shape of utils.generate_dummy_model.
+    """(n, k) -> matrices in a layer of a shape of trit.convert.from_random.
 
     Raises:
         UserError: there is no shape of this name.

@@ -12,6 +12,10 @@ from trit.base.errors import TritError, UserError
 from trit.base.files import atomic_output
 from trit.base.places import ENGINE_BIN, ROOT, engine_binary
 from trit.base.processes import capture, telling_lines
+from trit.convert.embedding import default_embedding_type, embedding_row
+from trit.convert.from_checkpoint import Options, convert, present
+from trit.convert.from_random import OUTTYPES, generate, planned_tensors
+from trit.convert.matrices import check_columns, matrix_rows
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType, block_of
 from trit.gguf.writer import PlannedTensor
@@ -20,10 +24,6 @@ from trit.models.families import find_family
 from trit.models.families.base import Kind, TensorSpec
 from trit.models.shapes import Shape, with_vocabulary
 from utils.comparison.ways import REFERENCE
-from utils.convert.embedding import default_embedding_type, embedding_row
-from utils.convert.matrices import check_columns, matrix_rows
-from utils.convert.pipeline import Options, convert, present
-from utils.generate_dummy_model import OUTTYPES, generate, planned_tensors
 
 Q4_0 = "q4_0"
 

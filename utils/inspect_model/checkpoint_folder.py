@@ -13,16 +13,16 @@ from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
+from trit.convert.embedding import default_embedding_type
+from trit.convert.from_checkpoint import present
+from trit.convert.ternary import Declared, check_shape, check_stored, read_ternary
+from trit.convert.tokenizer import load_tokenizer
 from trit.engine.cost import packed_bytes
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
 from trit.models.checkpoint import Checkpoint
 from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
-from utils.convert.embedding import default_embedding_type
-from utils.convert.pipeline import present
-from utils.convert.ternary import Declared, check_shape, check_stored, read_ternary
-from utils.convert.tokenizer import load_tokenizer
 from utils.inspect_model.description import Description, Shares
 from utils.inspect_model.sample import counts
 

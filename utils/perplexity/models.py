@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.errors import UserError
+from trit.convert import from_checkpoint
+from trit.convert import from_gguf as foreign
 from trit.engine.inference import check_model, is_embedding_model
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.parts import read_parts, whole_name
 from trit.gguf.types import GGMLQuantizationType, GgufHeader, block_of, read_header
-from utils.convert import pipeline
-from utils.foreign import convert as foreign
 
 # What is compared if no types are named; the first is what the others are compared with.
 SWEEP = ("f16", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0")
@@ -117,7 +117,7 @@ def _with_head(model: Model, kind: str, outfile: Path) -> Path:
             "not beside it; make a file for -e from that: "
             f"python3 -m utils.convert CHECKPOINT --outtype {model.matrices} --quant-embd f16"
         )
-    pipeline.convert(checkpoint, outfile, pipeline.Options(encoding, kind), progress=False)
+    from_checkpoint.convert(checkpoint, outfile, from_checkpoint.Options(encoding, kind), progress=False)
     if read_header(outfile).metadata.get(_DIGEST) != model.header.metadata.get(_DIGEST):
         outfile.unlink()
         raise UserError(f"-m {model.path}: was not made from the checkpoint beside it; convert {checkpoint} again")

@@ -32,7 +32,7 @@ _INPUTS = (
     "modules.json",
     "*_Pooling/config.json",
 )
-_CONVERTER = ("utils/convert/**/*.py", "trit/gguf/encodings.py", "trit/gguf/types.py", "utils/foreign/*.py")
+_CONVERTER = ("trit/convert/**/*.py", "trit/gguf/encodings.py", "trit/gguf/types.py", "utils/foreign/*.py")
 
 
 def run(setup: Setup, line: StepLine) -> str:

@@ -15,10 +15,10 @@ from gguf import SpecialVocab, TokenType
 from tokenizers import Tokenizer
 
 from trit.base.errors import UserError
+from trit.convert import spm
+from trit.convert.pretokenizers import pre_tokenizer
 from trit.gguf.types import GGUFWriter
 from trit.models.checkpoint import read_json
-from utils.convert import spm
-from utils.convert.pretokenizers import pre_tokenizer
 
 # Stop tokens beside the first: the engine has two more keys for them.
 SECOND_STOPS = ("add_eot_token_id", "add_eom_token_id")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What utils/generate-dummy-bitnet-model.py does: bitnet.cpp's flags for utils.generate_dummy_model.
+"""What utils/generate-dummy-bitnet-model.py does: bitnet.cpp's flags for trit.convert.from_random.
 
 There a folder's config.json is read and its sizes are replaced by a row of a table. Here it gives the vocabulary,
 where it has one, and nothing else.
@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.convert.embedding import default_embedding_type
+from trit.convert.from_random import HEADS, OUTTYPES, generate, say
 from trit.gguf.types import quiet_gguf_package
 from trit.models.shapes import SIZES, Shape
-from utils.convert.embedding import default_embedding_type
-from utils.generate_dummy_model import HEADS, OUTTYPES, generate, say
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 DEFAULT_SIZE = "7B"

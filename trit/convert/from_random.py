@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Write a GGUF file of random ternary weights in the exact shape of a known model, to measure speed without it.
 
-Example: python -m utils.generate_dummy_model --shape bitnet-2b-4t --outtype i2_s --head q6_k --outfile dummy.gguf
+Example: python -m trit.convert.from_random --shape bitnet-2b-4t --outtype i2_s --head q6_k --outfile dummy.gguf
 
 The file loads and runs like the real one and says nothing sensible. One seed gives the same ternary matrices in every
 type, llama.cpp's for any floats among them, so that an i2_s and a q4_0 file can be compared. The vocabulary is a real
@@ -24,14 +24,14 @@ from tqdm import tqdm
 
 from trit.base.errors import UserError, run_main
 from trit.base.files import atomic_output
+from trit.convert.embedding import map_pieces, quantize_rows
+from trit.convert.random_heads import head_pieces
+from trit.convert.tokenizer import load_tokenizer
 from trit.gguf.encodings import ENCODINGS, SCALE_AT, Encoding, check_fits, unpack_i2_s
 from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, block_of, quiet_gguf_package, read_header
 from trit.gguf.writer import PlannedTensor, StreamWriter, output_errors
 from trit.models.checkpoint import read_json
 from trit.models.shapes import SHAPES, SIZES, VOCABULARIES, Shape, matrices, with_vocabulary
-from utils.convert.embedding import map_pieces, quantize_rows
-from utils.convert.tokenizer import load_tokenizer
-from utils.random_heads import head_pieces
 
 HEADS = ("f16", "f32", "q8_0", "q6_k", "q4_k")
 # Weights that are drawn at once. Another number gives other weights.
@@ -291,7 +291,7 @@ def say(outfile: Path, outtype: str, head: str, weights: int) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m utils.generate_dummy_model", description="Write a random ternary model in a known shape."
+        prog="python -m trit.convert.from_random", description="Write a random ternary model in a known shape."
     )
     shapes = parser.add_mutually_exclusive_group(required=True)
     shapes.add_argument("--shape", choices=list(SHAPES), help="of a published model, or of the bundled one (story)")

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import UserError, run_main
+from trit.convert.report import Report
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.layouts import I2_S_LAYOUTS
-from utils.convert.report import Report
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,9 +71,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, convert, say what was done."""
+    from trit.convert.from_checkpoint import Options, convert
     from trit.gguf.types import quiet_gguf_package
     from trit.gguf.writer import parse_size
-    from utils.convert.pipeline import Options, convert
 
     args = _parser().parse_args(argv)
     quiet_gguf_package()
@@ -99,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _from_gguf(args: argparse.Namespace, split_bytes: int | None) -> int:
     """Convert a GGUF file."""
+    from trit.convert.from_gguf import Options, convert
     from trit.gguf.parts import whole_name
-    from utils.foreign.convert import Options, convert
 
     for flag in ("--master-weights", "--model-name"):
         if getattr(args, flag[2:].replace("-", "_")):

@@ -15,6 +15,12 @@ from tqdm import tqdm
 
 from trit.base.errors import TritError, UserError
 from trit.base.files import atomic_outputs
+from trit.convert.embedding import check_values, embedding_row, quantize_pieces
+from trit.convert.manifest import Manifest
+from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, scale_name, write_matrix
+from trit.convert.metadata import architecture, check_convertible, copy_metadata
+from trit.convert.read_back import Expected, verify
+from trit.convert.report import Report
 from trit.gguf.encode import for_encoding, unpack
 from trit.gguf.encodings import ENCODINGS, Encoding, check_fits, fallback
 from trit.gguf.identify import Found
@@ -23,19 +29,6 @@ from trit.gguf.order import check_order
 from trit.gguf.source import FLOATS, PIECE_BYTES, SCALE_SUFFIX, Source
 from trit.gguf.types import GGMLQuantizationType
 from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, part_paths, split_tensors
-from utils.convert.embedding import check_values, embedding_row, quantize_pieces
-from utils.convert.manifest import Manifest
-from utils.convert.matrices import (
-    check_columns,
-    fallback_notes,
-    matrix_rows,
-    rounding_notes,
-    scale_name,
-    write_matrix,
-)
-from utils.convert.report import Report
-from utils.convert.verify import Expected, verify
-from utils.foreign.metadata import architecture, check_convertible, copy_metadata
 
 # Tensors that rows are looked up in or that make logits: copied, or q2_0 if their layout is one that is not loaded.
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
@@ -237,7 +230,7 @@ def _write_tensors(
 
 
 def _write_matrix(writer: SplitWriter, source: Source, plan: _Plan, asked: Encoding) -> tuple[list[Expected], float]:
-    """Write one ternary matrix; returns what :func:`utils.convert.matrices.write_matrix` does."""
+    """Write one ternary matrix; returns what :func:`trit.convert.matrices.write_matrix` does."""
     decoded = source.matrix(plan.item) if plan.item.layout else source.exact_ternary(plan.item)
     name = plan.rows[0].name
     if decoded is None:

@@ -16,6 +16,14 @@ from tqdm import tqdm
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_outputs
+from trit.convert.embedding import check_values, default_embedding_type, embedding_row, quantize_pieces
+from trit.convert.manifest import Manifest
+from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, write_matrix
+from trit.convert.pooling import read_pooling
+from trit.convert.read_back import Expected, verify
+from trit.convert.report import Report
+from trit.convert.ternary import Declared, check_left_out, check_shape, check_stored, read_ternary
+from trit.convert.tokenizer import Vocabulary, load_tokenizer
 from trit.gguf.encodings import Encoding
 from trit.gguf.types import GGMLQuantizationType, GGUFWriter
 from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors
@@ -23,14 +31,6 @@ from trit.models.checkpoint import Checkpoint, StoredTensor
 from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
 from trit.models.families.rope import pair_rows
-from utils.convert.embedding import check_values, default_embedding_type, embedding_row, quantize_pieces
-from utils.convert.manifest import Manifest
-from utils.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, write_matrix
-from utils.convert.pooling import read_pooling
-from utils.convert.report import Report
-from utils.convert.ternary import Declared, check_left_out, check_shape, check_stored, read_ternary
-from utils.convert.tokenizer import Vocabulary, load_tokenizer
-from utils.convert.verify import Expected, verify
 
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from trit.convert.read_back import Expected, ternary_digest
 from trit.gguf.encodings import Encoding, Scale, Ternary, check_fits, check_scale, fallback
 from trit.gguf.types import GGMLQuantizationType
 from trit.gguf.writer import PlannedTensor, SplitWriter
-from utils.convert.verify import Expected, ternary_digest
 
 # Architectures whose graph in the engine multiplies every product of a layer with the scale tensor beside the matrix.
 # The engine reads such a tensor with any architecture; a graph that is not listed might leave it out in silence.
