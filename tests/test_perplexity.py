@@ -21,11 +21,11 @@ from trit.engine.llama_perplexity import TooShort
 from trit.engine.logprobs import LogprobsFile, counted_positions, read_logprobs, row_bytes
 from trit.engine.perplexity_output import Measured
 from trit.gguf.types import GgufHeader
+from trit.train.story import MAX_SENTENCES, held_out_questions, is_held_out
 from utils.perplexity import held_out, passages, report
 from utils.perplexity.measure import Row, logprobs_name
 from utils.perplexity.pieces import token_bytes
 from utils.perplexity.texts import Text, find_texts
-from utils.train.story import MAX_SENTENCES, held_out_questions, is_held_out
 
 BUNDLED = GgufHeader({"general.name": "Trit Story 3m"}, {}, {})
 OTHER = GgufHeader({"general.name": "Another"}, {}, {})

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers.integrations import bitnet as reference
 
-from utils.train.bitlinear import BitLinear, fused_bit_linears, quantize_activation, quantize_weight, ternary_weight
+from trit.train.bitlinear import BitLinear, fused_bit_linears, quantize_activation, quantize_weight, ternary_weight
 
 N, K, TOKENS = 24, 40, 7
 

@@ -16,10 +16,10 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitNetForCausalLM
 
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT
-from utils.train.checkpoint import load_checkpoint
-from utils.train.model import Decoder
-from utils.train.story import held_out_questions
-from utils.train.tokenizer import EOS, train_tokenizer
+from trit.train.checkpoint import load_checkpoint
+from trit.train.model import Decoder
+from trit.train.story import held_out_questions
+from trit.train.tokenizer import EOS, train_tokenizer
 
 LIMIT_BYTES = 12_000_000
 DEMO_PROMPTS = [DEMO_PROMPT, DEMO_PROMPT.replace("\\n", "\n"), DEMO_PROMPT.replace("\\n", " ")]
@@ -128,4 +128,4 @@ def test_card_names_the_command_of_its_score() -> None:
     card = Path(BUNDLED_MODEL / "README.md").read_text(encoding="utf-8")
     scores = re.findall(r"([\d.]+) % of (\d+) held-out stories answered exactly", card)
     assert scores and all(float(score) >= 99 and int(count) >= 1000 for score, count in scores)
-    assert "python -m utils.train.score" in card and "python -m utils.train.train_story" in card
+    assert "python -m trit.train.score" in card and "python -m trit.train.train_story" in card

@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitNetConfig, BitN
 from transformers.integrations.bitnet import AutoBitLinear
 
 from trit.base.errors import UserError
-from utils.train.bitlinear import BitLinear, quantize_weight, ternary_weight
-from utils.train.checkpoint import load_checkpoint, save_checkpoint
-from utils.train.model import Decoder, DecoderConfig
-from utils.train.tokenizer import BOS, train_tokenizer
+from trit.train.bitlinear import BitLinear, quantize_weight, ternary_weight
+from trit.train.checkpoint import load_checkpoint, save_checkpoint
+from trit.train.model import Decoder, DecoderConfig
+from trit.train.tokenizer import BOS, train_tokenizer
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM
 from trit.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, TritError, run_main
 from trit.base.places import BUNDLED_MODEL, default_model
 from trit.engine.server import Server
-from utils.train import score, train_story
-from utils.train.batches import BatchMaker
-from utils.train.checkpoint import load_checkpoint
-from utils.train.model import Decoder, DecoderConfig
-from utils.train.tokenizer import train_tokenizer
+from trit.train import score, train_story
+from trit.train.batches import BatchMaker
+from trit.train.checkpoint import load_checkpoint
+from trit.train.model import Decoder, DecoderConfig
+from trit.train.tokenizer import train_tokenizer
 
 TINY = ["--steps", "2", "--batch", "1", "--threads", "1", "--dtype", "float32"]
 

@@ -11,10 +11,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from trit.base.places import DEMO_PROMPT
-from utils.train.batches import IGNORED, BatchMaker
-from utils.train.story import Story, ask, held_out_questions, is_held_out, make_story, training_stories
-from utils.train.tokenizer import BOS, EOS, story_words, train_tokenizer
-from utils.train.words import BABI_MOVES, MOVES, NAMES, PLACES
+from trit.train.batches import IGNORED, BatchMaker
+from trit.train.story import Story, ask, held_out_questions, is_held_out, make_story, training_stories
+from trit.train.tokenizer import BOS, EOS, story_words, train_tokenizer
+from trit.train.words import BABI_MOVES, MOVES, NAMES, PLACES
 
 BABI_1 = {"Daniel", "Mary", "Sandra", "John", "bathroom", "bedroom", "garden", "hallway", "kitchen", "office"}
 

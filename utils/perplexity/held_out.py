@@ -16,7 +16,7 @@ from random import Random
 from trit.base.errors import EXIT_OK, UserError, run_main
 from trit.base.files import atomic_output
 from trit.base.places import BUNDLED_MODEL
-from utils.train.story import MAX_SENTENCES, held_out_text
+from trit.train.story import MAX_SENTENCES, held_out_text
 
 HELD_OUT = BUNDLED_MODEL / "held-out.txt"
 # The model has learned to predict answers, not the stories in front of them.

@@ -18,8 +18,8 @@ from trit.base.errors import EXIT_OK, run_main
 from trit.base.files import atomic_output
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, default_model
 from trit.engine.server import Server
-from utils.train.story import held_out_questions, held_out_text
-from utils.train.tokenizer import EOS, special_id
+from trit.train.story import held_out_questions, held_out_text
+from trit.train.tokenizer import EOS, special_id
 from utils.verify.report import Check, judged
 
 TRANSCRIPTS = Path(__file__).resolve().parent / "data" / "golden.json"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from utils.train.words import BABI_MOVES, MOVES, NAMES, PLACES
+from trit.train.words import BABI_MOVES, MOVES, NAMES, PLACES
 
 MAX_SENTENCES = 14
 _HELD_OUT_MODULUS = 16

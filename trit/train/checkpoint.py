@@ -22,9 +22,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from trit.base.errors import UserError
-from utils.train.bitlinear import BitLinear, ternary_weight
-from utils.train.model import Decoder, DecoderConfig
-from utils.train.tokenizer import BOS, EOS, special_id
+from trit.train.bitlinear import BitLinear, ternary_weight
+from trit.train.model import Decoder, DecoderConfig
+from trit.train.tokenizer import BOS, EOS, special_id
 
 MAX_ANSWER_TOKENS = 12
 _QUANTIZATION = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
@@ -59,7 +59,7 @@ def load_checkpoint(directory: Path) -> tuple[Decoder, Tokenizer]:
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{directory}: is no readable checkpoint folder ({error})") from error
     if not (directory / "tokenizer.json").is_file():
-        raise UserError(f"{directory}: has no tokenizer.json; give a folder that utils.train.train_story wrote")
+        raise UserError(f"{directory}: has no tokenizer.json; give a folder that trit.train.train_story wrote")
     known = {field.name for field in fields(DecoderConfig)} - {"rope_theta"}
     try:
         theta = float(config["rope_parameters"]["rope_theta"])

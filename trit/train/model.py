@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from utils.train.bitlinear import BitLinear, bit_linears
+from trit.train.bitlinear import BitLinear, bit_linears
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from utils.train.story import Story, ask, training_stories
-from utils.train.tokenizer import BOS, EOS, special_id
-from utils.train.words import NAMES, PLACES
+from trit.train.story import Story, ask, training_stories
+from trit.train.tokenizer import BOS, EOS, special_id
+from trit.train.words import NAMES, PLACES
 
 IGNORED = -100
 _MAX_QUESTIONS = 4

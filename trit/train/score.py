@@ -2,9 +2,9 @@
 """Score a story model: the share of held-out stories whose question it answers exactly, greedily, to the end of text.
 
 Examples:
-    python -m utils.train.score                          # the bundled checkpoint, in torch
-    python -m utils.train.score --engine llama           # its i2_s file, through the compiled engine
-    python -m utils.train.score --model models/my-story-model --stories 2000 --seed 7
+    python -m trit.train.score                          # the bundled checkpoint, in torch
+    python -m trit.train.score --engine llama           # its i2_s file, through the compiled engine
+    python -m trit.train.score --model models/my-story-model --stories 2000 --seed 7
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from trit.base.errors import EXIT_OK, UserError, run_main
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, default_model
 from trit.engine.server import Server
-from utils.train.checkpoint import MAX_ANSWER_TOKENS, load_checkpoint
-from utils.train.story import MAX_SENTENCES, Question, Story, held_out_questions
-from utils.train.tokenizer import EOS, special_id
+from trit.train.checkpoint import MAX_ANSWER_TOKENS, load_checkpoint
+from trit.train.story import MAX_SENTENCES, Question, Story, held_out_questions
+from trit.train.tokenizer import EOS, special_id
 
 Answerer = Callable[[Sequence[str]], Iterator[str]]
 _TORCH_BATCH = 50
 
 
 def torch_answers(directory: Path, threads: int) -> Answerer:
-    """Answers of a checkpoint folder, computed by ``utils.train.model`` in float32 with int8 activations."""
+    """Answers of a checkpoint folder, computed by ``trit.train.model`` in float32 with int8 activations."""
     torch.set_num_threads(threads)
     model, tokenizer = load_checkpoint(directory)
     eos = special_id(tokenizer, EOS)
@@ -62,7 +62,7 @@ def report(asked: Sequence[tuple[Story, Question]], answers: Sequence[str], show
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m utils.train.score",
+        prog="python -m trit.train.score",
         description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

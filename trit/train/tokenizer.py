@@ -6,7 +6,7 @@ from __future__ import annotations
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from trit.base.errors import UserError
-from utils.train.words import MOVES, NAMES, PLACES
+from trit.train.words import MOVES, NAMES, PLACES
 
 BOS = "<|bos|>"
 EOS = "<|eos|>"
@@ -34,7 +34,7 @@ def special_id(tokenizer: Tokenizer, text: str) -> int:
     """
     token: int | None = tokenizer.token_to_id(text)
     if token is None:
-        raise UserError(f"tokenizer.json: has no token {text}; give a folder that utils.train.train_story wrote")
+        raise UserError(f"tokenizer.json: has no token {text}; give a folder that trit.train.train_story wrote")
     return token
 
 
