@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from utils.verify.reference import round_to_int8
+from trit.verify.reference import round_to_int8
 
 
 class RoundedLinear(nn.Module):

@@ -14,9 +14,9 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import BitNetConfig, BitNetForCausalLM
 
+from tests.support.tiny_checkpoints.storage import KINDS, quantization_config, store_model, write_weights
 from trit.base.errors import run_main
 from trit.convert.command import main
-from utils.tiny_checkpoints.storage import KINDS, quantization_config, store_model, write_weights
 
 __all__ = ["KINDS", "TEXT", "TinyModel", "edit_json", "make_checkpoint", "make_tokenizer", "refusal"]
 

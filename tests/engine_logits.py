@@ -14,7 +14,7 @@ from torch import nn
 
 from trit.engine.logprobs import SavedLogprobs as EngineRun
 from trit.engine.logprobs import read_logprobs
-from utils.verify.reference import round_to_int8
+from trit.verify.reference import round_to_int8
 
 __all__ = ["EngineRun", "divergence", "int8_activations", "reference", "run_engine", "wrong_tops"]
 

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from test_benchmarks import program
 
+from tests.support.tiny_checkpoints import qwen3
+from tests.support.tiny_checkpoints.linear_layers import GROUPED
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.places import BUNDLED_MODEL, ROOT
 from trit.base.statistics import paired_ratio
@@ -32,8 +34,6 @@ from utils.comparison.report import Comparison, Row
 from utils.comparison.sources import CheckpointSource, RandomSource, Source, with_vocabulary
 from utils.comparison.store import Plan, Size, Store
 from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, Way, parse_way
-from utils.tiny_checkpoints import qwen3
-from utils.tiny_checkpoints.linear_layers import GROUPED
 
 TERNARY = ("i2_s", "tl1", "tl2", "tq2_0", "tq1_0", "q2_0")
 

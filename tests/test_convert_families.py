@@ -22,14 +22,14 @@ from checkpoints import edit_json, refusal
 from engine_logits import EngineRun, divergence, int8_activations, reference, run_engine
 from safetensors.torch import load_file, save_file
 
+from tests.support.tiny_checkpoints import bitnet, bitnet_1bitllm, find_family, llama, qwen2, qwen3
+from tests.support.tiny_checkpoints.linear_layers import INPUT_NORM_EPSILON, INPUT_NORMS
 from trit.base.errors import EXIT_USAGE
 from trit.convert.command import main
 from trit.convert.from_checkpoint import Options, convert
 from trit.convert.report import Report
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from utils.tiny_checkpoints import bitnet, bitnet_1bitllm, find_family, llama, qwen2, qwen3
-from utils.tiny_checkpoints.linear_layers import INPUT_NORM_EPSILON, INPUT_NORMS
 
 # Measured: up to 4e-7 and 5e-5 (one rounding of the first token that falls on the other side).
 MAX_F16_KL, MAX_QAT_KL = 1e-5, 1e-3

@@ -15,15 +15,15 @@ from checkpoints import edit_json, refusal
 from gguf import PoolingType
 from safetensors.torch import load_file, save_file
 
+from tests.support.tiny_checkpoints import gemma3, qwen3
+from tests.support.tiny_checkpoints.built import Built, write_sentence_transformers
+from tests.support.tiny_checkpoints.linear_layers import GROUPED
 from trit.base.errors import UserError
 from trit.convert.from_checkpoint import Options, convert
 from trit.convert.pooling import read_pooling
 from trit.gguf.encodings import ENCODINGS, spread_scale
 from trit.gguf.types import GgufHeader, GGUFWriter, read_header
 from trit.models.families import find_family
-from utils.tiny_checkpoints import gemma3, qwen3
-from utils.tiny_checkpoints.built import Built, write_sentence_transformers
-from utils.tiny_checkpoints.linear_layers import GROUPED
 
 EMBEDDING_06, EMBEDDING_270 = "bitnet-embedding-0.6b", "bitnet-embedding-270m"
 FAMILY_OF = {EMBEDDING_270: gemma3} | dict.fromkeys(qwen3.VARIANTS, qwen3)

@@ -15,6 +15,7 @@ from engine_logits import run_engine
 from foreign_files import WRITERS, Key, Tensor, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
 from gguf_models import answer, assert_same_model
 
+from tests.support.tiny_checkpoints import bitnet_1bitllm
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT, engine_program
 from trit.convert import from_checkpoint
@@ -27,7 +28,6 @@ from trit.gguf.loadable import check_loadable
 from trit.gguf.source import Source
 from trit.gguf.types import read_header
 from utils.inspect_model.__main__ import inspect
-from utils.tiny_checkpoints import bitnet_1bitllm
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from tests.support.tiny_checkpoints import qwen3
+from tests.support.tiny_checkpoints.linear_layers import GROUPED
 from trit.base.errors import TritError, UserError
 from trit.convert.from_checkpoint import Options, convert
 from trit.convert.ternary import Declared, read_ternary
 from trit.gguf.encodings import ENCODINGS, check_scale, same_values, spread_scale
 from trit.gguf.types import read_header
 from trit.models.checkpoint import Checkpoint, StoredTensor
-from utils.tiny_checkpoints import qwen3
-from utils.tiny_checkpoints.linear_layers import GROUPED
 
 NOTHING = Declared(divides=False, master=False)
 # Encoding, inputs that share a scale; 0: a row.

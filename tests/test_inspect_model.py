@@ -13,6 +13,8 @@ import pytest
 from checkpoints import edit_json, make_checkpoint
 from foreign_files import TILED, WRITERS, Key, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
 
+from tests.support.tiny_checkpoints import qwen3
+from tests.support.tiny_checkpoints.linear_layers import GROUPED
 from trit.base.errors import TritError, run_main
 from trit.base.places import BUNDLED_MODEL
 from trit.gguf.header import read_raw_header
@@ -20,8 +22,6 @@ from trit.gguf.layouts import LAYOUTS
 from trit.gguf.source import Source
 from utils.inspect_model import gguf_file, host, sample
 from utils.inspect_model.__main__ import inspect, main
-from utils.tiny_checkpoints import qwen3
-from utils.tiny_checkpoints.linear_layers import GROUPED
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 

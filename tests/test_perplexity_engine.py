@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.tiny_checkpoints import find_family
 from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, run_main
 from trit.base.places import BUNDLED_MODEL, ROOT
 from trit.convert.from_checkpoint import Options, convert
@@ -23,7 +24,6 @@ from trit.engine.logprobs import LogprobsFile
 from trit.gguf.encodings import ENCODINGS
 from utils.perplexity import held_out
 from utils.perplexity.command import main
-from utils.tiny_checkpoints import find_family
 
 FORMATS = ("i2_s", "tl1", "tl2")
 Rows = dict[tuple[str, str], dict[str, Any]]

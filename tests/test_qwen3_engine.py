@@ -27,11 +27,11 @@ from test_convert_qwen3 import EMBEDDING_06, EMBEDDING_270, make
 from test_run_inference_server import free_port
 from torch import nn
 
+from tests.support.tiny_checkpoints.built import Built
+from tests.support.tiny_checkpoints.linear_layers import GROUPED, NormedLinear
 from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
-from utils.tiny_checkpoints.built import Built
-from utils.tiny_checkpoints.linear_layers import GROUPED, NormedLinear
-from utils.verify.reference import round_to_int8
+from trit.verify.reference import round_to_int8
 
 # Longer than the window of 32 tokens, and shorter.
 TEXTS = (

@@ -22,13 +22,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from tests.support.tiny_checkpoints.sentencepiece_vocabulary import SPACE, Spm, llama2_tokenizer, model_file, read_spm
+from tests.support.tiny_checkpoints.vocabularies import read_bpe
 from trit.base.errors import UserError
 from trit.convert import pretokenizers
 from trit.convert.spm import Pieces, from_model
 from trit.convert.tokenizer import Vocabulary, _with_added, load_tokenizer
 from trit.gguf.types import GGUFWriter
-from utils.tiny_checkpoints.sentencepiece_vocabulary import SPACE, Spm, llama2_tokenizer, model_file, read_spm
-from utils.tiny_checkpoints.vocabularies import read_bpe
 
 # Scripts, combining marks, emoji with joiners and modifiers, long spaces, control characters, digits of many scripts,
 # contractions in both cases, byte-order mark, private use, text that looks like special and byte tokens.

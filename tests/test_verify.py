@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``python -m utils.verify``: passes for every family and storage kind, and each mutation fails by the right check."""
+"""``python -m trit.verify``: passes for every family and storage kind, and each mutation fails by the right check."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from transformers import BitNetQuantConfig, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.bitnet import replace_with_bitnet_linear
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from tests.support.tiny_checkpoints import all_families, find_family
+from tests.support.tiny_checkpoints.linear_layers import INPUT_NORMS
 from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
 from trit.convert import pooling
 from trit.convert.from_checkpoint import Options, convert
 from trit.engine.server import Server
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from utils.tiny_checkpoints import all_families, find_family
-from utils.tiny_checkpoints.linear_layers import INPUT_NORMS
-from utils.verify import embeddings, engine, golden, layers, logits, texts, weights
-from utils.verify.__main__ import main
-from utils.verify.reference import Reference, TableGelu, build
-from utils.verify.report import FAILED, LEFT_OUT, PASSED
-from utils.verify.stored import TorchCheckpoint
-from utils.verify.weights import GgufFile, check_weights
+from trit.verify import embeddings, engine, golden, layers, logits, texts, weights
+from trit.verify.command import main
+from trit.verify.reference import Reference, TableGelu, build
+from trit.verify.report import FAILED, LEFT_OUT, PASSED
+from trit.verify.stored import TorchCheckpoint
+from trit.verify.weights import GgufFile, check_weights
 
 QUICK = ["--context", "64", "--chunks", "2", "-t", "1"]
 GROUPED = "grouped-f16"
@@ -532,7 +532,7 @@ def test_bundled_model(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("utils.verify.__main__.default_model", lambda: story_gguf)
+    monkeypatch.setattr("trit.verify.command.default_model", lambda: story_gguf)
     assert main(["--bundled", "--json", str(tmp_path / "out.json"), *QUICK]) == EXIT_OK
     shown = capsys.readouterr().out
     found = results(tmp_path / "out.json")
@@ -558,8 +558,8 @@ def test_another_answer_fails(
 def test_without_torch_the_answers_are_still_checked(
     story_gguf: Path, engine_bin: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.verify.__main__.default_model", lambda: story_gguf)
-    monkeypatch.setattr("utils.verify.__main__.NEEDED", ("no_such_package",))
+    monkeypatch.setattr("trit.verify.command.default_model", lambda: story_gguf)
+    monkeypatch.setattr("trit.verify.command.NEEDED", ("no_such_package",))
     assert main(["--bundled"]) == EXIT_OK
     shown = capsys.readouterr().out
     assert "transcripts" in shown and "no_such_package is not installed" in shown

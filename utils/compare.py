@@ -135,7 +135,7 @@ def _text(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
             what = "stories that the bundled model has not seen"
         else:
             path = SHIPPED_TEXT
-            what = "the text that utils.verify ships"
+            what = "the text that trit.verify ships"
         yield path, f"{pieces} of {what}"
 
 

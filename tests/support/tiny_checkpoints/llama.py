@@ -14,9 +14,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from utils.tiny_checkpoints import storage as stores
-from utils.tiny_checkpoints.linear_layers import INPUT_NORMS, declare_input_norms
-from utils.tiny_checkpoints.vocabularies import llama3_tokenizer, save_tokenizer
+from tests.support.tiny_checkpoints import storage as stores
+from tests.support.tiny_checkpoints.linear_layers import INPUT_NORMS, declare_input_norms
+from tests.support.tiny_checkpoints.vocabularies import llama3_tokenizer, save_tokenizer
 
 FAMILY = "llama"
 STORAGE = stores.KINDS

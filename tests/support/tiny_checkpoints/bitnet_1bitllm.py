@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from transformers import BitNetConfig, BitNetForCausalLM
 
-from utils.tiny_checkpoints import storage as stores
-from utils.tiny_checkpoints.sentencepiece_vocabulary import llama2_tokenizer, read_spm
-from utils.tiny_checkpoints.vocabularies import save_tokenizer
+from tests.support.tiny_checkpoints import storage as stores
+from tests.support.tiny_checkpoints.sentencepiece_vocabulary import llama2_tokenizer, read_spm
+from tests.support.tiny_checkpoints.vocabularies import save_tokenizer
 
 FAMILY = "bitnet_1bitllm"
 STORAGE = ("master-f32", "bin")

@@ -19,9 +19,9 @@ from trit.gguf.decode import decode
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.types import GGMLQuantizationType as Type
 from trit.gguf.types import GGUFReader, GGUFValueType
-from utils.verify.names import as_in_file, file_name
-from utils.verify.report import Check, judged
-from utils.verify.stored import TorchCheckpoint
+from trit.verify.names import as_in_file, file_name
+from trit.verify.report import Check, judged
+from trit.verify.stored import TorchCheckpoint
 
 Floats = npt.NDArray[np.float64]
 
@@ -147,7 +147,7 @@ class GgufFile:
         try:
             values = gguf.quants.dequantize(raw, kind)
         except NotImplementedError:
-            raise UserError(f"{name}: is of type {kind.name}, for which utils.verify has no reader") from None
+            raise UserError(f"{name}: is of type {kind.name}, for which trit.verify has no reader") from None
         return FileTensor(kind, values.reshape(shape).astype(np.float64))
 
     def _read_indexed(self, name: str, layout: str, offset: int, shape: tuple[int, ...]) -> Floats:

@@ -16,9 +16,9 @@ from transformers import AutoTokenizer
 
 from trit.base.errors import UserError
 from trit.engine.server import Refused, Server
-from utils.verify import engine
-from utils.verify.report import Check, judged, left_out
-from utils.verify.weights import GgufFile
+from trit.verify import engine
+from trit.verify.report import Check, judged, left_out
+from trit.verify.weights import GgufFile
 
 DATA = Path(__file__).resolve().parent / "data"
 TEXT = DATA / "text.txt"

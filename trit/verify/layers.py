@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.engine.server import Server
-from utils.verify import engine
-from utils.verify.reference import Reference
-from utils.verify.report import Check, judged
-from utils.verify.weights import GgufFile
+from trit.verify import engine
+from trit.verify.reference import Reference
+from trit.verify.report import Check, judged
+from trit.verify.weights import GgufFile
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Command line: ``python -m utils.tiny_checkpoints --family F --variant V --storage S --outdir DIR``, or ``--list``."""
+"""Command line: ``python -m tests.support.tiny_checkpoints --family F --variant V --storage S --outdir DIR``, or ``--list``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trit.base.errors import EXIT_OK, UserError, run_main
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m utils.tiny_checkpoints",
+        prog="python -m tests.support.tiny_checkpoints",
         description="Write a tiny random checkpoint folder with the configuration keys of a real model.",
     )
     parser.add_argument("--list", action="store_true", help="print every family, its variants and storage kinds")
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.list and not (args.family and args.outdir):
         parser.error("give --family and --outdir, or --list")
     # Needs torch; not for --help. Where it is missing, utils/__init__.py hands over or says how to get it.
-    from utils.tiny_checkpoints import all_families, find_family
+    from tests.support.tiny_checkpoints import all_families, find_family
 
     families = all_families()
     if args.list:

@@ -11,8 +11,8 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
-from utils.tiny_checkpoints import storage as stores
-from utils.tiny_checkpoints.vocabularies import save_tokenizer
+from tests.support.tiny_checkpoints import storage as stores
+from tests.support.tiny_checkpoints.vocabularies import save_tokenizer
 
 
 @dataclass

@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 
 from trit.base.errors import UserError
-from utils.verify import engine
-from utils.verify.embeddings import check_embeddings
-from utils.verify.layers import check_layers
-from utils.verify.logits import check_logits
-from utils.verify.reference import build
-from utils.verify.report import Check
-from utils.verify.stored import TorchCheckpoint
-from utils.verify.texts import TEXT, check_template, check_tokens, load_tokenizer
-from utils.verify.weights import GgufFile, check_weights
+from trit.verify import engine
+from trit.verify.embeddings import check_embeddings
+from trit.verify.layers import check_layers
+from trit.verify.logits import check_logits
+from trit.verify.reference import build
+from trit.verify.report import Check
+from trit.verify.stored import TorchCheckpoint
+from trit.verify.texts import TEXT, check_template, check_tokens, load_tokenizer
+from trit.verify.weights import GgufFile, check_weights
 
 # Sequences whose hidden states are compared: short, since each rounding that falls otherwise spreads to what follows.
 _SEQUENCES, _LENGTH = 8, 16

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Command line: ``python -m utils.verify CHECKPOINT_DIR MODEL.gguf``, or ``--bundled``."""
+"""Command line: ``python -m trit.verify CHECKPOINT_DIR MODEL.gguf``, or ``--bundled``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, default_model
 from trit.engine.inference import check_model
 from trit.engine.server import Server
-from utils.verify.golden import check_transcripts, story_text
-from utils.verify.report import FAILED, Check, as_json, left_out, table
+from trit.verify.golden import check_transcripts, story_text
+from trit.verify.report import FAILED, Check, as_json, left_out, table
 
 NEEDED = ("torch", "transformers")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m utils.verify",
+        prog="python -m trit.verify",
         description="Prove a converted model: file and compiled engine against the checkpoint and transformers.",
         epilog="What is compared and why the bounds are what they are: docs/verify.md",
     )
@@ -75,7 +75,7 @@ def run_checks(args: argparse.Namespace) -> Iterator[Check]:
             raise UserError(reason)
         yield left_out("all others", reason)
         return
-    from utils.verify.proof import prove
+    from trit.verify.proof import prove
 
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         if args.bundled and not args.text:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.tiny_checkpoints.storage import Stored, is_projection, quantization_config, store_model
+from tests.support.tiny_checkpoints.storage import Stored, is_projection, quantization_config, store_model
 
 GROUPED = "grouped-f16"
 """Float16 values -s, 0, +s with an s of its own for every 128 inputs, embedding and head too (Ternary-Bonsai)."""

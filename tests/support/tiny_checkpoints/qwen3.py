@@ -14,10 +14,16 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 
-from utils.tiny_checkpoints import storage as stores
-from utils.tiny_checkpoints.built import Built
-from utils.tiny_checkpoints.linear_layers import GROUPED, INPUT_NORMS, add_input_norms, declare_input_norms, store
-from utils.tiny_checkpoints.vocabularies import read_bpe
+from tests.support.tiny_checkpoints import storage as stores
+from tests.support.tiny_checkpoints.built import Built
+from tests.support.tiny_checkpoints.linear_layers import (
+    GROUPED,
+    INPUT_NORMS,
+    add_input_norms,
+    declare_input_norms,
+    store,
+)
+from tests.support.tiny_checkpoints.vocabularies import read_bpe
 
 FAMILY = "qwen3"
 STORAGE = (GROUPED, "master-bf16", "packed-autobitlinear", "fake-bf16")

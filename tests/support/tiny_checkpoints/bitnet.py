@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from transformers import BitNetConfig, BitNetForCausalLM
 
-from utils.tiny_checkpoints import storage as stores
-from utils.tiny_checkpoints.linear_layers import INPUT_NORMS, declare_input_norms
-from utils.tiny_checkpoints.vocabularies import llama3_tokenizer, save_tokenizer
+from tests.support.tiny_checkpoints import storage as stores
+from tests.support.tiny_checkpoints.linear_layers import INPUT_NORMS, declare_input_norms
+from tests.support.tiny_checkpoints.vocabularies import llama3_tokenizer, save_tokenizer
 
 FAMILY = "bitnet"
 STORAGE = stores.KINDS

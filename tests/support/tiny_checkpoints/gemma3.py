@@ -15,10 +15,16 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import Gemma3TextConfig, Gemma3TextModel, PreTrainedModel
 
-from utils.tiny_checkpoints import storage as stores
-from utils.tiny_checkpoints.built import Built
-from utils.tiny_checkpoints.linear_layers import GROUPED, INPUT_NORMS, add_input_norms, declare_input_norms, store
-from utils.tiny_checkpoints.vocabularies import vocabulary_metadata
+from tests.support.tiny_checkpoints import storage as stores
+from tests.support.tiny_checkpoints.built import Built
+from tests.support.tiny_checkpoints.linear_layers import (
+    GROUPED,
+    INPUT_NORMS,
+    add_input_norms,
+    declare_input_norms,
+    store,
+)
+from tests.support.tiny_checkpoints.vocabularies import vocabulary_metadata
 
 FAMILY = "gemma3"
 STORAGE = (GROUPED, "master-bf16", "packed-autobitlinear", "fake-bf16")

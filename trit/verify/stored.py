@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trit.base.errors import UserError
-from utils.verify.names import INPUT_NORM
+from trit.verify.names import INPUT_NORM
 
 # Inputs that share a scale in checkpoints of Q2_0's kind.
 GROUP = 64

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 
 from trit.base.errors import UserError
 from trit.engine.server import Server
-from utils.verify import engine
-from utils.verify.reference import Reference
-from utils.verify.report import Check, judged, left_out
-from utils.verify.weights import GgufFile
+from trit.verify import engine
+from trit.verify.reference import Reference
+from trit.verify.report import Check, judged, left_out
+from trit.verify.weights import GgufFile
 
 Floats = npt.NDArray[np.float64]
 

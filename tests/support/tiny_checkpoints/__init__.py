@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Tiny random checkpoints with the exact configuration keys of real models, for tests and ``utils.verify``.
+"""Tiny random checkpoints with the exact configuration keys of real models, for tests and ``trit.verify``.
 
 Every module of this folder that defines ``FAMILY`` is one family (see :class:`TinyFamily`); :func:`all_families` finds
 them by a walk. What they share: ``storage`` (the ways in which ternary weights are stored), ``vocabularies`` (real
 tokenizers, from the engine's source). Needs torch and transformers (``requirements-train.txt``).
 
-    python -m utils.tiny_checkpoints --list
-    python -m utils.tiny_checkpoints --family bitnet --variant BitNet-b1.58-2B-4T --storage packed-autobitlinear \
+    python -m tests.support.tiny_checkpoints --list
+    python -m tests.support.tiny_checkpoints --family bitnet --variant BitNet-b1.58-2B-4T --storage packed-autobitlinear \
         --outdir models/tiny
 """
 

@@ -22,9 +22,9 @@ from transformers.initialization import no_init_weights
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGMLQuantizationType as Type
-from utils.verify.names import DECLARED_INPUT_NORM, file_name
-from utils.verify.stored import TorchCheckpoint, Weight
-from utils.verify.weights import EXACT, FLOAT_SCALES, TERNARY_TYPES, GgufFile
+from trit.verify.names import DECLARED_INPUT_NORM, file_name
+from trit.verify.stored import TorchCheckpoint, Weight
+from trit.verify.weights import EXACT, FLOAT_SCALES, TERNARY_TYPES, GgufFile
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ from functools import cache
 from gguf import TokenType
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
-from utils.tiny_checkpoints.vocabularies import vocabulary_metadata
+from tests.support.tiny_checkpoints.vocabularies import vocabulary_metadata
 
 SPACE = "\u2581"
 

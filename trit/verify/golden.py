@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Greedy transcripts of the bundled model: what the reference forward answers, token by token, recorded in a file.
 
-``python -m utils.verify.golden`` records them anew from the checkpoint (needs torch; the engine takes no part in it).
+``python -m trit.verify.golden`` records them anew from the checkpoint (needs torch; the engine takes no part in it).
 An engine that gives other tokens is wrong; one that gives these has a model that knows no better.
 """
 
@@ -20,7 +20,7 @@ from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, default_model
 from trit.engine.server import Server
 from trit.train.story import held_out_questions, held_out_text
 from trit.train.tokenizer import EOS, special_id
-from utils.verify.report import Check, judged
+from trit.verify.report import Check, judged
 
 TRANSCRIPTS = Path(__file__).resolve().parent / "data" / "golden.json"
 MOST_TOKENS = 16
@@ -50,10 +50,10 @@ def check_transcripts(server: Server) -> Check:
 
 
 def _record() -> list[dict[str, Any]]:
-    from utils.verify.reference import build
-    from utils.verify.stored import TorchCheckpoint
-    from utils.verify.texts import load_tokenizer
-    from utils.verify.weights import GgufFile
+    from trit.verify.reference import build
+    from trit.verify.stored import TorchCheckpoint
+    from trit.verify.texts import load_tokenizer
+    from trit.verify.weights import GgufFile
 
     reference = build(TorchCheckpoint(BUNDLED_MODEL), GgufFile(default_model()))
     tokenizer = load_tokenizer(BUNDLED_MODEL)
