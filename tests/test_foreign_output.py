@@ -27,7 +27,7 @@ from trit.gguf.header import read_raw_header
 from trit.gguf.loadable import check_loadable
 from trit.gguf.source import Source
 from trit.gguf.types import read_header
-from utils.inspect_model.__main__ import inspect
+from trit.inspect.command import inspect
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 

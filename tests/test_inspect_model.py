@@ -20,8 +20,8 @@ from trit.base.places import BUNDLED_MODEL
 from trit.gguf.header import read_raw_header
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.source import Source
-from utils.inspect_model import gguf_file, host, sample
-from utils.inspect_model.__main__ import inspect, main
+from trit.inspect import gguf_file, host, sample
+from trit.inspect.command import inspect, main
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 

@@ -36,8 +36,8 @@ from trit.base.host import usable_cpus
 from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
+from trit.inspect.command import inspect
 from trit.models.checkpoint import Checkpoint
-from utils.inspect_model.__main__ import inspect
 
 SEEDS = Path(__file__).parent / "seeds"
 MEMORY_BYTES = 1 << 30

@@ -133,7 +133,7 @@ def read_header(path: Path) -> GgufHeader:
         except (KeyError, ValueError):
             raise UserError(
                 f"{path}: {tensor.name} has the unknown type {tensor.ggml_type}; "
-                f"see what the file is with: {python_command('-m utils.inspect_model')} {path}"
+                f"see what the file is with: {python_command('-m trit.inspect')} {path}"
             ) from None
         if nbytes > tensor.span:
             raise UserError(

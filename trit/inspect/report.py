@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from utils.inspect_model.description import Description
+from trit.inspect.description import Description
 
 _WIDTH = 13
 _VALUES = ("-1", "0", "+1", "+2")

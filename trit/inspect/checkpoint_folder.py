@@ -20,11 +20,11 @@ from trit.convert.tokenizer import load_tokenizer
 from trit.engine.cost import packed_bytes
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
+from trit.inspect.description import Description, Shares
+from trit.inspect.sample import counts
 from trit.models.checkpoint import Checkpoint
 from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
-from utils.inspect_model.description import Description, Shares
-from utils.inspect_model.sample import counts
 
 # Layers whose weights are looked at unless all are asked for.
 LAYERS = 4

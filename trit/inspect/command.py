@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Command line: ``python -m utils.inspect_model PATH``, PATH a GGUF file or a Hugging Face checkpoint folder."""
+"""Command line: ``python -m trit.inspect PATH``, PATH a GGUF file or a Hugging Face checkpoint folder."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from trit.base.errors import UserError, run_main
 from trit.gguf.types import quiet_gguf_package
-from utils.inspect_model import checkpoint_folder, gguf_file
-from utils.inspect_model.description import Description
-from utils.inspect_model.host import read_rate, speed_bound
-from utils.inspect_model.report import lines
+from trit.inspect import checkpoint_folder, gguf_file
+from trit.inspect.description import Description
+from trit.inspect.host import read_rate, speed_bound
+from trit.inspect.report import lines
 
 DEFAULT_CONTEXT = 2048
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m utils.inspect_model",
+        prog="python -m trit.inspect",
         description="Say what a model file or checkpoint folder is, what it needs, and what would be done with it.",
-        epilog="Example: python -m utils.inspect_model models/trit-story-3m/ggml-model-i2_s.gguf --layers",
+        epilog="Example: python -m trit.inspect models/trit-story-3m/ggml-model-i2_s.gguf --layers",
     )
     parser.add_argument("path", type=Path, help="a GGUF file of any engine, or a Hugging Face checkpoint folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")

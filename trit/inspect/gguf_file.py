@@ -17,8 +17,8 @@ from trit.gguf.layouts import PUBLISHED_I2_S
 from trit.gguf.loadable import convert_command, no_model, rotation, why_not
 from trit.gguf.order import measure_order
 from trit.gguf.source import Source
-from utils.inspect_model.description import Description, Shares
-from utils.inspect_model.sample import counts, look, scale_kind
+from trit.inspect.description import Description, Shares
+from trit.inspect.sample import counts, look, scale_kind
 
 OWN_ARCHITECTURES = ("bitnet-b1.58", "bitnet-25")
 # Key behind the architecture's name -> dimension.
