@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// `trit-bench`: how long whole matrix products take, beside the machine's two limits measured in turns with
-/// them. One JSON object a line; benchmarks/kernels.py makes a table of them.
+/// them. One JSON object a line; trit/measure/committed/kernels.py makes a table of them.
 ///
 ///     --tier chosen            a name, "chosen" or "all"
 ///     --threads 1,2            numbers of threads

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""utils.bench: what llama-bench is asked and says, what a token costs, how sure a ratio is; no speeds."""
+"""trit.measure.speed: what llama-bench is asked and says, what a token costs, how sure a ratio is; no speeds."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ from trit.base import host
 from trit.base.errors import TritError
 from trit.engine import cost
 from trit.engine.llama_bench import Case
-from utils.bench import energy, machine, output
-from utils.bench.energy import Counters, Meter, NotMeasured, Use
-from utils.bench.machine import Load, Snapshot, Watch
-from utils.bench.rounds import Model, Result
+from trit.measure.speed import energy, machine, output
+from trit.measure.speed.energy import Counters, Meter, NotMeasured, Use
+from trit.measure.speed.machine import Load, Snapshot, Watch
+from trit.measure.speed.rounds import Model, Result
 
 ZONES = {
     "intel-rapl:0": ("package-0", 1_000),

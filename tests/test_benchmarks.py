@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 
-import benchmarks.__main__ as both
-from benchmarks import end_to_end, kernels
-from benchmarks.end_to_end import Samples, Way
+import trit.measure.committed.command as both
 from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.flags import numbers_from, whole_numbers
@@ -23,11 +21,17 @@ from trit.engine import roofline
 from trit.engine.llama_bench import Case
 from trit.engine.program import json_lines
 from trit.gguf.encodings import ENCODINGS
+from trit.measure import results
 from trit.measure import roofline as roofline_main
+from trit.measure.committed import end_to_end, kernels
+from trit.measure.committed.end_to_end import Samples, Way
 from trit.models.shapes import SHAPES
-from utils.bench import results
 
-MODULES = {"benchmarks": both, "benchmarks.kernels": kernels, "benchmarks.end_to_end": end_to_end}
+MODULES = {
+    "trit.measure.committed": both,
+    "trit.measure.committed.kernels": kernels,
+    "trit.measure.committed.end_to_end": end_to_end,
+}
 TINY_ROOFLINE = ("--seconds", "0.01", "--megabytes", "8")
 TINY_KERNELS = ("--megabytes", "8", "--milliseconds", "0.05", "--repetitions", "2")
 HEAD = {"kind": "head", "compiler": "gcc 1.2.3", "megabytes": 8}

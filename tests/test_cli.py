@@ -276,10 +276,10 @@ def test_progress_elsewhere_is_sparse(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links")
-@pytest.mark.parametrize("module", ["utils.convert", "trit.inspect", "benchmarks.kernels"])
+@pytest.mark.parametrize("module", ["utils.convert", "trit.inspect", "trit.measure.committed.kernels"])
 def test_a_python_without_packages_hands_over_or_says_what_to_do(module: str, tmp_path: Path, plain_venv: Path) -> None:
     # Copies: through a link they would find the checkout's .venv.
-    for package in ("utils", "benchmarks"):
+    for package in ("utils", "trit.measure.committed"):
         shutil.copytree(processes.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     bare = plain_venv / "bin" / "python"
     command = [bare, "-m", module, "--help"]

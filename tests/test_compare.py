@@ -26,14 +26,13 @@ from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor
+from trit.measure.formats import command, fidelity, report, rounds, store
+from trit.measure.formats.fidelity import Error
+from trit.measure.formats.report import Comparison, Row
+from trit.measure.formats.sources import CheckpointSource, RandomSource, Source, with_vocabulary
+from trit.measure.formats.store import Plan, Size, Store
+from trit.measure.formats.ways import BASELINES, DEFAULT_WAYS, FORMATS, Way, parse_way
 from trit.models.shapes import SHAPES
-from utils import compare
-from utils.comparison import fidelity, report, rounds, store
-from utils.comparison.fidelity import Error
-from utils.comparison.report import Comparison, Row
-from utils.comparison.sources import CheckpointSource, RandomSource, Source, with_vocabulary
-from utils.comparison.store import Plan, Size, Store
-from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, Way, parse_way
 
 TERNARY = ("i2_s", "tl1", "tl2", "tq2_0", "tq1_0", "q2_0")
 
@@ -305,9 +304,9 @@ def test_a_run_that_fails_cleans_up_too(tmp_path: Path, monkeypatch: pytest.Monk
     def fail(*_: object) -> None:
         raise TritError("the engine failed")
 
-    monkeypatch.setattr(compare, "_run", fail)
+    monkeypatch.setattr(command, "_run", fail)
     flags = ["--shape", "story", "--clean", "--workdir", str(tmp_path / "work"), "-o", str(tmp_path / "out")]
-    assert run_main(compare.main, flags) == 1
+    assert run_main(command.main, flags) == 1
     assert not list((tmp_path / "work").iterdir())
 
 
@@ -332,7 +331,7 @@ def test_baseline(tmp_path: Path) -> None:
     def chosen(*fits: str) -> Way:
         kept = Store(tmp_path, FakeSource(*fits), [way.format for way in BASELINES])
         kept.check_room([])
-        return compare._baseline(BASELINES, kept)
+        return command._baseline(BASELINES, kept)
 
     assert chosen("tq2_0", "q4_0") == Way("tq2_0", packed=False)
     assert chosen("q4_0") == Way("q4_0")

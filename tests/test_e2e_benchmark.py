@@ -21,9 +21,8 @@ from trit.base.host import physical_cores
 from trit.base.places import ROOT
 from trit.convert.from_random import main as make_dummy
 from trit.engine import cost
-from utils import e2e_benchmark
-from utils.bench import energy, machine, rounds
-from utils.bench.rounds import labelled
+from trit.measure.speed import command, energy, machine, rounds
+from trit.measure.speed.rounds import labelled
 
 SCRIPT = ROOT / "utils" / "e2e_benchmark.py"
 # Noise of another order than what is compared: only runs of the same round may be divided.
@@ -45,9 +44,9 @@ def fake_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of stand-ins; a machine that nobody else uses, with two cores."""
     monkeypatch.setattr(machine.Watch, "snapshot", lambda self: None)
     monkeypatch.setattr(machine, "LOOK_SECONDS", 0)
-    monkeypatch.setattr(e2e_benchmark, "physical_cores", lambda: 2)
+    monkeypatch.setattr(command, "physical_cores", lambda: 2)
     monkeypatch.setattr(rounds, "last_level_cache_bytes", lambda: 0)
-    monkeypatch.setattr(e2e_benchmark, "last_level_cache_bytes", lambda: 0)
+    monkeypatch.setattr(command, "last_level_cache_bytes", lambda: 0)
     folder = tmp_path / "bin"
     folder.mkdir()
     fake_roofline(folder)
@@ -55,7 +54,7 @@ def fake_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(fake_bin: Path, *words: str | Path) -> int:
-    return run_main(e2e_benchmark.main, ["--bin-dir", str(fake_bin), *map(str, words)])
+    return run_main(command.main, ["--bin-dir", str(fake_bin), *map(str, words)])
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
@@ -71,8 +70,8 @@ def rows(text: str, heading: str) -> list[list[str]]:
 
 
 def test_defaults_are_those_of_the_bundled_model() -> None:
-    args = e2e_benchmark._parser().parse_args([])
-    cases = e2e_benchmark._cases(args)
+    args = command._parser().parse_args([])
+    cases = command._cases(args)
     assert [(case.name, case.threads, case.batch) for case in cases] == [
         ("pp512", physical_cores(), 2048),
         ("tg128", physical_cores(), 2048),
@@ -154,7 +153,7 @@ def test_share_of_the_limits(models: Path, fake_bin: Path, tmp_path: Path, capsy
 def test_models_in_the_caches(
     models: Path, fake_bin: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (rounds, e2e_benchmark):
+    for module in (rounds, command):
         monkeypatch.setattr(module, "last_level_cache_bytes", lambda: 32 << 20)
     assert run(fake_bin, "-m", models / "ours.gguf", "-p", "0", "-n", "8", "-t", "1", "-r", "1", "--roofline") == 0
     said = capsys.readouterr().out

@@ -21,11 +21,11 @@ from trit.engine.llama_perplexity import TooShort
 from trit.engine.logprobs import LogprobsFile, counted_positions, read_logprobs, row_bytes
 from trit.engine.perplexity_output import Measured
 from trit.gguf.types import GgufHeader
+from trit.measure.perplexity import held_out, passages, report
+from trit.measure.perplexity.measure import Row, logprobs_name
+from trit.measure.perplexity.pieces import token_bytes
+from trit.measure.perplexity.texts import Text, find_texts
 from trit.train.story import MAX_SENTENCES, held_out_questions, is_held_out
-from utils.perplexity import held_out, passages, report
-from utils.perplexity.measure import Row, logprobs_name
-from utils.perplexity.pieces import token_bytes
-from utils.perplexity.texts import Text, find_texts
 
 BUNDLED = GgufHeader({"general.name": "Trit Story 3m"}, {}, {})
 OTHER = GgufHeader({"general.name": "Another"}, {}, {})
@@ -210,9 +210,7 @@ def test_shipped_text_is_what_its_command_writes(tmp_path: Path) -> None:
 
 def test_shipped_text_is_made_without_a_package() -> None:
     """-I -S: no packages at all."""
-    code = (
-        f"import sys; sys.path[:0] = [{str(ROOT)!r}]; from utils.perplexity import held_out; held_out.make_text(1, 5)"
-    )
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; from trit.measure.perplexity import held_out; held_out.make_text(1, 5)"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
 
 
@@ -272,7 +270,7 @@ def test_a_place_that_cannot_be_written_is_said_first(
     story_gguf: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from trit.base.errors import run_main
-    from utils.perplexity.command import main
+    from trit.measure.perplexity.command import main
 
     (tmp_path / "file").touch()
     places = {"-o": tmp_path / "results", flag: tmp_path / "file" / "x"}

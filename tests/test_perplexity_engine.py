@@ -22,8 +22,8 @@ from trit.base.places import BUNDLED_MODEL, ROOT
 from trit.convert.from_checkpoint import Options, convert
 from trit.engine.logprobs import LogprobsFile
 from trit.gguf.encodings import ENCODINGS
-from utils.perplexity import held_out
-from utils.perplexity.command import main
+from trit.measure.perplexity import held_out
+from trit.measure.perplexity.command import main
 
 FORMATS = ("i2_s", "tl1", "tl2")
 Rows = dict[tuple[str, str], dict[str, Any]]

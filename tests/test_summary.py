@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import pictures, summary, token_profile
 from trit.base.errors import TritError, UserError
 from trit.base.generated_section import write_section
+from trit.measure.committed import pictures, summary, token_profile
 
 
 def end_to_end(cpu: str, date: str, ours: list[float], rival: list[float] | None) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def test_medians_ratios_and_shares_newest_first(tmp_path: Path) -> None:
     write(tmp_path, "new-end-to-end.json", end_to_end("New", "2026-02-01", [30.0, 99.0, 31.5], [7.0, 9.0, 100.0]))
     lines = summary.section(tmp_path).splitlines()
     assert lines[0] == (
-        "New, 2 cores, tier avx2: gcc 1, commit abc, 2026-02-01 ([all columns](benchmarks/results/new-end-to-end.md))"
+        "New, 2 cores, tier avx2: gcc 1, commit abc, 2026-02-01 ([all columns](trit.measure.committed/results/new-end-to-end.md))"
     )
     assert "| tg64 | 2 | 31.5 | 70 % | 9 | 3.5 |" in lines
     assert [line.partition(",")[0] for line in lines if "tier avx2" in line] == ["New", "Old"]
@@ -58,14 +58,18 @@ def test_formats_side_by_side(tmp_path: Path) -> None:
     write(tmp_path, "x-comparison.json", comparison("X"))
     lines = summary.section(tmp_path).splitlines()
     (head,) = [line for line in lines if "a model" in line]
-    assert head.endswith("(benchmarks/results/x-comparison.md)). In brackets: ratio to tq2_0. It was BUSY: slow.")
+    assert head.endswith(
+        "(trit.measure.committed/results/x-comparison.md)). In brackets: ratio to tq2_0. It was BUSY: slow."
+    )
     assert "| i2_s | ours | 800 | 2.00 | 2.00 | 796 | 20 (1.50) | 6.1 % |" in lines
     assert "| f16 | ours | 800 | 2.00 | 2.00 |  | 2 (0.50) |  |" in lines
 
 
 def test_a_result_without_the_rival_or_broken_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "x-end-to-end.json", end_to_end("X", "2026-01-01", [9.0], None))
-    with pytest.raises(TritError, match=r"x-end-to-end\.json: lacks i2_s or tq2_0; run benchmarks\.end_to_end"):
+    with pytest.raises(
+        TritError, match=r"x-end-to-end\.json: lacks i2_s or tq2_0; run trit.measure.committed\.end_to_end"
+    ):
         summary.section(tmp_path)
     (tmp_path / "x-end-to-end.json").write_text("{")
     with pytest.raises(TritError, match=r"x-end-to-end\.json is no JSON .* write it again with the command"):
@@ -73,7 +77,7 @@ def test_a_result_without_the_rival_or_broken_is_refused(tmp_path: Path) -> None
 
 
 def test_readme_is_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert summary.main(["--check"]) == 0, "run: python -m benchmarks.summary"
+    assert summary.main(["--check"]) == 0, "run: python -m trit.measure.committed.summary"
     copy = tmp_path / "README.md"
     copy.write_text(summary.README.read_text(encoding="utf-8").replace("| tg64 | 1 |", "| tg64 | 7 |"))
     monkeypatch.setattr(summary, "README", copy)

@@ -16,7 +16,7 @@ _FOR_TRAINING = ("torch", "transformers")
 def _hand_over(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Run the command again where the missing package is, or say in one sentence how to get it."""
     name = (getattr(error, "name", None) or "").partition(".")[0]
-    if not isinstance(error, ModuleNotFoundError) or name in {"", "utils", "benchmarks", "tests"}:
+    if not isinstance(error, ModuleNotFoundError) or name in {"", "utils", "trit.measure.committed", "tests"}:
         sys.__excepthook__(kind, error, trace)
         return
     environment = Path(__file__).resolve().parent.parent / ".venv"

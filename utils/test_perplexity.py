@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from trit.base.errors import run_main
-from utils.perplexity.command import main
+from trit.measure.perplexity.command import main
 
 if __name__ == "__main__":
     sys.exit(run_main(main))

@@ -17,7 +17,7 @@ from pathlib import Path
 from trit.base.errors import TritError
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.processes import end_group, telling_lines
-from utils.comparison.ways import Way
+from trit.measure.formats.ways import Way
 
 PROGRAM = "llama-bench"
 _DELAY_S = 1

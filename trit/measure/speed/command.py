@@ -23,9 +23,9 @@ from trit.base.statistics import LEAST_ROUNDS
 from trit.engine import cost
 from trit.engine.inference import check_model
 from trit.engine.llama_bench import BATCH, PROGRAM, Case
-from utils.bench import energy, output, picture
-from utils.bench.machine import Load, Watch, thread_warnings
-from utils.bench.rounds import Bench, Result, labelled
+from trit.measure.speed import energy, output, picture
+from trit.measure.speed.machine import Load, Watch, thread_warnings
+from trit.measure.speed.rounds import Bench, Result, labelled
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,9 +11,9 @@ from trit.base.places import ENGINE_BIN
 from trit.base.statistics import in_turns
 from trit.engine import llama_bench, loading
 from trit.engine.llama_bench import Case, Observer
-from utils.comparison import store
-from utils.comparison.report import Row
-from utils.comparison.ways import Way
+from trit.measure.formats import store
+from trit.measure.formats.report import Row
+from trit.measure.formats.ways import Way
 
 
 def measure(

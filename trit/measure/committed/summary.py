@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """README's section on speed, and the pictures of docs/performance.md, from the committed results.
 
-Example: python -m benchmarks.summary (--check only compares README)
+Example: python -m trit.measure.committed.summary (--check only compares README)
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import pictures
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
 from trit.engine.llama_bench import Case
-from utils.bench.output import markdown_table
-from utils.bench.results import RESULTS
+from trit.measure.committed import pictures
+from trit.measure.results import RESULTS
+from trit.measure.speed.output import markdown_table
 
 README = ROOT / "README.md"
 PICTURES = ROOT / "docs" / "pictures"
-BEGIN = "<!-- speed: written by `python -m benchmarks.summary` -->"
+BEGIN = "<!-- speed: written by `python -m trit.measure.committed.summary` -->"
 END = "<!-- end of speed -->"
 _RIVAL = ("tq2_0", False)
 _OURS = ("i2_s", True)
@@ -63,7 +63,7 @@ def whole_models(found: Mapping[Path, Result]) -> str:
         about = result["about"]
         text.append(
             f"{about['cpu']}, {about['cores']} cores, tier {about['tier']}: {about['compiler']}, commit "
-            f"{about['commit']}, {about['date']} ([all columns](benchmarks/results/{path.stem}.md))\n"
+            f"{about['commit']}, {about['date']} ([all columns](trit.measure.committed/results/{path.stem}.md))\n"
         )
         by_way: dict[Case, dict[tuple[str, bool], Result]] = {}
         for test in result["tests"]:
@@ -71,7 +71,7 @@ def whole_models(found: Mapping[Path, Result]) -> str:
         body = []
         for case, ways in sorted(by_way.items(), key=lambda item: (item[0].n_gen, item[0].n_prompt, item[0].threads)):
             if not {_OURS, _RIVAL} <= set(ways):
-                raise TritError(f"{path}: lacks i2_s or tq2_0; run benchmarks.end_to_end with both types")
+                raise TritError(f"{path}: lacks i2_s or tq2_0; run trit.measure.committed.end_to_end with both types")
             ours, rival = (median(ways[way]["tokens_per_second"]) for way in (_OURS, _RIVAL))
             limit = median(ways[_OURS]["limit_tokens_per_second"])
             share = f"{100 * ours / limit:.0f} %"
@@ -107,7 +107,7 @@ def formats(found: Mapping[Path, Result]) -> str:
             )
         notes = "".join(f" {note[0].upper()}{note[1:]}." for note in result["notes"])
         head = f"{about['cpu']}, {result['model']}; commit {about['commit']}, {about['date']} "
-        head += f"([all columns](benchmarks/results/{path.stem}.md)). In brackets: ratio to {result['baseline']}."
+        head += f"([all columns](trit.measure.committed/results/{path.stem}.md)). In brackets: ratio to {result['baseline']}."
         text.append(f"{head}{notes}\n\n{markdown_table(rows)}")
     return "\n\n".join(text)
 
@@ -137,7 +137,9 @@ def draw(folder: Path = RESULTS, out: Path = PICTURES) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the section and the pictures, or fail if ``--check`` finds the section out of date."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.summary", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m trit.measure.committed.summary", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if README is out of date")
     args = parser.parse_args(argv)
     current = write_section(README, BEGIN, END, section(), check=args.check)

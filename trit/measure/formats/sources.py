@@ -19,11 +19,11 @@ from trit.convert.matrices import check_columns, matrix_rows
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType, block_of
 from trit.gguf.writer import PlannedTensor
+from trit.measure.formats.ways import REFERENCE
 from trit.models.checkpoint import Checkpoint
 from trit.models.families import find_family
 from trit.models.families.base import Kind, TensorSpec
 from trit.models.shapes import Shape, with_vocabulary
-from utils.comparison.ways import REFERENCE
 
 Q4_0 = "q4_0"
 

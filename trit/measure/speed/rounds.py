@@ -15,8 +15,8 @@ from trit.base.statistics import in_turns
 from trit.engine import cost, llama_bench
 from trit.engine.llama_bench import Case, Observer
 from trit.engine.roofline import BESIDE_SECONDS, Roofline, measure
-from utils.bench.energy import Meter, Use
-from utils.bench.machine import Watch
+from trit.measure.speed.energy import Meter, Use
+from trit.measure.speed.machine import Watch
 
 CLEAR = "\r\x1b[K"  # a terminal's line
 

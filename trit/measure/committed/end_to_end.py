@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Tokens per second of whole models: our kernels and llama.cpp's own TQ2_0, in the same binary, in turns.
 
-Example: python -m benchmarks.end_to_end --shape bitnet-2b-4t --threads 1,2
+Example: python -m trit.measure.committed.end_to_end --shape bitnet-2b-4t --threads 1,2
 
 The weights are random (trit.convert.from_random), the same in every file; only speed is measured.
 """
@@ -24,13 +24,13 @@ from trit.engine import cost, llama_bench
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import BESIDE_SECONDS, Roofline, measure, memory_megabytes, thread_counts
 from trit.gguf.encodings import ENCODINGS
+from trit.measure import results
+from trit.measure.speed.output import markdown_table
 from trit.models.shapes import SHAPES
-from utils.bench import results
-from utils.bench.output import markdown_table
 
 RIVAL = ("tq2_0", False)
 TYPES = ("i2_s", "tq2_0", "tq1_0", "q2_0")
-CACHE = Path("~/.cache/trit.cpp/benchmarks")
+CACHE = Path("~/.cache/trit.cpp/trit/measure/committed")
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ def run_rounds(args: argparse.Namespace, models: Mapping[str, Path], ways: Seque
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.end_to_end", description="Measure whole models.")
+    parser = argparse.ArgumentParser(
+        prog="python -m trit.measure.committed.end_to_end", description="Measure whole models."
+    )
     parser.add_argument("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
     parser.add_argument("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
     parser.add_argument("--types", choices=TYPES, nargs="+", default=["i2_s", "tq2_0"], help="(default: i2_s tq2_0)")
@@ -161,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = {name: make_model(args, name) for name in types}
     ways = [Way(name, packed) for name in types for packed in (True, False)]
     samples, roofline = run_rounds(args, models, ways)
-    about = results.facts("benchmarks.end_to_end", given, roofline.compiler)
+    about = results.facts("trit.measure.committed.end_to_end", given, roofline.compiler)
     about["tier"] = next(iter(roofline.packings))
     data = {
         "shape": args.shape,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The text that the bundled model's perplexity is measured over: stories that no training run may see.
 
-``python -m utils.perplexity.held_out`` writes the shipped file again, byte for byte; ``--out`` and ``--stories`` make
+``python -m trit.measure.perplexity.held_out`` writes the shipped file again, byte for byte; ``--out`` and ``--stories`` make
 another one. Standard library only.
 """
 
@@ -33,7 +33,9 @@ def make_text(seed: int = SEED, stories: int = STORIES) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the text."""
-    parser = argparse.ArgumentParser(prog="python -m utils.perplexity.held_out", description=(__doc__ or "")[:78])
+    parser = argparse.ArgumentParser(
+        prog="python -m trit.measure.perplexity.held_out", description=(__doc__ or "")[:78]
+    )
     parser.add_argument("--out", type=Path, default=HELD_OUT, help="file to write (default: the shipped one)")
     parser.add_argument("--seed", type=int, default=SEED, help="of the stories (default: %(default)s)")
     parser.add_argument("--stories", type=int, default=STORIES, help="how many (default: %(default)s)")

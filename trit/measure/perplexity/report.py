@@ -13,8 +13,8 @@ from typing import Any
 
 from trit.base.plots import LINE, PALE, STRONG, picture
 from trit.engine.perplexity_output import Measured
-from utils.bench.output import write
-from utils.perplexity.measure import Row
+from trit.measure.perplexity.measure import Row
+from trit.measure.speed.output import write
 
 _DIVERGENCE = ("kl_median", "kl_99", "kl_max")
 

@@ -18,7 +18,7 @@ from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
 from trit.engine.llama_bench import PROGRAM, Case
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import block_of, quiet_gguf_package
-from utils.embedding_sweep import TYPES, Variant, base_name, columns_of, make, measure, table, write_csv
+from trit.measure.embeddings.sweep import TYPES, Variant, base_name, columns_of, make, measure, table, write_csv
 
 TESTS = ((128, 0), (0, 128))
 CSV_NAME = "embedding_benchmark.csv"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Both benchmarks with their defaults: the kernels, then whole models.
+"""Both trit.measure.committed with their defaults: the kernels, then whole models.
 
-Example: python -m benchmarks
+Example: python -m trit.measure.committed
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import end_to_end, kernels
 from trit.base.errors import run_main
 from trit.base.places import ENGINE_BIN
-from utils.bench import results
+from trit.measure import results
+from trit.measure.committed import end_to_end, kernels
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one after the other; each has more flags when it is run by itself."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m trit.measure.committed", description=__doc__.splitlines()[0])
     results.add_shared_flags(parser)
     parser.add_argument("--workdir", type=Path, default=end_to_end.CACHE, help="where the random models are kept")
     args = parser.parse_args(argv)

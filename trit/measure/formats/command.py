@@ -25,15 +25,15 @@ from trit.base.plots import check_plot
 from trit.convert.from_random import HEADS
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import measure as measure_roofline
+from trit.measure import results
+from trit.measure.formats import fidelity, report, rounds
+from trit.measure.formats.sources import CheckpointSource, RandomSource, Source
+from trit.measure.formats.store import Store
+from trit.measure.formats.ways import BASELINES, DEFAULT_WAYS, FORMATS, REFERENCE, Way, parse_way
+from trit.measure.perplexity.held_out import HELD_OUT
+from trit.measure.speed.machine import Watch, thread_warnings
+from trit.measure.speed.output import check_file
 from trit.models.shapes import SHAPES, SIZES
-from utils.bench import results
-from utils.bench.machine import Watch, thread_warnings
-from utils.bench.output import check_file
-from utils.comparison import fidelity, report, rounds
-from utils.comparison.sources import CheckpointSource, RandomSource, Source
-from utils.comparison.store import Store
-from utils.comparison.ways import BASELINES, DEFAULT_WAYS, FORMATS, REFERENCE, Way, parse_way
-from utils.perplexity.held_out import HELD_OUT
 
 KIND = "comparison"
 ALL_SHAPES = {**SHAPES, **SIZES}

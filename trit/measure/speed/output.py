@@ -16,7 +16,7 @@ from typing import Any
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
 from trit.base.statistics import LEAST_ROUNDS, Interval, paired_ratio
-from utils.bench.rounds import Result
+from trit.measure.speed.rounds import Result
 
 
 def markdown_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:

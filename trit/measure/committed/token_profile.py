@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Where a token's time goes in a whole model: ``run_inference.py --profile`` on random weights, several times.
 
-Example: python -m benchmarks.token_profile --shape bitnet-2b-4t --threads 2
+Example: python -m trit.measure.committed.token_profile --shape bitnet-2b-4t --threads 2
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.end_to_end import CACHE, make_model
 from trit.base.errors import TritError, run_main
 from trit.base.flags import at_least
 from trit.base.host import physical_cores
@@ -23,8 +22,9 @@ from trit.base.places import ROOT
 from trit.convert.from_random import HEADS
 from trit.engine.roofline import measure
 from trit.engine.token_profile import Column, Limits, Row, table
+from trit.measure import results
+from trit.measure.committed.end_to_end import CACHE, make_model
 from trit.models.shapes import SHAPES
-from utils.bench import results
 
 # One token a word in the vocabularies that the shapes come with.
 _WORD = " the"
@@ -60,7 +60,9 @@ def as_table(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the model, run, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.token_profile", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m trit.measure.committed.token_profile", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
     parser.add_argument("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
     parser.add_argument("--prompt", "-p", type=int, default=256, help="words (default: %(default)s)")
@@ -80,7 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
         runs.append(ask(model, args.threads, args.prompt, args.generate))
     result = middle(runs)
-    about = results.facts("benchmarks.token_profile", given, measure([1], tier="chosen", seconds=0.01).compiler)
+    about = results.facts(
+        "trit.measure.committed.token_profile", given, measure([1], tier="chosen", seconds=0.01).compiler
+    )
     about["model"] = f"{args.shape}, head {args.head}"
     times = [run["generation_ms"] / (run["generated_tokens"] - 1) for run in runs]
     text = (

@@ -14,10 +14,10 @@ from trit.base.plots import LINE, PALE, STRONG, picture
 from trit.base.statistics import LEAST_ROUNDS, Interval, paired_ratio
 from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
-from utils.bench.output import markdown_table
-from utils.comparison.fidelity import Error
-from utils.comparison.store import Size
-from utils.comparison.ways import REFERENCE, Way
+from trit.measure.formats.fidelity import Error
+from trit.measure.formats.store import Size
+from trit.measure.formats.ways import REFERENCE, Way
+from trit.measure.speed.output import markdown_table
 
 WHAT_ERROR_MEANS = (
     "The reference is the f16 file in the same engine, with activations in float16. BitNet models are trained with "

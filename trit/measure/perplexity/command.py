@@ -19,11 +19,11 @@ from trit.engine.llama_perplexity import Engine
 from trit.engine.logprobs import MAGIC
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.types import quiet_gguf_package
-from utils.bench.output import check_file
-from utils.perplexity import held_out, report
-from utils.perplexity.measure import CONTEXT, Row, Settings, logprobs_name, measure
-from utils.perplexity.models import SWEEP, Model, with_heads
-from utils.perplexity.texts import Text, find_texts
+from trit.measure.perplexity import held_out, report
+from trit.measure.perplexity.measure import CONTEXT, Row, Settings, logprobs_name, measure
+from trit.measure.perplexity.models import SWEEP, Model, with_heads
+from trit.measure.perplexity.texts import Text, find_texts
+from trit.measure.speed.output import check_file
 
 QUICK_CHUNKS = 8
 

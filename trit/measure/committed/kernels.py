@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Time of whole ternary matrix products in the shapes of known models, and how near that is to the machine's limits.
 
-Example: python -m benchmarks.kernels --model bitnet-2b-4t --threads 1,2
+Example: python -m trit.measure.committed.kernels --model bitnet-2b-4t --threads 1,2
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from trit.base.host import physical_cores
 from trit.base.places import engine_binary
 from trit.engine.program import json_lines
 from trit.engine.roofline import memory_megabytes, thread_counts
+from trit.measure import results
+from trit.measure.speed.output import markdown_table
 from trit.models.shapes import SHAPES, matrices
-from utils.bench import results
-from utils.bench.output import markdown_table
 
 PROGRAM = "trit-bench"
 PACKINGS = ("2_bits", "5_trits", "tl1", "tl2", "in_place", "lookup", "2_bits+lookup")
@@ -141,7 +141,9 @@ def text(products: Sequence[Product], megabytes: int) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description="Measure the ternary kernels.")
+    parser = argparse.ArgumentParser(
+        prog="python -m trit.measure.committed.kernels", description="Measure the ternary kernels."
+    )
     parser.add_argument(
         "--model", choices=[*SHAPES, "all"], nargs="+", default=["all"], help="whose matrices (default: all)"
     )
@@ -192,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         json_lines(command, "measuring the kernels", on_object=take)
     if not products:
         raise UserError("nothing was measured: the tier has none of these packings, or every product took too long")
-    about = results.facts("benchmarks.kernels", given, str(head.get("compiler", "unknown")))
+    about = results.facts("trit.measure.committed.kernels", given, str(head.get("compiler", "unknown")))
     data = {
         "megabytes": megabytes,
         "products": [{**vars(p), "share_of_limit": p.share, "binding": p.binding} for p in products],

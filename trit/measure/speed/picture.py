@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.plots import LINE, PALE, STRONG, picture
-from utils.bench.rounds import Result
+from trit.measure.speed.rounds import Result
 
 LATER_COLORS = ("#c05a2c", "#5a8f3c", "#8458a0", "#777777")
 

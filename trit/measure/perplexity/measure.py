@@ -17,10 +17,10 @@ from trit.engine import perplexity_output
 from trit.engine.llama_perplexity import Engine, TooShort
 from trit.engine.logprobs import LogprobsFile, counted_positions, row_bytes
 from trit.engine.perplexity_output import Measured
-from utils.perplexity import passages
-from utils.perplexity.models import Model
-from utils.perplexity.pieces import token_bytes
-from utils.perplexity.texts import Text
+from trit.measure.perplexity import passages
+from trit.measure.perplexity.models import Model
+from trit.measure.perplexity.pieces import token_bytes
+from trit.measure.perplexity.texts import Text
 
 CONTEXT = 512
 _LEAST_CONTEXT = 16
