@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One command from nothing to an answer: ``python3 setup_env.py``; with ``--test`` the whole test suite instead.
 
-Everything is in utils/setup/, one file a step. This file is kept so plain that an old Python can read it far enough
+Everything is in trit/setup/, one file a step. This file is kept so plain that an old Python can read it far enough
 to say that it is too old.
 """
 
@@ -12,7 +12,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence 
 
 try:
     from trit.base.errors import run_main
-    from utils.setup.pipeline import main
+    from trit.setup.pipeline import main
 except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
     print("\ninterrupted", file=sys.stderr)
     sys.exit(130)

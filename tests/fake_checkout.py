@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.tiny_gguf import EMPTY
 from trit.base.places import ROOT
-from utils.setup.context import digest
+from trit.setup.context import digest
 
 HOLD = """
 import os, pathlib, time

@@ -18,7 +18,7 @@ from kernel_build import call
 
 from trit.base.host import usable_cpus
 from trit.base.places import ENGINE_DIR, ROOT
-from utils.setup.engine import PATCHES
+from trit.setup.engine import PATCHES
 
 PROGRAM = "logits"
 _OFF = ("LLAMA_BUILD_COMMON", "LLAMA_BUILD_TOOLS", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_SERVER")

@@ -22,7 +22,7 @@ from trit.convert.command import main as convert_main
 from trit.gguf.header import read_raw_header
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.loadable import check_loadable
-from utils.setup.conversion import check_given
+from trit.setup.conversion import check_given
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 # What nothing in a file tells apart from the published layout, or what its shapes do.

@@ -20,7 +20,7 @@ from trit.models.registry import FILE, Registry, model_in, parse, registry, reso
 from trit.models.registry.command import main
 from trit.models.registry.tables import BEGIN, END, README, readme_table, terminal_table, write_readme
 from trit.models.source_note import Manifest
-from utils.setup import pipeline
+from trit.setup import pipeline
 
 # Section 2 of bitnet.cpp's help: its --hf-repo takes these and no others.
 BITNET_CPP = """1bitLLM/bitnet_b1_58-large 1bitLLM/bitnet_b1_58-3B HF1BitLLM/Llama3-8B-1.58-100B-tokens
@@ -172,7 +172,7 @@ def test_list_models(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_works_before_anything_is_installed() -> None:
     """set-up reads it, and the Hub's manifests, with a bare Python: -I -S keeps site-packages out."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import utils.setup.pipeline as pipeline"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import trit.setup.pipeline as pipeline"
     code += "; print(len(pipeline.registry().models))"
     result = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True)
     assert int(result.stdout) == len(registry().models)

@@ -20,22 +20,9 @@ from tests.tiny_gguf import EMPTY, tiny_gguf
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT
 from trit.gguf.encodings import ENCODINGS, check_fits
-from utils.setup import (
-    answer,
-    build,
-    compiler,
-    context,
-    conversion,
-    engine,
-    lock,
-    model,
-    pipeline,
-    suite,
-    tools,
-    tuning,
-)
-from utils.setup.context import Setup
-from utils.setup.options import build_parser, parse_options
+from trit.setup import answer, build, compiler, context, conversion, engine, lock, model, pipeline, suite, tools, tuning
+from trit.setup.context import Setup
+from trit.setup.options import build_parser, parse_options
 
 MODULES = (
     trit.base.processes,

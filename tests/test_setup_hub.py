@@ -20,9 +20,9 @@ from trit.base.errors import CommandError, TritError, UserError
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, default_model, gguf_path
 from trit.base.progress import StepLine
 from trit.gguf.header import read_raw_header
-from utils.setup import answer, conversion, model
-from utils.setup.context import Setup
-from utils.setup.options import parse_options
+from trit.setup import answer, conversion, model
+from trit.setup.context import Setup
+from trit.setup.options import parse_options
 
 FILES = {"config.json": b"{}", "model.safetensors": b"weights", "tokenizer.json": b"{}", "pytorch_model.bin": b"pickle"}
 

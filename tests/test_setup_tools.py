@@ -10,9 +10,9 @@ import pytest
 
 from tests.fake_checkout import Checkout, make_checkout
 from trit.base.errors import UserError
-from utils.setup import compiler, tools, zig
-from utils.setup.context import Compiler, Setup
-from utils.setup.options import parse_options
+from trit.setup import compiler, tools, zig
+from trit.setup.context import Compiler, Setup
+from trit.setup.options import parse_options
 
 
 def make_setup(*arguments: str) -> Setup:

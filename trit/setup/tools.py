@@ -18,8 +18,8 @@ from trit.base.errors import CommandError, UserError
 from trit.base.places import CACHE_DIR, ROOT, VENV
 from trit.base.processes import capture
 from trit.base.progress import StepLine
-from utils.setup.compiler import find_compiler
-from utils.setup.context import Setup, digest, read_stamp, write_stamp
+from trit.setup.compiler import find_compiler
+from trit.setup.context import Setup, digest, read_stamp, write_stamp
 
 NAME = "tools"
 DEED = "Python packages, cmake, ninja, a compiler"

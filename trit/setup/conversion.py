@@ -14,9 +14,9 @@ from trit.gguf.layouts import TILED
 from trit.gguf.loadable import check_loadable
 from trit.gguf.parts import read_parts
 from trit.models.source_note import read_manifest
-from utils.setup.context import AUTO, Setup, digest, files_digest, read_stamp, write_stamp
-from utils.setup.model import given_gguf, shown
-from utils.setup.wording import in_setup_words
+from trit.setup.context import AUTO, Setup, digest, files_digest, read_stamp, write_stamp
+from trit.setup.model import given_gguf, shown
+from trit.setup.wording import in_setup_words
 
 NAME = "conversion"
 DEED = "converting the model to GGUF"

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 
 from trit.base.processes import capture
-from utils.setup.context import Compiler
+from trit.setup.context import Compiler
 
 _NEEDS = "Microsoft.VisualStudio.Component.VC.Tools.x86.x64"
 

@@ -15,11 +15,11 @@ from trit.base.places import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS
 from trit.base.progress import StepLine
 from trit.models.registry import registry
 from trit.models.registry.tables import terminal_table
-from utils.setup import answer, build, conversion, engine, model, selftest, tools, tuning
-from utils.setup.context import Options, Setup, write_stamp
-from utils.setup.lock import only_one
-from utils.setup.options import parse_options
-from utils.setup.suite import run_suite
+from trit.setup import answer, build, conversion, engine, model, selftest, tools, tuning
+from trit.setup.context import Options, Setup, write_stamp
+from trit.setup.lock import only_one
+from trit.setup.options import parse_options
+from trit.setup.suite import run_suite
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,10 +11,10 @@ from pathlib import Path
 from trit.base.errors import CommandError, UserError
 from trit.base.places import AUTO_TYPES, BUILD_DIR
 from trit.base.progress import StepLine
+from trit.setup.context import Setup
+from trit.setup.conversion import check_given
+from trit.setup.model import given_gguf
 from trit.tune.formats import WORD, format_of
-from utils.setup.context import Setup
-from utils.setup.conversion import check_given
-from utils.setup.model import given_gguf
 
 NAME = "tuning"
 DEED = "measuring which kernels are fastest here"

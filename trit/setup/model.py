@@ -11,7 +11,7 @@ from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_p
 from trit.base.progress import StepLine
 from trit.models.registry import model_in, registry, resolve
 from trit.models.source_note import read_manifest
-from utils.setup.context import AUTO, Setup
+from trit.setup.context import AUTO, Setup
 
 NAME = "model"
 DEED = "finding the model"

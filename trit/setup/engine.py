@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from trit.base.errors import CommandError, TritError, UserError
 from trit.base.places import CACHE_DIR, ENGINE_DIR, ROOT
 from trit.base.progress import StepLine
-from utils.setup.context import Setup, digest, files_digest, read_stamp, write_stamp
-from utils.setup.tools import network_hint
+from trit.setup.context import Setup, digest, files_digest, read_stamp, write_stamp
+from trit.setup.tools import network_hint
 
 NAME = "engine"
 DEED = "the engine's source: fetch, check, trim, patch"

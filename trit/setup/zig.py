@@ -11,8 +11,8 @@ from pathlib import Path
 
 from trit.base.errors import TritError
 from trit.base.processes import capture
-from utils.setup.compiler import ZIG_REQUIREMENT, compile_probe
-from utils.setup.context import Compiler, Setup
+from trit.setup.compiler import ZIG_REQUIREMENT, compile_probe
+from trit.setup.context import Compiler, Setup
 
 _TOOLS = {"zig-cc": "cc", "zig-c++": "c++", "zig-ar": "ar", "zig-ranlib": "ranlib"}
 # Left alone, zig compiles for the CPU it runs on; others do so only where -march=native follows, which wins over this.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.gguf.embedding_types import EMBEDDING_TYPES
-from utils.setup.context import AUTO, Options
+from trit.setup.context import AUTO, Options
 
 QUANT_TYPES = (AUTO, "i2_s", "tl1", "tl2", "f16", "f32", "tq2_0", "tq1_0", "q2_0")
 _EXAMPLES = """examples:

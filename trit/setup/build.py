@@ -15,8 +15,8 @@ from trit.base.host import usable_cpus
 from trit.base.places import BUILD_DIR, ENGINE_BIN, ENGINE_DIR, ROOT, STAMPS, engine_program
 from trit.base.progress import StepLine, clock
 from trit.engine import kept_kernels
-from utils.setup import context
-from utils.setup.context import Compiler, Setup, digest, files_digest
+from trit.setup import context
+from trit.setup.context import Compiler, Setup, digest, files_digest
 
 NAME = "build"
 DEED = "compiling the engine and the kernels"

@@ -11,8 +11,8 @@ from trit.base.errors import TritError
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, default_model, python_command
 from trit.base.progress import StepLine
 from trit.engine.inference import chat_template, is_embedding_model
-from utils.setup.context import Setup
-from utils.setup.model import shown
+from trit.setup.context import Setup
+from trit.setup.model import shown
 
 NAME = "answer"
 DEED = "asking the model"

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from trit.base.places import engine_program
 from trit.base.progress import StepLine
-from utils.setup.build import SELFTEST
-from utils.setup.context import Setup
+from trit.setup.build import SELFTEST
+from trit.setup.context import Setup
 
 NAME = "self-test"
 DEED = "comparing this machine's kernels with the scalar ones"

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 
 from trit.base.processes import call
-from utils.setup.context import Setup
+from trit.setup.context import Setup
 
 
 def run_suite(setup: Setup) -> int:

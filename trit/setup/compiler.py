@@ -15,7 +15,7 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.base.places import STAMPS
 from trit.base.processes import capture
-from utils.setup.context import Compiler, Setup, digest, files_digest, read_stamp, write_stamp
+from trit.setup.context import Compiler, Setup, digest, files_digest, read_stamp, write_stamp
 
 MINIMUM = {"gcc": 11, "clang": 15, "AppleClang": 14}
 ZIG_REQUIREMENT = "ziglang>=0.13,<0.17"
@@ -53,11 +53,11 @@ def find_compiler(setup: Setup) -> Compiler:
 
 def _search(setup: Setup, choice: str) -> Compiler:
     if choice == "zig":
-        from utils.setup.zig import zig_compiler
+        from trit.setup.zig import zig_compiler
 
         return zig_compiler(setup)
     if sys.platform == "win32" and choice == "auto":
-        from utils.setup.msvc import msvc_compiler
+        from trit.setup.msvc import msvc_compiler
 
         msvc = msvc_compiler()
         if msvc:
