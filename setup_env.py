@@ -10,12 +10,7 @@ import sys
 if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence instead of a syntax error
     sys.exit("error: trit.cpp needs Python 3.10 or newer, this is " + sys.version.split()[0])
 
-try:
-    from trit.base.errors import run_main
-    from trit.setup.pipeline import main
-except KeyboardInterrupt:  # Ctrl-C before run_main can answer it
-    print("\ninterrupted", file=sys.stderr)
-    sys.exit(130)
+from trit.base.command import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(run_command("trit.setup.pipeline"))

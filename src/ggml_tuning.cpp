@@ -183,7 +183,7 @@ void load_tuning() {
         // Not through the log: the tools turn it down while a model loads.
         std::fprintf(
             stderr,
-            "warning: the tuning file %s %s; the presets are used (python3 -m trit.tune makes it anew)\n",
+            "warning: the tuning file %s %s; the presets are used (python3 -m trit tune makes it anew)\n",
             name.c_str(), fault.c_str());
     }
 }

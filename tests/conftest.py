@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from avx512_build import build_emulated, need_emulation
-from kernel_build import COMPILERS, build_kernels
 
-from tiers import TIERS, Tier, open_library
+from tests.support.avx512_build import build_emulated, need_emulation
+from tests.support.kernel_build import COMPILERS, build_kernels
+from tests.support.tiers import TIERS, Tier, open_library
 from trit.base.errors import UserError
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary, gguf_path
 
@@ -99,11 +99,11 @@ def story_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
         missing(f"the bundled model is not there ({BUNDLED_MODEL / 'config.json'})")
     made = gguf_path(BUNDLED_MODEL)
     inputs = [path for path in BUNDLED_MODEL.iterdir() if path.suffix in {".json", ".safetensors"}]
-    inputs += [*(ROOT / "utils" / "convert").rglob("*.py"), ROOT / "utils" / "weight_encodings.py"]
+    inputs += [path for room in ("convert", "gguf", "models") for path in (ROOT / "trit" / room).rglob("*.py")]
     if made.is_file() and made.stat().st_mtime >= max(path.stat().st_mtime for path in inputs):
         return made
     output = tmp_path_factory.mktemp("story") / made.name
-    command = [sys.executable, "-m", "utils.convert", str(BUNDLED_MODEL), "--outtype", "i2_s"]
+    command = [sys.executable, "-m", "trit.convert", str(BUNDLED_MODEL), "--outtype", "i2_s"]
     subprocess.run([*command, "--outfile", str(output)], cwd=ROOT, check=True)
     return output
 

@@ -1,22 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Write TL1 kernels, with bitnet.cpp's flags; ``python -m trit.tune.codegen tl1`` has all of ours.
+"""bitnet.cpp's name for ``trit codegen-tl1``: write TL1 kernels, with bitnet.cpp's flags."""
 
-Example: python utils/codegen_tl1.py --model bitnet_b1_58-3B --BM 160,320,320 --BK 64,128,64 --bm 32,64,32
-"""
-
-from __future__ import annotations
-
+import runpy
 import sys
-from collections.abc import Sequence
-
-from trit.base.errors import run_main
-from trit.tune.codegen import bitnet_flags
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """See the module's docstring."""
-    return bitnet_flags.main("tl1", argv)
-
+from pathlib import Path
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.argv[1:1] = ["codegen-tl1"]
+    runpy.run_path(str(Path(__file__).resolve().parent.parent), run_name="__main__")

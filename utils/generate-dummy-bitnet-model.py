@@ -1,22 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Write a random ternary model, with bitnet.cpp's flags; ``python -m trit.convert.from_random`` has more shapes.
+"""bitnet.cpp's name for ``trit dummy-bitnet``: write a random model, with bitnet.cpp's flags."""
 
-Example: python utils/generate-dummy-bitnet-model.py models/trit-story-3m --outtype i2_s --model-size 125M
-"""
-
-from __future__ import annotations
-
+import runpy
 import sys
-from collections.abc import Sequence
-
-from trit.base.errors import run_main
-from trit.convert import dummy_bitnet_flags
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """See the module's docstring."""
-    return dummy_bitnet_flags.main(argv)
-
+from pathlib import Path
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.argv[1:1] = ["dummy-bitnet"]
+    runpy.run_path(str(Path(__file__).resolve().parent.parent), run_name="__main__")

@@ -1,18 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Perplexity, divergence from a reference, and types of heads compared, with bitnet.cpp's flags.
+"""bitnet.cpp's name for ``trit perplexity``: perplexity, and divergence from a reference."""
 
-Examples:
-    python3 utils/test_perplexity.py                                      # the bundled model over the shipped stories
-    python3 utils/test_perplexity.py -m MODEL.gguf -d wiki.test.raw --reference MODEL-f16.gguf
-    python3 utils/test_perplexity.py -e                                   # what its head loses in each type
-"""
-
-from __future__ import annotations
-
+import runpy
 import sys
-
-from trit.base.errors import run_main
-from trit.measure.perplexity.command import main
+from pathlib import Path
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.argv[1:1] = ["perplexity"]
+    runpy.run_path(str(Path(__file__).resolve().parent.parent), run_name="__main__")

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Command line: ``python -m utils.convert CHECKPOINT --outtype i2_s``, CHECKPOINT a folder or a GGUF file."""
+"""Command line: ``trit convert CHECKPOINT --outtype i2_s``, CHECKPOINT a folder or a GGUF file."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trit.base.errors import UserError, run_main
+from trit.base.errors import UserError
 from trit.convert.report import Report
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.encodings import ENCODINGS
@@ -17,11 +16,11 @@ from trit.gguf.layouts import I2_S_LAYOUTS
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m utils.convert",
+        prog="trit convert",
         description="Convert a Hugging Face checkpoint, or a GGUF file of another engine, with ternary (1.58-bit) "
         "weights to GGUF.",
-        epilog="Examples: python -m utils.convert models/BitNet-b1.58-2B-4T --outtype i2_s --quant-embd q6_k; "
-        "python -m utils.convert Ternary-Bonsai-8B-PQ2_0.gguf --outtype q2_0",
+        epilog="Examples: trit convert models/BitNet-b1.58-2B-4T --outtype i2_s --quant-embd q6_k; "
+        "trit convert Ternary-Bonsai-8B-PQ2_0.gguf --outtype q2_0",
     )
     parser.add_argument(
         "model", type=Path, help="folder with config.json, tokenizer.json and safetensors files, or a GGUF file"
@@ -122,7 +121,3 @@ def _say(report: Report, outtype: str) -> int:
     for line in report.lines(outtype):
         print(line)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.convert.embedding import default_embedding_type
 from trit.convert.from_random import HEADS, OUTTYPES, generate, say
+from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.types import quiet_gguf_package
 from trit.models.shapes import SIZES, Shape
 

@@ -30,17 +30,6 @@ K_BITS = {GGMLQuantizationType.Q4_K: 4, GGMLQuantizationType.Q5_K: 5, GGMLQuanti
 MAX_WORKERS = 8
 
 
-def default_embedding_type(outtype: str, columns: int) -> str:
-    """The type that embedding and head get if none is asked for.
-
-    In a file of ternary matrices q6_k, because the head is read whole for every token; q8_0 or f16 where ``columns``
-    (the hidden size) is not a multiple of q6_k's block of 256. In a file of plain floats the floats' own type.
-    """
-    if outtype in {"f16", "f32"}:
-        return outtype
-    return "q6_k" if columns % 256 == 0 else "q8_0" if columns % 32 == 0 else "f16"
-
-
 def quantize_rows(values: Floats, kind: GGMLQuantizationType) -> npt.NDArray[Any]:
     """Float32 [rows, k] -> the rows in a type of the file; k is a multiple of the type's block."""
     if kind in K_BITS:

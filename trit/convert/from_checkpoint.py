@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_outputs
-from trit.convert.embedding import check_values, default_embedding_type, embedding_row, quantize_pieces
+from trit.convert.embedding import check_values, embedding_row, quantize_pieces
 from trit.convert.manifest import Manifest
 from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, write_matrix
 from trit.convert.pooling import read_pooling
@@ -24,6 +24,7 @@ from trit.convert.read_back import Expected, verify
 from trit.convert.report import Report
 from trit.convert.ternary import Declared, check_left_out, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import Vocabulary, load_tokenizer
+from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import Encoding
 from trit.gguf.types import GGMLQuantizationType, GGUFWriter
 from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors

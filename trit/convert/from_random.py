@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Write a GGUF file of random ternary weights in the exact shape of a known model, to measure speed without it.
 
-Example: python -m trit.convert.from_random --shape bitnet-2b-4t --outtype i2_s --head q6_k --outfile dummy.gguf
+Example: trit dummy --shape bitnet-2b-4t --outtype i2_s --head q6_k --outfile dummy.gguf
 
 The file loads and runs like the real one and says nothing sensible. One seed gives the same ternary matrices in every
 type, llama.cpp's for any floats among them, so that an i2_s and a q4_0 file can be compared. The vocabulary is a real
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from trit.base.errors import UserError, run_main
+from trit.base.errors import UserError
 from trit.base.files import atomic_output
 from trit.convert.embedding import map_pieces, quantize_rows
 from trit.convert.random_heads import head_pieces
@@ -31,7 +30,8 @@ from trit.gguf.encodings import ENCODINGS, SCALE_AT, Encoding, check_fits, unpac
 from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, block_of, quiet_gguf_package, read_header
 from trit.gguf.writer import PlannedTensor, StreamWriter, output_errors
 from trit.models.checkpoint import read_json
-from trit.models.shapes import SHAPES, SIZES, VOCABULARIES, Shape, matrices, with_vocabulary
+from trit.models.families.base import positive_int
+from trit.models.shapes import SHAPES, SIZES, VOCABULARIES, Shape, matrices
 
 HEADS = ("f16", "f32", "q8_0", "q6_k", "q4_k")
 # Weights that are drawn at once. Another number gives other weights.
@@ -40,6 +40,14 @@ UNUSED_TOKEN = 5
 
 Random = np.random.Generator
 log = logging.getLogger(__name__)
+
+
+def with_vocabulary(shape: Shape) -> Shape:
+    """The shape with the number of tokens that its checkpoint folder says, where the vocabulary is one's."""
+    source = VOCABULARIES / shape.vocabulary
+    if not source.is_dir():
+        return shape
+    return replace(shape, vocab=positive_int(read_json(source / "config.json"), "vocab_size"))
 
 
 def planned_tensors(shape: Shape, outtype: OutType, head: str) -> list[PlannedTensor]:
@@ -290,9 +298,7 @@ def say(outfile: Path, outtype: str, head: str, weights: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trit.convert.from_random", description="Write a random ternary model in a known shape."
-    )
+    parser = argparse.ArgumentParser(prog="trit dummy", description="Write a random ternary model in a known shape.")
     shapes = parser.add_mutually_exclusive_group(required=True)
     shapes.add_argument("--shape", choices=list(SHAPES), help="of a published model, or of the bundled one (story)")
     shapes.add_argument("--model-size", choices=list(SIZES), help="of bitnet.cpp's table of sizes")
@@ -328,7 +334,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     say(args.outfile, outtype, head, weights)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

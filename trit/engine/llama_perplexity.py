@@ -12,6 +12,8 @@ from trit.base.places import engine_binary
 from trit.base.processes import run
 from trit.engine import perplexity_output
 
+# Keys and values of attention in float32, no flash attention: what is measured is the linear layers' arithmetic.
+PRECISE = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
 # Chunks are computed together up to this many tokens; more would only keep more logits in memory.
 _BATCH_TOKENS = 512
 

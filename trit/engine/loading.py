@@ -17,7 +17,6 @@ from pathlib import Path
 from trit.base.errors import TritError
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.processes import end_group, telling_lines
-from trit.measure.formats.ways import Way
 
 PROGRAM = "llama-bench"
 _DELAY_S = 1
@@ -66,13 +65,13 @@ def warm(path: Path) -> None:
             pass
 
 
-def measure(model: Path, way: Way, n_prompt: int, threads: int, bin_dir: Path = ENGINE_BIN) -> Loading:
+def measure(model: Path, packed: bool, n_prompt: int, threads: int, bin_dir: Path = ENGINE_BIN) -> Loading:
     """Load a file that is in memory already, and process a prompt.
 
     Raises:
         TritError: the program failed or never began a run; says its last words.
     """
-    command: list[str | Path] = [engine_binary(PROGRAM, bin_dir), "-m", model, "--repack", str(int(way.packed))]
+    command: list[str | Path] = [engine_binary(PROGRAM, bin_dir), "-m", model, "--repack", str(int(packed))]
     command += ["-p", str(n_prompt), "-n", "0", "-t", str(threads), "-r", "1", "--delay", str(_DELAY_S)]
     command += ["-o", "jsonl", "--no-warmup", "--progress"]
     warm(model)

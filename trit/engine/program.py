@@ -12,7 +12,7 @@ from trit.base.errors import EXIT_USAGE, CommandError, TritError, UserError
 from trit.base.places import ROOT
 from trit.base.processes import run
 
-LOG = ROOT / "logs" / "trit.measure.committed.log"
+LOG = ROOT / "logs" / "benchmarks.log"
 
 
 def json_lines(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What this machine can do at most: int8 multiply-accumulates and reading memory, per tier and number of threads.
 
-``python -m trit.engine.roofline`` prints a table; the trit.measure.committed compare their times with these limits.
+``trit roofline`` prints a table; the benchmarks compare their times with these limits.
 """
 
 from __future__ import annotations

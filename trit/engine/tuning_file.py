@@ -205,4 +205,4 @@ def load(path: Path) -> Tuning:
         tables = dict(content.get("tables", {}))
         return Tuning(content["tier"], content["key"], shapes, layers, content["cpu"], tables)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no tuning file ({error}); make it with: python3 -m trit.tune") from error
+        raise UserError(f"{path} is no tuning file ({error}); make it with: python3 -m trit tune") from error

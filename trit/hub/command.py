@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Download the files of a model that set-up needs: ``python -m trit.hub ORG/NAME --to FOLDER``.
+"""Download the files of a model that set-up needs: ``trit download ORG/NAME --to FOLDER``.
 
 Runs in the environment that set-up has made, for it needs the ``huggingface_hub`` package. ``HF_TOKEN``,
 ``HF_ENDPOINT``, ``HF_HOME`` and ``HF_HUB_OFFLINE`` mean what they mean to huggingface_hub.
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 
-from trit.base.errors import EXIT_OK, UserError, run_main
+from trit.base.errors import EXIT_OK, UserError
 from trit.gguf.encodings import ENCODINGS
 from trit.hub import space
 from trit.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
@@ -162,7 +161,3 @@ def _config(files: list[RemoteFile], folder: Path, ours: bool) -> dict[str, Any]
 def _warn(listing: Listing, need: space.Need) -> None:
     if warning := space.memory_warning(listing.repo, need):
         print(f"note: {warning}", flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -13,7 +13,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from trit.base.errors import UserError
 from trit.base.host import cgroup_memory, free_memory_bytes
-from trit.convert.embedding import default_embedding_type
+from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import ENCODINGS
 
 # The context that run_inference.py asks for by default, and a cache of f16 keys and values.

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What is this file or folder, what would it cost to run, and what would be done with it?
 
-Run as ``python -m trit.inspect PATH``. ``gguf_file`` and ``checkpoint_folder`` look, ``sample`` counts weights,
+Run as ``trit inspect PATH``. ``gguf_file`` and ``checkpoint_folder`` look, ``sample`` counts weights,
 ``host`` knows what this machine reads per second, ``report`` prints.
 """

@@ -13,11 +13,11 @@ from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
-from trit.convert.embedding import default_embedding_type
 from trit.convert.from_checkpoint import present
 from trit.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import load_tokenizer
 from trit.engine.cost import packed_bytes
+from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
 from trit.inspect.description import Description, Shares

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Command line: ``python -m trit.inspect PATH``, PATH a GGUF file or a Hugging Face checkpoint folder."""
+"""Command line: ``trit inspect PATH``, PATH a GGUF file or a Hugging Face checkpoint folder."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trit.base.errors import UserError, run_main
+from trit.base.errors import UserError
 from trit.gguf.types import quiet_gguf_package
 from trit.inspect import checkpoint_folder, gguf_file
 from trit.inspect.description import Description
@@ -22,9 +21,9 @@ DEFAULT_CONTEXT = 2048
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m trit.inspect",
+        prog="trit inspect",
         description="Say what a model file or checkpoint folder is, what it needs, and what would be done with it.",
-        epilog="Example: python -m trit.inspect models/trit-story-3m/ggml-model-i2_s.gguf --layers",
+        epilog="Example: trit inspect models/trit-story-3m/ggml-model-i2_s.gguf --layers",
     )
     parser.add_argument("path", type=Path, help="a GGUF file of any engine, or a Hugging Face checkpoint folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
@@ -93,7 +92,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     if found.refused:
         raise UserError(found.refused if found.path in found.refused else f"{found.path}: {found.refused}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

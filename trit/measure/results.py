@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the trit.measure.committed and utils.compare share: flags, facts about the machine, and the two files of results."""
+"""What the benchmarks and utils.compare share: flags, facts about the machine, and the two files of results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trit.base.files import atomic_output
 from trit.base.places import ENGINE_BIN, ROOT
 from trit.base.provenance import facts as shared_facts
 
-RESULTS = ROOT / "trit.measure.committed" / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 PLACES = ("-o", "--out", "--workdir")
 
 

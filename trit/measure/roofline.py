@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Measure this machine's limits and print them as a table.
 
-Example: python -m trit.engine.roofline --threads 2 --json limits.json
+Example: trit roofline --threads 2 --json limits.json
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trit.base.errors import UserError, run_main
+from trit.base.errors import UserError
 from trit.base.files import atomic_output
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN
@@ -24,7 +24,7 @@ from trit.engine.roofline import Limit, Roofline, measure, thread_counts
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m trit.engine.roofline",
+        prog="trit roofline",
         description="Measure int8 arithmetic and memory reading, per tier and threads.",
     )
     parser.add_argument("--threads", type=int, default=physical_cores(), help="most threads (default: %(default)s)")
@@ -84,7 +84,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             everything = {"cpu": cpu_name(), "cores": physical_cores(), **asdict(roofline)}
             partial.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

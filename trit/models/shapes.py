@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.places import BUNDLED_MODEL, ROOT
-from trit.models.checkpoint import read_json
-from trit.models.families.base import positive_int
 
 VOCABULARIES = ROOT / "3rdparty" / "llama.cpp" / "models"
 
@@ -74,14 +72,6 @@ SIZES = {
     "70B": _size(80, 8192, 24576, 64),
     "100B": _size(72, 8192, 45568, 64),
 }
-
-
-def with_vocabulary(shape: Shape) -> Shape:
-    """The shape with the number of tokens that its checkpoint folder says, where the vocabulary is one's."""
-    source = VOCABULARIES / shape.vocabulary
-    if not source.is_dir():
-        return shape
-    return replace(shape, vocab=positive_int(read_json(source / "config.json"), "vocab_size"))
 
 
 def matrices(shape: Shape) -> dict[str, tuple[int, int]]:

@@ -9,22 +9,18 @@ import os
 import platform
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 from trit.base.errors import UserError
 from trit.base.places import STAMPS
 from trit.base.processes import capture
+from trit.setup.compile_probe import compile_probe
 from trit.setup.context import Compiler, Setup, digest, files_digest, read_stamp, write_stamp
+from trit.setup.msvc import msvc_compiler
+from trit.setup.zig import zig_compiler
 
 MINIMUM = {"gcc": 11, "clang": 15, "AppleClang": 14}
-ZIG_REQUIREMENT = "ziglang>=0.13,<0.17"
 _PAIRS = {"gcc": ("gcc", "g++"), "clang": ("clang", "clang++")}
-_PROBE = """#include <filesystem>
-#include <optional>
-#include <thread>
-int main() { std::optional<int> code = 0; std::thread([] {}).join(); return code.value_or(1); }
-"""
 
 
 def find_compiler(setup: Setup) -> Compiler:
@@ -39,7 +35,7 @@ def find_compiler(setup: Setup) -> Compiler:
     choice = setup.options.compiler
     if choice == "auto" and not (os.environ.get("CC") or os.environ.get("CXX")):
         choice = stamp.get("choice", choice)
-    finders = [Path(__file__).with_name(f"{name}.py") for name in ("compiler", "zig", "msvc")]
+    finders = [Path(__file__).with_name(f"{name}.py") for name in ("compile_probe", "compiler", "zig", "msvc")]
     key = digest(choice, *[os.environ.get(name) for name in ("CC", "CXX", "PATH")], files_digest(finders))
     if stamp.get("key") == key:
         known = Compiler(**json.loads(stamp["compiler"]))
@@ -53,12 +49,8 @@ def find_compiler(setup: Setup) -> Compiler:
 
 def _search(setup: Setup, choice: str) -> Compiler:
     if choice == "zig":
-        from trit.setup.zig import zig_compiler
-
         return zig_compiler(setup)
     if sys.platform == "win32" and choice == "auto":
-        from trit.setup.msvc import msvc_compiler
-
         msvc = msvc_compiler()
         if msvc:
             return msvc
@@ -133,26 +125,6 @@ def probe(cc: str, cxx: str) -> Compiler | str:
         return f"{name} is too old, {MINIMUM[family]} is needed"
     complaint = compile_probe(cc, cxx)
     return f"{name} {complaint}" if complaint else Compiler(name, cc, cxx)
-
-
-def compile_probe(cc: str, cxx: str) -> str | None:
-    """Build and run small C and C++17 programs; what went wrong, or None."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "probe.cpp"
-        source.write_text(_PROBE)
-        program = Path(folder) / "probe.exe"
-        threads = [] if os.name == "nt" else ["-pthread"]
-        # zig compiles its C++ library first, which takes minutes on a slow machine.
-        code, output = capture([cxx, "-std=c++17", *threads, source, "-o", program], timeout_s=900)
-        if code != 0:
-            return f"cannot build a C++17 program ({(output.strip().splitlines() or ['no output'])[0][:120]})"
-        if capture([program])[0] != 0:
-            return "builds programs that do not run"
-        plain = Path(folder) / "probe.c"
-        plain.write_text("#include <stdio.h>\nint main(void) { return 0; }\n")
-        if capture([cc, "-c", plain, "-o", Path(folder) / "probe.o"])[0] != 0:
-            return "cannot build a C program"
-    return None
 
 
 def install_hint() -> str:

@@ -105,7 +105,7 @@ class Setup:
         env: Mapping[str, str | None] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> list[str]:
-        """Run a program into a step's log, in this checkout unless said otherwise; see :func:`trit.base.processes.run`."""
+        """Run a program into a step's log, in this checkout unless said otherwise; see trit.base.processes.run."""
         if log not in self.started_logs:
             self.started_logs.add(log)
             self.log(log).unlink(missing_ok=True)

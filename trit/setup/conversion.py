@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A step: checkpoint to GGUF, beside it, by ``python -m utils.convert``."""
+"""A step: checkpoint to GGUF, beside it, by ``trit convert``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INPUTS = (
     "modules.json",
     "*_Pooling/config.json",
 )
-_CONVERTER = ("trit/convert/**/*.py", "trit/gguf/encodings.py", "trit/gguf/types.py", "utils/foreign/*.py")
+_CONVERTER = ("trit/convert/**/*.py", "trit/gguf/*.py", "trit/models/**/*.py")
 
 
 def run(setup: Setup, line: StepLine) -> str:
@@ -85,7 +85,7 @@ def _convert(setup: Setup, line: StepLine, job: Job) -> str:
         raise UserError(f"{gguf} was not made by set-up and is older than the model beside it; move it away")
     for leftover in folder.glob(f".{gguf.name}.*.partial"):
         leftover.unlink()
-    command: list[str | Path] = [setup.python, "-m", "utils.convert", job.source, "--outfile", gguf, "--force"]
+    command: list[str | Path] = [setup.python, "-m", "trit.convert", job.source, "--outfile", gguf, "--force"]
     command += ["--outtype", job.outtype, *job.origin]
     command += ["--quant-embd", options.quant_embd] if options.quant_embd else []
     try:

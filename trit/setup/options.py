@@ -15,7 +15,7 @@ _EXAMPLES = """examples:
   python3 setup_env.py                                       everything, with the bundled model, to a first answer
   python3 setup_env.py -md models/BitNet-b1.58-2B-4T -q i2_s   a model in a local folder
   python3 setup_env.py -hr microsoft/BitNet-b1.58-2B-4T      a model from the Hub, into models/BitNet-b1.58-2B-4T
-  python3 setup_env.py --test -- tests/test_cli.py -x        part of the test suite
+  python3 setup_env.py --test -- tests/base/test_cli.py -x        part of the test suite
 """
 
 

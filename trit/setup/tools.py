@@ -40,9 +40,13 @@ def run(setup: Setup, line: StepLine) -> str:
         line.update("making .venv")
         make_venv(setup)
         installed = True
-    wanted = ["requirements.txt"] + (["requirements-test.txt"] if setup.options.test else [])
+    wanted = ["requirements.txt"]
+    if setup.options.test:
+        wanted += ["requirements-train.txt", "requirements-test.txt"]
     for name in wanted:
-        installed |= install(setup, line, prefix, name)
+        installed |= install(setup, line, prefix, name, ["-r", str(ROOT / name)])
+    # The package itself, from this folder: the command trit, and `import trit` from anywhere.
+    installed |= install(setup, line, prefix, "pyproject.toml", ["--no-deps", "-e", str(ROOT)])
     line.update("looking for a compiler")
     setup.compiler = find_compiler(setup)
     where = ".venv" if prefix == VENV else str(prefix)
@@ -112,18 +116,13 @@ def venv_hint() -> str:
 
 
 def requirement_lines(path: Path) -> list[str]:
-    """The lines of a requirement file and of those that it includes."""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("-r "):
-            lines += requirement_lines(path.parent / line[3:].strip())
-        elif line.strip() and not line.startswith("#"):
-            lines.append(line.strip())
-    return lines
+    """The lines of a file of requirements, without comments."""
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
-def install(setup: Setup, line: StepLine, prefix: Path, name: str) -> bool:
-    """Install a requirement file unless the stamp says that it is in; tells whether anything was done."""
+def install(setup: Setup, line: StepLine, prefix: Path, name: str, what: list[str]) -> bool:
+    """Install ``what`` (pip's arguments) unless the stamp has the file ``name``; whether anything was done."""
     stamp_file = prefix / _STAMP
     stamp = read_stamp(stamp_file)
     wanted = digest(*requirement_lines(ROOT / name))
@@ -131,7 +130,7 @@ def install(setup: Setup, line: StepLine, prefix: Path, name: str) -> bool:
         return False
     repair = ["--force-reinstall"] if "unfinished" in stamp else []
     write_stamp(stamp_file, {**stamp, "unfinished": name})
-    pip_install(setup, line, [*repair, "-r", str(ROOT / name)], f"installing {name}")
+    pip_install(setup, line, [*repair, *what], f"installing {name}")
     stamp.pop("unfinished", None)
     write_stamp(stamp_file, {**stamp, name: wanted, "prefix": str(prefix)})
     return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A step: measure which packing and kernels are fastest for this model on this machine, by ``python -m trit.tune``.
+"""A step: measure which packing and kernels are fastest for this model on this machine, by ``trit tune``.
 
 With ``-q auto`` it comes before the conversion and settles what to convert to, else after it.
 """

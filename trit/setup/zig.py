@@ -11,9 +11,10 @@ from pathlib import Path
 
 from trit.base.errors import TritError
 from trit.base.processes import capture
-from trit.setup.compiler import ZIG_REQUIREMENT, compile_probe
+from trit.setup.compile_probe import compile_probe
 from trit.setup.context import Compiler, Setup
 
+REQUIREMENT = "ziglang>=0.13,<0.17"
 _TOOLS = {"zig-cc": "cc", "zig-c++": "c++", "zig-ar": "ar", "zig-ranlib": "ranlib"}
 # Left alone, zig compiles for the CPU it runs on; others do so only where -march=native follows, which wins over this.
 _ANY_CPU = "-mcpu=baseline"
@@ -28,7 +29,7 @@ def zig_compiler(setup: Setup) -> Compiler:
     locate = [str(setup.python), "-c", "import ziglang, pathlib; print(pathlib.Path(ziglang.__file__).parent)"]
     code, output = capture(locate)
     if code != 0:
-        pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", ZIG_REQUIREMENT]
+        pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", REQUIREMENT]
         setup.run([setup.python, *pip], "installing ziglang", "tools")
         code, output = capture(locate)
     zig = Path(output.strip()) / ("zig.exe" if os.name == "nt" else "zig")

@@ -2,15 +2,14 @@
 """Score a story model: the share of held-out stories whose question it answers exactly, greedily, to the end of text.
 
 Examples:
-    python -m trit.train.score                          # the bundled checkpoint, in torch
-    python -m trit.train.score --engine llama           # its i2_s file, through the compiled engine
-    python -m trit.train.score --model models/my-story-model --stories 2000 --seed 7
+    trit score                          # the bundled checkpoint, in torch
+    trit score --engine llama           # its i2_s file, through the compiled engine
+    trit score --model models/my-story-model --stories 2000 --seed 7
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from random import Random
 
 import torch
 
-from trit.base.errors import EXIT_OK, UserError, run_main
+from trit.base.errors import EXIT_OK, UserError
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, default_model
 from trit.engine.server import Server
@@ -62,7 +61,7 @@ def report(asked: Sequence[tuple[Story, Question]], answers: Sequence[str], show
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m trit.train.score",
+        prog="trit score",
         description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -100,7 +99,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"({arguments.engine}, {arguments.model.name}, seed {arguments.seed}, 1 to {arguments.longest} sentences)"
     )
     return EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -2,7 +2,7 @@
 """Train the bundled story model, or one like it, from nothing.
 
 Example:
-    python -m trit.train.train_story --out models/my-story-model --minutes 8 --threads 2 --seed 0
+    trit train --out models/my-story-model --minutes 8 --threads 2 --seed 0
 
 What makes so small a model learn so fast is written in docs/story-model.md. Nothing appears under ``--out`` before the
 training is complete; Ctrl-C ends it without a trace.
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.fx.experimental import _config as fx_config
 from torch.nn import functional
 
-from trit.base.errors import EXIT_OK, UserError, run_main
+from trit.base.errors import EXIT_OK, UserError
 from trit.train.batches import IGNORED, Batch, BatchMaker
 from trit.train.checkpoint import load_checkpoint, save_checkpoint
 from trit.train.model import Decoder, DecoderConfig
@@ -158,7 +158,7 @@ def faster_dtype() -> torch.dtype:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m trit.train.train_story",
+        prog="trit train",
         description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -227,9 +227,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         report(state, plan, last=False)
     report(state, plan, last=True)
     save_checkpoint(model.cpu(), tokenizer, arguments.out, master=arguments.master_weights)
-    print(f"wrote {arguments.out}; score it with: python -m trit.train.score --model {arguments.out}")
+    print(f"wrote {arguments.out}; score it with: trit score --model {arguments.out}")
     return EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Measure which kernels are fastest here, and write down what the engine shall use.
 
-Example: python -m trit.tune -m models/BitNet-b1.58-2B-4T/ggml-model-i2_s.gguf --threads 1,2 --plot tuning.png
+Example: trit tune -m models/BitNet-b1.58-2B-4T/ggml-model-i2_s.gguf --threads 1,2 --plot tuning.png
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from trit.tune.tuner import Tuned, tune
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m trit.tune", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(prog="trit tune", description=(__doc__ or "").split("\n")[0])
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--model", "-m", type=Path, metavar="FILE", help="GGUF file or checkpoint folder whose shapes are tuned for"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The proof of a converted model: its GGUF file and the compiled engine against the checkpoint and ``transformers``.
 
-    python -m trit.verify CHECKPOINT_DIR MODEL.gguf
-    python -m trit.verify --bundled
+    trit verify CHECKPOINT_DIR MODEL.gguf
+    trit verify --bundled
 
 What is compared, and why the bounds are what they are: ``docs/verify.md``. Nothing here uses ``utils.convert`` or the
 pack code: ``stored`` reads the checkpoint with torch, ``weights`` reads the file with gguf-py and readers of its own,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Command line: ``python -m trit.verify CHECKPOINT_DIR MODEL.gguf``, or ``--bundled``."""
+"""Command line: ``trit verify CHECKPOINT_DIR MODEL.gguf``, or ``--bundled``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trit.base.errors import EXIT_FAILED, EXIT_OK, UserError, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, UserError
 from trit.base.files import atomic_output
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, default_model
@@ -25,7 +25,7 @@ NEEDED = ("torch", "transformers")
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m trit.verify",
+        prog="trit verify",
         description="Prove a converted model: file and compiled engine against the checkpoint and transformers.",
         epilog="What is compared and why the bounds are what they are: docs/verify.md",
     )
@@ -102,7 +102,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILED
     print(f"{args.model}: the engine computes what the checkpoint says; a weak answer is the model's own")
     return EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from trit.base.errors import UserError
+from trit.engine.llama_perplexity import PRECISE
 from trit.engine.server import Server
-from trit.verify import engine
 from trit.verify.reference import Reference
 from trit.verify.report import Check, judged, left_out
 from trit.verify.weights import GgufFile
@@ -80,7 +80,7 @@ def check_embeddings(
         noise = _distances(vectors(), wanted)
     with reference.without_rounding():
         plain = _distances(vectors(), wanted)
-    with Server(file.path, threads, ("--embedding", *engine.PRECISE), slots=1) as server:
+    with Server(file.path, threads, ("--embedding", *PRECISE), slots=1) as server:
         answer = server.post("/v1/embeddings", {"input": list(SENTENCES)})
     found = np.array([row["embedding"] for row in answer["data"]], dtype=np.float64)
     length = float(np.abs(np.linalg.norm(found, axis=-1) - 1).max())

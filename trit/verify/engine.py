@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from trit.engine.llama_perplexity import Engine
+from trit.engine.llama_perplexity import PRECISE, Engine
 from trit.engine.logprobs import SavedLogprobs, read_logprobs
 from trit.engine.server import Server
 
 Floats = npt.NDArray[np.float64]
-# Keys and values of attention in float32, no flash attention: what is measured is the linear layers' arithmetic.
-PRECISE = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
 
 
 def logprobs(gguf: Path, text: Path, folder: Path, context: int, chunks: int) -> SavedLogprobs:

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Greedy transcripts of the bundled model: what the reference forward answers, token by token, recorded in a file.
 
-``python -m trit.verify.golden`` records them anew from the checkpoint (needs torch; the engine takes no part in it).
+``trit golden`` records them anew from the checkpoint (needs torch; the engine takes no part in it).
 An engine that gives other tokens is wrong; one that gives these has a model that knows no better.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from trit.base.errors import EXIT_OK, run_main
+from trit.base.errors import EXIT_OK
 from trit.base.files import atomic_output
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, default_model
 from trit.engine.server import Server
@@ -75,7 +74,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         partial.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
     print(f"{TRANSCRIPTS}: {len(recorded)} answers")
     return EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

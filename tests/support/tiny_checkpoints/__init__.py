@@ -6,8 +6,8 @@ them by a walk. What they share: ``storage`` (the ways in which ternary weights 
 tokenizers, from the engine's source). Needs torch and transformers (``requirements-train.txt``).
 
     python -m tests.support.tiny_checkpoints --list
-    python -m tests.support.tiny_checkpoints --family bitnet --variant BitNet-b1.58-2B-4T --storage packed-autobitlinear \
-        --outdir models/tiny
+    python -m tests.support.tiny_checkpoints --family bitnet --variant BitNet-b1.58-2B-4T \
+        --storage packed-autobitlinear --outdir models/tiny
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Command line: ``python -m tests.support.tiny_checkpoints --family F --variant V --storage S --outdir DIR``, or ``--list``."""
+"""Command line: ``python -m tests.support.tiny_checkpoints --family F --variant V --storage S --outdir DIR``."""
 
 from __future__ import annotations
 

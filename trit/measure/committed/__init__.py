@@ -1,4 +1,2 @@
 # SPDX-License-Identifier: MIT
 """Measures our kernels against the machine's limits, and whole models against llama.cpp's own ternary type."""
-
-import utils  # noqa: F401 - runs a command in .venv if its packages are only there

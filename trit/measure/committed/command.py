@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Both trit.measure.committed with their defaults: the kernels, then whole models.
+"""The benchmarks whose results are committed; without a name the kernels, then whole models.
 
-Example: python -m trit.measure.committed
+Examples: trit committed
+          trit committed kernels --model bitnet-2b-4t --threads 1,2
 """
 
 from __future__ import annotations
@@ -11,23 +12,36 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trit.base.errors import run_main
+from trit.base.command import run_command
 from trit.base.places import ENGINE_BIN
 from trit.measure import results
 from trit.measure.committed import end_to_end, kernels
 
+# Name -> module, and what it measures or makes.
+PARTS = {
+    "kernels": ("kernels", "matrix products in the shapes of known models"),
+    "end-to-end": ("end_to_end", "whole models, with llama-bench"),
+    "profile": ("token_profile", "where a token's time goes"),
+    "convert-memory": ("convert_memory", "time and peak memory of a conversion"),
+    "summary": ("summary", "what the documents show of the results"),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one after the other; each has more flags when it is run by itself."""
-    parser = argparse.ArgumentParser(prog="python -m trit.measure.committed", description=__doc__.splitlines()[0])
+    """Run one part with its own flags; without a part the first two with those that they share."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in PARTS:
+        return run_command(f"{__package__}.{PARTS[words[0]][0]}", words[1:])
+    parser = argparse.ArgumentParser(
+        prog="trit committed",
+        description="The kernels, then whole models. `trit committed NAME` runs one part, with flags of its own.",
+        epilog="parts:\n" + "\n".join(f"  {name:14}  {deed}" for name, (_, deed) in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     results.add_shared_flags(parser)
     parser.add_argument("--workdir", type=Path, default=end_to_end.CACHE, help="where the random models are kept")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(words)
     shared = ["--out", str(args.out)] if args.out != results.RESULTS else []
     shared += ["--bin-dir", str(args.bin_dir)] if args.bin_dir != ENGINE_BIN else []
     kept = ["--workdir", str(args.workdir)] if args.workdir != end_to_end.CACHE else []
     return kernels.main(shared) or end_to_end.main([*shared, *kept])
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

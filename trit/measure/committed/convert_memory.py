@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Peak memory and time of a conversion, on a made-up checkpoint of a real model's size.
 
-Example: python -m trit.measure.committed.convert_memory --shape llama3-8b --workdir /tmp/convert    # needs 7 GB there
+Example: trit committed convert-memory --shape llama3-8b --workdir /tmp/convert    # needs 7 GB there
 
 The checkpoint is packed (uint8 with weight_scale, embeddings in bfloat16), written shard by shard with random
 values, and LLaMA 3's vocabulary from the engine's tree. The conversion runs in a process of its own, from a warm disk
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError
 from trit.base.host import cpu_name
 from trit.base.places import ROOT
 from trit.convert.from_random import VALID_BYTES
@@ -205,9 +205,7 @@ def measure(folder: Path, flags: Sequence[str]) -> tuple[float, float, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the checkpoint unless it is there, convert it, print time and peak; exit 1 if the peak is over 3 GB."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trit.measure.committed.convert_memory", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="trit committed convert-memory", description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=["bitnet-2b-4t", "llama3-8b"], required=True)
     parser.add_argument("--workdir", type=Path, required=True, help="where the checkpoint and the file go, and stay")
     parser.add_argument("flags", nargs="*", metavar="FLAG", help="after --: flags for utils.convert")
@@ -219,7 +217,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     limit = f"limit {LIMIT_BYTES / 1e9:.0f} GB"
     print(f"{args.shape} on {cpu_name()}: {seconds:.1f} s ({cpu_s:.1f} s of CPU), peak {peak / 1e9:.2f} GB ({limit})")
     return EXIT_OK if peak < LIMIT_BYTES else EXIT_FAILED
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

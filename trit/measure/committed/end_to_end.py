@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Tokens per second of whole models: our kernels and llama.cpp's own TQ2_0, in the same binary, in turns.
 
-Example: python -m trit.measure.committed.end_to_end --shape bitnet-2b-4t --threads 1,2
+Example: trit committed end-to-end --shape bitnet-2b-4t --threads 1,2
 
 The weights are random (trit.convert.from_random), the same in every file; only speed is measured.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from trit.base.errors import UserError, run_main
+from trit.base.errors import UserError
 from trit.base.flags import at_least, whole_numbers
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.statistics import LEAST_ROUNDS, in_turns
@@ -30,7 +30,7 @@ from trit.models.shapes import SHAPES
 
 RIVAL = ("tq2_0", False)
 TYPES = ("i2_s", "tq2_0", "tq1_0", "q2_0")
-CACHE = Path("~/.cache/trit.cpp/trit/measure/committed")
+CACHE = Path("~/.cache/trit.cpp/benchmarks")
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,7 @@ def run_rounds(args: argparse.Namespace, models: Mapping[str, Path], ways: Seque
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trit.measure.committed.end_to_end", description="Measure whole models."
-    )
+    parser = argparse.ArgumentParser(prog="trit committed end-to-end", description="Measure whole models.")
     parser.add_argument("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
     parser.add_argument("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
     parser.add_argument("--types", choices=TYPES, nargs="+", default=["i2_s", "tq2_0"], help="(default: i2_s tq2_0)")
@@ -184,7 +182,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table(samples, ways))
     print(f"\nwritten: {paths[0]} and {paths[1].name}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

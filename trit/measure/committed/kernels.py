@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Time of whole ternary matrix products in the shapes of known models, and how near that is to the machine's limits.
 
-Example: python -m trit.measure.committed.kernels --model bitnet-2b-4t --threads 1,2
+Example: trit committed kernels --model bitnet-2b-4t --threads 1,2
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from trit.base.errors import TritError, UserError, run_main
+from trit.base.errors import TritError, UserError
 from trit.base.flags import at_least, joined, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import engine_binary
@@ -141,9 +141,7 @@ def text(products: Sequence[Product], megabytes: int) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m trit.measure.committed.kernels", description="Measure the ternary kernels."
-    )
+    parser = argparse.ArgumentParser(prog="trit committed kernels", description="Measure the ternary kernels.")
     parser.add_argument(
         "--model", choices=[*SHAPES, "all"], nargs="+", default=["all"], help="whose matrices (default: all)"
     )
@@ -203,7 +201,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(summary(products))
     print(f"\nwritten: {paths[0]} and {paths[1].name}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: MIT
 """README's section on speed, and the pictures of docs/performance.md, from the committed results.
 
-Example: python -m trit.measure.committed.summary (--check only compares README)
+Example: trit committed summary (--check only compares README)
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
 from trit.engine.llama_bench import Case
@@ -24,7 +23,7 @@ from trit.measure.speed.output import markdown_table
 
 README = ROOT / "README.md"
 PICTURES = ROOT / "docs" / "pictures"
-BEGIN = "<!-- speed: written by `python -m trit.measure.committed.summary` -->"
+BEGIN = "<!-- speed: written by `trit committed summary` -->"
 END = "<!-- end of speed -->"
 _RIVAL = ("tq2_0", False)
 _OURS = ("i2_s", True)
@@ -63,7 +62,7 @@ def whole_models(found: Mapping[Path, Result]) -> str:
         about = result["about"]
         text.append(
             f"{about['cpu']}, {about['cores']} cores, tier {about['tier']}: {about['compiler']}, commit "
-            f"{about['commit']}, {about['date']} ([all columns](trit.measure.committed/results/{path.stem}.md))\n"
+            f"{about['commit']}, {about['date']} ([all columns](benchmarks/results/{path.stem}.md))\n"
         )
         by_way: dict[Case, dict[tuple[str, bool], Result]] = {}
         for test in result["tests"]:
@@ -107,7 +106,7 @@ def formats(found: Mapping[Path, Result]) -> str:
             )
         notes = "".join(f" {note[0].upper()}{note[1:]}." for note in result["notes"])
         head = f"{about['cpu']}, {result['model']}; commit {about['commit']}, {about['date']} "
-        head += f"([all columns](trit.measure.committed/results/{path.stem}.md)). In brackets: ratio to {result['baseline']}."
+        head += f"([all columns](benchmarks/results/{path.stem}.md)). In brackets: ratio to {result['baseline']}."
         text.append(f"{head}{notes}\n\n{markdown_table(rows)}")
     return "\n\n".join(text)
 
@@ -137,9 +136,7 @@ def draw(folder: Path = RESULTS, out: Path = PICTURES) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the section and the pictures, or fail if ``--check`` finds the section out of date."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trit.measure.committed.summary", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="trit committed summary", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if README is out of date")
     args = parser.parse_args(argv)
     current = write_section(README, BEGIN, END, section(), check=args.check)
@@ -149,7 +146,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in draw():
         print(f"drawn: {path.relative_to(ROOT)}")
     return EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

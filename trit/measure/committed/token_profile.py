@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Where a token's time goes in a whole model: ``run_inference.py --profile`` on random weights, several times.
 
-Example: python -m trit.measure.committed.token_profile --shape bitnet-2b-4t --threads 2
+Example: trit committed profile --shape bitnet-2b-4t --threads 2
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trit.base.errors import TritError, run_main
+from trit.base.errors import TritError
 from trit.base.flags import at_least
 from trit.base.host import physical_cores
 from trit.base.places import ROOT
@@ -60,9 +60,7 @@ def as_table(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the model, run, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
-        prog="python -m trit.measure.committed.token_profile", description=__doc__.splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="trit committed profile", description=__doc__.splitlines()[0])
     parser.add_argument("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
     parser.add_argument("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
     parser.add_argument("--prompt", "-p", type=int, default=256, help="words (default: %(default)s)")
@@ -96,7 +94,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(as_table(result))
     print(f"\nwritten: {paths[0]} and {paths[1].name}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trit.base.errors import EXIT_OK, UserError, run_main
+from trit.base.errors import EXIT_OK, UserError
 from trit.base.flags import at_least, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
@@ -102,7 +102,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_csv(csv_path, variants, threads)
     print(f"written: {csv_path}", file=sys.stderr)
     return EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

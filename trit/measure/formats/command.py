@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from trit.base.errors import UserError, run_main
+from trit.base.errors import UserError
 from trit.base.flags import at_least, whole_numbers
 from trit.base.host import cpu_name, physical_cores
-from trit.base.places import BUNDLED_MODEL, engine_binary
+from trit.base.places import BUNDLED_MODEL, ROOT, engine_binary
 from trit.base.plots import check_plot
 from trit.convert.from_random import HEADS
 from trit.engine.llama_bench import Case
@@ -38,7 +38,7 @@ from trit.models.shapes import SHAPES, SIZES
 KIND = "comparison"
 ALL_SHAPES = {**SHAPES, **SIZES}
 CACHE = Path("~/.cache/trit.cpp/comparison")
-SHIPPED_TEXT = Path(__file__).resolve().parent / "verify" / "data" / "text.txt"
+SHIPPED_TEXT = ROOT / "trit" / "verify" / "data" / "text.txt"
 _WORDS_PER_TOKEN = 2
 
 
@@ -194,7 +194,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(content)
     print(f"\nwritten: {paths[0]}, {', '.join(path.name for path in paths[1:])}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -16,11 +16,10 @@ import numpy.typing as npt
 
 from trit.base.errors import UserError
 from trit.base.places import ENGINE_BIN, engine_binary
-from trit.engine.llama_perplexity import Engine, TooShort
+from trit.engine.llama_perplexity import PRECISE, Engine, TooShort
 from trit.engine.logprobs import divergences, read_logprobs, same_likeliest
 from trit.engine.program import LOG
 from trit.measure.formats.ways import REFERENCE, Way
-from trit.verify.engine import PRECISE
 
 Floats = npt.NDArray[np.float64]
 

@@ -39,7 +39,7 @@ def measure(
     for number, row in in_turns(rows, rounds):
         print(f"round {number + 1} of {rounds}: {row.way.name}", file=sys.stderr)
         path = files[row.way.format]
-        row.loads.append(loading.measure(path, row.way, prompt, threads, bin_dir))
+        row.loads.append(loading.measure(path, row.way.packed, prompt, threads, bin_dir))
         found = llama_bench.run(path, cases, repack=row.way.packed, bin_dir=bin_dir, observer=observer)
         for case, (speed,) in found.items():
             row.speeds.setdefault(case, []).append(speed)

@@ -12,10 +12,11 @@ from trit.base.errors import TritError, UserError
 from trit.base.files import atomic_output
 from trit.base.places import ENGINE_BIN, ROOT, engine_binary
 from trit.base.processes import capture, telling_lines
-from trit.convert.embedding import default_embedding_type, embedding_row
+from trit.convert.embedding import embedding_row
 from trit.convert.from_checkpoint import Options, convert, present
-from trit.convert.from_random import OUTTYPES, generate, planned_tensors
+from trit.convert.from_random import OUTTYPES, generate, planned_tensors, with_vocabulary
 from trit.convert.matrices import check_columns, matrix_rows
+from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType, block_of
 from trit.gguf.writer import PlannedTensor
@@ -23,7 +24,7 @@ from trit.measure.formats.ways import REFERENCE
 from trit.models.checkpoint import Checkpoint
 from trit.models.families import find_family
 from trit.models.families.base import Kind, TensorSpec
-from trit.models.shapes import Shape, with_vocabulary
+from trit.models.shapes import Shape
 
 Q4_0 = "q4_0"
 

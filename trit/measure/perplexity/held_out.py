@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: MIT
 """The text that the bundled model's perplexity is measured over: stories that no training run may see.
 
-``python -m trit.measure.perplexity.held_out`` writes the shipped file again, byte for byte; ``--out`` and ``--stories`` make
+``trit held-out`` writes the shipped file again, byte for byte; ``--out`` and ``--stories`` make
 another one. Standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from trit.base.errors import EXIT_OK, UserError, run_main
+from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import atomic_output
 from trit.base.places import BUNDLED_MODEL
 from trit.train.story import MAX_SENTENCES, held_out_text
@@ -33,9 +32,7 @@ def make_text(seed: int = SEED, stories: int = STORIES) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the text."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trit.measure.perplexity.held_out", description=(__doc__ or "")[:78]
-    )
+    parser = argparse.ArgumentParser(prog="trit held-out", description=(__doc__ or "")[:78])
     parser.add_argument("--out", type=Path, default=HELD_OUT, help="file to write (default: the shipped one)")
     parser.add_argument("--seed", type=int, default=SEED, help="of the stories (default: %(default)s)")
     parser.add_argument("--stories", type=int, default=STORIES, help="how many (default: %(default)s)")
@@ -46,7 +43,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         partial.write_text(make_text(args.seed, args.stories), encoding="ascii", newline="\n")
     print(f"{args.out}: {args.stories} stories, {args.out.stat().st_size} bytes")
     return EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

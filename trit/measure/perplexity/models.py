@@ -46,7 +46,7 @@ class Model:
         """
         check_model(path)
         if is_embedding_model(path):
-            raise UserError(f"-m {path}: is an embedding model and predicts no tokens; python -m trit.verify proves it")
+            raise UserError(f"-m {path}: is an embedding model and predicts no tokens; trit verify proves it")
         parts = [part for part, _ in read_parts(path, arrays=False)]
         headers = [read_header(part) for part in parts]
         tensors = {name: entry for part in headers for name, entry in part.tensors.items()}

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from trit.base.errors import UserError, run_main
+from trit.base.errors import UserError
 from trit.base.flags import at_least, numbers_from, whole_numbers
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.places import ENGINE_BIN, default_model, engine_binary
@@ -214,7 +214,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.plot:
         picture.plot(args.plot, f"{objects['about']['cpu']}, {objects['about']['date']}", results)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Write README's table of models from the registry: ``python -m trit.models.registry``; ``--check`` only compares."""
+"""Write README's table of models from the registry: ``trit registry``; ``--check`` only compares."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from trit.base.errors import EXIT_FAILED, EXIT_OK, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK
 from trit.models.families import all_families
 from trit.models.registry import registry
 from trit.models.registry.tables import README, write_readme
@@ -15,14 +14,10 @@ from trit.models.registry.tables import README, write_readme
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the table, or fail if ``--check`` finds it out of date."""
-    parser = argparse.ArgumentParser(prog="python -m trit.models.registry", description=__doc__)
+    parser = argparse.ArgumentParser(prog="trit registry", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is out of date")
     args = parser.parse_args(argv)
     converted = {name for family in all_families() for name in family.architectures}
     current = write_readme(registry(), converted, check=args.check)
     print(f"{README.name}: the table of models {'is' if current else 'was not'} up to date")
     return EXIT_FAILED if args.check and not current else EXIT_OK
-
-
-if __name__ == "__main__":
-    sys.exit(run_main(main))

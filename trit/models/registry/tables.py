@@ -12,7 +12,7 @@ from trit.base.places import ROOT
 from trit.models.registry import Model, Registry
 
 README = ROOT / "README.md"
-BEGIN = "<!-- models: written by `python -m trit.models.registry` -->"
+BEGIN = "<!-- models: written by `trit registry` -->"
 END = "<!-- end of models -->"
 _NOT_YET = "not yet"
 # The one model that is not on the Hub.

@@ -64,7 +64,17 @@ def configuration(packing: str, tier: str, tile: tuple[int, int, int]) -> Table:
     )
 
 
-def main(packing: str, argv: Sequence[str] | None = None) -> int:
+def tl1(argv: Sequence[str] | None = None) -> int:
+    """The command ``utils/codegen_tl1.py``."""
+    return _write("tl1", argv)
+
+
+def tl2(argv: Sequence[str] | None = None) -> int:
+    """The command ``utils/codegen_tl2.py``."""
+    return _write("tl2", argv)
+
+
+def _write(packing: str, argv: Sequence[str] | None) -> int:
     """Parse bitnet.cpp's flags, check every tile, write one file for each different one."""
     args = _parser(packing).parse_args(argv)
     shapes = shapes_of(args.model)

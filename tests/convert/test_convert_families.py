@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: MIT
+"""Checkpoints of LLaMA's shape and 1bitLLM's: converted, read back, and run in the engine against transformers.
+
+How the comparison works is in test_convert_engine.py. What is compared here are graphs and configurations, so every
+case also says how far off a wrong conversion would be: the median KL divergence of the engine to the reference, against
+that of the reference to itself with one thing changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.support.checkpoints import edit_json, refusal
+from tests.support.engine_logits import EngineRun, divergence, int8_activations, reference, run_engine
+from tests.support.tiny_checkpoints import bitnet, bitnet_1bitllm, find_family, llama, qwen2, qwen3
+from tests.support.tiny_checkpoints.linear_layers import INPUT_NORM_EPSILON, INPUT_NORMS
+from trit.base.errors import EXIT_USAGE
+from trit.convert.command import main
+from trit.convert.from_checkpoint import Options, convert
+from trit.convert.report import Report
+from trit.gguf.encodings import ENCODINGS
+from trit.gguf.types import read_header
+
+# Measured: up to 4e-7 and 5e-5 (one rounding of the first token that falls on the other side).
+MAX_F16_KL, MAX_QAT_KL = 1e-5, 1e-3
+# With others a rounding of the first token, which is the same in all chunks, may fall on the other side.
+SEED = 1
+FAMILIES: dict[str, Any] = {"llama": llama, "qwen2": qwen2, "bitnet_1bitllm": bitnet_1bitllm}
+LAYER = "model.layers.0"
+
+
+def swap_rotated_halves(model: torch.nn.Module) -> None:
+    """What is wrong with q if its rows are not reordered for the graph, or for one that needs no reordering."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("q_proj.weight"):
+                size = model.config.head_dim if getattr(model.config, "head_dim", None) else 64
+                halves = parameter.reshape(-1, 2, size // 2, parameter.shape[-1])
+                parameter.copy_(halves.transpose(1, 2).reshape(parameter.shape))
+
+
+def other_positions(model: torch.nn.Module) -> None:
+    """Plain rotary positions in place of scaled ones."""
+    rotary = model.model.rotary_emb
+    size = 2 * rotary.inv_freq.shape[0]
+    base = model.config.rope_parameters["rope_theta"]
+    rotary.inv_freq = 1 / base ** (torch.arange(0, size, 2).double() / size)
+    rotary.attention_scaling = 1.0
+
+
+def no_biases(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".bias"):
+                parameter.zero_()
+
+
+def other_scale(model: torch.nn.Module) -> None:
+    """Scales of the down projection off by 5 %."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("down_proj.weight"):
+                parameter.mul_(1.05)
+
+
+def engine_run(folder: Path, outtype: str, engine_bin: Path) -> tuple[EngineRun, Report]:
+    gguf = folder / f"{outtype}.gguf"
+    report = convert(folder, gguf, Options(ENCODINGS[outtype], "f16"), progress=False)
+    return run_engine(engine_bin, gguf, chunks=3), report
+
+
+Change = Callable[[torch.nn.Module], None]
+CASES: list[tuple[str, str, str, Sequence[Change]]] = [
+    ("llama", "Llama3-8B-1.58-100B-tokens", "packed-bitlinear", [swap_rotated_halves]),
+    ("llama", "Falcon3-1B-Instruct-1.58bit", "packed-bitlinear", [swap_rotated_halves]),
+    ("llama", "Falcon3-7B-1.58bit", "packed-autobitlinear", [swap_rotated_halves]),
+    ("llama", "Falcon-E-1B-Base", "fake-bf16", [swap_rotated_halves]),
+    ("llama", "Llama-3.2-1B-onebitllms", "master-bf16", [swap_rotated_halves, other_positions]),
+    ("llama", "biased-yarn", "offline-float", [swap_rotated_halves, other_positions, no_biases]),
+    ("qwen2", "Qwen2.5-0.5B-onebitllms", "master-f32", [swap_rotated_halves, no_biases]),
+    ("bitnet_1bitllm", "bitnet_b1_58-large", "bin", [other_scale]),
+    ("bitnet_1bitllm", "bitnet_b1_58-xl", "master-f32", [other_scale]),
+    ("bitnet_1bitllm", "bitnet_b1_58-3B", "master-f32", [other_scale]),
+]
+
+
+@pytest.mark.parametrize(("family", "variant", "storage", "changes"), CASES, ids=[case[1] for case in CASES])
+def test_engine_agrees_with_transformers(
+    family: str, variant: str, storage: str, changes: Sequence[Change], engine_bin: Path, tmp_path: Path
+) -> None:
+    module = FAMILIES[family]
+    module.make(tmp_path, variant, storage, SEED)
+    model, stored, description = module.build(variant, storage, SEED)
+    bos = description["bos_token_id"]
+    plain_run, _ = engine_run(tmp_path, "f16", engine_bin)
+    wanted = reference(model, plain_run.tokens, bos)
+    kl = float(np.median(divergence(wanted, plain_run.logprobs)))
+    wrong = []
+    for change in changes:
+        changed = copy.deepcopy(model)
+        change(changed)
+        wrong.append(float(np.median(divergence(wanted, reference(changed, plain_run.tokens, bos)))))
+    rounded, report = engine_run(tmp_path, "i2_s", engine_bin)
+    assert sum(report.kinds.values()) == len(stored.ternary) == 14
+    # What became f16 computes with float activations.
+    odd = "down" if "as f16" in str(report.notes) else "none"
+    int8_activations(model, [name for name in stored.ternary if odd not in name])
+    qat = reference(model, plain_run.tokens, bos)
+    qat_kl = float(np.median(divergence(qat, rounded.logprobs)))
+    others = ", ".join(f"{value:.1e}" for value in wrong)
+    line = f"{variant}: KL of f16 {kl:.1e}, of i2_s to QAT {qat_kl:.1e}; of wrong conversions {others}"
+    print(line)
+    assert kl < MAX_F16_KL and qat_kl < MAX_QAT_KL, line
+    assert 5 * max(kl, qat_kl) < min(wrong), line
+
+
+# --- one-layer checkpoints of LLaMA's shape that lack something, or have too much
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("pristine") / "checkpoint"
+    llama.make(directory, "Llama3-8B-1.58-100B-tokens", "master-bf16")
+    return directory
+
+
+@pytest.fixture
+def checkpoint(pristine: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine, tmp_path / "checkpoint"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu', the engine's llama graph has silu"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope scaling of type dynamic is not supported"),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": 0}},
+            "factor of the rope scaling is 0, expected",
+        ),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor of the rope scaling is None"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4, "truncate": False}}, "the engine truncates"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": 128}, "sliding_window 128 in a context of 512"),
+        ({"attention_bias": True}, "self_attn.k_proj.bias"),
+        ({"mlp_bias": "no"}, "mlp_bias is 'no', expected true or false"),
+        ({"head_dim": 63}, "4 query heads of 63 and 2 key/value heads do not fit"),
+        ({"num_key_value_heads": 3}, "4 query heads of 64 and 3 key/value heads do not fit"),
+        ({"num_hidden_layers": 3}, "and 6 more missing"),
+        ({"tie_word_embeddings": True}, "lm_head.weight: differs from model.embed_tokens.weight"),
+        ({"quantization_config": None}, "q_proj.weight: is not ternary (worst deviation"),
+        (
+            {"quantization_config": {"quant_method": "bitnet", "use_rms_norm": True}},
+            f"{LAYER}.mlp.down_proj.rms_norm.weight, {LAYER}.mlp.gate_proj.rms_norm.weight",
+        ),
+        (
+            {"quantization_config": {"quant_method": "bitnet", "use_rms_norm": "yes"}},
+            "use_rms_norm is 'yes', expected true or false",
+        ),
+        (
+            {"quantization_config": {"quant_method": "bitnet", "use_rms_norm": True, "rms_norm_eps": 0}},
+            "rms_norm_eps of quantization_config is 0, expected a positive number",
+        ),
+        ({"weight_bits": 2}, "weight_bits 2 and input_bits 8; the ternary kernels compute 1 and 8"),
+    ],
+)
+def test_refusals(changes: dict[str, Any], message: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_json(checkpoint / "config.json", **changes)
+    assert message in refusal(capsys, checkpoint)
+
+
+def test_unexpected_norms_are_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    save_file({**tensors, f"{LAYER}.self_attn.q_norm.weight": torch.ones(64)}, checkpoint / "model.safetensors")
+    assert f"unexpected tensor {LAYER}.self_attn.q_norm.weight" in refusal(capsys, checkpoint)
+
+
+def test_declared_norms_are_needed_and_others_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """transformers computes with such norms where ``use_rms_norm`` says so, and ignores them elsewhere."""
+    llama.make(tmp_path, INPUT_NORMS, "master-bf16")
+    declared = json.loads((tmp_path / "config.json").read_text())["quantization_config"]
+    edit_json(tmp_path / "config.json", quantization_config={**declared, "use_rms_norm": False})
+    assert f"unexpected tensor {LAYER}.mlp.down_proj.rms_norm.weight" in refusal(capsys, tmp_path)
+    edit_json(tmp_path / "config.json", quantization_config=declared)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors[f"{LAYER}.self_attn.v_proj.rms_norm.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert f"{LAYER}.self_attn.v_proj.rms_norm.weight missing" in refusal(capsys, tmp_path)
+
+
+@pytest.mark.parametrize(("module", "epsilon"), [(llama, 1e-5), (bitnet, 1e-5), (qwen2, 1e-6), (qwen3, 1e-6)])
+def test_declared_norms_keep_their_values_and_their_own_epsilon(module: Any, epsilon: float, tmp_path: Path) -> None:
+    module.make(tmp_path, INPUT_NORMS, "master-bf16")
+    gguf = tmp_path / "m.gguf"
+    convert(tmp_path, gguf, Options(ENCODINGS["i2_s"], "f16"), progress=False)
+    header = read_header(gguf)
+    architecture = header.metadata["general.architecture"]
+    assert header.metadata[f"{architecture}.attention.layer_norm_rms_epsilon"] == pytest.approx(epsilon)
+    assert header.metadata[f"{architecture}.attention.layer_norm_epsilon"] == pytest.approx(INPUT_NORM_EPSILON)
+    tensors = load_file(tmp_path / "model.safetensors")
+    entry = header.tensors["blk.1.ffn_down_norm_in.weight"]
+    wanted = tensors["model.layers.1.mlp.down_proj.rms_norm.weight"].float().numpy()
+    np.testing.assert_array_equal(entry.read(gguf).view("<f4"), wanted)
+    assert len([name for name in header.tensors if name.endswith("_norm_in.weight")]) == 14
+
+
+def test_stored_frequencies_are_left_out(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / "model.safetensors")
+    frequencies = {f"{LAYER}.self_attn.rotary_emb.inv_freq": torch.ones(32)}
+    save_file({**tensors, **frequencies}, checkpoint / "model.safetensors")
+    assert main([str(checkpoint)]) == 0
+    assert not [name for name in read_header(checkpoint / "ggml-model-i2_s.gguf").tensors if "inv_freq" in name]
+
+
+def test_metadata(tmp_path: Path) -> None:
+    llama.make(tmp_path, "biased-yarn", "master-f32")
+    convert(tmp_path, tmp_path / "m.gguf", Options(ENCODINGS["i2_s"], "f16"), progress=False)
+    metadata = read_header(tmp_path / "m.gguf").metadata
+    expected = {
+        "general.architecture": "llama",
+        "llama.attention.head_count": 4,
+        "llama.attention.head_count_kv": 2,
+        "llama.attention.key_length": 32,
+        "llama.attention.value_length": 32,
+        "llama.rope.dimension_count": 32,
+        "llama.rope.freq_base": 500000.0,
+        "llama.rope.scaling.type": "yarn",
+        "llama.rope.scaling.factor": 4.0,
+        "llama.rope.scaling.original_context_length": 128,
+    }
+    assert {key: metadata.get(key) for key in expected} == expected
+    assert metadata["llama.rope.scaling.attn_factor"] == pytest.approx(1.25 / (1 + 0.1 * np.log(4)))
+
+
+def test_columns_of_no_whole_block(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """bitnet_b1_58-3B's 8640 columns: one line says what became of them, and the file holds their values exactly."""
+    bitnet_1bitllm.make(tmp_path, "bitnet_b1_58-3B", "master-f32")
+    assert main([str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "note: 2 matrices like blk.0.ffn_down.weight have 576 columns, i2_s needs a multiple of 128" in output
+    assert "14 ternary tensors" in output
+    _, stored, _ = bitnet_1bitllm.build("bitnet_b1_58-3B", "master-f32")
+    gguf, name = tmp_path / "ggml-model-i2_s.gguf", f"{LAYER}.mlp.down_proj.weight"
+    table = read_header(gguf).tensors
+    entry, scale = table["blk.0.ffn_down.weight"], table["blk.0.ffn_down.scale"]
+    ternary, one = ENCODINGS["q2_0"].unpack(entry.read(gguf), *entry.shape, name)
+    assert one == 1.0 and scale.read(gguf).view("<f4")[0] == np.float32(stored.scales[name])
+    np.testing.assert_array_equal(ternary, stored.ternary[name].numpy())
+    assert "blk.0.ffn_up.scale" not in table
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gemma3"])
+def test_columns_of_no_whole_block_where_the_graph_reads_no_scale(
+    family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One matrix of seven in another encoding would need a scale beside it, which these graphs ignore in silence."""
+    find_family(family).make(tmp_path, find_family(family).VARIANTS[0], "master-bf16")
+    tensors = load_file(tmp_path / "model.safetensors")
+    for name, tensor in tensors.items():
+        if name.endswith(("gate_proj.weight", "up_proj.weight")):
+            tensors[name] = tensor[:576].contiguous()
+        elif name.endswith("down_proj.weight"):
+            tensors[name] = tensor[:, :576].contiguous()
+        elif name.endswith("down_proj.norm.weight"):
+            tensors[name] = tensor[:576].contiguous()
+    save_file(tensors, tmp_path / "model.safetensors")
+    edit_json(tmp_path / "config.json", intermediate_size=576)
+    line = refusal(capsys, tmp_path, code=EXIT_USAGE)
+    place = "blk.0.ffn_down.weight: 576 columns, i2_s needs a multiple of 128"
+    assert line == f"error: {place}; use --outtype q2_0 or tl1 or f16 or f32"
+    assert main([str(tmp_path), "--outtype", "q2_0"]) == 0
+    assert not [name for name in read_header(tmp_path / "ggml-model-q2_0.gguf").tensors if name.endswith(".scale")]
+
+
+def test_master_weights_of_another_code_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """bitnet_b1_58's names without its declaration: nothing is guessed."""
+    bitnet_1bitllm.make(tmp_path, "bitnet_b1_58-large", "master-f32")
+    config = tmp_path / "config.json"
+    edit_json(config, input_bits=4)
+    assert "weight_bits 1 and input_bits 4" in refusal(capsys, tmp_path)
+    value = json.loads(config.read_text())
+    config.write_text(json.dumps({key: value[key] for key in value if key not in {"weight_bits", "input_bits"}}))
+    assert "attn_sub_norm.weight" in refusal(capsys, tmp_path)

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""GGUF headers that lie: each is refused with one sentence, in little time and memory."""
+
+from __future__ import annotations
+
+import resource
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.foreign_files import Key, Tensor, text, write_gguf
+from trit.base.errors import UserError
+from trit.gguf.header import MAX_ELEMENTS, read_raw_header
+
+KEYS: list[Key] = [("general.architecture", 8, None, "x"), ("words", 9, 8, ["a", "b"]), ("n", 9, 4, [1, 2, 3])]
+TENSOR: Tensor = ("w", (4, 32), 0, bytes(512))
+
+
+def refused(path: Path, sentence: str) -> None:
+    for arrays in (True, False):
+        with pytest.raises(UserError, match=rf"{path.name}: not a whole GGUF file \(.*{sentence}"):
+            read_raw_header(path, arrays)
+
+
+def test_reads_what_is_there(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [TENSOR, ("v", (3, 2, 8), 1, bytes(96))])
+    header = read_raw_header(path)
+    assert header.metadata == {"general.architecture": "x", "words": ["a", "b"], "n": [1, 2, 3]}
+    assert header.types["words"] == (9, 8) and header.types["general.architecture"] == (8, None)
+    assert header.tensors["v"].shape == (3, 2, 8) and (header.tensors["v"].rows, header.tensors["v"].columns) == (6, 8)
+    assert header.tensors["w"].span == 512 and header.tensors["v"].offset == header.data_offset + 512
+    skipped = read_raw_header(path, arrays=False)
+    assert skipped.metadata == {"general.architecture": "x", "words": None, "n": None}
+    assert skipped.tensors == header.tensors
+
+
+def test_every_value_type_keeps_its_value(tmp_path: Path) -> None:
+    values: list[tuple[int, Any]] = [
+        (0, 255), (1, -128), (2, 65535), (3, -32768), (4, (1 << 32) - 1), (5, -(1 << 31)), (6, 0.5), (7, True),
+        (10, (1 << 64) - 1), (11, -(1 << 63)), (12, 0.1),
+    ]  # fmt: skip
+    keys: list[Key] = [(f"one.{kind}", kind, None, value) for kind, value in values]
+    keys += [(f"many.{kind}", 9, kind, [value, value]) for kind, value in values]
+    found = read_raw_header(write_gguf(tmp_path / "m.gguf", keys, [TENSOR])).metadata
+    assert found == {key: value for key, _, _, value in keys}
+    assert found["one.7"] is True and found["many.7"][0] is True
+
+
+def test_text_that_is_not_utf_8_keeps_its_bytes(tmp_path: Path) -> None:
+    keys: list[Key] = [("one", 8, None, b"a\xff"), ("many", 9, 8, [b"\xfe", b"b"])]
+    found = read_raw_header(write_gguf(tmp_path / "m.gguf", keys, [TENSOR])).metadata
+    assert found["one"].encode("utf-8", "surrogateescape") == b"a\xff"
+    assert [text.encode("utf-8", "surrogateescape") for text in found["many"]] == [b"\xfe", b"b"]
+
+
+def head(tensors: int, keys: int, rest: bytes = b"", version: int = 3) -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", version, tensors, keys) + rest
+
+
+def array(element: int, count: int) -> bytes:
+    return text("k") + struct.pack("<IIQ", 9, element, count)
+
+
+LIES = {
+    "no magic": (b"GGML" + bytes(100), "the first four bytes"),
+    "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "big-endian"),
+    "version": (head(0, 0, version=7), "version 7"),
+    "version without 64-bit counts": (head(0, 0, version=1), "version 1"),
+    # Longer than what is left, shorter than the whole file, and nothing behind it that would fail.
+    "text that runs past the end": (head(0, 1, text("k") + struct.pack("<IQ", 8, 50) + bytes(20)), "string of 50"),
+    "word that runs past the end": (head(0, 1, array(8, 2) + text("a") + struct.pack("<Q", 50) + bytes(20)), "string"),
+    "tensor count": (head(1 << 60, 0, bytes(1000)), "tensors"),
+    "tensor count in bytes": (head(1000, 0, bytes(1000)), "1000 tensors"),
+    "key count": (head(0, 1 << 63, bytes(1000)), "keys"),
+    "key length": (head(0, 1, struct.pack("<Q", 1 << 40) + bytes(1000)), "string of"),
+    "array length": (head(0, 1, array(4, 1 << 61) + bytes(1000)), "array elements"),
+    "strings of nothing": (head(0, 1, array(8, 1 << 61) + bytes(1000)), "array elements"),
+    "nested array": (head(0, 1, array(9, 1) + bytes(1000)), "value type 9"),
+    "value type": (head(0, 1, text("k") + struct.pack("<I", 77) + bytes(99)), "value type 77"),
+    "key that is no text": (head(0, 1, text(b"\xff\xfe") + struct.pack("<IB", 0, 1) + bytes(99)), "not UTF-8"),
+    "key twice": (head(0, 2, 2 * (text("k") + struct.pack("<IB", 0, 1)) + bytes(99)), "twice"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_lies_are_refused(name: str, tmp_path: Path) -> None:
+    raw, sentence = LIES[name]
+    path = tmp_path / "m.gguf"
+    path.write_bytes(raw)
+    refused(path, sentence)
+
+
+@pytest.mark.parametrize(
+    ("limit", "enough", "keys", "sentence"),
+    [
+        ("MAX_ELEMENTS", 6, [("a", 9, 4, [1, 2, 3]), ("b", 9, 4, [4, 5, 6])], "3 array elements"),
+        ("MAX_ELEMENTS", 6, [("a", 9, 8, ["", "", ""]), ("b", 9, 4, [4, 5, 6])], "3 array elements"),
+        # With the names of keys and of the tensor.
+        ("MAX_STRINGS_BYTES", 9, [("a", 8, None, "xyz"), ("b", 8, None, "xyz")], "string of 1 bytes"),
+    ],
+)
+def test_limits_hold_for_all_keys_together(
+    limit: str, enough: int, keys: list[Key], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_gguf(tmp_path / "m.gguf", keys, [TENSOR])
+    monkeypatch.setattr(f"trit.gguf.header.{limit}", enough)
+    read_raw_header(path)
+    monkeypatch.setattr(f"trit.gguf.header.{limit}", enough - 1)
+    refused(path, sentence)
+
+
+def test_words_of_an_array_count_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_gguf(tmp_path / "m.gguf", [("a", 9, 8, ["xyz", "xyz"])], [TENSOR])
+    # The key's own byte counts, too.
+    monkeypatch.setattr("trit.gguf.header.MAX_STRINGS_BYTES", 8)
+    read_raw_header(path)
+    monkeypatch.setattr("trit.gguf.header.MAX_STRINGS_BYTES", 6)
+    with pytest.raises(UserError, match="a string of 3 bytes runs too far"):
+        read_raw_header(path)
+    read_raw_header(path, arrays=False)
+
+
+@pytest.mark.parametrize("alignment", [0, 3, 1 << 21, 1 << 31])
+def test_alignment_has_to_be_a_power_of_two(alignment: int, tmp_path: Path) -> None:
+    keys: list[Key] = [*KEYS, ("general.alignment", 4, None, alignment)]
+    refused(write_gguf(tmp_path / "m.gguf", keys, [TENSOR]), "alignment")
+
+
+def test_alignment_of_another_type_is_refused(tmp_path: Path) -> None:
+    for kind, element, value in ((8, None, "32"), (6, None, 32.0), (9, 4, [32])):
+        keys: list[Key] = [*KEYS, ("general.alignment", kind, element, value)]
+        refused(write_gguf(tmp_path / "m.gguf", keys, [TENSOR]), "alignment")
+
+
+def edited(tmp_path: Path, row: bytes) -> Path:
+    """A file with one tensor whose row of the table is replaced."""
+    path = tmp_path / "m.gguf"
+    raw = head(1, 0, row)
+    path.write_bytes(raw + bytes(-len(raw) % 32) + bytes(512))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "offset", "sentence"),
+    [
+        ([], 0, "0 dimensions"),
+        ([1] * 5, 0, "5 dimensions"),
+        ([32, 0], 0, r"shape \[0, 32\]"),
+        ([1 << 40, 1 << 40], 0, "shape"),
+        ([32, 4], 1 << 40, "behind the end"),
+        ([32, 4], 512, "behind the end"),
+        ([32, 4], 5, "no multiple of 32"),
+    ],
+)
+def test_tensor_rows_that_cannot_be(dimensions: list[int], offset: int, sentence: str, tmp_path: Path) -> None:
+    row = text("w") + struct.pack("<I", len(dimensions)) + struct.pack(f"<{len(dimensions)}Q", *dimensions)
+    refused(edited(tmp_path, row + struct.pack("<IQ", 0, offset)), sentence)
+
+
+def test_tensors_that_collide(tmp_path: Path) -> None:
+    raw = write_gguf(tmp_path / "m.gguf", KEYS, [TENSOR, ("v", (4, 32), 0, bytes(512))]).read_bytes()
+    place = raw.index(text("v")) + len(text("v")) + 4 + 16 + 4
+    (tmp_path / "m.gguf").write_bytes(raw[:place] + struct.pack("<Q", 0) + raw[place + 8 :])
+    refused(tmp_path / "m.gguf", "where another tensor is")
+    refused(write_gguf(tmp_path / "n.gguf", KEYS, [TENSOR, TENSOR]), "w is there twice")
+
+
+def test_every_truncation_of_a_header_is_refused(tmp_path: Path) -> None:
+    raw = write_gguf(tmp_path / "m.gguf", KEYS, [TENSOR]).read_bytes()
+    data = read_raw_header(tmp_path / "m.gguf").data_offset
+    for keep in range(data + 1):
+        (tmp_path / "m.gguf").write_bytes(raw[:keep])
+        refused(tmp_path / "m.gguf", "")
+
+
+def test_random_damage_never_does_more_than_refuse(tmp_path: Path) -> None:
+    raw = write_gguf(tmp_path / "m.gguf", KEYS, [TENSOR, ("v", (4, 32), 0, bytes(512))]).read_bytes()
+    rng = np.random.default_rng(0)
+    path = tmp_path / "d.gguf"
+    read = 0
+    for _ in range(800):
+        damaged = bytearray(raw)
+        for place in rng.integers(0, 260, rng.integers(1, 5)):
+            damaged[place] = rng.integers(0, 256)
+        path.write_bytes(damaged)
+        try:
+            read_raw_header(path)
+            read += 1
+        except UserError:
+            pass
+    assert 0 < read < 800
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """64 MB of an array that says it has as many elements as a file may have, and one more than that."""
+    path = tmp_path / "m.gguf"
+    for count in (MAX_ELEMENTS, MAX_ELEMENTS + 1):
+        with path.open("wb") as file:
+            file.write(head(0, 1, array(8, count)))
+            file.truncate(8 * (MAX_ELEMENTS + 10))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        started = time.process_time()
+        if count > MAX_ELEMENTS:
+            refused(path, "array elements")
+        else:
+            assert len(read_raw_header(path).metadata["k"]) == count
+        assert time.process_time() - started < 20
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000

@@ -1,0 +1,492 @@
+# SPDX-License-Identifier: MIT
+"""run_inference.py: its flags and words with a made-up engine, its answers with the real one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import run_inference
+from tests.support.tiny_gguf import EMPTY
+from trit.base.errors import run_main
+from trit.base.host import physical_cores
+from trit.base.places import DEMO_PROMPT, ROOT, default_model
+from trit.engine import inference
+from trit.models.source_note import Manifest
+
+PERF = """0.00.000.100 I sampler seed: 77
+0.00.000.100 I generate: n_ctx = 2048, n_batch = 2048, n_predict = 6, n_keep = 0
+0.00.000.200 I common_perf_print:    sampling time =       0.41 ms
+0.00.000.200 I common_perf_print:    samplers time =       0.29 ms /    {sampled} tokens
+0.00.000.200 I common_perf_print:        load time =      46.40 ms
+0.00.000.200 I common_perf_print: prompt eval time =       2.00 ms /     5 tokens (    0.40 ms per token)
+0.00.000.200 I common_perf_print:        eval time =       4.00 ms /     7 runs   (    0.57 ms per token)
+0.00.000.200 I common_perf_print:       total time =       7.50 ms /    12 tokens
+0.00.000.200 I common_perf_print: unaccounted time =       1.09 ms /  14.5 %      (total - sampling - ...) / (total)
+"""
+ENGINE = """#!{python}
+import json, os, sys, time
+plan = json.load(open(os.environ["ENGINE_PLAN"]))
+json.dump(sys.argv[1:], open(os.environ["ENGINE_PLAN"] + ".args", "w"))
+sys.stderr.write(plan.get("stderr", ""))
+sys.stderr.flush()
+for part in plan.get("stdout", []):
+    os.write(1, part.encode("latin-1"))
+    time.sleep(plan.get("pause", 0))
+if "signal" in plan:
+    os.kill(os.getpid(), plan["signal"])
+sys.exit(plan.get("code", 0))
+"""
+
+
+class FakeEngine:
+    """A program in the engine's place that does as told and notes its arguments."""
+
+    def __init__(self, folder: Path):
+        self.plan_file = folder / "plan.json"
+        self.program = folder / "engine"
+        self.program.write_text(ENGINE.format(python=sys.executable))
+        self.program.chmod(0o755)
+        self.model = folder / "model.gguf"
+        self.model.write_bytes(EMPTY)
+        self.answer(" An answer.")
+
+    def plan(self, **plan: object) -> None:
+        self.plan_file.write_text(json.dumps(plan))
+
+    def answer(self, text: str, ending: str = "\n\n", sampled: int = 13) -> None:
+        self.plan(stdout=[text, ending], stderr=PERF.format(sampled=sampled))
+
+    @property
+    def arguments(self) -> list[str]:
+        return list(json.loads(Path(f"{self.plan_file}.args").read_text()))
+
+    def value(self, flag: str) -> str:
+        return self.arguments[self.arguments.index(flag) + 1]
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    fake = FakeEngine(tmp_path)
+    monkeypatch.setattr(run_inference, "engine_binary", lambda name: fake.program)
+    monkeypatch.setenv("ENGINE_PLAN", str(fake.plan_file))
+    return fake
+
+
+def run(engine: FakeEngine, *arguments: str) -> int:
+    return run_main(run_inference.main, ["-m", str(engine.model), *arguments])
+
+
+def test_prints_the_text_and_nothing_else(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(engine, "-p", "Q") == 0
+    assert capfd.readouterr() == ("An answer.\n", "")
+    engine.answer(" Ended by the model.", " [end of text]\n\n\n")
+    assert run(engine, "-p", "Q") == 0
+    assert capfd.readouterr() == ("Ended by the model.\n", "")
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([" a", "\n", "\n", "\n", "\n", "b", "\n\n"], "a\n\n\n\nb\n"),
+        (["  two spaces, one is the model's", "\n\n"], " two spaces, one is the model's\n"),
+        (["\nfirst a newline", "\n\n"], "\nfirst a newline\n"),
+        ([" half [end of", " text]\n", "\n\n"], "half\n"),
+        ([" it says [end of text] itself", "\n", "\n"], "it says [end of text] itself\n"),
+        (["", "\n\n"], "\n"),
+        ([" [end of text]\n\n\n"], "\n"),
+        (["\xe2\x82", "\xac 5", "\n\n"], "\u20ac 5\n"),
+    ],
+)
+def test_what_the_engine_adds_is_taken_off(
+    engine: FakeEngine, parts: list[str], text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    engine.plan(stdout=parts, stderr=PERF.format(sampled=9), pause=0.01)
+    assert run(engine, "-p", "Q") == 0
+    assert capfd.readouterr().out == text
+
+
+def test_text_streams(engine: FakeEngine) -> None:
+    engine.plan(stdout=[" first", " second", "\n\n"], stderr=PERF.format(sampled=9), pause=1.5)
+    code = f"import run_inference, pathlib; run_inference.engine_binary = lambda name: {str(engine.program)!r}; "
+    code += f"run_inference.main(['-m', {str(engine.model)!r}, '-p', 'Q'])"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 100) == b"first"
+        assert process.poll() is None
+        assert process.stdout.read() == b" second\n"
+
+
+def test_flags_reach_the_engine(engine: FakeEngine) -> None:
+    sampling = ["--seed", "5", "--top-k", "7", "--top-p", "0.5", "--repeat-penalty", "1.1"]
+    own = ["-n", "6", "-t", "1", "-c", "500", "-temp", "0", *sampling, "-p", "A\\nB"]
+    assert run(engine, *own, "--", "--ignore-eos", "-p", "x") == 0
+    values = {"-m": str(engine.model), "-n": "6", "-t": "1", "-c": "512", "--temp": "0.0", "--seed": "5"}
+    values |= {"--top-k": "7", "--top-p": "0.5", "--repeat-penalty": "1.1", "-p": "A\\nB"}
+    assert {flag: engine.value(flag) for flag in values} == values
+    assert {"-no-cnv", "--no-display-prompt"} <= set(engine.arguments)
+    assert "--no-repack" not in engine.arguments
+    assert engine.arguments[-3:] == ["--ignore-eos", "-p", "x"]
+
+
+def test_defaults_are_bitnet_s(engine: FakeEngine) -> None:
+    defaults = run_inference.build_parser().parse(["-p", "x"])[0]
+    assert (defaults.n_predict, defaults.ctx_size, defaults.temperature) == (128, 2048, 0.8)
+    assert defaults.model == default_model()
+    assert (defaults.conversation, defaults.json, defaults.verbose) == (False, False, False)
+    assert run(engine, "-p", "x") == 0
+    assert engine.value("-t") == str(physical_cores())
+    assert not {"--seed", "--top-k", "--top-p", "--repeat-penalty"} & set(engine.arguments)
+    long = ["--model", "m", "--n-predict", "1", "--threads", "2", "--ctx-size", "3", "--temperature", "4"]
+    short = ["-m", "m", "-n", "1", "-t", "2", "-c", "3", "-temp", "4", "-p", "x"]
+    parse = run_inference.build_parser().parse
+    assert parse([*long, "--prompt", "x"]) == parse(short)
+    assert run(engine, "-p", "x", "--no-repack") == 0
+    assert "--no-repack" in engine.arguments
+    assert parse(["-cnv"])[0].conversation and parse(["--conversation"])[0].conversation
+
+
+@pytest.mark.parametrize("prompt", ["-5 degrees", "--help", "-", "a=b", "x " * 20000])
+def test_prompts_that_look_like_flags(engine: FakeEngine, prompt: str) -> None:
+    assert run(engine, "-p", prompt) == 0
+    assert engine.value("-p") == prompt
+
+
+def test_json(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    engine.answer(" Caf\xc3\xa9.", " [end of text]\n\n\n", sampled=13)
+    assert run(engine, "-p", "Q", "--json", "-t", "1", "-temp", "0.5") == 0
+    out, err = capfd.readouterr()
+    assert err == "" and out.count("\n") == 1
+    assert json.loads(out) == {
+        "text": " Caf\u00e9.",
+        "stop": "end",
+        "prompt_tokens": 5,
+        "generated_tokens": 7,
+        "prompt_tokens_per_second": 2500.0,
+        "generated_tokens_per_second": 1750.0,
+        "prompt_ms": 2.0,
+        "generation_ms": 4.0,
+        "sampling_ms": 0.41,
+        "unaccounted_ms": 1.09,
+        "load_ms": 46.4,
+        "total_ms": 7.5,
+        "model": str(engine.model),
+        "threads": 1,
+        "ctx_size": 2048,
+        "seed": 77,
+        "temperature": 0.5,
+    }
+    engine.answer(" One", sampled=6)
+    assert run(engine, "-p", "Q", "--json") == 0
+    result = json.loads(capfd.readouterr().out)
+    assert (result["stop"], result["generated_tokens"], result["generated_tokens_per_second"]) == ("length", 1, None)
+
+
+def test_verbose_shows_the_engine_s_log_and_timings(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(engine, "-p", "Q", "--verbose") == 0
+    out, err = capfd.readouterr()
+    assert out == "An answer.\n"
+    assert "sampler seed: 77" in err
+    assert "prompt: 5 tokens, 2500.0 tokens/s\ngenerated: 8 tokens, 1750.0 tokens/s\n" in err
+
+
+def test_notes_and_warnings_are_never_hidden(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    words = "0.00 I quiet\nwarning: tier avx2 is skipped: differs\n"
+    words += "0.00.1.2 W llama_context: n_ctx_seq (2048) > n_ctx_train (8) -- possible training context overflow\n"
+    words += "0.00.1.2 W \n\nllama_completion: context full and context shift is disabled => stopping\n"
+    engine.plan(stdout=[" x", "\n\n"], stderr=words + PERF.format(sampled=13))
+    assert run(engine, "-p", "Q") == 0
+    assert capfd.readouterr().err.splitlines() == [
+        "warning: tier avx2 is skipped: differs",
+        "note: the context of 2048 tokens is full; -c sets a larger one",
+        "note: 13 tokens, but the model was trained for 8: do not trust it here",
+    ]
+
+
+def test_more_threads_than_cpus_is_said(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(engine, "-p", "Q", "-t", "5000") == 0
+    assert "note: -t 5000 is more than this machine's" in capfd.readouterr().err
+
+
+def test_prompt_from_a_file(engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text("two\\nlines are one\n", encoding="utf-8")
+    assert run(engine, "-f", str(file)) == 0
+    assert engine.value("-f") == str(file)
+    assert "--no-escape" in engine.arguments
+    monkeypatch.setattr(sys, "stdin", io.StringIO("piped \u20ac\n"))
+    assert run(engine, "--file", "-") == 0
+    assert engine.value("-p") == "piped \u20ac"
+    reader, writer = os.pipe()
+    os.write(writer, b"from a pipe\n")
+    os.close(writer)
+    assert run(engine, "-f", f"/dev/fd/{reader}") == 0
+    assert engine.value("-p") == "from a pipe"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "the prompt is empty; give one with -p TEXT or -f FILE"),
+        (("-p", ""), "the prompt is empty"),
+        (("-f", "no/file"), "-f no/file cannot be read: No such file"),
+        (("-f", "empty"), "-f empty is empty or no text"),
+        (("-f", "binary"), "-f binary is not UTF-8 text"),
+        (("-p", "x", "-n", "0"), "-n 0: give a positive number of tokens, or -1"),
+        (("-p", "x", "-t", "0"), "-t 0: give 1 or more threads"),
+        (("-p", "x", "-t", "-3"), "-t -3: give 1 or more threads"),
+        (("-p", "x", "-c", "-1"), "-c -1: give a positive number of tokens"),
+        (("-p", "x", "-m", "no.gguf"), "the model no.gguf is not there; make it with: python3 setup_env.py -md ."),
+        (("-p", "x", "-m", "binary"), "-m binary is not a GGUF file"),
+        (("-p", "x", "-m", "."), "-m . is a folder; name the GGUF file in it"),
+        (("-cnv",), "has no chat template, so -cnv cannot be used with it"),
+        (("-cnv", "--json"), "--json is for one prompt"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    engine: FakeEngine,
+    arguments: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").touch()
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    assert run(engine, *arguments) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert message in err
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_conflicting_and_unknown_flags(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    for arguments in (("-p", "x", "-f", "y"), ("-p", "x", "--unknown"), ("-p", "x", "-n", "many")):
+        with pytest.raises(SystemExit) as stop:
+            run(engine, *arguments)
+        assert stop.value.code == 2
+
+
+def test_missing_engine_and_missing_bundled_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("trit.base.places.ENGINE_BIN", tmp_path)
+    monkeypatch.setattr("trit.base.places.engine_program", lambda name, *_: tmp_path / name)
+    model = tmp_path / "x.gguf"
+    model.write_bytes(EMPTY)
+    assert run_main(run_inference.main, ["-m", str(model), "-p", "x"]) == 2
+    assert "the engine is not built" in capfd.readouterr().err
+    bundled = tmp_path / "bundled"
+    monkeypatch.setattr(inference, "BUNDLED_MODEL", bundled)
+    monkeypatch.setattr(inference, "default_model", lambda: bundled / "ggml-model-i2_s.gguf")
+    assert run_main(run_inference.main, ["-p", "x"]) == 2
+    assert capfd.readouterr().err.endswith("is not there; make it with: python3 setup_env.py\n")
+    # A file that set-up would make, if it were told to; beside it is what it made.
+    (tmp_path / "ggml-model-tl2.gguf").write_bytes(b"GGUF")
+    assert run_main(run_inference.main, ["-m", str(tmp_path / "ggml-model-i2_s.gguf"), "-p", "x"]) == 2
+    assert capfd.readouterr().err.endswith(
+        f"is not there; beside it is ggml-model-tl2.gguf; make it with: python3 setup_env.py -md {tmp_path} -q i2_s\n"
+    )
+
+
+def test_the_default_model_is_what_set_up_made_last(tmp_path: Path) -> None:
+    assert default_model(tmp_path) == tmp_path / "ggml-model-i2_s.gguf"
+    for age, name in enumerate(("tl2", "i2_s", "tl1")):
+        path = tmp_path / f"ggml-model-{name}.gguf"
+        path.touch()
+        os.utime(path, (1000 - age, 1000 - age))
+    assert default_model(tmp_path).name == "ggml-model-tl2.gguf"
+
+
+@pytest.mark.parametrize(
+    ("plan", "code", "message"),
+    [
+        ({"code": 3}, 3, "the engine ended with exit code 3; see what it says with --verbose"),
+        (
+            {"code": 1, "stderr": "0.00.1.2 I x\n0.00.1.2 E y: first\n0.00.1.2 E z\n"},
+            1,
+            "exit code 1: y: first",
+        ),
+        ({"code": 1, "stderr": "error: invalid argument: --foo\n"}, 1, "exit code 1: invalid argument: --foo"),
+        ({"signal": 6, "stderr": "/x/ggml.c:7: GGML_ASSERT(a) failed\n"}, 134, "SIGABRT: /x/ggml.c:7: GGML_ASSERT(a)"),
+        ({"signal": 4}, 132, "SIGILL; it was compiled for another CPU; compile it here: python3 setup_env.py --clean"),
+        ({"signal": 9}, 137, "SIGKILL; probably for want of memory"),
+        (
+            {"code": 1, "stderr": "0.00.1.2 E m: prompt is too long (90 tokens, max 60)\n"},
+            2,
+            "has 90 tokens",
+        ),
+    ],
+)
+def test_failures_are_passed_on_and_explained(
+    engine: FakeEngine, plan: dict[str, object], code: int, message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    engine.plan(**plan)
+    assert run(engine, "-p", "x") == code
+    assert message in capfd.readouterr().err
+
+
+def test_too_long_an_argument(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(engine, "-p", "x" * 3_000_000) == 2
+    assert "give a long prompt with -f FILE" in capfd.readouterr().err
+
+
+def gguf_with_template(path: Path, template: str) -> None:
+    """A GGUF file's beginning, as the gguf package writes it."""
+    import gguf
+
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_token_list(["a", "tokenizer.chat_template", "b"])
+    writer.add_chat_template(template)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+
+
+def test_chat_becomes_llama_cli(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    became: list[list[str]] = []
+    monkeypatch.setattr(run_inference, "become", lambda command: became.append(command) or 0)
+    gguf_with_template(engine.model, "{{ messages }} \u20ac")
+    assert inference.chat_template(engine.model) == "{{ messages }} \u20ac"
+    assert run(engine, "-p", 'You are\\na "helpful" assistant', "-cnv", "-n", "9", "--", "--foo") == 0
+    command = became[0]
+    assert command[command.index("-sys") + 1] == 'You are\na "helpful" assistant'
+    assert command[-1] == "--foo"
+    assert run(engine, "-cnv", "--verbose") == 0
+    assert "-sys" not in became[1]
+    (tmp_path / "system").write_text("from a\\file\n")
+    assert run(engine, "-cnv", "-f", str(tmp_path / "system")) == 0
+    assert became[2][-2:] == ["-sys", "from a\\file"]
+    engine.model.write_bytes(EMPTY)
+    assert run(engine, "-cnv", "--", "--chat-template", "chatml") == 0
+    assert run(engine, "-cnv", "--", "--chat-template-kwargs", "{}") == 2
+
+
+def test_chat_with_a_base_model_is_warned_of(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_inference, "become", lambda command: 0)
+    gguf_with_template(engine.model, "{{ messages }}")
+    for repo, warned in (("tiiuae/Falcon-E-3B-Base", True), ("tiiuae/Falcon-E-3B-Instruct", False), ("a/b", False)):
+        Manifest(repo, "main", "c" * 40).write(engine.model.parent)
+        assert run(engine, "-cnv") == 0
+        assert ("note: Falcon-E-3B-Base is a base model" in capsys.readouterr().err) == warned
+
+
+def test_unescape_is_the_engine_s() -> None:
+    assert inference.unescape(r"a\nb\tc\"d\'e\\n\z") == "a\nb\tc\"d'e\\n\\z"
+
+
+# From here on with the compiled engine.
+
+
+def answer(gguf: Path, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "run_inference.py"), "-m", str(gguf), "-t", "1", *arguments]
+    return subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=120, check=False, **options
+    )  # type: ignore[call-overload]
+
+
+def test_the_demo(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> None:
+    result = answer(story_gguf, "-p", DEMO_PROMPT, "-n", "6", "-temp", "0", "-t", "2", cwd=tmp_path)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "Mary is in the garden.\n", "")
+
+
+def test_the_demo_as_json_from_a_file(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> None:
+    file = tmp_path / "story.txt"
+    file.write_text(DEMO_PROMPT.replace("\\n", "\n") + "\n")
+    result = answer(story_gguf, "-f", str(file), "-n", "20", "-temp", "0", "--json", "--seed", "9")
+    assert result.returncode == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["text"], told["stop"], told["generated_tokens"]) == (" Mary is in the garden.", "end", 6)
+    assert told["prompt_tokens"] > 30
+    assert told["prompt_tokens_per_second"] > 0 and told["generated_tokens_per_second"] > 0
+    assert (told["threads"], told["seed"], told["ctx_size"]) == (1, 9, 2048)
+
+
+def test_real_sampling_repeats_with_its_seed(engine_bin: Path, story_gguf: Path) -> None:
+    def sample(seed: int) -> str:
+        flags = ["-p", "Mary", "-n", "30", "-temp", "3", "--top-k", "0", "--top-p", "1", "--seed", str(seed)]
+        result = answer(story_gguf, *flags, "--", "--ignore-eos", "--min-p", "0")
+        assert result.returncode == 0, result.stderr
+        return str(result.stdout)
+
+    first = sample(1)
+    assert sample(1) == first
+    assert sample(2) != first
+
+
+def test_real_failures(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> None:
+    long = answer(story_gguf, "-p", "Mary " * 400, "-c", "256")
+    assert long.returncode == 2
+    assert "the context has room for 252; give a larger -c" in long.stderr
+    unloadable = tmp_path / "unloadable.gguf"
+    unloadable.write_bytes(EMPTY)
+    broken = answer(unloadable, "-p", "x")
+    assert broken.returncode == 1
+    assert broken.stderr.startswith("error: the engine ended with exit code 1: ")
+    unknown = answer(story_gguf, "-p", "x", "--", "--no-such-flag")
+    assert unknown.returncode == 1
+    assert "invalid argument: --no-such-flag" in unknown.stderr
+
+
+def test_real_context_that_fills_up(engine_bin: Path, story_gguf: Path) -> None:
+    result = answer(story_gguf, "-p", "Mary", "-n", "-1", "-c", "256", "-temp", "0", "--", "--ignore-eos")
+    assert result.returncode == 0
+    assert "note: the context of 256 tokens is full" in result.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_ends_cleanly(engine_bin: Path, story_gguf: Path) -> None:
+    """As a terminal does it: the signal goes to the whole group."""
+    command = [sys.executable, str(ROOT / "run_inference.py"), "-m", str(story_gguf), "-p", "Mary", "-n", "100000"]
+    command += ["-t", "1", "--", "--ignore-eos", "--context-shift"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert error.strip() == ""
+
+
+def with_pooling(path: Path, pooling: int | None) -> Path:
+    """A GGUF file with a word about pooling among its metadata, or none."""
+    import numpy as np
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(path, "qwen3")
+    writer.add_string("general.note", "x.pooling_type")  # only a text
+    if pooling is not None:
+        writer.add_uint32("qwen3.pooling_type", pooling)
+    writer.add_tensor("blk.0.attn_norm.weight", np.ones(64, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(("pooling", "embeds"), [(None, False), (0, False), (1, True), (3, True)])
+def test_embedding_models_are_told_by_their_pooling(tmp_path: Path, pooling: int | None, embeds: bool) -> None:
+    assert inference.is_embedding_model(with_pooling(tmp_path / "model.gguf", pooling)) == embeds
+
+
+def test_an_embedding_model_is_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = with_pooling(tmp_path / "model.gguf", 3)
+    assert run_main(run_inference.main, ["-m", str(model), "-p", "hi"]) == 2
+    sentence = capsys.readouterr().err
+    assert f"{model} is an embedding model: it gives vectors, not answers; serve it with: " in sentence
+    assert sentence.endswith(f"run_inference_server.py -m {model} -- --embeddings\n")

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""run_inference_server.py: its flags, its checks before the start, and the real server."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import run_inference_server
+from tests.support.foreign_files import write_gguf
+from tests.support.tiny_gguf import EMPTY
+from trit.base.errors import run_main
+from trit.base.host import physical_cores
+from trit.base.places import ROOT, default_model
+from trit.engine import inference
+from trit.engine.server import Server
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What would have been started."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(run_inference_server, "engine_binary", lambda name: Path("/engine") / name)
+    monkeypatch.setattr(run_inference_server, "become", lambda command: started.append(command) or 0)
+    return started
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The beginning of a GGUF file with a chat template."""
+    import gguf
+
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run(*arguments: str) -> int:
+    return run_main(run_inference_server.main, arguments)
+
+
+def test_defaults_are_bitnet_s(commands: list[list[str]], model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    defaults = run_inference_server.build_parser().parse([])[0]
+    assert (defaults.host, defaults.port, defaults.n_predict) == ("127.0.0.1", 8080, 4096)
+    assert (defaults.ctx_size, defaults.temperature, defaults.prompt) == (2048, 0.8, None)
+    assert defaults.model == default_model()
+    port = str(free_port())
+    assert run("-m", str(model), "--port", port, "-n", "7", "--temperature", "0.1", "--", "--slots") == 0
+    flags = ["-m", str(model), "-n", "7", "-c", "2048", "-t", str(physical_cores()), "--temp", "0.1", "-cb"]
+    assert commands == [["/engine/llama-server", *flags, "--host", "127.0.0.1", "--port", port, "--slots"]]
+    assert capsys.readouterr().out == f"Starting server on 127.0.0.1:{port}\n"
+
+
+def test_system_prompt_goes_into_the_template(commands: list[list[str]], model: Path) -> None:
+    assert run("-m", str(model), "--port", str(free_port()), "-p", 'Be "kind"\\nplease') == 0
+    template = commands[0][commands[0].index("--chat-template") + 1]
+    assert r'"Be \"kind\"\nplease"' in template
+    assert template.endswith("{% for m in messages %}{{ m['content'] }}{% endfor %}")
+
+
+def test_a_model_without_a_chat_template_is_warned_of(
+    commands: list[list[str]], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare.gguf"
+    bare.write_bytes(EMPTY)
+    vectors = write_gguf(tmp_path / "vectors.gguf", [("x.pooling_type", 4, None, 3)], [])
+    for path, flags, warned in (
+        (bare, [], True),
+        (bare, ["--slots"], True),
+        (bare, ["--no-jinja", "--chat-template", "llama3"], False),
+        (bare, ["--chat-template-file", "mine.jinja"], False),
+        (bare, ["--chat-template-kwargs", "{}"], True),
+        (model, [], False),
+        (vectors, ["--embeddings"], False),
+    ):
+        assert run("-m", str(path), "--port", str(free_port()), "--", *flags) == 0
+        err = capsys.readouterr().err
+        assert err.startswith(f"warning: {path} has no chat template, so chat requests") == warned
+        assert err.count("\n") == warned
+    assert len(commands) == 7
+
+
+def test_the_template_that_the_warning_names_is_used(engine_bin: Path, story_gguf: Path) -> None:
+    """And not its name: every chat would be the prompt "llama3"."""
+    flags = shlex.split(inference.TEMPLATE_ADVICE.partition(" -- ")[2])
+    with Server(story_gguf, 1, flags, slots=1) as server:
+        chat = {"messages": [{"role": "user", "content": "Where is Mary?"}]}
+        prompt = str(server.post("/apply-template", chat)["prompt"])
+    assert "Where is Mary?" in prompt and "start_header_id" in prompt
+
+
+def test_mistakes_are_one_sentence(
+    commands: list[list[str]], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert run("-m", str(model), "--port", str(port)) == 2
+        assert f"error: cannot listen on 127.0.0.1:{port} (Address already in use)" in capsys.readouterr().err
+    assert run("-m", str(model), "--port", "70000") == 2
+    assert "--port 70000: give a number from 1 to 65535" in capsys.readouterr().err
+    assert run("-m", str(model), "--host", "203.0.113.1") == 2
+    assert "cannot listen on 203.0.113.1:8080" in capsys.readouterr().err
+    bare = tmp_path / "bare.gguf"
+    bare.write_bytes(EMPTY)
+    assert run("-m", str(bare), "--port", str(free_port()), "-p", "Be kind") == 2
+    assert "has no chat template, so a system prompt has no place in it" in capsys.readouterr().err
+    assert commands == []
+    assert run("-m", str(bare), "--host", "server.sock") == 0, "the server also listens on UNIX sockets"
+
+
+@pytest.fixture
+def server(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The real server with the bundled model, and its address."""
+    port = free_port()
+    command = [sys.executable, str(ROOT / "run_inference_server.py"), "-m", str(story_gguf), "--port", str(port)]
+    with (tmp_path / "server.log").open("wb") as log:
+        process = subprocess.Popen([*command, "-t", "1", "--temperature", "0"], stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while True:
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+            try:
+                with urllib.request.urlopen(f"{address}/health", timeout=5):
+                    break
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.1)
+        yield process, address
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_real_server_answers_and_stops(server: tuple[subprocess.Popen[bytes], str]) -> None:
+    process, address = server
+    story = "John moved to the office. Mary went to the garden. Where is Mary?\nAnswer:"
+    body = json.dumps({"prompt": story, "max_tokens": 20}).encode()
+    request = urllib.request.Request(f"{address}/v1/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        told = json.load(response)
+    assert told["choices"][0]["text"] == " Mary is in the garden."
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) in (0, 130)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""Ternary weights of every encoding, what their products are, and ggml tensors that hold them packed."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.support.guarded_ggml import GuardedGgml
+from tests.support.tiers import SEED
+from trit.gguf.encodings import ENCODINGS
+
+# Byte of a block where its half-precision scale is.
+SCALE_AT = {"tq2_0": 64, "tq1_0": 52, "q2_0": 0}
+
+
+@dataclass
+class Weights:
+    """values int8 [..., n, k] and their scales: [..., n, groups], or one for the tensor."""
+
+    name: str
+    values: np.ndarray
+    scales: np.ndarray
+
+    @classmethod
+    def random(cls, name: str, scales: str, *shape: int, seed: int = SEED) -> Weights:
+        rng = np.random.default_rng(seed)
+        values = rng.integers(-1, 3 if name == "q2_0" else 2, shape, dtype=np.int8)  # q2_0 has a code for +2
+        if scales == "one":
+            return cls(name, values, np.float32(0.37) if ENCODINGS[name].tail_bytes else np.float16(0.37))
+        groups = (*shape[:-1], shape[-1] // ENCODINGS[name].block)
+        halves = rng.uniform(-2, 2, groups) * 2.0 ** rng.integers(-20, 3, groups)  # subnormal ones among them
+        halves.flat[-1] = 0.25  # never all the same
+        return cls(name, values, halves.astype(np.float16))
+
+    @property
+    def per_token(self) -> bool:
+        return self.scales.ndim == 0
+
+    def data(self) -> np.ndarray:
+        """The tensor's bytes."""
+        encoding, k = ENCODINGS[self.name], self.values.shape[-1]
+        data = encoding.pack(self.values.reshape(-1, k), float(self.scales) if self.per_token else 1.0)
+        if not self.per_token:
+            at = SCALE_AT[self.name]
+            data.reshape(-1, encoding.block_bytes)[:, at : at + 2] = self.scales.reshape(-1, 1).view(np.uint8)
+        return data
+
+    def real(self) -> np.ndarray:
+        """What the tensor stands for, float64 [..., n, k]."""
+        scales = np.float64(self.scales)
+        return self.values * (scales if self.per_token else scales.repeat(ENCODINGS[self.name].block, axis=-1))
+
+    def times(self, x: np.ndarray) -> np.ndarray:
+        """Float32 [..., m, n], as include/trit.h says it; every matrix of the stack times its own [m, k]."""
+        if self.per_token:
+            q, factor = quantized(x)
+            return sums(q, self.values) / factor * np.float32(self.scales)
+        acc = np.zeros((*x.shape[:-1], self.values.shape[-2]), dtype=np.float32)
+        group = ENCODINGS[self.name].block
+        for g in range(self.scales.shape[-1]):
+            inputs = slice(g * group, (g + 1) * group)
+            q, factor = quantized(x[..., inputs])
+            step = np.float32(1) / factor
+            acc += sums(q, self.values[..., inputs]) * step * np.float32(self.scales[..., None, :, g])
+        return acc
+
+
+def quantized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    factor = np.float32(127) / np.maximum(np.abs(x).max(axis=-1, keepdims=True), np.float32(1e-5))
+    return np.clip(np.rint(x * factor), -128, 127), factor
+
+
+def sums(q: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Sums of integers, exact in float64, rounded once to float32."""
+    return (q.astype(np.float64) @ np.swapaxes(values, -1, -2).astype(np.float64)).astype(np.float32)
+
+
+def activations(*shape: int) -> np.ndarray:
+    return np.random.default_rng(SEED + 1).standard_normal(shape).astype(np.float32)
+
+
+class PackedGgml(GuardedGgml):
+    def __init__(self, engine_bin: Path) -> None:
+        super().__init__(engine_bin)
+        self._cpu.ggml_backend_cpu_reg.restype = ctypes.c_void_p
+        registry = ctypes.c_void_p(self._cpu.ggml_backend_cpu_reg())
+        self.device = self.base("ggml_backend_reg_dev_get", registry, ctypes.c_size_t(0))
+        address = self.base("ggml_backend_reg_get_proc_address", registry, b"ggml_backend_dev_get_extra_bufts")
+        extra = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(address.value)(self.device)
+        self.type = ctypes.c_void_p(extra[0])  # the first that is asked
+        self._base.ggml_backend_buft_name.restype = ctypes.c_char_p
+        assert self._base.ggml_backend_buft_name(self.type) == b"trit"
+        self._buffers: list[ctypes.c_void_p] = []
+
+    def in_one_buffer(self, shapes: list[tuple[int, ...]]) -> list[ctypes.c_void_p]:
+        """Tensors (type, ne...) one behind the other in a buffer of our type, without data."""
+        self._base.ggml_set_no_alloc(self._context, ctypes.c_bool(True))
+        tensors = [self.tensor(*shape) for shape in shapes]
+        self._base.ggml_set_no_alloc(self._context, ctypes.c_bool(False))
+        sizes = [self.base("ggml_backend_buft_get_alloc_size", self.type, w).value or 0 for w in tensors]
+        align = self.base("ggml_backend_buft_get_alignment", self.type).value or 0
+        offsets = [0]
+        for size in sizes:
+            offsets.append(offsets[-1] + -(-size // align) * align)
+        buffer = self.base("ggml_backend_buft_alloc_buffer", self.type, ctypes.c_size_t(offsets[-1]))
+        self._buffers.append(buffer)
+        start = self.base("ggml_backend_buffer_get_base", buffer).value or 0
+        for w, offset in zip(tensors, offsets, strict=False):
+            self._base.ggml_backend_tensor_alloc(buffer, w, ctypes.c_void_p(start + offset))
+        return tensors
+
+    def in_buffer(self, kind: int, *ne: int, name: str = "w") -> ctypes.c_void_p:
+        """One tensor in a buffer of our type, without data."""
+        (w,) = self.in_one_buffer([(kind, *ne)])
+        self.base("ggml_set_name", w, name.encode())
+        return w
+
+    def set(self, w: ctypes.c_void_p, data: np.ndarray) -> None:
+        assert self.base("ggml_nbytes", w).value == data.nbytes
+        self.base("ggml_backend_tensor_set", w, data.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(0), data.nbytes)
+
+    def packed(self, weights: Weights, name: str = "w") -> ctypes.c_void_p:
+        w = self.in_buffer(ENCODINGS[weights.name].ggml_type, *weights.values.shape[::-1], name=name)
+        self.set(w, weights.data())
+        return w
+
+    def supports(self, op: ctypes.c_void_p) -> bool:
+        self._base.ggml_backend_dev_supports_op.restype = ctypes.c_bool
+        return bool(self._base.ggml_backend_dev_supports_op(self.device, op))
+
+    def chosen_tier(self) -> ctypes.c_void_p:
+        self._cpu.trit_tier_chosen.restype = ctypes.c_void_p
+        return ctypes.c_void_p(self._cpu.trit_tier_chosen())
+
+    def close(self) -> None:
+        for buffer in self._buffers:
+            self.base("ggml_backend_buffer_free", buffer)
+        super().close()

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Start a command: import its module, answer Ctrl-C, hand over to the environment's Python if a package is missing.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from trit.base.errors import UserError, run_main
+from trit.base.places import VENV, python_command
+from trit.base.processes import become
+
+_FOR_TRAINING = ("torch", "transformers")
+
+
+def run_command(target: str, argv: Sequence[str] | None = None) -> int:
+    """Call a command's function with its arguments; its exit code.
+
+    The module is imported here, because an import can fail for want of a package, or be stopped by Ctrl-C.
+
+    Args:
+        target: ``MODULE`` or ``MODULE:FUNCTION`` (default: main).
+        argv: the command's arguments; None: those of this program.
+    """
+    module, _, function = target.partition(":")
+
+    def main(argv: Sequence[str] | None) -> int:
+        try:
+            command = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            return _hand_over(error)
+        code: int = getattr(command, function or "main")(argv)
+        return code
+
+    return run_main(main, argv)
+
+
+def environment_python() -> Path:
+    """The Python of the environment that set-up makes, whether it is there or not."""
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def _hand_over(error: ModuleNotFoundError) -> int:
+    """Run this very command again where the missing package is.
+
+    Raises:
+        UserError: there is no such place; says how to get the package.
+        ModuleNotFoundError: a module of our own is missing.
+    """
+    name = (error.name or "").partition(".")[0]
+    if name in {"", "trit", "utils", "tests"}:
+        raise error
+    python = environment_python()
+    if python.is_file() and Path(sys.prefix).resolve() != VENV.resolve():
+        return become([python, *sys.orig_argv[1:]])
+    how = python_command("setup_env.py")
+    if name in _FOR_TRAINING:
+        how = f"{sys.executable} -m pip install -r requirements-train.txt"
+    raise UserError(f"this Python has no package {name}; install what is needed with: {how}")

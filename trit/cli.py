@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""The command ``trit``: a table of names, and what runs under each. Standard library only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from trit import __version__
+from trit.base.command import run_command
+from trit.base.places import LOCK, engine_program
+from trit.base.processes import capture
+
+# Name -> the function whose arguments follow it (see run_command), and what it does.
+COMMANDS = {
+    "run": ("trit.run.completion", "ask a model, or chat with it"),
+    "serve": ("trit.run.server", "serve a model over HTTP, with the routes of OpenAI's API"),
+    "convert": ("trit.convert.command", "checkpoint or GGUF of another engine -> GGUF"),
+    "inspect": ("trit.inspect.command", "what a GGUF file or a checkpoint folder is"),
+    "bench": ("trit.measure.speed.command", "speed of a model: prefill and decode"),
+    "compare": ("trit.measure.formats.command", "the same weights in several formats, side by side"),
+    "perplexity": ("trit.measure.perplexity.command", "perplexity, and divergence from a reference"),
+    "profile": ("trit.run.profile", "where a token's time goes"),
+    "roofline": ("trit.measure.roofline", "this machine's limits: int8 arithmetic, memory"),
+    "tune": ("trit.tune.command", "find the fastest kernels for a model here"),
+    "verify": ("trit.verify.command", "prove a converted model against transformers"),
+    "dummy": ("trit.convert.from_random", "write a random model of a known shape"),
+    "doctor": ("trit.inspect.doctor", "what works in this checkout, and what to do about the rest"),
+    "download": ("trit.hub.command", "fetch a model from the Hub"),
+    "train": ("trit.train.train_story", "train a small ternary model"),
+    "score": ("trit.train.score", "share of right answers of a story model"),
+    "heads": ("trit.measure.embeddings.command", "types of embedding and output head compared"),
+    "codegen-tl1": ("trit.tune.codegen.bitnet_flags:tl1", "write TL1 kernels, with bitnet.cpp's flags"),
+    "codegen-tl2": ("trit.tune.codegen.bitnet_flags:tl2", "write TL2 kernels, with bitnet.cpp's flags"),
+    "dummy-bitnet": ("trit.convert.dummy_bitnet_flags", "write a random model, with bitnet.cpp's flags"),
+    "codegen": ("trit.tune.codegen.command", "write the C++ of a look-up kernel"),
+    "committed": ("trit.measure.committed.command", "the benchmarks whose results are committed"),
+    "registry": ("trit.models.registry.command", "write the documents' table of models"),
+    "held-out": ("trit.measure.perplexity.held_out", "write the text that perplexity is measured over"),
+    "golden": ("trit.verify.golden", "record the bundled model's answers anew"),
+}
+
+
+def version() -> str:
+    """One line: our version, the engine's commit, the tier that runs on this CPU."""
+    commit = json.loads(LOCK.read_text(encoding="utf-8"))["commit"]
+    code, output = capture([engine_program("trit-selftest")])
+    chosen = [line.removeprefix("chosen: ") for line in output.splitlines() if line.startswith("chosen: ")]
+    tier = chosen[0] if code == 0 and chosen else "not built"
+    return f"trit {__version__}, llama.cpp {commit}, tier {tier}"
+
+
+class _Version(argparse.Action):
+    """The tier is asked of a program, so the line is made only when it is wanted."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(version())
+        parser.exit()
+
+
+def _parser() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    parser = argparse.ArgumentParser(
+        prog="trit",
+        description="Ternary language models on CPUs. `trit NAME --help` has the flags of a command.",
+        epilog="commands:\n" + "\n".join(f"  {name:{width}}  {deed}" for name, (_, deed) in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="version, the engine's commit, the tier; then exit")
+    parser.add_argument("name", choices=COMMANDS, metavar="NAME", help="a command of the list below")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        _parser().print_help()
+        return 0
+    args = _parser().parse_args(words[:1])
+    return run_command(COMMANDS[args.name][0], words[1:])

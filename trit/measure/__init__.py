@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Speed, formats, perplexity, heads, and the committed benchmarks."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Types of embedding and output head compared."""

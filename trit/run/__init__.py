@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""One prompt, a chat, a server: the engine behind the front doors. Standard library only."""

@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: MIT
+r"""Ask a model: ``python3 run_inference.py -p "Where is Mary?\nAnswer:" -n 6``.
+
+Prints the text that the model adds to the prompt, and nothing else. ``-cnv`` starts a chat instead, for models that
+come with a chat template. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError
+from trit.base.places import engine_binary, python_command
+from trit.base.processes import become
+from trit.engine import inference, token_profile
+from trit.models.registry import model_in
+
+# How the engine ends its output: after an end-of-generation token, or after the last token asked for.
+_ENDED = b" [end of text]\n\n\n"
+_CUT = b"\n\n"
+
+
+def build_parser() -> inference.ArgumentParser:
+    """The argument parser."""
+    parser = inference.ArgumentParser(
+        prog="run_inference.py",
+        description="Ask a ternary model. What follows -- is for the engine: llama-completion, or llama-cli with -cnv.",
+    )
+    inference.add_common_flags(parser, n_predict=128)
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument(
+        "-p", "--prompt", metavar="TEXT", help=r"prompt, \n in it is a newline; with -cnv the system prompt"
+    )
+    prompt.add_argument("-f", "--file", metavar="FILE", help="file with the prompt, taken as it is; - is stdin")
+    parser.add_argument("-cnv", "--conversation", action="store_true", help="chat, by the model's chat template")
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument(
+        "-temp", "--temperature", type=float, default=0.8, metavar="T", help="0: greedy (default: %(default)s)"
+    )
+    sampling.add_argument("--seed", type=int, metavar="N", help="seed of the sampling (default: random)")
+    sampling.add_argument("--top-k", type=int, metavar="N", help="only the N likeliest tokens (engine's default: 40)")
+    sampling.add_argument("--top-p", type=float, metavar="P", help="likeliest tokens up to P in sum (default: 0.95)")
+    sampling.add_argument("--repeat-penalty", type=float, metavar="X", help="1: none (engine's default: 1)")
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", help="print one JSON object: text, counts, speeds, settings")
+    output.add_argument(
+        "--profile", action="store_true", help="where a token's time goes, on standard error; with --json in the object"
+    )
+    output.add_argument("--verbose", action="store_true", help="the engine's log and the timings on standard error")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one prompt or a chat; the engine's exit code."""
+    args, extra = build_parser().parse(argv)
+    inference.check_common(args)
+    if inference.is_embedding_model(args.model):
+        raise UserError(
+            f"{args.model} is an embedding model: it gives vectors, not answers; serve it with: "
+            f"{python_command('run_inference_server.py')} -m {shlex.quote(str(args.model))} -- --embeddings"
+        )
+    if args.conversation:
+        return chat(args, extra)
+    prompt = read_prompt(args)
+    command = [*engine_command("llama-completion", args), *prompt, "-no-cnv", "--no-display-prompt", "--simple-io"]
+    command += ["--perf", *extra]
+    if not args.profile:
+        return complete(args, command)
+    with tempfile.TemporaryDirectory(prefix="trit-profile-") as folder:
+        return complete(args, command, Path(folder) / "counters.json")
+
+
+def engine_command(program: str, args: argparse.Namespace) -> list[str]:
+    """The engine with the flags that one prompt and a chat have in common."""
+    command = [str(engine_binary(program)), "-m", str(args.model), "-t", str(args.threads), "-c", str(args.ctx_size)]
+    command += ["-n", str(args.n_predict), "--temp", str(args.temperature)]
+    for flag in ("seed", "top_k", "top_p", "repeat_penalty"):
+        if (value := getattr(args, flag)) is not None:
+            command += [f"--{flag.replace('_', '-')}", str(value)]
+    if args.no_repack:
+        command.append("--no-repack")
+    return command
+
+
+def read_prompt(args: argparse.Namespace) -> list[str]:
+    """The engine's flags for the prompt.
+
+    Raises:
+        UserError: there is none, or its file cannot be read.
+    """
+    if args.file is None:
+        if not args.prompt:
+            raise UserError("the prompt is empty; give one with -p TEXT or -f FILE")
+        return ["-p", args.prompt]
+    # A file comes from an editor or a program, not through a shell: its backslashes are meant.
+    text = read_file(args.file)
+    # What stands for an open stream (-, /dev/stdin, a pipe) has been read empty by now, and the engine could not read
+    # it again; a file goes by its name, because it may be longer than an argument can be.
+    path = Path(args.file).absolute()
+    by_name = path.is_file() and not str(path).startswith(("/dev/", "/proc/"))
+    return ["--no-escape", *(["-f", args.file] if by_name else ["-p", text])]
+
+
+def read_file(name: str) -> str:
+    """The text of a prompt file without its last newline.
+
+    Raises:
+        UserError: unreadable, not UTF-8, or empty.
+    """
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"-f {name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"-f {name} is not UTF-8 text (byte {error.start}); convert it first") from error
+    text = text.removesuffix("\n")
+    if not text or "\0" in text:
+        raise UserError(f"-f {name} is empty or no text; give a file with the prompt in it")
+    return text
+
+
+def chat(args: argparse.Namespace, extra: list[str]) -> int:
+    """Chat on this terminal through llama-cli; the prompt is the system's.
+
+    Raises:
+        UserError: no chat template, or a flag that makes no sense here.
+    """
+    for flag in ("json", "profile"):
+        if getattr(args, flag):
+            raise UserError(f"--{flag} is for one prompt; leave -cnv or --{flag} away")
+    if inference.lacks_chat_template(args.model, extra):
+        raise UserError(
+            f"{args.model} has no chat template, so -cnv cannot be used with it; leave -cnv away, or "
+            f"{inference.TEMPLATE_ADVICE}"
+        )
+    known = model_in(args.model.parent)
+    if known and (advice := known.advice()):
+        print(f"note: {advice}", file=sys.stderr)
+    command = engine_command("llama-cli", args)
+    if args.file or args.prompt:
+        command += ["-sys", read_file(args.file) if args.file else inference.unescape(args.prompt)]
+    if args.verbose:
+        command += ["--verbosity", "3"]
+    return become([*command, *extra])
+
+
+def complete(args: argparse.Namespace, command: list[str], counters: Path | None = None) -> int:
+    """Run the engine on one prompt, stream its text, and report; counters: where it is to write its profile."""
+    # On a failure the engine would start a debugger, which writes into our output.
+    env = {**os.environ, "GGML_NO_BACKTRACE": "1"}
+    if counters is not None:
+        env |= token_profile.environment(counters, command)
+    try:
+        engine = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+        )
+    except OSError as error:
+        raise UserError(f"the engine does not start ({error.strerror}); give a long prompt with -f FILE") from error
+    assert engine.stdout is not None and engine.stderr is not None
+    log = Log(engine.stderr, args.verbose)
+    text = Text(engine.stdout)
+    try:
+        for part in text:
+            if not args.json:
+                sys.stdout.buffer.write(part)
+                sys.stdout.buffer.flush()
+        code = engine.wait()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return EXIT_INTERRUPTED
+    finally:
+        if engine.poll() is None:
+            engine.terminate()
+            engine.wait()
+    stderr = log.read()
+    if code != 0:
+        return failed(code, stderr)
+    result = describe(args, text, stderr)
+    profile = add_profile(result, counters) if counters is not None else None
+    print(json.dumps(result, ensure_ascii=False) if args.json else "")
+    report(args, result, stderr)
+    if profile and not args.json:
+        print(f"\n{profile}", file=sys.stderr)
+    return EXIT_OK
+
+
+def add_profile(result: dict[str, Any], counters: Path) -> str:
+    """Add the profile to what ``--json`` prints; the same as a table."""
+    limits = None
+    try:
+        limits = token_profile.measure_limits(result["threads"])
+    except TritError as error:
+        print(f"note: this machine's limits were not measured: {error}", file=sys.stderr)
+    columns = token_profile.columns(counters, result, limits)
+    result["profile"] = token_profile.as_json(columns, limits)
+    return token_profile.table(columns, limits, result["threads"])
+
+
+class Text:
+    """The generated text of a running engine, without what the engine adds to it.
+
+    Iterating yields it as it comes. The tail that might still turn out to be the engine's own ending is held back.
+
+    Attributes:
+        whole: everything generated, after the iteration.
+        ended: whether the model itself ended (else the count or the context did).
+    """
+
+    def __init__(self, stream: IO[bytes]):
+        self._stream = stream
+        self.whole = b""
+        self.ended = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        held = b""
+        while block := os.read(self._stream.fileno(), 65536):
+            held += block.replace(b"\r", b"") if os.name == "nt" else block
+            keep = max(_overlap(held, _ENDED), _overlap(held, _CUT))
+            yield self._give(held[: len(held) - keep])
+            held = held[len(held) - keep :]
+        self.ended = held.endswith(_ENDED)
+        yield self._give(held.removesuffix(_ENDED if self.ended else _CUT))
+
+    def _give(self, part: bytes) -> bytes:
+        # The space that parts the first word from the prompt is no part of an answer that stands alone.
+        shown = part.removeprefix(b" ") if not self.whole else part
+        self.whole += part
+        return shown
+
+
+def _overlap(data: bytes, ending: bytes) -> int:
+    """How many of the last bytes may be the start of an ending."""
+    return next(size for size in range(min(len(data), len(ending)), -1, -1) if data.endswith(ending[:size]))
+
+
+class Log:
+    """The engine's standard error: kept whole, shown if wanted; warnings of our kernels are always shown."""
+
+    def __init__(self, stream: IO[bytes], show: bool):
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._follow, args=(stream, show), daemon=True)
+        self._thread.start()
+
+    def _follow(self, stream: IO[bytes], show: bool) -> None:
+        for raw in stream:
+            line = raw.decode("utf-8", errors="replace")
+            self._lines.append(line)
+            if show or line.startswith("warning:"):
+                sys.stderr.write(line)
+
+    def read(self) -> str:
+        """Everything, once the engine has ended."""
+        self._thread.join()
+        return "".join(self._lines)
+
+
+def failed(code: int, stderr: str) -> int:
+    """Say why the engine failed; its exit code.
+
+    Raises:
+        UserError: the prompt does not fit the context.
+    """
+    if match := re.search(r"prompt is too long \((\d+) tokens, max (\d+)\)", stderr):
+        raise UserError(f"the prompt has {match[1]} tokens, the context has room for {match[2]}; give a larger -c")
+    if code not in (EXIT_INTERRUPTED, -signal.SIGINT):
+        print(f"error: {inference.explain_exit(code, stderr)}", file=sys.stderr)
+    return inference.shell_code(code)
+
+
+def describe(args: argparse.Namespace, text: Text, stderr: str) -> dict[str, Any]:
+    """What ``--json`` prints, from the engine's text and its log."""
+
+    def timing(name: str) -> tuple[float, int]:
+        match = re.search(rf"{name} time = +([\d.]+) ms(?: / +(\d+))?", stderr)
+        return (float(match[1]), int(match[2] or 0)) if match else (0.0, 0)
+
+    def number(pattern: str) -> int | None:
+        match = re.search(pattern, stderr)
+        return int(match[1]) if match else None
+
+    prompt_ms, prompt_tokens = timing("prompt eval")
+    # Of N generated tokens N - 1 are fed back; the first comes out of the prompt's evaluation.
+    decode_ms, _ = timing(" {8}eval")
+    sampled = timing("samplers")[1] - prompt_tokens
+    return {
+        "text": text.whole.decode("utf-8", errors="replace"),
+        "stop": "end" if text.ended else "context" if "context full" in stderr else "length",
+        "prompt_tokens": prompt_tokens,
+        "generated_tokens": sampled - text.ended,
+        "prompt_tokens_per_second": _rate(prompt_tokens, prompt_ms),
+        "generated_tokens_per_second": _rate(sampled - 1, decode_ms),
+        "prompt_ms": prompt_ms,
+        "generation_ms": decode_ms,
+        "sampling_ms": timing("sampling")[0],
+        "unaccounted_ms": timing("unaccounted")[0],
+        "load_ms": timing("load")[0],
+        "total_ms": timing("total")[0],
+        "model": str(args.model),
+        "threads": args.threads,
+        "ctx_size": number(r"generate: n_ctx = (\d+)"),
+        "seed": number(r"sampler seed: (\d+)"),
+        "temperature": args.temperature,
+    }
+
+
+def _rate(count: int, milliseconds: float) -> float | None:
+    return round(1000 * count / milliseconds, 2) if count > 0 and milliseconds > 0 else None
+
+
+def report(args: argparse.Namespace, result: dict[str, Any], stderr: str) -> None:
+    """Notes and timings for people, on standard error."""
+    if result["stop"] == "context":
+        print(f"note: the context of {result['ctx_size']} tokens is full; -c sets a larger one", file=sys.stderr)
+    trained = re.search(r"n_ctx_train \((\d+)\)", stderr)
+    used = result["prompt_tokens"] + result["generated_tokens"]
+    if trained and used > int(trained[1]):
+        print(f"note: {used} tokens, but the model was trained for {trained[1]}: do not trust it here", file=sys.stderr)
+    if args.verbose:
+        for name in ("prompt", "generated"):
+            speed = result[f"{name}_tokens_per_second"]
+            print(f"{name}: {result[f'{name}_tokens']} tokens, {speed or '-'} tokens/s", file=sys.stderr)

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: MIT
+"""bitnet.cpp's name for ``trit convert``: checkpoint or GGUF of another engine -> GGUF."""
+
+import runpy
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["convert"]
+    runpy.run_path(str(Path(__file__).resolve().parent.parent), run_name="__main__")
