@@ -19,7 +19,7 @@ from tests.kernels.test_lookup import chosen
 from tests.support.avx512_build import need_emulation
 from tests.support.kernel_build import call, need
 
-# tests/support/avx512_emulation/emulated_features.h -> the tier; kernels for 2 bits, TL1 and TL2: folders of preset_kernels.
+# avx512_emulation/emulated_features.h -> the tier; kernels for 2 bits, TL1 and TL2: folders of preset_kernels.
 CPUS = {
     "haswell": ("avx2", "avx2", "avx2"),
     "alder-lake": ("avx_vnni", None, "avx2"),

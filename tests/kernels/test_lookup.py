@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Look-up kernels: those of preset_kernels/ and other configurations, generated and compiled here, against numpy.
 
-By tables over tokens (lookup_*) and over inputs (tl1_*, tl2_*); tests/kernels/test_tables.py has what only the latter need.
+By tables over tokens (lookup_*) and over inputs (tl1_*, tl2_*); test_tables.py has what only the latter need.
 """
 
 from __future__ import annotations

@@ -323,7 +323,7 @@ def test_roofline_runs(engine_bin: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_kernels_run(engine_bin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     places = ["--out", str(tmp_path), "--bin-dir", str(engine_bin)]
-    # Look-up kernels, which depend on the CPU, are left to tests/kernels/test_lookup.py and tests/kernels/test_tables.py.
+    # Look-up kernels, which depend on the CPU, are left to tests/kernels/.
     packings = ["2_bits", "5_trits", "in_place"]
     flags = ["--model", "story", "--tier", "scalar", "--m", "1,17", "--threads", "1,2", "--packing", *packings]
     assert run_main(kernels.main, [*flags, *places, *TINY_KERNELS]) == 0

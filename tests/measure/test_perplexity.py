@@ -210,7 +210,8 @@ def test_shipped_text_is_what_its_command_writes(tmp_path: Path) -> None:
 
 def test_shipped_text_is_made_without_a_package() -> None:
     """-I -S: no packages at all."""
-    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; from trit.measure.perplexity.held_out import make_text as m; m(1, 5)"
+    code = "from trit.measure.perplexity.held_out import make_text; make_text(1, 5)"
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; {code}"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
 
 

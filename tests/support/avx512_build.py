@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The kernels with AVX-512, AVX-VNNI and AMX as functions, so that any CPU with AVX2 runs what is made for others.
 
-SIMDe's headers (Debian: libsimde-dev) and tests/support/avx512_emulation stand in for the compiler's. Emulation shows that
+SIMDe's headers (Debian: libsimde-dev) and avx512_emulation/ stand in for the compiler's. Emulation shows that
 results are right, nothing about speed.
 """
 

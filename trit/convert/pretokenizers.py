@@ -2,8 +2,8 @@
 """How a byte-level BPE tokenizer.json splits text -> the engine's name for the same splits (``tokenizer.ggml.pre``).
 
 The engine has its splits built in, by name (llama-vocab.cpp). Here are those whose function was compared with the
-tokenizers package's on real vocabularies (tests/convert/test_tokenizers.py); a chain that is not here is refused, as a guess
-would change tokens. Left out on purpose: "gpt-4o" and "tekken", whose expressions the engine only has for ASCII: it
+tokenizers package's on real vocabularies (tests/convert/test_tokenizers.py); a chain that is not here is refused, as a
+guess would change tokens. Left out on purpose: "gpt-4o" and "tekken", whose expressions the engine only has for ASCII: it
 takes "a" + U+00C9 for one piece where tokenizer.json makes two.
 """
 
