@@ -2,9 +2,9 @@
 """How a byte-level BPE tokenizer.json splits text -> the engine's name for the same splits (``tokenizer.ggml.pre``).
 
 The engine has its splits built in, by name (llama-vocab.cpp). Here are those whose function was compared with the
-tokenizers package's on real vocabularies (tests/convert/test_tokenizers.py); a chain that is not here is refused, as a
-guess would change tokens. Left out on purpose: "gpt-4o" and "tekken", whose expressions the engine only has for ASCII: it
-takes "a" + U+00C9 for one piece where tokenizer.json makes two.
+tokenizers package's on real vocabularies (tests/convert/test_tokenizers.py). A chain that is not here is refused: a
+guess would change tokens. Left out on purpose: "gpt-4o" and "tekken", whose expressions the engine only has for ASCII.
+It takes "a" + U+00C9 for one piece where tokenizer.json makes two.
 """
 
 from __future__ import annotations
