@@ -16,7 +16,7 @@ from trit.base.processes import capture
 # Name -> the function whose arguments follow it (see run_command), and what it does.
 COMMANDS = {
     "run": ("trit.run.completion", "ask a model, or chat with it"),
-    "serve": ("trit.run.server", "serve a model over HTTP, with the routes of OpenAI's API"),
+    "serve": ("trit.run.serve", "serve a model over HTTP, with the routes of OpenAI's API"),
     "convert": ("trit.convert.command", "checkpoint or GGUF of another engine -> GGUF"),
     "inspect": ("trit.inspect.command", "what a GGUF file or a checkpoint folder is"),
     "bench": ("trit.measure.speed.command", "speed of a model: prefill and decode"),

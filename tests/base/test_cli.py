@@ -17,6 +17,7 @@ import pytest
 from trit.base import host, processes, progress
 from trit.base.errors import CommandError, TritError, UserError, run_main
 from trit.base.files import atomic_output
+from trit.base.places import ROOT
 
 PYTHON = sys.executable
 
@@ -39,9 +40,9 @@ def test_exit_codes(error: BaseException, code: int, said: str, capsys: pytest.C
 
 
 def test_reader_that_goes_away_is_no_traceback() -> None:
-    code = "import trit.base.processes\nutils.cli.run_main(lambda argv: [print('line') for _ in range(100000)] and 0)"
+    code = "from trit.base.errors import run_main\nrun_main(lambda argv: [print('line') for _ in range(100000)] and 0)"
     command = f'{PYTHON} -c "{code}" | head -1'
-    result = subprocess.run(command, shell=True, cwd=processes.ROOT, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.stdout, result.stderr) == ("line\n", "")
 
 
@@ -50,7 +51,7 @@ def test_reader_that_goes_away_is_no_traceback() -> None:
 def test_ctrl_c_while_modules_are_imported(script: str, tmp_path: Path) -> None:
     """The standard library's shlex, which every script imports, is one that takes a minute."""
     (tmp_path / "shlex.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
-    command = [PYTHON, str(processes.ROOT / script), "--help"]
+    command = [PYTHON, str(ROOT / script), "--help"]
     with subprocess.Popen(
         command,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -144,10 +145,10 @@ def test_call_has_our_terminal(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_call_ends_its_program_when_it_is_ended(tmp_path: Path) -> None:
     code = (
-        "import signal, sys; from utils import cli; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9));"
-        f"cli.call([{PYTHON!r}, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'])"
+        "import signal, sys; from trit.base import processes; signal.signal(signal.SIGTERM, lambda *_: sys.exit(9));"
+        f"processes.call([{PYTHON!r}, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'])"
     )
-    process = subprocess.Popen([PYTHON, "-c", code], cwd=processes.ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([PYTHON, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     child = int(process.stdout.readline())
     process.send_signal(signal.SIGTERM)
@@ -159,8 +160,9 @@ def test_call_ends_its_program_when_it_is_ended(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX replaces the process, Windows cannot")
 def test_become_takes_our_place() -> None:
     inner = "import os, sys; print(os.getpid()); sys.exit(5)"
-    code = f"import os; from utils import cli; print(os.getpid()); cli.become([{PYTHON!r}, '-c', {inner!r}])"
-    result = subprocess.run([PYTHON, "-c", code], cwd=processes.ROOT, capture_output=True, text=True, check=False)
+    code = "import os; from trit.base.processes import become; print(os.getpid()); "
+    code += f"become([{PYTHON!r}, '-c', {inner!r}])"
+    result = subprocess.run([PYTHON, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 5
     first, second = result.stdout.split()
     assert first == second
@@ -276,11 +278,14 @@ def test_progress_elsewhere_is_sparse(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links")
-@pytest.mark.parametrize("module", ["utils.convert", "trit.inspect", "trit.measure.committed.kernels"])
+@pytest.mark.parametrize(
+    "module", ["utils.convert", "trit.inspect", "trit.measure.committed", "utils.generate-dummy-bitnet-model"]
+)
 def test_a_python_without_packages_hands_over_or_says_what_to_do(module: str, tmp_path: Path, plain_venv: Path) -> None:
     # Copies: through a link they would find the checkout's .venv.
-    for package in ("utils", "benchmarks"):
-        shutil.copytree(processes.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for package in ("utils", "trit"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "__main__.py", tmp_path)
     bare = plain_venv / "bin" / "python"
     command = [bare, "-m", module, "--help"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-import run_inference
 from trit.base.errors import TritError, run_main
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT
 from trit.engine.token_profile import PARTS, Limits, columns, environment, table
 from trit.models.shapes import SHAPES, matrices
+from trit.run import completion
 
 TIMINGS = {"prompt_ms": 30.0, "generation_ms": 50.0, "sampling_ms": 4.0, "unaccounted_ms": 6.0}
 LIMITS = Limits(read_gbs=10.0, int8_gmacs=100.0, cache_bytes=1 << 20)
@@ -134,7 +134,7 @@ def test_the_warm_up_is_left_out_once(tmp_path: Path) -> None:
 
 
 def test_a_chat_has_no_profile(story_gguf: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_main(run_inference.main, ["-m", str(story_gguf), "-cnv", "--profile"]) == 2
+    assert run_main(completion.main, ["-m", str(story_gguf), "-cnv", "--profile"]) == 2
     assert capsys.readouterr().err == "error: --profile is for one prompt; leave -cnv or --profile away\n"
 
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import run_inference
-import run_inference_server
 from tests.support.foreign_files import TILED, WRITERS, Key, keys_of, random_rows, write_gguf
 from tests.support.tiny_gguf import tiny_gguf
 from trit.base.errors import UserError, run_main
@@ -22,6 +20,7 @@ from trit.convert.command import main as convert_main
 from trit.gguf.header import read_raw_header
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.loadable import check_loadable
+from trit.run import completion, serve
 from trit.setup.conversion import check_given
 
 KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
@@ -48,7 +47,7 @@ def test_foreign_files_are_refused_with_a_command_that_works(
     layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = model(tmp_path / "my model.gguf", layout)
-    for main in (run_inference.main, run_inference_server.main):
+    for main in (completion.main, serve.main):
         assert run_main(main, ["-m", str(path), "-p", "x"]) == 2
         line = capsys.readouterr().err
         assert line.startswith(f"error: {path}: blk.0.ffn_up.weight is {layout}, written by {LAYOUTS[layout].writer}")
@@ -80,7 +79,7 @@ def test_unknown_and_rotated_files_are_refused(tmp_path: Path) -> None:
 def refused(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """What both commands say of a file, which is also what set-up says."""
     said = []
-    for main in (run_inference.main, run_inference_server.main):
+    for main in (completion.main, serve.main):
         assert run_main(main, ["-m", str(path), "-p", "x"]) == 2
         said.append(capsys.readouterr().err)
     with pytest.raises(UserError) as error:
@@ -165,8 +164,8 @@ def test_needs_no_packages_and_little_time(story_gguf: Path, tmp_path: Path) -> 
     raw = WRITERS["pq2_0"][1](random_rows(4, 256), 0.5)
     path = write_gguf(tmp_path / "big.gguf", keys, [("blk.0.a.weight", (4, 256), 142, raw)])
     command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); "]
-    command[-1] += f"sys.argv = ['x', '-m', {str(path)!r}, '-p', 'x']; from run_inference import main; "
-    command[-1] += "from trit.base.processes import run_main; sys.exit(run_main(main))"
+    command[-1] += f"sys.argv = ['x', '-m', {str(path)!r}, '-p', 'x']; from trit.run.completion import main; "
+    command[-1] += "from trit.base.errors import run_main; sys.exit(run_main(main))"
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "is pq2_0, written by PrismML's fork" in done.stderr, done.stderr
     times = []

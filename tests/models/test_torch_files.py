@@ -129,7 +129,7 @@ def test_without_torch(pickled: Path) -> None:
     """Everything else runs without it; here it is hidden from the interpreter."""
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from trit.base.processes import run_main; from trit.convert.command import main\n"
+        "from trit.base.errors import run_main; from trit.convert.command import main\n"
         f"sys.exit(run_main(main, [{str(pickled)!r}]))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)

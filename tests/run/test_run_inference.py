@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-import run_inference
 from tests.support.tiny_gguf import EMPTY
 from trit.base.errors import run_main
 from trit.base.host import physical_cores
 from trit.base.places import DEMO_PROMPT, ROOT, default_model
 from trit.engine import inference
 from trit.models.source_note import Manifest
+from trit.run import completion
 
 PERF = """0.00.000.100 I sampler seed: 77
 0.00.000.100 I generate: n_ctx = 2048, n_batch = 2048, n_predict = 6, n_keep = 0
@@ -76,13 +76,13 @@ class FakeEngine:
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     fake = FakeEngine(tmp_path)
-    monkeypatch.setattr(run_inference, "engine_binary", lambda name: fake.program)
+    monkeypatch.setattr(completion, "engine_binary", lambda name: fake.program)
     monkeypatch.setenv("ENGINE_PLAN", str(fake.plan_file))
     return fake
 
 
 def run(engine: FakeEngine, *arguments: str) -> int:
-    return run_main(run_inference.main, ["-m", str(engine.model), *arguments])
+    return run_main(completion.main, ["-m", str(engine.model), *arguments])
 
 
 def test_prints_the_text_and_nothing_else(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
@@ -116,8 +116,9 @@ def test_what_the_engine_adds_is_taken_off(
 
 def test_text_streams(engine: FakeEngine) -> None:
     engine.plan(stdout=[" first", " second", "\n\n"], stderr=PERF.format(sampled=9), pause=1.5)
-    code = f"import run_inference, pathlib; run_inference.engine_binary = lambda name: {str(engine.program)!r}; "
-    code += f"run_inference.main(['-m', {str(engine.model)!r}, '-p', 'Q'])"
+    code = "from trit.run import completion; "
+    code += f"completion.engine_binary = lambda name: {str(engine.program)!r}; "
+    code += f"completion.main(['-m', {str(engine.model)!r}, '-p', 'Q'])"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert os.read(process.stdout.fileno(), 100) == b"first"
@@ -138,7 +139,7 @@ def test_flags_reach_the_engine(engine: FakeEngine) -> None:
 
 
 def test_defaults_are_bitnet_s(engine: FakeEngine) -> None:
-    defaults = run_inference.build_parser().parse(["-p", "x"])[0]
+    defaults = completion.build_parser().parse(["-p", "x"])[0]
     assert (defaults.n_predict, defaults.ctx_size, defaults.temperature) == (128, 2048, 0.8)
     assert defaults.model == default_model()
     assert (defaults.conversation, defaults.json, defaults.verbose) == (False, False, False)
@@ -147,7 +148,7 @@ def test_defaults_are_bitnet_s(engine: FakeEngine) -> None:
     assert not {"--seed", "--top-k", "--top-p", "--repeat-penalty"} & set(engine.arguments)
     long = ["--model", "m", "--n-predict", "1", "--threads", "2", "--ctx-size", "3", "--temperature", "4"]
     short = ["-m", "m", "-n", "1", "-t", "2", "-c", "3", "-temp", "4", "-p", "x"]
-    parse = run_inference.build_parser().parse
+    parse = completion.build_parser().parse
     assert parse([*long, "--prompt", "x"]) == parse(short)
     assert run(engine, "-p", "x", "--no-repack") == 0
     assert "--no-repack" in engine.arguments
@@ -283,16 +284,16 @@ def test_missing_engine_and_missing_bundled_model(
     monkeypatch.setattr("trit.base.places.engine_program", lambda name, *_: tmp_path / name)
     model = tmp_path / "x.gguf"
     model.write_bytes(EMPTY)
-    assert run_main(run_inference.main, ["-m", str(model), "-p", "x"]) == 2
+    assert run_main(completion.main, ["-m", str(model), "-p", "x"]) == 2
     assert "the engine is not built" in capfd.readouterr().err
     bundled = tmp_path / "bundled"
     monkeypatch.setattr(inference, "BUNDLED_MODEL", bundled)
     monkeypatch.setattr(inference, "default_model", lambda: bundled / "ggml-model-i2_s.gguf")
-    assert run_main(run_inference.main, ["-p", "x"]) == 2
+    assert run_main(completion.main, ["-p", "x"]) == 2
     assert capfd.readouterr().err.endswith("is not there; make it with: python3 setup_env.py\n")
     # A file that set-up would make, if it were told to; beside it is what it made.
     (tmp_path / "ggml-model-tl2.gguf").write_bytes(b"GGUF")
-    assert run_main(run_inference.main, ["-m", str(tmp_path / "ggml-model-i2_s.gguf"), "-p", "x"]) == 2
+    assert run_main(completion.main, ["-m", str(tmp_path / "ggml-model-i2_s.gguf"), "-p", "x"]) == 2
     assert capfd.readouterr().err.endswith(
         f"is not there; beside it is ggml-model-tl2.gguf; make it with: python3 setup_env.py -md {tmp_path} -q i2_s\n"
     )
@@ -354,7 +355,7 @@ def gguf_with_template(path: Path, template: str) -> None:
 
 def test_chat_becomes_llama_cli(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     became: list[list[str]] = []
-    monkeypatch.setattr(run_inference, "become", lambda command: became.append(command) or 0)
+    monkeypatch.setattr(completion, "become", lambda command: became.append(command) or 0)
     gguf_with_template(engine.model, "{{ messages }} \u20ac")
     assert inference.chat_template(engine.model) == "{{ messages }} \u20ac"
     assert run(engine, "-p", 'You are\\na "helpful" assistant', "-cnv", "-n", "9", "--", "--foo") == 0
@@ -374,7 +375,7 @@ def test_chat_becomes_llama_cli(engine: FakeEngine, monkeypatch: pytest.MonkeyPa
 def test_chat_with_a_base_model_is_warned_of(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(run_inference, "become", lambda command: 0)
+    monkeypatch.setattr(completion, "become", lambda command: 0)
     gguf_with_template(engine.model, "{{ messages }}")
     for repo, warned in (("tiiuae/Falcon-E-3B-Base", True), ("tiiuae/Falcon-E-3B-Instruct", False), ("a/b", False)):
         Manifest(repo, "main", "c" * 40).write(engine.model.parent)
@@ -486,7 +487,7 @@ def test_embedding_models_are_told_by_their_pooling(tmp_path: Path, pooling: int
 
 def test_an_embedding_model_is_not_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = with_pooling(tmp_path / "model.gguf", 3)
-    assert run_main(run_inference.main, ["-m", str(model), "-p", "hi"]) == 2
+    assert run_main(completion.main, ["-m", str(model), "-p", "hi"]) == 2
     sentence = capsys.readouterr().err
     assert f"{model} is an embedding model: it gives vectors, not answers; serve it with: " in sentence
     assert sentence.endswith(f"run_inference_server.py -m {model} -- --embeddings\n")

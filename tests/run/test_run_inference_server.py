@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-import run_inference_server
 from tests.support.foreign_files import write_gguf
 from tests.support.tiny_gguf import EMPTY
 from trit.base.errors import run_main
@@ -26,14 +25,15 @@ from trit.base.host import physical_cores
 from trit.base.places import ROOT, default_model
 from trit.engine import inference
 from trit.engine.server import Server
+from trit.run import serve
 
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What would have been started."""
     started: list[list[str]] = []
-    monkeypatch.setattr(run_inference_server, "engine_binary", lambda name: Path("/engine") / name)
-    monkeypatch.setattr(run_inference_server, "become", lambda command: started.append(command) or 0)
+    monkeypatch.setattr(serve, "engine_binary", lambda name: Path("/engine") / name)
+    monkeypatch.setattr(serve, "become", lambda command: started.append(command) or 0)
     return started
 
 
@@ -58,11 +58,11 @@ def free_port() -> int:
 
 
 def run(*arguments: str) -> int:
-    return run_main(run_inference_server.main, arguments)
+    return run_main(serve.main, arguments)
 
 
 def test_defaults_are_bitnet_s(commands: list[list[str]], model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    defaults = run_inference_server.build_parser().parse([])[0]
+    defaults = serve.build_parser().parse([])[0]
     assert (defaults.host, defaults.port, defaults.n_predict) == ("127.0.0.1", 8080, 4096)
     assert (defaults.ctx_size, defaults.temperature, defaults.prompt) == (2048, 0.8, None)
     assert defaults.model == default_model()

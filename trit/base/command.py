@@ -14,7 +14,6 @@ from pathlib import Path
 
 from trit.base.errors import UserError, run_main
 from trit.base.places import VENV, python_command
-from trit.base.processes import become
 
 _FOR_TRAINING = ("torch", "transformers")
 
@@ -56,6 +55,10 @@ def _hand_over(error: ModuleNotFoundError) -> int:
     name = (error.name or "").partition(".")[0]
     if name in {"", "trit", "utils", "tests"}:
         raise error
+    from trit.base.processes import (
+        become,  # only now: the less is imported before run_main, the sooner Ctrl-C is answered
+    )
+
     python = environment_python()
     if python.is_file() and Path(sys.prefix).resolve() != VENV.resolve():
         return become([python, *sys.orig_argv[1:]])
