@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is imported, what the requirement files name, and what THIRD_PARTY.md and 3rdparty/README.md tell of it."""
+"""What is imported, what the requirement files name, and what the documents tell of packages, patches and version."""
 
 from __future__ import annotations
 
@@ -135,3 +135,14 @@ def test_patches_have_the_number_of_lines_that_the_table_says() -> None:
         text = (ROOT / "3rdparty" / "patches" / f"{name}.patch").read_text(encoding="utf-8")
         changed = len(re.findall(r"^[+-](?![+-]{2} )", text, re.MULTILINE))
         assert int(lines) == changed, f"3rdparty/README.md: {name} changes {changed} lines"
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    patterns = {
+        "pyproject.toml": r'(?ms)^\[project\]$.*?^version = "([^"]+)"',
+        "CITATION.cff": r"(?m)^version: (\S+)$",
+        "CHANGELOG.md": r"(?m)^## (\d\S*)",
+    }
+    found = {name: re.search(pattern, (ROOT / name).read_text(encoding="utf-8")) for name, pattern in patterns.items()}
+    versions = {name: match.group(1) for name, match in found.items() if match}
+    assert "CITATION.cff" in versions and len(set(versions.values())) == 1, f"the versions differ: {versions}"
