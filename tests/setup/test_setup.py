@@ -348,7 +348,7 @@ def test_refused_model_is_the_user_s_error(inside: Checkout, capsys: pytest.Capt
     for sentence, shown in (
         (str(columns.value), str(columns.value).replace("--outtype", "-q")),
         ("x: 96 columns; use --quant-embd f16", "x: 96 columns; use --quant-embd f16"),
-        (master, f"{master}; that is a flag of: python3 -m utils.convert {model}"),
+        (f"{master}|--master-weights", f"{master}; that is a flag of: python3 -m utils.convert {model}"),
     ):
         (model / "refuse").write_text(sentence)
         assert setup() == 2
