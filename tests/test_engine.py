@@ -19,7 +19,7 @@ from utils.foreign import convert as foreign
 from utils.gguf_types import read_header
 from utils.weight_encodings import ENCODINGS
 
-TIERS = sorted(path.stem for path in (Path(__file__).parent.parent / "src" / "tiers").glob("*.cpp"))
+TIERS = sorted(path.stem for path in (Path(__file__).parent.parent / "src" / "kernels" / "tiers").glob("*.cpp"))
 
 
 @pytest.fixture(scope="module")

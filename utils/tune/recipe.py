@@ -15,7 +15,7 @@ from utils.cli import ROOT, TritError, capture
 from utils.tune import kept
 
 # What a kernel's object depends on besides its source and the command.
-HEADERS = ("include/trit.h", "src/tier.h", "src/lookup/*.h")
+HEADERS = ("include/trit.h", "src/kernels/tier.h", "src/kernels/lookup/*.h")
 
 
 @dataclass(frozen=True)
