@@ -174,7 +174,7 @@ def test_a_broken_link_is_found() -> None:
 def test_a_stale_name_is_found() -> None:
     text = (
         "`docs/gone.md`, `tests/{conftest,gone}.py`, `models/mine`, `tests/NAME.py`, src/prose.cpp, `gone.cpp`,\n"
-        "`src/*.cpp`, `src/*.gone`\n\n    python3 -m tests.gone tests/conftest.py:12 $PWD/docs/decisions.md\n"
+        "`src/*/*.cpp`, `src/*.gone`\n\n    python3 -m tests.gone tests/conftest.py:12 $PWD/docs/decisions.md\n"
     )
     stale = [name for name in named(text) if not is_there(name)]
     assert sorted(stale) == ["docs/gone.md", "gone.cpp", "src/*.gone", "tests.gone", "tests/gone.py"]
