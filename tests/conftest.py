@@ -63,7 +63,7 @@ def emulated_avx512(library: ctypes.CDLL, tmp_path_factory: pytest.TempPathFacto
 
 def tier_of(library: ctypes.CDLL, name: str) -> Tier:
     pointer = library.trit_tier_by_name(name.encode())
-    assert pointer, f"src/tiers/{name}.cpp is not in the build"
+    assert pointer, f"src/kernels/tiers/{name}.cpp is not in the build"
     if not pointer.contents.supported():
         pytest.skip(f"this CPU cannot run tier {name} (needs {pointer.contents.features.decode()})")
     return Tier(pointer.contents)

@@ -106,7 +106,7 @@ def test_what_is_for_arm_compiles_without_a_word(compiler: str, tmp_path: Path) 
     """clang only remarks on a feature that it does not know, whatever -Werror says."""
     _, cxx, flags = COMPILERS[compiler]
     need(cxx, f"{TRIPLE}-g++")
-    sources = sorted([*(ROOT / "src" / "tiers").glob("neon*.cpp"), *(ROOT / "preset_kernels" / "neon").glob("*.cpp")])
+    sources = sorted([*ROOT.glob("src/kernels/tiers/neon*.cpp"), *ROOT.glob("preset_kernels/neon/*.cpp")])
     assert len(sources) == len(CPUS["max"]) + len({**LOOKUPS, **TABLES})
     options = ["-std=c++17", "-O1", "-Wall", "-Wextra", f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}"]
     for source in sources:

@@ -19,10 +19,10 @@
 #include <thread>
 #include <vector>
 
-#include "big_memory.h"
-#include "encodings.h"
 #include "guarded_buffer.h"
-#include "packed_matrix.h"
+#include "matrix/big_memory.h"
+#include "matrix/encodings.h"
+#include "matrix/packed_matrix.h"
 #include "tier_faults.h"
 
 namespace {

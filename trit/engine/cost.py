@@ -30,7 +30,7 @@ PANEL_ROWS = 64
 # Inputs and bytes of one step of a panel (docs/formats.md).
 PANEL_STEPS = {"2_bits": (16, 256), "5_trits": (20, 256), "tl1": (4, 64), "tl2": (24, 320)}
 PANEL_SCALES = 2 * PANEL_ROWS  # bytes in front of a group of inputs with scales of its own
-# src/packed_matrix.cpp packs nothing that is smaller or odder than this.
+# src/matrix/packed_matrix.cpp packs nothing that is smaller or odder than this.
 LEAST_ROWS, ALIGNMENT = PANEL_ROWS // 2, 32
 TERNARY = {row.ggml_type: row for row in ENCODINGS.values() if row.name not in ("f16", "f32")}
 # It may hold the weight +2, which has no place among five trits.
@@ -47,7 +47,7 @@ OTHER_WORK = {
 
 @dataclass(frozen=True)
 class Packing:
-    """How our loader packs ternary matrices (PackedMatrix::packing_for in src/packed_matrix.cpp).
+    """How our loader packs ternary matrices (PackedMatrix::packing_for in src/matrix/packed_matrix.cpp).
 
     Attributes:
         available: packings that the tier has kernels for.

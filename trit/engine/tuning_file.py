@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The file of what was found: written here, read by the engine (src/ggml_tuning.cpp) and by set-up."""
+"""The file of what was found: written here, read by the engine (src/ggml/tuning_file.cpp) and by set-up."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ Shape = tuple[int, int]  # n, k
 # steps with four (several requests at once, or drafts of a small model).
 STEPS = {1: 256, 4: 16, 128: 4}
 
-FORMAT = 2  # src/ggml_tuning.cpp
+FORMAT = 2  # src/ggml/tuning_file.cpp
 TUNING_FILE = BUILD_DIR / "tuning.json"
 PRESETS = ROOT / "preset_kernels" / "tuning"  # a file for each tier
 PRESET_KEY = ""  # they go with every machine of the tier
-MOST_THREADS = 1 << 20  # src/tuning.cpp: a matrix is packed before anybody says how many
-FARTHEST = math.log(4)  # src/tuning.cpp
+MOST_THREADS = 1 << 20  # src/matrix/tuning.cpp: a matrix is packed before anybody says how many
+FARTHEST = math.log(4)  # src/matrix/tuning.cpp
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Tuning:
     behind: Tuning | None = None
 
     def nearest(self, n: int, k: int, threads: int) -> Choice | None:
-        """What counts for a shape, as src/tuning.cpp decides it: the nearest shape that is not far off."""
+        """What counts for a shape, as src/matrix/tuning.cpp decides it: the nearest shape that is not far off."""
 
         def far(choice: Choice) -> tuple[float, float]:
             shape = abs(math.log(n / choice.n)) + abs(math.log(k / choice.k))
@@ -151,7 +151,7 @@ def merged(old: Tuning | None, new: Tuning) -> Tuning:
 
 
 def in_use(tier: str) -> Tuning | None:
-    """What the engine reads (src/ggml_tuning.cpp): the file, behind it the preset; None if there is neither."""
+    """What the engine reads (src/ggml/tuning_file.cpp): the file, behind it the preset; None if there is neither."""
     given = os.environ.get("TRIT_TUNING") or str(TUNING_FILE)
     if given == "off":
         return None
