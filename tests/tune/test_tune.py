@@ -377,7 +377,14 @@ def tuned_choice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("c++")
     program = tmp_path_factory.mktemp("choice") / "tuned_choice"
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}"]
-    call("c++", *flags, ROOT / "tests" / "support" / "tuned_choice.cpp", ROOT / "src" / "matrix" / "tuning.cpp", "-o", program)
+    call(
+        "c++",
+        *flags,
+        ROOT / "tests" / "support" / "tuned_choice.cpp",
+        ROOT / "src" / "matrix" / "tuning.cpp",
+        "-o",
+        program,
+    )
     return program
 
 
