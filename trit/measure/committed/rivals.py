@@ -67,7 +67,7 @@ def short_table(found: Mapping[Path, Result], folder: str) -> str:
 
 
 def full_tables(found: Mapping[Path, Result], folder: str) -> str:
-    """For docs/benchmarks.md: every test that was run, how each engine was built, loading, more threads."""
+    """For docs/benchmarks.md: every test that was run, how each engine was built, our tiers, loading, more threads."""
     text = []
     for path, result in found.items():
         about = result["about"]
@@ -81,12 +81,21 @@ def full_tables(found: Mapping[Path, Result], folder: str) -> str:
         text.append(markdown_table(built, left=3))
         for tests, what in ((_ALONE, "One sequence"), (_SEVERAL, "Decode of several"), (_BEHIND, "Behind a context")):
             text.append(f"{what}, tokens/s, medians:\n\n{_speeds(result, tests)}")
+        for rows, of, what in (("tiers", "tier", "Our tiers"), ("variants", "variant", "Our variants")):
+            text.append(f"{what}, tokens/s, medians:\n\n{_ours(result[rows], of)}")
         loads = [["engine", "load, s", "peak memory, MB"]]
         loads += [[load["engine"], f"{load['seconds']:.2f}", f"{load['peak_mb']:.0f}"] for load in result["loads"]]
         text.append(f"Loading from the page cache:\n\n{markdown_table(loads)}")
         text.append(_busy(result["busy"]))
         text.append(_more_threads(result["more_threads"]))
     return "\n\n".join(text)
+
+
+def _ours(rows: list[Mapping[str, Any]], of: str) -> str:
+    tests = list(dict.fromkeys(Test(*(row[name] for name in Test._fields)) for row in rows))
+    speeds = {(row[of], Test(*(row[name] for name in Test._fields))): median(row["tokens_per_second"]) for row in rows}
+    body = [[name, *(f"{speeds[name, test]:.3g}" for test in tests)] for name in dict.fromkeys(row[of] for row in rows)]
+    return markdown_table([[of, *map(_heading, tests)], *body])
 
 
 def _speeds(result: Result, tests: tuple[Test, ...]) -> str:
