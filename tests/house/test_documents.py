@@ -10,17 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.house import test_floors, test_repo
 from trit import cli
 from trit.measure.committed import command as committed
 from trit.measure.committed import summary
 from trit.models.registry import command as registry
 
 ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").is_file())
-# It tells of what was: long sentences, and commands that are gone.
-LEFT_OUT = {ROOT / "docs" / "decisions.md"}
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "3rdparty/README.md", "preset_kernels/README.md")),
-    *sorted(path for path in (ROOT / "docs").glob("*.md") if path not in LEFT_OUT),
+    *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "models" / "trit-story-3m" / "README.md",
 ]
 MOST_WORDS, MOST_WORDS_OF_A_SENTENCE = 1500, 40
@@ -159,6 +158,16 @@ def test_the_front_doors_flags_are_all_in_the_table(door: str) -> None:
     shown = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", cells + " --temperature --conversation"))
     wanted = flags(FRONT_DOORS[door])
     assert wanted <= shown, f"docs/flags.md lacks {wanted - shown}"
+
+
+def test_the_floors_are_those_of_the_rule() -> None:
+    """The table of docs/architecture.md has every room, in the place where the tests want it."""
+    python = {row[1].strip("`"): int(row[0]) for row in table("docs/architecture.md", "## The floors")}
+    wanted = {f"trit/{room}" + ".py" * (room == "cli"): floor for room, floor in test_floors.FLOORS.items()}
+    assert {room: floor for room, floor in python.items() if room.startswith("trit/")} == wanted
+    sources = {row[1].strip("`"): int(row[0]) for row in table("docs/architecture.md", "The C++ has")}
+    rooms = {f"src/{room}": floor for room, floor in test_repo.FLOORS.items()}
+    assert sources == {**rooms, "include/trit.h": 0}
 
 
 def test_generated_tables_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:

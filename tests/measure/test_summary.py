@@ -67,9 +67,7 @@ def test_formats_side_by_side(tmp_path: Path) -> None:
 
 def test_a_result_without_the_rival_or_broken_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "x-end-to-end.json", end_to_end("X", "2026-01-01", [9.0], None))
-    with pytest.raises(
-        TritError, match=r"x-end-to-end\.json: lacks i2_s or tq2_0; run trit\.measure\.committed\.end_to_end"
-    ):
+    with pytest.raises(TritError, match=r"x-end-to-end\.json: lacks i2_s or tq2_0; run trit committed end-to-end"):
         summary.section(tmp_path)
     (tmp_path / "x-end-to-end.json").write_text("{")
     with pytest.raises(TritError, match=r"x-end-to-end\.json is no JSON .* write it again with the command"):

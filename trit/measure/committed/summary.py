@@ -74,7 +74,7 @@ def whole_models(found: Mapping[Path, Result]) -> str:
         body = []
         for case, ways in sorted(by_way.items(), key=lambda item: (item[0].n_gen, item[0].n_prompt, item[0].threads)):
             if not {_OURS, _RIVAL} <= set(ways):
-                raise TritError(f"{path}: lacks i2_s or tq2_0; run trit.measure.committed.end_to_end with both types")
+                raise TritError(f"{path}: lacks i2_s or tq2_0; run trit committed end-to-end with both types")
             ours, rival = (median(ways[way]["tokens_per_second"]) for way in (_OURS, _RIVAL))
             limit = median(ways[_OURS]["limit_tokens_per_second"])
             share = f"{100 * ours / limit:.0f} %"
