@@ -106,8 +106,8 @@ def faults_of_commands(page: str, text: str) -> Iterator[str]:
 
 
 def table(page: str, heading: str) -> list[list[str]]:
-    """Cells of the first table behind a line that begins so."""
-    text = (ROOT / page).read_text(encoding="utf-8").partition(f"\n{heading}")[2]
+    """Cells of the first table behind a line that begins so, or that begins itself so."""
+    text = "".join((ROOT / page).read_text(encoding="utf-8").partition(f"\n{heading}")[1:])
     rows = re.search(r"(?m)(?:^\|.*\n)+", text)
     assert rows, f"{page} has no table behind {heading}"
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows[0].splitlines()[2:]]
@@ -168,6 +168,11 @@ def test_the_floors_are_those_of_the_rule() -> None:
     sources = {row[1].strip("`"): int(row[0]) for row in table("docs/architecture.md", "The C++ has")}
     rooms = {f"src/{room}": floor for room, floor in test_repo.FLOORS.items()}
     assert sources == {**rooms, "include/trit.h": 0}
+
+
+def test_every_tier_has_its_row() -> None:
+    shown = {name for row in table("docs/tiers.md", "| tier | needs") for name in re.findall(r"`(\w+)`", row[0])}
+    assert shown == {path.stem for path in (ROOT / "src" / "kernels" / "tiers").glob("*.cpp")}
 
 
 def test_generated_tables_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
