@@ -145,7 +145,9 @@ LAYOUT_PLACES = [
 def _as_tier(text: str) -> str:
     assert not text
     source = (ROOT / "src" / "kernels" / "tiers" / "avx2.cpp").read_text(encoding="utf-8")
-    return re.sub(r"\btrit_tier_avx2\b", "trit_tier_dummy", source)
+    return source.replace('trit_absent_tier("avx2"', 'trit_absent_tier("dummy"').replace(
+        "trit_tier_avx2", "trit_tier_dummy"
+    )
 
 
 TIER_PLACES = [
