@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kernel_build import TEXT, build_kernels, call, need
 
-from tiers import TIERS
-from utils.cli import ROOT
+from tests.support.kernel_build import TEXT, build_kernels, call, need
+from tests.support.tiers import TIERS
+from trit.base.places import ROOT
 
 # What the tools' side does otherwise in each: a way's name, or the number of threads.
 FAULTS = ("threads", "panels", "least", "packing", "table")
@@ -37,7 +37,7 @@ def driver(engine_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     objects = sorted((kernels / "src" / "CMakeFiles" / "trit_objects.dir").rglob("*.cpp.o"))
     libraries = [f"-L{engine_bin}", "-lggml-base", f"-Wl,-rpath,{engine_bin}"]
     program = folder / "plan_driver"
-    call("c++", *flags, ROOT / "tests" / "plan_driver.cpp", *sources, *objects, *libraries, "-o", program)
+    call("c++", *flags, ROOT / "tests" / "support" / "plan_driver.cpp", *sources, *objects, *libraries, "-o", program)
     return program
 
 
