@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, DEMO_PROMPT
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT
 from trit.engine.tuning_file import load
+from trit.gguf.encoding_table import AUTO_TYPES
 from trit.tune.formats import FORMATS, format_of
 
 ROOT = Path(__file__).resolve().parents[2]

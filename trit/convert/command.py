@@ -10,6 +10,7 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.convert.report import Report
 from trit.gguf.embedding_types import EMBEDDING_TYPES
+from trit.gguf.encoding_table import DEFAULT
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.layouts import I2_S_LAYOUTS
 
@@ -25,7 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", type=Path, help="folder with config.json, tokenizer.json and safetensors files, or a GGUF file"
     )
-    parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
+    parser.add_argument(
+        "--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
+    )
     parser.add_argument(
         "--outfile", type=Path, help="default: <model>/ggml-model-<outtype>.gguf; of a GGUF file <name>-<outtype>.gguf"
     )

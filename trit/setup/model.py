@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from trit.base.errors import CommandError, TritError, UserError
-from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_path
+from trit.base.places import BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_path
 from trit.base.progress import StepLine
+from trit.gguf.encoding_table import AUTO_TYPES, DEFAULT
 from trit.models.registry import model_in, registry, resolve
 from trit.models.source_note import read_manifest
 from trit.setup.context import AUTO, Setup
@@ -100,7 +101,7 @@ def _check_folder(folder: Path, quant_type: str | None) -> None:
     if not folder.is_dir():
         raise UserError(f"--model-dir {folder}: there is no such folder; name one that holds a model, or use --hf-repo")
     if not (folder / "config.json").is_file() and not ready_made(folder, quant_type):
-        wanted = gguf_path(folder, quant_type or AUTO_TYPES[0]).name
+        wanted = gguf_path(folder, quant_type or DEFAULT).name
         raise UserError(f"{folder} holds neither config.json nor {wanted}; name a model's folder, or use --hf-repo")
 
 
@@ -111,7 +112,7 @@ def _download(setup: Setup, line: StepLine, repo: str, revision: str, folder: Pa
         return f"{repo} is there already"
     line.update(f"downloading {repo}")
     command: list[str | Path] = [setup.python, "-m", "trit.hub", repo, "--revision", revision, "--to", folder]
-    command += ["--quant-type", setup.quant_type or AUTO_TYPES[0]]
+    command += ["--quant-type", setup.quant_type or DEFAULT]
 
     def show(text: str) -> None:
         if text.startswith("note: "):

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from trit.base.errors import CommandError, UserError
-from trit.base.places import AUTO_TYPES, BUILD_DIR
+from trit.base.places import BUILD_DIR
 from trit.base.progress import StepLine
+from trit.gguf.encoding_table import DEFAULT
 from trit.setup.context import Setup
 from trit.setup.conversion import check_given
 from trit.setup.model import given_gguf
@@ -43,6 +44,6 @@ def run(setup: Setup, line: StepLine) -> str:
     summary = told[-1] if told else "done"
     if setup.quant_type is None:
         # Nothing to tune: no ternary matrix, so there is nothing to choose either.
-        setup.quant_type = format_of(summary) or AUTO_TYPES[0]
+        setup.quant_type = format_of(summary) or DEFAULT
         return summary
     return summary.replace(WORD, "fastest here: ", 1)
