@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "ggml/repack.h"
 
+#include <array>
 #include <cstdlib>
 #include <thread>
 
@@ -39,17 +40,15 @@ constexpr ggml_backend_buffer_i kBuffer = {
 }  // namespace
 
 const Encoding* encoding_of(ggml_type type) {
-    switch (type) {
-        case GGML_TYPE_I2_S:
-        case GGML_TYPE_TL1:
-        case GGML_TYPE_TL2:
-        case GGML_TYPE_TQ1_0:
-        case GGML_TYPE_TQ2_0:
-        case GGML_TYPE_Q2_0:
-            return find_encoding(ggml_type_name(type));
-        default:
-            return nullptr;
-    }
+    static const auto kByType = [] {
+        std::array<const Encoding*, GGML_TYPE_COUNT> table{};
+        for (size_t i = 0; i < table.size(); ++i) {
+            const char* name = ggml_type_name(static_cast<ggml_type>(i));
+            table[i] = name != nullptr ? find_encoding(name) : nullptr;
+        }
+        return table;
+    }();
+    return kByType[type];
 }
 
 bool only_ours(ggml_type type) {

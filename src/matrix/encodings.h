@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// The ternary encodings that files hold, as one thing: rows of codes u = t + 1 and their scales.
 ///
-/// A new encoding is one row of the table in encodings.cpp.
+/// The same rows as in trit/gguf/encoding_table.py; CONTRIBUTING.md lists the places of a new one.
 #ifndef TRIT_ENCODINGS_H
 #define TRIT_ENCODINGS_H
 

@@ -116,6 +116,13 @@ def _register(text: str) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
+def _written_by_hand(text: str) -> str:
+    text = before('    "q2_0": (42, q2_0),', '    "dummy": (199, q2_0),\n')(text)
+    return before(
+        '    ("q2_0", 1, 64,', '    ("dummy", 1, 64, HALF + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),\n'
+    )(text)
+
+
 FAMILY_PLACES = [
     Place("trit/models/families/dummy.py", behind(FAMILY)),
     Place("trit/models/registry/models.json", _register),
@@ -126,18 +133,12 @@ LAYOUT_PLACES = [
     Place(
         "trit/gguf/layouts.py",
         before(
-            "        # One number and n * k / 4 bytes of codes",
+            "        # Its number and its n * k / 4 bytes of codes",
             '        Layout("dummy", (199,), "nobody", 64, _blocks(64, 18), "group of 64", False, "q2_0"),\n',
         ),
     ),
-    Place("trit/gguf/decode.py", before('    "q2_0": ', '    "dummy": _grouped(64, 18, 0, _neighbours),\n')),
-    Place("tests/support/foreign_files.py", before('    "q2_0": (42, q2_0),', '    "dummy": (199, q2_0),\n')),
-    Place(
-        "tests/gguf/test_foreign.py",
-        before(
-            '    ("q2_0", 1, 64,', '    ("dummy", 1, 64, HALF + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),\n'
-        ),
-    ),
+    Place("trit/gguf/decode.py", before('    "pq2_0": ', '    "dummy": grouped(64, 18, 0, neighbours),\n')),
+    Place("tests/support/foreign_files.py", _written_by_hand),
     Place("docs/formats.md", behind("\nThe layout `dummy` has the bytes of q2_0.\n")),
 ]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, DEMO_PROMPT
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT
 from trit.engine.tuning_file import load
-from trit.tune.formats import FORMATS
+from trit.gguf.encoding_table import AUTO_TYPES, MADE_FOR
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILDS = ROOT / "build" / "aarch64"
@@ -301,7 +301,7 @@ def test_what_is_measured_to_be_fastest_ends_in_the_same_answer(
     name = said.splitlines()[-1].removeprefix("auto: ").split(",")[0].split(" ")[0]
     assert name in AUTO_TYPES, said
     found = load(tuning)
-    assert found.tier == CPUS[cpu][0] and FORMATS[str(found.shapes[0].packing)] == name
+    assert found.tier == CPUS[cpu][0] and MADE_FOR[str(found.shapes[0].packing)] == name
     gguf = converted(name, tmp_path)
     result = emulate(cpu, engine, *arguments(gguf), TRIT_TUNING=str(tuning))
     assert result.returncode == 0, result.stderr[-2000:]

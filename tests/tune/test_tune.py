@@ -26,6 +26,7 @@ from trit.base.errors import TritError, UserError
 from trit.base.places import DEMO_PROMPT
 from trit.base.plots import check_plot
 from trit.engine import tuning_file
+from trit.gguf.encoding_table import MADE_FOR
 from trit.tune import formats, report
 from trit.tune.codegen.configuration import Lookup
 from trit.tune.layer import LayerContest
@@ -314,7 +315,7 @@ def test_the_bundled_model_is_tuned_in_seconds(engine_bin: Path, story_gguf: Pat
     }
     assert f"written: {out}" in first.stdout
     verdict = first.stdout.splitlines()[-1]
-    assert format_of(verdict) == formats.FORMATS[str(tuning_file.load(out).packing(of_model(story_gguf)))]
+    assert format_of(verdict) == MADE_FOR[str(tuning_file.load(out).packing(of_model(story_gguf)))]
     again = run("-m", story_gguf, "--seconds", "5", "--out", out, "--threads", "2", "--if-needed")
     assert again.stdout == f"up to date: {out}\n{verdict}\n"
 
@@ -441,7 +442,7 @@ def test_the_nearest_shape_counts_unless_it_is_far(
 def test_a_preset_names_what_there_is(path: Path) -> None:
     preset = tuning_file.load(path)
     assert preset.tier == path.stem and path.stem in TIERS and preset.key == tuning_file.PRESET_KEY
-    assert preset.cpu and {choice.packing for choice in preset.shapes} <= {*formats.FORMATS, None}
+    assert preset.cpu and {choice.packing for choice in preset.shapes} <= {*MADE_FOR, None}
     for choice in preset.shapes:
         if choice.lookup:
             (source,) = (ROOT / "preset_kernels").glob(f"*/{choice.lookup}.cpp")
@@ -480,7 +481,7 @@ def test_presets_are_used_where_nothing_was_measured(engine_bin: Path, tmp_path:
         )
         assert f"packed at load as {packing}" in done.stderr, done.stderr[-2000:]
     line = run("-m", gguf, "--use-pretuned").stdout
-    assert format_of(line) == formats.FORMATS[expected] and "preset for" in line
+    assert format_of(line) == MADE_FOR[expected] and "preset for" in line
 
 
 def answer(engine_bin: Path, gguf: Path, tuning: Path | str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import struct
@@ -27,6 +28,7 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_ma
 from trit.convert import pooling
 from trit.convert.from_checkpoint import Options, convert
 from trit.engine.server import Server
+from trit.gguf.codecs import CODECS
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
 from trit.verify import embeddings, engine, golden, layers, logits, texts, weights
@@ -168,11 +170,24 @@ def proof(engine_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Proof:
 
 
 @pytest.mark.parametrize("outtype", [name for name in ENCODINGS if name != "i2_s"])
-def test_every_encoding_is_read_by_a_reader_of_its_own(outtype: str, proof: Proof, tmp_path: Path) -> None:
-    gguf = tmp_path / "model.gguf"
-    convert(proof.directory, gguf, Options(ENCODINGS[outtype], "q8_0"), progress=False)
+def test_every_encoding_is_read_by_a_reader_of_its_own(
+    outtype: str, proof: Proof, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by its packer, which may be gone by then; and one weight that was packed wrongly is found."""
+    gguf, encoding = tmp_path / "model.gguf", ENCODINGS[outtype]
+    convert(proof.directory, gguf, Options(encoding, "q8_0"), progress=False)
+    data, entry = bytearray(gguf.read_bytes()), read_header(gguf).tensors["blk.1.ffn_up.weight"]
+    assert entry.ggml_type == encoding.ggml_type
+    ternary, scale = encoding.unpack(entry.read(gguf), *entry.shape, "w")
+    ternary[3, 5] = 1 if ternary[3, 5] < 1 else 0
+    data[entry.offset : entry.offset + entry.nbytes] = encoding.pack(ternary, scale).tobytes()
+    for name, codec in CODECS.items():
+        monkeypatch.setitem(CODECS, name, dataclasses.replace(codec, pack=pytest.fail))
     check = check_weights(TorchCheckpoint(proof.directory), GgufFile(gguf))
     assert check.status == PASSED and check.values["worst_lost"] > 0, check.measured
+    gguf.write_bytes(data)
+    check = check_weights(TorchCheckpoint(proof.directory), GgufFile(gguf))
+    assert check.status == FAILED and "blk.1.ffn_up.weight differs in 1 of " in check.measured, check.measured
 
 
 def flip_weight(data: bytearray, header: Any) -> None:
@@ -354,9 +369,9 @@ def test_a_template_that_the_checkpoint_lacks_is_noticed(proof: Proof, tmp_path:
 
 def test_tensors_of_another_shape_are_noticed() -> None:
     findings = weights._Findings()
-    weights._compare(weights.FileTensor(weights.I2_S, np.ones((2, 128))), np.ones((2, 128)), "right", findings)
+    weights._compare(weights.FileTensor(weights.Type(36), np.ones((2, 128))), np.ones((2, 128)), "right", findings)
     assert not findings.wrong
-    weights._compare(weights.FileTensor(weights.I2_S, np.ones((1, 128))), np.ones((2, 128)), "wrong", findings)
+    weights._compare(weights.FileTensor(weights.Type(36), np.ones((1, 128))), np.ones((2, 128)), "wrong", findings)
     assert findings.wrong == "wrong has shape (1, 128), the checkpoint (2, 128)"
 
 

@@ -12,6 +12,7 @@ from trit.base.errors import EXIT_OK, UserError
 from trit.convert import from_checkpoint, from_gguf
 from trit.convert.report import Report
 from trit.gguf.embedding_types import EMBEDDING_TYPES
+from trit.gguf.encoding_table import DEFAULT
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.layouts import I2_S_LAYOUTS
 from trit.gguf.parts import whole_name
@@ -30,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", type=Path, help="folder with config.json, tokenizer.json and safetensors files, or a GGUF file"
     )
-    parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
+    parser.add_argument(
+        "--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
+    )
     parser.add_argument(
         "--outfile", type=Path, help="default: <model>/ggml-model-<outtype>.gguf; of a GGUF file <name>-<outtype>.gguf"
     )

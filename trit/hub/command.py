@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.gguf.encodings import ENCODINGS
+from trit.gguf.encoding_table import DEFAULT, TABLE
 from trit.hub import space
 from trit.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
 from trit.hub.failures import EXPLAINED, explained
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--revision", default="main", help="branch, tag or commit (default: %(default)s)")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder that the files go into")
     parser.add_argument(
-        "--quant-type", choices=tuple(ENCODINGS), default="i2_s", help="what it is wanted for (default: %(default)s)"
+        "--quant-type", choices=tuple(TABLE), default=DEFAULT, help="what it is wanted for (default: %(default)s)"
     )
     args = parser.parse_args(argv)
     download(args.repo, args.revision, str(args.to), args.quant_type, lambda note: print(f"note: {note}", flush=True))

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from trit.base.errors import TritError, UnknownNameError, UserError
-from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_path
+from trit.base.places import BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_path
 from trit.base.progress import StepLine
+from trit.gguf.encoding_table import AUTO_TYPES, DEFAULT
 from trit.models.registry import model_in, registry, resolve
 from trit.models.source_note import read_manifest
 from trit.setup.context import AUTO, Setup
@@ -101,7 +102,7 @@ def _check_folder(folder: Path, quant_type: str | None) -> None:
     if not folder.is_dir():
         raise UserError(f"--model-dir {folder}: there is no such folder; name one that holds a model, or use --hf-repo")
     if not (folder / "config.json").is_file() and not ready_made(folder, quant_type):
-        wanted = gguf_path(folder, quant_type or AUTO_TYPES[0]).name
+        wanted = gguf_path(folder, quant_type or DEFAULT).name
         raise UserError(f"{folder} holds neither config.json nor {wanted}; name a model's folder, or use --hf-repo")
 
 
@@ -113,7 +114,7 @@ def _download(setup: Setup, line: StepLine, repo: str, revision: str, folder: Pa
     what = f"downloading {repo}"
     line.update(what)
     arguments = {"repo": repo, "revision": revision, "folder": str(folder)}
-    arguments["encoding"] = setup.quant_type or AUTO_TYPES[0]
+    arguments["encoding"] = setup.quant_type or DEFAULT
     try:
         tool(setup, line, NAME, what, "trit.hub.command:download", arguments)
     except UnknownNameError as error:

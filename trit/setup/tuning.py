@@ -6,8 +6,9 @@ With ``-q auto`` it comes before the conversion and settles what to convert to, 
 
 from __future__ import annotations
 
-from trit.base.places import AUTO_TYPES, BUILD_DIR
+from trit.base.places import BUILD_DIR
 from trit.base.progress import StepLine
+from trit.gguf.encoding_table import DEFAULT
 from trit.setup.context import Setup
 from trit.setup.conversion import check_given
 from trit.setup.model import given_gguf
@@ -35,6 +36,6 @@ def run(setup: Setup, line: StepLine) -> str:
     verdict = Verdict(**tool(setup, line, NAME, "tuning", "trit.tune.command:for_setup", {"arguments": arguments}))
     if setup.quant_type is None:
         # Without a ternary matrix there is nothing to choose either.
-        setup.quant_type = verdict.format or AUTO_TYPES[0]
+        setup.quant_type = verdict.format or DEFAULT
         return verdict.line
     return f"fastest here: {verdict.text}" if verdict.format else verdict.text

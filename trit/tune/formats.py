@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trit.engine.tuning_file import STEPS, Layer, Shape, Tuning
-
-# A packing's weights are stored like this; 2 and 1.6 bits are packed from the same file.
-FORMATS = {"2_bits": "i2_s", "5_trits": "i2_s", "tl1": "tl1", "tl2": "tl2"}
+from trit.gguf.encoding_table import DEFAULT, MADE_FOR
 
 
 @dataclass(frozen=True)
@@ -39,15 +37,15 @@ def verdict(tuning: Tuning | None, counts: Mapping[Shape, int], where: str) -> V
         where: what is said if nothing was measured for this model here.
     """
     packing = tuning.packing(counts) if tuning else None
-    name = FORMATS[packing] if packing else "i2_s"
+    name = MADE_FOR[packing] if packing else DEFAULT
     layer = tuning.layer(counts) if tuning else None
     if layer is None or packing is None:
         return Verdict(name, f"{name} ({where})")
-    others = [other for other in layer.seconds if FORMATS[other] != name]
+    others = [other for other in layer.seconds if MADE_FOR[other] != name]
     if packing not in layer.seconds or not others:
         return Verdict(name, f"{name} (nothing else works here)")
-    # i2_s is what people know; where it is the answer itself, the best of the others.
-    known = [other for other in others if FORMATS[other] == "i2_s"]
+    # The default is what people know; where it is the answer itself, the best of the others.
+    known = [other for other in others if MADE_FOR[other] == DEFAULT]
     second = min(known or others, key=lambda other: _total(layer, other))
     steps = [
         f"{tokens} token{'s' if tokens > 1 else ''} {_ratio(layer, second, packing, tokens):.2f}" for tokens in STEPS
@@ -55,11 +53,11 @@ def verdict(tuning: Tuning | None, counts: Mapping[Shape, int], where: str) -> V
     together = _total(layer, second) / _total(layer, packing)
     if together < 1:
         # Seemed faster, but not beyond doubt (trit/tune/search.py): the answer shall be the same every time.
-        because = f"because {FORMATS[second]} is not faster beyond doubt (seemed {1 / together:.2f} times)"
+        because = f"because {MADE_FOR[second]} is not faster beyond doubt (seemed {1 / together:.2f} times)"
         return Verdict(name, f"{name}, {because}")
     on = f"{layer.threads} thread{'s' if layer.threads > 1 else ''}"
     facts = "; ".join([", ".join(steps), on, *([where] if where else [])])
-    return Verdict(name, f"{name}, {together:.2f} times as fast as {FORMATS[second]} ({facts})")
+    return Verdict(name, f"{name}, {together:.2f} times as fast as {MADE_FOR[second]} ({facts})")
 
 
 def _total(layer: Layer, packing: str) -> float:

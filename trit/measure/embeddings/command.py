@@ -16,6 +16,7 @@ from trit.base.flags import at_least, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
 from trit.engine.llama_bench import PROGRAM, Case
+from trit.gguf.encoding_table import DEFAULT
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import block_of, quiet_gguf_package
 from trit.measure.embeddings.sweep import TYPES, Variant, base_name, columns_of, make, measure, table, write_csv
@@ -40,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-t", "--types", nargs="+", type=str.lower, choices=TYPES, metavar="TYPE", help=f"default: {' '.join(TYPES)}"
     )
-    parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
+    parser.add_argument(
+        "--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
+    )
     parser.add_argument(
         "-q", "--quantize-bin", type=Path, metavar="FILE", help="no effect: the converter of trit.cpp quantises"
     )

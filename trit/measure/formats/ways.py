@@ -6,14 +6,16 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 
+from trit.gguf.encoding_table import OURS, STOCK, TABLE, InPlace
+
 # Ternary encodings with our kernels; q4_0 and f16 are what people would run without them.
-FORMATS = ("i2_s", "tl1", "tl2", "tq2_0", "tq1_0", "q2_0", "q4_0", "f16")
+FORMATS = (*OURS, *STOCK, "q4_0", "f16")
 REFERENCE = "f16"
 NO_REPACK = ":no-repack"
-_OURS_IN_PLACE = {
-    "i2_s": "ours, from the file's bytes",
-    "tl1": "ours, unpacked each time",
-    "tl2": "ours, unpacked each time",
+_NOT_PACKED = {
+    InPlace.OUR_KERNEL: "ours, from the file's bytes",
+    InPlace.OURS_UNPACKED: "ours, unpacked each time",
+    InPlace.LLAMA_CPP: "llama.cpp's",
 }
 
 
@@ -39,7 +41,7 @@ class Way:
         """Whose code multiplies."""
         if self.format in ("q4_0", "f16"):
             return "llama.cpp's" if self.packed or self.format == "f16" else "llama.cpp's, not repacked"
-        return "ours, packed at load" if self.packed else _OURS_IN_PLACE.get(self.format, "llama.cpp's")
+        return "ours, packed at load" if self.packed else _NOT_PACKED[TABLE[self.format].in_place]
 
 
 def parse_way(text: str) -> Way:

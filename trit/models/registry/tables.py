@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
+from trit.gguf.encoding_table import holding
 from trit.models.registry import Model, Registry
 
 PAGE = ROOT / "docs" / "models.md"
@@ -18,7 +19,7 @@ _NOT_YET = "not yet"
 # The one model that is not on the Hub.
 _BUNDLED = (
     '| [trit-story-3m](../models/trit-story-3m) (bundled: answers "Where is X?" after a short story) | instruct '
-    "| ternary floats | i2_s, tl1, tl2, tq2_0, tq1_0, q2_0, f16, f32 | its answers are scored in the tests |"
+    f"| ternary floats | {', '.join(holding())} | its answers are scored in the tests |"
 )
 
 
