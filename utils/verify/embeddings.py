@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from utils.cli import UserError
 from utils.engine_server import Server
-from utils.verify import engine
+from utils.verify import engine, noise
 from utils.verify.reference import Reference
 from utils.verify.report import Check, judged, left_out
 from utils.verify.weights import GgufFile
@@ -75,17 +75,16 @@ def check_embeddings(
     def vectors() -> Floats:
         return _vectors([reference.hidden([row])[-1][0] for row in ids], pooling)
 
-    wanted = vectors()
-    with reference.in_float32():
-        noise = _distances(vectors(), wanted)
+    runs = reference.runs(vectors)
     with reference.without_rounding():
-        plain = _distances(vectors(), wanted)
+        plain = _distances(vectors(), runs[0])
     with Server(file.path, threads, ("--embedding", *engine.PRECISE), slots=1) as server:
         answer = server.post("/v1/embeddings", {"input": list(SENTENCES)})
     found = np.array([row["embedding"] for row in answer["data"]], dtype=np.float64)
     length = float(np.abs(np.linalg.norm(found, axis=-1) - 1).max())
     found /= np.linalg.norm(found, axis=-1, keepdims=True)
-    return _judge(_distances(found, wanted), noise, plain, length, pooling)
+    error, others = noise.nearest(noise.all_distances([*runs, found], _distances))
+    return _judge(error, others, plain, length, pooling)
 
 
 def _distances(found: Floats, wanted: Floats) -> Floats:
@@ -93,16 +92,15 @@ def _distances(found: Floats, wanted: Floats) -> Floats:
     return np.asarray(1 - (found * wanted).sum(axis=-1))
 
 
-def _judge(error: Floats, noise: Floats, plain: Floats, length: float, pooling: str) -> Check:
-    middle, most = float(np.median(error)), float(error.max())
-    bound = FLOOR + NOISE_FACTOR * float(np.quantile(noise, 0.75))
-    # Behind many layers every text may have a rounding that falls otherwise: not further than without any rounding.
-    most_bound = FLOOR + max(NOISE_FACTOR * float(noise.max()), float(plain.max()))
+def _judge(error: Floats, others: Floats, plain: Floats, length: float, pooling: str) -> Check:
+    found = noise.judge(error, others, plain, NOISE_FACTOR, FLOOR)
     return judged(
         "embeddings",
-        middle <= bound and most <= most_bound and length < 1e-4,
-        f"{error.size} texts, {pooling} pooling: 1 - cosine {middle:.1e} in the median, at most {most:.1e}, lengths "
-        f"within {length:.0e} of 1; leaving out the rounding to int8 would be {float(np.median(plain)):.1e}",
-        f"median at most {bound:.1e}, each at most {most_bound:.1e}",
-        median=middle, largest=most, bound=bound, largest_bound=most_bound, pooling=pooling,
+        found.passed and length < 1e-4,
+        f"{error.size} texts, {pooling} pooling: 1 - cosine {noise.listed(found.shares)} at 1/8, 1/4 and 1/2 of them, at "
+        f"most {found.largest:.1e}, lengths within {length:.0e} of 1; leaving out the rounding to int8 would be "
+        f"{float(np.median(plain)):.1e}",
+        f"at most {noise.listed(found.bounds)}, each at most {found.largest_bound:.1e}",
+        median=found.shares[-1], largest=found.largest, bound=found.bounds[-1], largest_bound=found.largest_bound,
+        shares=found.shares, bounds=found.bounds, pooling=pooling,
     )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utils.engine_server import Server
-from utils.verify import engine
+from utils.verify import engine, noise
 from utils.verify.reference import Reference
 from utils.verify.report import Check, judged
 from utils.verify.weights import GgufFile
@@ -23,9 +23,6 @@ from utils.verify.weights import GgufFile
 Floats = npt.NDArray[np.float64]
 
 NOISE_FACTOR = 3.0
-# Quantiles of the engine's errors, and of float32's that they are judged by. A value half way between two integers
-# moves its token and those behind it: where half of the tokens are moved, the others still tell.
-SHARES = ((1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 2, 3 / 4))
 # Relative error that summing in float32 in another order explains.
 FLOOR = 1e-5
 # Up to this many blocks all are looked at, else the powers of two and the last.
@@ -79,13 +76,17 @@ def check_layers(
     threads: int,
 ) -> list[Check]:
     """One check for each chosen block; ``whole`` is a server of hidden states of the whole file."""
-    wanted = reference.hidden(sequences)
-    with reference.in_float32():
-        rounded = reference.hidden(sequences)
+    chosen = chosen_blocks(file.blocks)
+
+    def states() -> list[Floats]:
+        every = reference.hidden(sequences)
+        return [every[blocks - 1] for blocks in chosen]
+
+    runs = reference.runs(states)
     with reference.without_rounding():
-        plain = reference.hidden(sequences)
+        plain = states()
     checks = []
-    for blocks in chosen_blocks(file.blocks):
+    for i, blocks in enumerate(chosen):
         if blocks == file.blocks:
             found = engine.hidden(whole, sequences)
         else:
@@ -94,28 +95,21 @@ def check_layers(
             with engine.hidden_server(cut, threads, len(sequences[0])) as server:
                 found = engine.hidden(server, sequences)
             cut.unlink()
-        here = wanted[blocks - 1]
-        others = (errors(states[blocks - 1], here) for states in (rounded, plain))
-        checks.append(judge(blocks, errors(np.stack(found), here), *others))
+        table = noise.all_distances([*(run[i] for run in runs), np.stack(found)], errors)
+        checks.append(judge(blocks, *noise.nearest(table), errors(plain[i], runs[0][i])))
     return checks
 
 
-def judge(blocks: int, error: Floats, noise: Floats, plain: Floats) -> Check:
-    """Judge the engine's errors by those of the reference in float32; ``plain``: without the rounding to int8."""
-    shares = [share for share, _ in SHARES]
-    got = [float(value) for value in np.quantile(error, shares)]
-    bounds = [max(FLOOR, NOISE_FACTOR * float(np.quantile(noise, share))) for _, share in SHARES]
-    without = [float(value) for value in np.quantile(plain, shares)]
-    most = float(error.max())
+def judge(blocks: int, error: Floats, others: Floats, plain: Floats) -> Check:
+    """Judge the engine's errors by those of the reference's runs; ``plain``: of it without the rounding to int8."""
+    found = noise.judge(error, others, plain, NOISE_FACTOR, FLOOR)
+    without = [float(np.quantile(plain, share)) for share, _ in noise.SHARES]
     return judged(
         f"layer {blocks}",
-        all(value <= bound for value, bound in zip(got, bounds, strict=True)),
-        f"relative error: {_list(got)} at 1/8, 1/4 and 1/2 of {error.size} tokens, largest {most:.1e}; leaving out the "
-        f"rounding to int8 would be {without[-1]:.1e}",
-        f"at most {_list(bounds)}",
-        errors=got, largest=most, bounds=bounds, float32_median=float(np.median(noise)), without_rounding=without,
+        found.passed,
+        f"relative error: {noise.listed(found.shares)} at 1/8, 1/4 and 1/2 of {error.size} tokens, largest "
+        f"{found.largest:.1e}; leaving out the rounding to int8 would be {without[-1]:.1e}",
+        f"at most {noise.listed(found.bounds)}, largest {found.largest_bound:.1e}",
+        errors=found.shares, largest=found.largest, bounds=found.bounds, largest_bound=found.largest_bound,
+        flips=found.flips, float32_median=float(np.median(others)), without_rounding=without,
     )  # fmt: skip
-
-
-def _list(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.1e}" for value in values)
