@@ -97,10 +97,8 @@ def _judge(error: Floats, others: Floats, plain: Floats, length: float, pooling:
     return judged(
         "embeddings",
         found.passed and length < 1e-4,
-        f"{error.size} texts, {pooling} pooling: 1 - cosine {noise.listed(found.shares)} at 1/8, 1/4 and 1/2 of them, at "
-        f"most {found.largest:.1e}, lengths within {length:.0e} of 1; leaving out the rounding to int8 would be "
-        f"{float(np.median(plain)):.1e}",
-        f"at most {noise.listed(found.bounds)}, each at most {found.largest_bound:.1e}",
-        median=found.shares[-1], largest=found.largest, bound=found.bounds[-1], largest_bound=found.largest_bound,
-        shares=found.shares, bounds=found.bounds, pooling=pooling,
+        f"{error.size} texts, {pooling} pooling: 1 - cosine {found.measured}, lengths within {length:.0e} of 1; leaving "
+        f"out the rounding to int8 would be {float(np.median(plain)):.1e}",
+        found.bounds,
+        median=found.shares[-1], largest=found.largest, pooling=pooling, **found.values(),
     )  # fmt: skip

@@ -103,13 +103,13 @@ def check_layers(
 def judge(blocks: int, error: Floats, others: Floats, plain: Floats) -> Check:
     """Judge the engine's errors by those of the reference's runs; ``plain``: of it without the rounding to int8."""
     found = noise.judge(error, others, plain, NOISE_FACTOR, FLOOR)
-    without = [float(np.quantile(plain, share)) for share, _ in noise.SHARES]
+    without = [float(value) for value in np.quantile(plain, noise.SHARES)]
     return judged(
         f"layer {blocks}",
         found.passed,
-        f"relative error: {noise.listed(found.shares)} at 1/8, 1/4 and 1/2 of {error.size} tokens, largest "
-        f"{found.largest:.1e}; leaving out the rounding to int8 would be {without[-1]:.1e}",
-        f"at most {noise.listed(found.bounds)}, largest {found.largest_bound:.1e}",
-        errors=found.shares, largest=found.largest, bounds=found.bounds, largest_bound=found.largest_bound,
-        flips=found.flips, float32_median=float(np.median(others)), without_rounding=without,
+        f"relative error of {error.size} tokens: {found.measured}; leaving out the rounding to int8 would be "
+        f"{without[-1]:.1e}",
+        found.bounds,
+        errors=found.shares, largest=found.largest, float32_median=float(np.median(others)), without_rounding=without,
+        **found.values(),
     )  # fmt: skip

@@ -136,14 +136,12 @@ def judge(found: Comparison, vocabulary: int) -> list[Check]:
         judged(
             "KL divergence",
             near.passed,
-            f"{noise.listed(near.shares)} from the nearest run at 1/8, 1/4 and 1/2 of {straight.size} positions, "
-            f"{near.flips} beyond these bounds, largest {near.largest:.1e}; mean from the reference "
+            f"{straight.size} positions, from the nearest run: {near.measured}; mean from the reference "
             f"{straight.mean():.1e}, leaving out the rounding to int8 it would be {found.plain.mean():.1e}",
-            f"at most {noise.listed(near.bounds)}, largest {near.largest_bound:.1e}",
+            near.bounds,
             mean=float(straight.mean()), median=float(np.median(straight)), largest=float(straight.max()),
-            nearest=near.shares, bounds=near.bounds, flips=near.flips, nearest_largest=near.largest,
-            largest_bound=near.largest_bound, excess=near.excess, float32_mean=float(float32.mean()),
-            without_rounding_mean=float(found.plain.mean()),
+            nearest=near.shares, nearest_largest=near.largest, float32_mean=float(float32.mean()),
+            without_rounding_mean=float(found.plain.mean()), **near.values(),
         ),
         judged(
             "top token",

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A right engine is one more run of the reference: its distances from the runs, judged by theirs from each other.
 
-Rounding to int8 makes two kinds of differences. Sums in another order change everything a little. A value half way
-between two integers falls otherwise, moves its token and those behind it by much more: a flip. Flips are few kinds of
-outcomes, and runs with noise of float32's size show them. So each place is compared with the run that is nearest there:
-what remains is the little of the first kind, and flips that no run has.
+Rounding to int8 makes differences of two kinds. Sums in another order change everything a little. A value half way
+between two integers falls otherwise and moves its token, and those behind it, by far more: a flip. Runs with noise a
+few times that of float32 show which flips there are. So each place (position, token or text) is compared with the run
+that is nearest there, and what is left is of the first kind, but for flips that no run has. An error of the engine
+moves every place, and by something that is no flip.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# Quantiles of the engine's distances, and those of the runs' that bound them: flips that no run has may move up to half
-# of the places, and the nearest eighth still has to be as near as runs are to each other.
-SHARES = ((1 / 8, 1 / 4), (1 / 4, 1 / 2), (1 / 2, 3 / 4))
+# This share of the places, the nearest, has to be free of flips that no run has, or one of the runs' has not either.
+CLEAR = 1 / 8
+# Quantiles that are shown.
+SHARES = (CLEAR, 1 / 4, 1 / 2)
+# Flips: up to half of the places (one in an early token moves all behind it), or so many times those of a run.
+FLIPS_FACTOR = 2
 
 
 def nearest(table: Floats) -> tuple[Floats, Floats]:
@@ -42,18 +46,25 @@ class Verdict:
     """What was found and what it had to be.
 
     Attributes:
-        shares: Quantiles of the distances, at the first of ``SHARES``.
-        bounds: What they may be at most.
-        flips: How many places are further away than the last bound.
+        shares: Quantiles of the distances, at ``SHARES``.
+        bound: What the first of them may be at most.
+        flips: How many places are further away than that.
+        flips_bound: How many may be.
         largest: The largest distance.
         largest_bound: What it may be at most.
     """
 
     shares: list[float]
-    bounds: list[float]
+    bound: float
     flips: int
+    flips_bound: int
     largest: float
     largest_bound: float
+
+    @property
+    def excess(self) -> float:
+        """How many times its bound the worst of the three is."""
+        return max(self.shares[0] / self.bound, self.flips / self.flips_bound, self.largest / self.largest_bound)
 
     @property
     def passed(self) -> bool:
@@ -61,31 +72,44 @@ class Verdict:
         return self.excess <= 1
 
     @property
-    def excess(self) -> float:
-        """The largest ratio of a distance to its bound."""
-        found, bounds = [*self.shares, self.largest], [*self.bounds, self.largest_bound]
-        return max(value / bound for value, bound in zip(found, bounds, strict=True))
+    def measured(self) -> str:
+        """What was found, in words."""
+        shown = ", ".join(f"{value:.1e}" for value in self.shares)
+        return f"{shown} at 1/8, 1/4 and 1/2, {self.flips} further than the bound, largest {self.largest:.1e}"
+
+    @property
+    def bounds(self) -> str:
+        """What it had to be, in words."""
+        return f"at 1/8 at most {self.bound:.1e}, at most {self.flips_bound} further, largest {self.largest_bound:.1e}"
+
+    def values(self) -> dict[str, float]:
+        """The numbers that every check has, for ``--json``."""
+        return {
+            "bound": self.bound,
+            "flips": self.flips,
+            "flips_bound": self.flips_bound,
+            "largest_bound": self.largest_bound,
+            "excess": self.excess,
+        }
 
 
 def judge(error: Floats, noise: Floats, plain: Floats, factor: float, floor: float) -> Verdict:
-    """Judge distances of the engine.
+    """Judge distances of the engine by the worst of the runs, not by all: flips of one run are not independent.
 
     Args:
-        error: Its distances from the nearest run [places].
-        noise: The runs' from the nearest other, of any shape.
-        plain: Of the reference without rounding to int8. A flip is one step of one value, so no flip is further away.
-        factor: How many times as far as the runs the engine may be.
-        floor: What it may be in any case.
+        error: The engine's distances from the nearest run [places].
+        noise: Each run's from the nearest other [runs, places]; one run may be [places].
+        plain: Of the reference without rounding to int8. A flip is one step of one value: no flip is further away.
+        factor: How many times as far as a run the engine may be.
+        floor: How far it may be in any case.
     """
+    runs = np.atleast_2d(noise)
+    bound = max(floor, factor * float(np.quantile(runs, CLEAR, axis=-1).max()))
     return Verdict(
-        shares=[float(np.quantile(error, share)) for share, _ in SHARES],
-        bounds=(bounds := [max(floor, factor * float(np.quantile(noise, share))) for _, share in SHARES]),
-        flips=int((error > bounds[-1]).sum()),
+        shares=[float(value) for value in np.quantile(error, SHARES)],
+        bound=bound,
+        flips=int((error > bound).sum()),
+        flips_bound=min(error.size, max(error.size // 2, FLIPS_FACTOR * int((runs > bound).sum(axis=-1).max()))),
         largest=float(error.max()),
-        largest_bound=max(floor, factor * float(noise.max()), float(plain.max())),
+        largest_bound=max(floor, factor * float(runs.max()), float(plain.max())),
     )
-
-
-def listed(values: Sequence[float]) -> str:
-    """Numbers as a check's line shows them."""
-    return ", ".join(f"{value:.1e}" for value in values)

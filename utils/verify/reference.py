@@ -30,8 +30,8 @@ Floats = npt.NDArray[np.float64]
 _T = TypeVar("_T")
 
 # Runs with noise, and the size of the noise: relative to each input of a linear layer, four times float32's epsilon.
-# Sums in float32 are once or twice that off, so a value that an engine may round otherwise is rounded so by some run.
-RUNS = 16
+# Sums in float32 are once or twice epsilon off, so what an engine may round otherwise is rounded so by some run.
+RUNS = 12
 NOISE = 4 * torch.finfo(torch.float32).eps
 
 # Types that hold a scale as float16 (as do, of course, plain float16 weights).
