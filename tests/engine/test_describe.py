@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""``trit-describe``, which says what the engine packs, against what Python decides by itself."""
+"""``trit-describe``, which says what the engine packs, against docs/formats.md and the tuning files."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import pytest
 from tests.support.kernel_build import TEXT
 from tests.support.tiers import TIERS
 from trit.base.host import cpu_cores
-from trit.engine import cost, tuning_file
+from trit.engine import tuning_file
+from trit.engine.packed import Packed, packed
 from trit.gguf.encodings import ENCODINGS
 
 MATRICES = [
@@ -23,8 +25,29 @@ MATRICES = [
     for encoding in ("i2_s", "tq2_0", "tq1_0", "q2_0")
     for n, k in [(2560, 2560), (6912, 2560), (2560, 6912), (640, 2560), (1024, 4096), (130, 512), (32, 256), (31, 256)]
 ]
+# Inputs and bytes of one step of a panel of 64 rows (docs/formats.md).
+PANEL_ROWS = 64
+PANEL_STEPS = {"2_bits": (16, 256), "5_trits": (20, 256), "tl1": (4, 64), "tl2": (24, 320)}
 THREADS = (1, 2, 16)
 TOKENS = (1, 5, 24, 128)
+
+
+def panel_bytes(n: int, k: int, packing: str, group: int = 0) -> int:
+    """In panels; with scales of their own for groups of inputs if ``group`` is not 0."""
+    inputs, step_bytes = PANEL_STEPS[packing]
+    groups, width = (k // group, group) if group else (1, k)
+    return math.ceil(n / PANEL_ROWS) * groups * (math.ceil(width / inputs) * step_bytes + 2 * PANEL_ROWS * (group > 0))
+
+
+def tuned(n: int, k: int, threads: int, tunings: Sequence[tuning_file.Tuning]) -> tuning_file.Choice | None:
+    """The first tuning that has something near."""
+    return next(filter(None, (tuning.nearest(n, k, threads) for tuning in tunings)), None)
+
+
+def expected_packing(encoding: str, n: int, k: int, head: Mapping[str, Any], forced: str, choice: Any) -> str:
+    """q2_0 may hold +2, which has no place among five trits."""
+    usual = "5_trits" if "5_trits" in head["packings"] else "2_bits"
+    return "2_bits" if encoding == "q2_0" else forced or (choice.packing if choice else None) or usual
 
 
 def describe(engine_bin: Path, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -64,27 +87,31 @@ def test_python_and_the_engine_agree(
     head, *rest_lines = lines(engine_bin, env) or [{}]
     if not head:
         return
-    assert head["tier"] == tier and head["panel_rows"] == cost.PANEL_ROWS
-    decided = cost.Packing.of_tier(tier, head["packings"])
+    assert head["tier"] == tier and head["panel_rows"] == PANEL_ROWS
+    tunings = [tuning_file.load(Path(tuning))] if Path(tuning).is_file() else []
+    tunings += [] if tuning == "off" else filter(None, [tuning_file.preset(tier)])
     matrices = [line for line in rest_lines if line["kind"] == "matrix"]
     assert [(line["encoding"], line["n"], line["k"]) for line in matrices] == MATRICES
     for line in matrices:
         encoding, n, k = line["encoding"], line["n"], line["k"]
-        group = ENCODINGS[encoding].block if ENCODINGS[encoding].ggml_type in cost.SCALE_PLACES else 0
-        if n < cost.LEAST_ROWS or k % max(group, cost.ALIGNMENT):
+        group = ENCODINGS[encoding].scale_inputs
+        if n < PANEL_ROWS // 2 or k % max(group, 32):
             assert (line["packing"], line["bytes"], line["grouped_bytes"]) == ("", 0, 0)
             continue
-        assert line["packing"] == decided.of(ENCODINGS[encoding].ggml_type, n, k)
-        assert line["bytes"] == cost.packed_bytes(n, k, line["packing"])
-        assert line["grouped_bytes"] == (cost.packed_bytes(n, k, "2_bits", group) if group else 0)
+        choice = tuned(n, k, tuning_file.MOST_THREADS, tunings)
+        assert line["packing"] == expected_packing(encoding, n, k, head, packing, choice)
+        assert line["bytes"] == panel_bytes(n, k, line["packing"])
+        assert line["grouped_bytes"] == (panel_bytes(n, k, "2_bits", group) if group else 0)
+        found = packed([(encoding, n, k)], engine_bin)[encoding, n, k]
+        assert found == Packed(line["packing"], line["bytes"], line["grouped_bytes"])
     packings = {(line["encoding"], line["n"], line["k"]): line["packing"] for line in matrices}
     products = [line for line in rest_lines if line["kind"] == "product"]
     assert len(products) == len(THREADS) * len(TOKENS) * sum(packing != "" for packing in packings.values())
     for line in products:
-        choice = decided.tuning.nearest(line["n"], line["k"], line["threads"]) if decided.tuning else None
-        packed = packings[line["encoding"], line["n"], line["k"]]
-        assert (line["few"] != "") == packed.startswith("tl")
-        if choice and packed != "5_trits":
+        choice = tuned(line["n"], line["k"], line["threads"], tunings)
+        made = packings[line["encoding"], line["n"], line["k"]]
+        assert (line["few"] != "") == made.startswith("tl")
+        if choice and made != "5_trits":
             many = (choice.lookup or "", choice.panels, choice.least_tokens)
             assert (line["many"], line["many_panels"], line["least_tokens"]) == many
         assert line["in_tables"] <= line["m"] and (line["in_tables"] == 0 or (line["many"] and line["m"] > 1))

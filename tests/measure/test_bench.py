@@ -15,16 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.fake_engine import calls, fake_llama_bench, program
-from trit.base import host
+from tests.support.fake_engine import calls, fake_describe, fake_llama_bench, program
 from trit.base.errors import TritError, UserError, run_main
+from trit.base.places import BUNDLED_MODEL, engine_program
 from trit.base.statistics import in_turns, median_interval, paired_ratio
 from trit.convert.from_random import main as make_dummy
 from trit.engine import cost, llama_bench
-from trit.engine.cost import Packing, Step, packed_bytes, steps
+from trit.engine.cost import Step, steps
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import Limit, Read
-from trit.engine.tuning_file import Choice, Tuning
 from trit.gguf.types import TensorEntry
 
 LINE = {"n_prompt": 512, "n_gen": 0, "n_depth": 0, "n_threads": 2, "n_batch": 2048, "samples_ts": [90.5, 100]}
@@ -133,7 +132,7 @@ STORY_KV = 4 * 2 * 256 * 2
 
 @pytest.fixture(scope="module")
 def story_vocabulary() -> int:
-    return int(json.loads((host.BUNDLED_MODEL / "config.json").read_text())["vocab_size"])
+    return int(json.loads((BUNDLED_MODEL / "config.json").read_text())["vocab_size"])
 
 
 def dummy(path: Path, encoding: str, head: str = "q8_0", *flags: str) -> cost.ModelFile:
@@ -143,13 +142,14 @@ def dummy(path: Path, encoding: str, head: str = "q8_0", *flags: str) -> cost.Mo
 
 
 def test_what_a_token_costs(tmp_path: Path, story_vocabulary: int) -> None:
+    fake_describe(tmp_path)
     model = dummy(tmp_path / "m.gguf", "tq2_0")
     head = story_vocabulary * 256 * 34 // 32
-    in_file = cost.of_model(model, None)
+    in_file = cost.of_model(model, {})
     assert in_file.layer_macs == STORY_MACS and in_file.head_macs == story_vocabulary * 256
     assert in_file.bytes_per_token == STORY_MACS * 66 // 256 + head + STORY_NORMS
     assert (in_file.kv_bytes, in_file.attention_macs) == (STORY_KV, 4 * 2 * 256)
-    packed = cost.of_model(model, Packing(["2_bits"]))
+    packed = cost.loaded(model, tmp_path)
     assert packed.bytes_per_token == STORY_MACS // 4 + head + STORY_NORMS
     assert model.parameters == STORY_MACS + story_vocabulary * 256 + STORY_NORMS // 4
     assert model.nbytes == in_file.bytes_per_token, "the embedding is the head"
@@ -175,35 +175,10 @@ def test_steps() -> None:
     assert list(steps(Case(700, 0))) == [Step(512, 0, 512), Step(188, 1, 700)]
 
 
-def test_sizes_of_panels() -> None:
-    assert packed_bytes(65, 21, "5_trits") == 2 * 2 * 256
-    assert packed_bytes(64, 2560, "5_trits") * 5 == 64 * 2560
-    # Each of the four groups has 64 float16 scales, and 4 steps of 16 inputs.
-    assert packed_bytes(100, 256, "2_bits", 64) == 2 * 4 * (128 + 4 * 256)
-
-
-def test_packings() -> None:
-    i2_s, q2_0 = 36, 42
-    both = ["2_bits", "5_trits"]
-    assert Packing(both).of(i2_s, 256, 256) == "5_trits"
-    assert Packing(["2_bits"]).of(i2_s, 256, 256) == "2_bits"
-    tuning = Tuning("fast", "key", [Choice(256, 256, 2, "tl2", None, 0, 0, 0.1)])
-    assert Packing(both, tuning=tuning).of(i2_s, 256, 256) == "tl2"
-    assert Packing(both, tuning=tuning).of(i2_s, 100_000, 256) == "5_trits", "far from what was measured"
-    assert Packing(both, "tl1", tuning).of(i2_s, 256, 256) == "tl1"
-    assert Packing(both, "tl1", tuning).of(q2_0, 256, 256) == "2_bits", "may hold +2"
-
-
-def test_forced_packings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRIT_PACKING", "tl1")
-    monkeypatch.setenv("TRIT_TUNING", "off")
-    assert Packing.of_tier("fast", ["2_bits"]) == Packing(["2_bits"], "tl1", None)
-
-
 def test_scales_of_groups_are_read_too(tmp_path: Path) -> None:
-    packing = Packing(["2_bits"])
-    one = cost.of_model(dummy(tmp_path / "one.gguf", "q2_0"), packing)
-    many = cost.of_model(dummy(tmp_path / "many.gguf", "q2_0", "q8_0", "--block-scales"), packing)
+    fake_describe(tmp_path)
+    one = cost.loaded(dummy(tmp_path / "one.gguf", "q2_0"), tmp_path)
+    many = cost.loaded(dummy(tmp_path / "many.gguf", "q2_0", "q8_0", "--block-scales"), tmp_path)
     assert one.layer_bytes == STORY_MACS // 4 + STORY_NORMS
     assert many.layer_bytes == one.layer_bytes + STORY_MACS // 64 * 2
 
@@ -241,36 +216,38 @@ TENSORS = {"token_embd.weight": (9, 32), "output.weight": (9, 32), "blk.0.attn_q
 
 
 def test_costs_come_from_the_header_alone() -> None:
-    costs = cost.of_model(model_file(TINY, **TENSORS), Packing(["2_bits"]))
+    costs = cost.of_model(model_file(TINY, **TENSORS), {})
     # An embedding beside a head gives one row; f16 is not packed.
     assert (costs.head_bytes, costs.layer_bytes) == (9 * 32 * 2, 2 * (32 * 32 + 5))
     assert (costs.head_macs, costs.layer_macs) == (9 * 32, 32 * 32)
     assert (costs.kv_bytes, costs.attention_macs) == (2 * 2 * 4 * 16, 2 * 4 * 16)
     more = {"attention.head_count_kv": [1, 2], "attention.key_length": 6, "attention.value_length": 4}
-    costs = cost.of_model(model_file({**TINY, **more, "attention.sliding_window": 7}, **TENSORS), None)
+    costs = cost.of_model(model_file({**TINY, **more, "attention.sliding_window": 7}, **TENSORS), {})
     assert (costs.kv_bytes, costs.attention_macs, costs.window) == (2 * 10 * 3, 2 * 4 * 10, 7)
 
 
 @pytest.mark.parametrize("key", cost.OTHER_WORK)
 def test_models_of_other_kinds_are_refused(key: str) -> None:
     with pytest.raises(UserError, match=r"m\.gguf: the model .* measure without limits"):
-        cost.of_model(model_file({**TINY, key: 8}, **TENSORS), None)
-    assert cost.of_model(model_file({**TINY, key: 0}, **TENSORS), None).kv_bytes
+        cost.of_model(model_file({**TINY, key: 8}, **TENSORS), {})
+    assert cost.of_model(model_file({**TINY, key: 0}, **TENSORS), {}).kv_bytes
 
 
 def test_no_language_model_is_refused() -> None:
     with pytest.raises(UserError, match=r"m\.gguf: no language model with attention and a head"):
-        cost.of_model(model_file(TINY, x=(5,)), None)
+        cost.of_model(model_file(TINY, x=(5,)), {})
     with pytest.raises(UserError, match=r"m\.gguf: no language model with attention and a head"):
-        cost.of_model(model_file({"block_count": 2}, **TENSORS), None)
+        cost.of_model(model_file({"block_count": 2}, **TENSORS), {})
 
 
 @pytest.mark.parametrize("packing", ["2_bits", "tl2"])
-def test_the_engine_counts_the_same(engine_bin: Path, story_gguf: Path, tmp_path: Path, packing: str) -> None:
+def test_the_engine_counts_the_same(
+    engine_bin: Path, story_gguf: Path, tmp_path: Path, packing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its own counters (src/ggml/profile.h) against what is counted in the header."""
     profile = tmp_path / "profile.json"
     command = [
-        host.engine_program("llama-completion", engine_bin),
+        engine_program("llama-completion", engine_bin),
         "-m",
         story_gguf,
         "-p",
@@ -288,7 +265,8 @@ def test_the_engine_counts_the_same(engine_bin: Path, story_gguf: Path, tmp_path
         for name, part in text["parts"].items()
         if part["weight_bytes"]
     }
-    costs = cost.of_model(cost.ModelFile.read(story_gguf), Packing(["2_bits"], forced=packing))
+    monkeypatch.setenv("TRIT_PACKING", packing)
+    costs = cost.loaded(cost.ModelFile.read(story_gguf), engine_bin)
     assert engine == {
         "ternary_one": (costs.layer_bytes - STORY_NORMS, costs.layer_macs),
         "head": (costs.head_bytes, costs.head_macs),

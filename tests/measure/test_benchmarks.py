@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import trit.measure.committed.command as both
+from tests.support.fake_engine import fake_describe
 from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.flags import numbers_from, whole_numbers
@@ -236,6 +237,7 @@ def fake_bin(tmp_path: Path) -> Path:
     program(folder, "llama-bench", LLAMA_BENCH.format(log=str(tmp_path / "calls"), speed="speed * int(threads)"))
     lines = ROOFLINE + [{**line, "threads": 2} for line in ROOFLINE if "threads" in line]
     program(folder, "trit-roofline", prints(lines))
+    fake_describe(folder)
     return folder
 
 

@@ -20,6 +20,7 @@ from tests.support.fake_engine import (
     GMACS,
     as_json,
     calls,
+    fake_describe,
     fake_llama_bench,
     fake_powercap,
     fake_roofline,
@@ -59,6 +60,7 @@ def fake_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     fake_roofline(folder)
+    fake_describe(folder)
     return fake_llama_bench(folder, {"ours": 30.0, "rival": 20.0}, NOISE)
 
 
@@ -141,7 +143,7 @@ def test_share_of_the_limits(models: Path, fake_bin: Path, tmp_path: Path, capsy
     ours = models / "ours.gguf"
     flags = ["-p", "64", "-n", "8", "-t", "1,2", "-r", "1", "--roofline", "--json", output]
     assert run(fake_bin, "-m", ours, *flags, "--depth", "100") == 0
-    costs = cost.of_model(cost.ModelFile.read(ours), cost.Packing.of_tier("fast", ["2_bits"]))
+    costs = cost.loaded(cost.ModelFile.read(ours), fake_bin)
     found: Any = as_json(output)
     assert found["about"]["tier"] == "fast" and found["about"]["compiler"] == "gcc 1.2.3"
     for test in found["tests"]:

@@ -7,8 +7,7 @@ Divided by what the machine can do (trit.engine.roofline) that is the least time
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from trit.base.errors import UserError
-from trit.engine import tuning_file
+from trit.base.places import ENGINE_BIN
 from trit.engine.llama_bench import Case
+from trit.engine.packed import Matrix, Packed, packed
 from trit.engine.roofline import Limit
 from trit.gguf.encoding_table import BY_NUMBER
 from trit.gguf.parts import read_parts
@@ -26,46 +26,13 @@ from trit.gguf.types import TensorEntry, read_header
 
 UBATCH = 512  # tokens that the engine computes at once: llama-bench's default of -ub
 KV_ELEMENT = 2  # bytes: float16, the engine's default
-PANEL_ROWS = 64
-# Inputs and bytes of one step of a panel (docs/formats.md).
-PANEL_STEPS = {"2_bits": (16, 256), "5_trits": (20, 256), "tl1": (4, 64), "tl2": (24, 320)}
-PANEL_SCALES = 2 * PANEL_ROWS  # bytes in front of a group of inputs with scales of its own
-# src/matrix/packed_matrix.cpp packs nothing that is smaller or odder than this.
-LEAST_ROWS, ALIGNMENT = PANEL_ROWS // 2, 32
+_FIRST_ROWS = 64  # of a matrix, whose scales are looked at
 # Behind the architecture's name; with one of these, tokens do not all read the same bytes, or no attention cache.
 OTHER_WORK = {
     "expert_count": "is a mixture of experts, of which each token reads others",
     "attention.kv_lora_rank": "keeps a compressed attention cache",
     "ssm.state_size": "has a state in the place of an attention cache",
 }
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How our loader packs ternary matrices (PackedMatrix::packing_for in src/matrix/packed_matrix.cpp).
-
-    Attributes:
-        available: packings that the tier has kernels for.
-        forced: of TRIT_PACKING.
-        tuning: what was found by measuring, or the preset says.
-    """
-
-    available: Sequence[str]
-    forced: str | None = None
-    tuning: tuning_file.Tuning | None = None
-
-    @classmethod
-    def of_tier(cls, tier: str, available: Sequence[str]) -> Packing:
-        """As the engine decides it, with this process's environment."""
-        return cls(available, os.environ.get("TRIT_PACKING") or None, tuning_file.in_use(tier))
-
-    def of(self, ggml_type: int, n: int, k: int) -> str:
-        """The packing of an [n, k] matrix with one scale."""
-        if BY_NUMBER[ggml_type].holds_two:  # +2 has no place among five trits
-            return "2_bits"
-        tuned = self.tuning.nearest(n, k, tuning_file.MOST_THREADS) if self.tuning else None
-        found = self.forced or (tuned.packing if tuned else None)
-        return found or ("5_trits" if "5_trits" in self.available else "2_bits")
 
 
 @dataclass(frozen=True)
@@ -92,7 +59,7 @@ class Work:
     """What a model's file says.
 
     Attributes:
-        layer_bytes: Bytes of all weights but the head, in memory, with the packing that is used.
+        layer_bytes: Bytes of all weights but the head, in memory.
         head_bytes: Bytes of the head; only steps with an output read it.
         layer_macs: Multiply-accumulates of a token in the layers' matrices.
         head_macs: The same in the head.
@@ -170,13 +137,6 @@ def steps(case: Case) -> Iterator[Step]:
         yield Step(1, 1, context)
 
 
-def packed_bytes(n: int, k: int, packing: str, group: int = 0) -> int:
-    """Size of an [n, k] matrix in panels; with scales of their own for groups of inputs if ``group`` is not 0."""
-    inputs, step_bytes = PANEL_STEPS[packing]
-    groups, width = (k // group, group) if group else (1, k)
-    return math.ceil(n / PANEL_ROWS) * groups * (math.ceil(width / inputs) * step_bytes + PANEL_SCALES * (group > 0))
-
-
 @dataclass(frozen=True)
 class ModelFile:
     """The headers of a GGUF file, and of the other files of a split model.
@@ -217,12 +177,28 @@ class ModelFile:
         return int(self.numbers.get("context_length", 0))
 
 
-def of_model(model: ModelFile, packing: Packing | None) -> Work:
+def loaded(model: ModelFile, bin_dir: Path = ENGINE_BIN, tier: str | None = None) -> Work:
+    """What a model costs once the engine has packed it; see :func:`of_model` and :func:`trit.engine.packed.packed`."""
+    return of_model(model, packed(ternary_matrices(model), bin_dir, tier))
+
+
+def ternary_matrices(model: ModelFile) -> list[Matrix]:
+    """The ternary matrices of a model, those of one shape once."""
+    found = (_matrix(tensor) for _, tensor in model.tensors.values())
+    return list(dict.fromkeys(matrix for matrix in found if matrix))
+
+
+def _matrix(tensor: TensorEntry) -> Matrix | None:
+    encoding = BY_NUMBER.get(tensor.ggml_type)
+    return (encoding.name, *tensor.shape) if encoding and len(tensor.shape) == 2 else None
+
+
+def of_model(model: ModelFile, in_memory: Mapping[Matrix, Packed]) -> Work:
     """Count in the headers.
 
     Args:
         model: what they say.
-        packing: of the ternary matrices; None: they stay as they are in the file.
+        in_memory: the ternary matrices that the engine packs; others stay as they are in the file.
 
     Raises:
         UserError: the model's tokens do not all cost the same (mixture of experts, ...).
@@ -244,8 +220,8 @@ def of_model(model: ModelFile, packing: Packing | None) -> Work:
     matrices = [tensor for _, tensor in layers if len(tensor.shape) == 2 and tensor.name.startswith("blk.")]
     cached, attended = _attention(model.numbers)
     return Work(
-        layer_bytes=sum(_in_memory(*entry, packing) for entry in layers),
-        head_bytes=_in_memory(*head, packing),
+        layer_bytes=sum(_in_memory(*entry, in_memory) for entry in layers),
+        head_bytes=_in_memory(*head, in_memory),
         layer_macs=sum(math.prod(tensor.shape) for tensor in matrices),
         head_macs=math.prod(head[1].shape),
         kv_bytes=KV_ELEMENT * cached,
@@ -269,17 +245,15 @@ def _attention(numbers: Mapping[str, Any]) -> tuple[int, int]:
     return width * sum(kv_heads), width * sum(heads)
 
 
-def _in_memory(path: Path, tensor: TensorEntry, packing: Packing | None) -> int:
+def _in_memory(path: Path, tensor: TensorEntry, in_memory: Mapping[Matrix, Packed]) -> int:
     """Bytes of a tensor once it is loaded."""
-    if packing is None or tensor.ggml_type not in BY_NUMBER or len(tensor.shape) != 2:
+    matrix = _matrix(tensor)
+    made = in_memory.get(matrix) if matrix else None
+    if made is None or not made.packing:
         return tensor.nbytes
-    n, k = tensor.shape
-    group = BY_NUMBER[tensor.ggml_type].scale_inputs
-    if n < LEAST_ROWS or k % max(group, ALIGNMENT):
-        return tensor.nbytes
-    if group and not _has_one_scale(path, tensor):
-        return packed_bytes(n, k, "2_bits", group)
-    return packed_bytes(n, k, packing.of(tensor.ggml_type, n, k))
+    if made.grouped_nbytes and not _has_one_scale(path, tensor):
+        return made.grouped_nbytes
+    return made.nbytes
 
 
 def _has_one_scale(path: Path, tensor: TensorEntry) -> bool:
@@ -287,6 +261,6 @@ def _has_one_scale(path: Path, tensor: TensorEntry) -> bool:
     encoding = BY_NUMBER[tensor.ggml_type]
     place = encoding.scale_at
     assert place is not None
-    first = tensor.read(path, 0, encoding.nbytes(min(PANEL_ROWS, tensor.shape[0]), tensor.shape[1]))
+    first = tensor.read(path, 0, encoding.nbytes(min(_FIRST_ROWS, tensor.shape[0]), tensor.shape[1]))
     scales = np.unique(first.reshape(-1, encoding.block_bytes)[:, place : place + 2].copy().view("<u2"))
     return bool(np.count_nonzero(scales & 0x7FFF) <= 1)  # blocks of zeros fit every scale

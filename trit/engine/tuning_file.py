@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -83,8 +82,7 @@ class Tuning:
         layers: what the packings took.
         cpu: where it was measured, for people.
         tables: "tl1" and "tl2" -> kernel for few tokens of such panels; one that is missing is as without tuning.
-        match: of a preset: the CPUs that it is for, as members of :func:`utils.host.cpu_cores`; an empty one fits all.
-        behind: what counts for shapes that are far from all of these; not in the file.
+        match: of a preset: the CPUs that it is for, members of trit.base.host.cpu_cores; an empty one fits all.
     """
 
     tier: str
@@ -94,7 +92,6 @@ class Tuning:
     cpu: str = field(default_factory=cpu_name)
     tables: dict[str, str] = field(default_factory=dict)
     match: Sequence[Mapping[str, str | int]] = ()
-    behind: Tuning | None = None
 
     def nearest(self, n: int, k: int, threads: int) -> Choice | None:
         """What counts for a shape, as src/matrix/tuning.cpp decides it: the nearest shape that is not far off."""
@@ -104,8 +101,6 @@ class Tuning:
             return shape, abs(math.log(threads / choice.threads))
 
         near = [choice for choice in self.shapes if far(choice)[0] <= FARTHEST]
-        if not near and self.behind:
-            return self.behind.nearest(n, k, threads)
         return min(near, key=far, default=None)
 
     def packing(self, counts: Mapping[Shape, int]) -> str | None:
@@ -152,24 +147,12 @@ def merged(old: Tuning | None, new: Tuning) -> Tuning:
     return replace(new, shapes=shapes, layers=layers + new.layers, tables=tables)
 
 
-def in_use(tier: str) -> Tuning | None:
-    """What the engine reads (src/matrix/tuning_file.cpp): the file, behind it the preset; None if there is neither."""
-    given = os.environ.get("TRIT_TUNING") or str(TUNING_FILE)
-    if given == "off":
-        return None
-    try:
-        tuning = load(Path(given))
-    except UserError:
-        return preset(tier)
-    return replace(tuning, behind=preset(tier)) if tuning.tier == tier else preset(tier)
-
-
 def preset(tier: str, cores: Sequence[Mapping[str, str]] | None = None) -> Tuning | None:
     """What is used on a tier until something is measured; None if nothing is kept for it.
 
     Args:
         tier: of the kernels.
-        cores: what :func:`utils.host.cpu_cores` says; None: of this machine.
+        cores: what :func:`trit.base.host.cpu_cores` says; None: of this machine.
 
     Returns:
         The preset that is nearest to the CPU (src/matrix/tuning_file.cpp): the one with the most members of an entry of

@@ -16,11 +16,10 @@ from trit.base.places import python_command
 from trit.convert.from_checkpoint import present
 from trit.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import load_tokenizer
-from trit.engine.cost import packed_bytes
 from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
-from trit.inspect.description import Description, Shares
+from trit.inspect.description import Description, Shares, panel_bytes
 from trit.inspect.sample import counts
 from trit.models.checkpoint import Checkpoint
 from trit.models.families import find_family
@@ -146,7 +145,7 @@ def _size(found: Description, specs: list[TensorSpec]) -> None:
 def _converted_bytes(spec: TensorSpec) -> int:
     rows, columns = int(np.prod(spec.shape[:-1])), spec.shape[-1]
     if spec.kind is Kind.TERNARY:
-        return packed_bytes(rows, columns, "2_bits")
+        return panel_bytes(rows, columns)
     kind = default_embedding_type("i2_s", columns) if spec.kind is Kind.EMBEDDING else "f32"
     block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[kind.upper()]]
     return int(rows * columns // block * block_bytes)

@@ -10,6 +10,14 @@ from typing import Any
 from trit.engine.cost import KV_ELEMENT
 
 
+def panel_bytes(rows: int, columns: int) -> int:
+    """About what a ternary matrix takes in memory: 2 bits a weight, in panels of 64 rows and 16 columns.
+
+    An estimate that needs no engine; what a built one really takes depends on the machine (trit.engine.packed).
+    """
+    return 64 * 16 // 4 * -(-rows // 64) * -(-columns // 16)
+
+
 @dataclass
 class Shares:
     """How many of the weights looked at are -1, 0, +1 and +2."""

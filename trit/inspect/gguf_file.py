@@ -11,13 +11,12 @@ import gguf
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
-from trit.engine.cost import packed_bytes
 from trit.gguf.identify import Found
 from trit.gguf.layouts import PUBLISHED_I2_S
 from trit.gguf.loadable import convert_command, no_model, rotation, why_not
 from trit.gguf.order import measure_order
 from trit.gguf.source import Source
-from trit.inspect.description import Description, Shares
+from trit.inspect.description import Description, Shares, panel_bytes
 from trit.inspect.sample import counts, look, scale_kind
 
 OWN_ARCHITECTURES = ("bitnet-b1.58", "bitnet-25")
@@ -72,7 +71,7 @@ def bytes_per_token(path: Path) -> int:
 def _loaded_bytes(item: Found) -> int:
     """Bytes of a tensor in memory: ternary matrices of layers are packed, the others stay as they are."""
     if item.layout and item.tensor.name.startswith("blk."):
-        return packed_bytes(item.tensor.rows, item.tensor.columns, "2_bits")
+        return panel_bytes(item.tensor.rows, item.tensor.columns)
     return item.nbytes or item.tensor.span
 
 

@@ -119,9 +119,9 @@ def run_rounds(args: argparse.Namespace, models: Mapping[str, Path], ways: Seque
             bin_dir=args.bin_dir,
             env=env,
         )
-        ((tier, packings),) = roofline.packings.items()
-        packing = cost.Packing.of_tier(tier, packings) if way.packed else None
-        costs = cost.of_model(files[way.type], packing)
+        (tier,) = roofline.packings
+        file = files[way.type]
+        costs = cost.loaded(file, args.bin_dir, tier) if way.packed else cost.of_model(file, {})
         found = llama_bench.run(models[way.type], cases, repack=way.packed, bin_dir=args.bin_dir, env=env)
         for case, speeds in found.items():
             samples.speeds.setdefault((case, way), []).extend(speeds)

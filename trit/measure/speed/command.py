@@ -195,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = _files(args)
     if args.roofline:
         for file in files:
-            cost.of_model(file, None)
+            cost.of_model(file, {})
     warnings = _warn(_fit_warnings(args, files, cases))
     with ExitStack() as stack:
         watch = Watch()

@@ -152,7 +152,7 @@ class Bench:
                     result.use = self._used(result.use, result.case)
             for roofline in (before, after):
                 if roofline:
-                    _add_limits(measured, model, roofline)
+                    _add_limits(measured, model, roofline, self.bin_dir)
             before = after
         return list(results.values())
 
@@ -169,10 +169,10 @@ class Bench:
         return Use(before.joules + now.joules, before.seconds + now.seconds)
 
 
-def _add_limits(results: Sequence[Result], model: Model, roofline: Roofline) -> None:
+def _add_limits(results: Sequence[Result], model: Model, roofline: Roofline, bin_dir: Path) -> None:
     """Note what the machine allows for a model's tests."""
-    ((tier, packings),) = roofline.packings.items()
-    costs = cost.of_model(model.file, cost.Packing.of_tier(tier, packings))
+    (tier,) = roofline.packings
+    costs = cost.loaded(model.file, bin_dir, tier)
     cache = last_level_cache_bytes() or 0
     for result in results:
         limit, result.bound = costs.limit(result.case, roofline.of(tier, result.case.threads), cache)
