@@ -48,6 +48,17 @@
 /// it.)
 static inline int trit_never(void) { return 0; }
 
+/// A tier without its kernels: all that there is of it on another kind of CPU. A tier file names the others
+/// where it sets them.
+static constexpr trit_tier trit_absent_tier(const char* name, const char* features, int rank) {
+    trit_tier tier{};
+    tier.name = name;
+    tier.features = features;
+    tier.rank = rank;
+    tier.supported = trit_never;
+    return tier;
+}
+
 #ifdef TRIT_X86
 /// CPU features as bits; only those that the operating system saves the registers of are set.
 enum trit_x86_feature : unsigned {

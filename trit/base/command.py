@@ -31,10 +31,9 @@ def run_command(target: str, argv: Sequence[str] | None = None) -> int:
 
     def main(argv: Sequence[str] | None) -> int:
         try:
-            command = importlib.import_module(module)
+            code: int = getattr(importlib.import_module(module), function or "main")(argv)
         except ModuleNotFoundError as error:
             return _hand_over(error)
-        code: int = getattr(command, function or "main")(argv)
         return code
 
     return run_main(main, argv)

@@ -10,10 +10,11 @@ narrow; with fewer rounds than ``LEAST_ROUNDS`` they say nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 RESAMPLES = 400
 LEAST_ROUNDS = 5
@@ -31,6 +32,8 @@ class Interval(NamedTuple):
 
 def resampled_medians(values: Sequence[float], seed: int = 1) -> npt.NDArray[np.float64]:
     """Medians of ``RESAMPLES`` samples drawn from the values with replacement: how sure their median is."""
+    import numpy as np
+
     numbers = np.asarray(values, dtype=np.float64)
     picks = np.random.default_rng(seed).integers(0, len(numbers), (RESAMPLES, len(numbers)))
     return np.asarray(np.median(numbers[picks], axis=1))
@@ -38,6 +41,8 @@ def resampled_medians(values: Sequence[float], seed: int = 1) -> npt.NDArray[np.
 
 def median_interval(values: Sequence[float]) -> Interval:
     """The median of values and its interval."""
+    import numpy as np
+
     low, high = np.quantile(resampled_medians(values), [0.025, 0.975])
     return Interval(float(np.median(values)), float(low), float(high))
 

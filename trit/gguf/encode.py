@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from trit.base.errors import UserError
+from trit.base.flags import called
 from trit.gguf.decode import Bytes, Decoded, decode
 from trit.gguf.encodings import Encoding, Scale, Ternary
 
@@ -26,7 +27,7 @@ def for_encoding(decoded: Decoded, encoding: Encoding, name: str) -> tuple[Terna
     if twos and not encoding.holds_two:
         raise UserError(
             f"{name}: holds +2 {twos:,} times ({100 * twos / (n * k):.2f} % of its weights), which {encoding.name} "
-            "cannot; use --outtype q2_0"
+            f"cannot; use {called('--outtype')} q2_0"
         )
     groups, blocks = decoded.scales.shape[1], k // encoding.block
     scales = np.broadcast_to(decoded.scales, (n, groups))

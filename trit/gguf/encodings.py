@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import UserError
+from trit.base.flags import called
 from trit.gguf.codecs import CODECS, Bytes, Scale, Ternary, row_chunks, spread_scale, times_scale
 from trit.gguf.decode import decode
 from trit.gguf.encoding_table import TABLE, EncodingRow
@@ -178,7 +179,7 @@ def check_fits(encoding: Blocked, name: str, k: int) -> None:
         return
     others = " or ".join(row.name for row in ENCODINGS.values() if k % row.block == 0)
     wanted = f"{encoding.name} needs a multiple of {encoding.block}"
-    raise UserError(f"{name}: {k} columns, {wanted}; use --outtype {others}")
+    raise UserError(f"{name}: {k} columns, {wanted}; use {called('--outtype')} {others}")
 
 
 def fallback(encoding: Encoding, k: int) -> Encoding:
@@ -207,7 +208,7 @@ def check_scale(encoding: Encoding, name: str, scale: Scale, k: int) -> float:
         room = f"one for {encoding.scale_inputs} inputs" if encoding.scale_inputs else "one for the matrix"
         raise UserError(
             f"{name}: has a scale for every {group} inputs, {encoding.name} holds {room}; "
-            f"use --outtype {' or '.join(others)}"
+            f"use {called('--outtype')} {' or '.join(others)}"
         )
     wanted, stored = np.atleast_1d(scale), np.atleast_1d(encoding.stored_scale(scale))
     used = wanted != 0 if group else np.full(1, True)  # a group of zeros has no scale
@@ -218,6 +219,6 @@ def check_scale(encoding: Encoding, name: str, scale: Scale, k: int) -> float:
         worst = int(np.nan_to_num(deviations, nan=np.inf).argmax())
         raise UserError(
             f"{name}: its scale {wanted[used][worst]:g} becomes {stored[used][worst]:g} in {encoding.name}; "
-            f"use --outtype {'f32' if group else 'i2_s or f32'}"
+            f"use {called('--outtype')} {'f32' if group else 'i2_s or f32'}"
         )
     return float(deviations.max(initial=0.0))

@@ -21,7 +21,7 @@ _EXAMPLES = """examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The argument parser, also the source of README's table of flags."""
+    """The argument parser."""
     parser = argparse.ArgumentParser(
         prog="setup_env.py",
         description="Fetch, convert, compile and try everything. Run it again at any time: finished steps are skipped.",

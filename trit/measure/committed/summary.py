@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""README's section on speed, and the pictures of docs/performance.md, from the committed results.
+"""The documents' tables of speeds, and their pictures, from the committed results.
 
-Example: trit committed summary (--check only compares README)
+Example: trit committed summary (--check only compares the documents)
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,14 +17,18 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
 from trit.engine.llama_bench import Case
-from trit.measure.committed import pictures
+from trit.measure.committed import pictures, rivals, terminal
 from trit.measure.results import RESULTS
 from trit.measure.speed.output import markdown_table
 
 README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 PICTURES = ROOT / "docs" / "pictures"
 BEGIN = "<!-- speed: written by `trit committed summary` -->"
 END = "<!-- end of speed -->"
+# Where the results are, as seen from docs/.
+_FOLDER = "../benchmarks/results"
 _RIVAL = ("tq2_0", False)
 _OURS = ("i2_s", True)
 
@@ -62,7 +66,7 @@ def whole_models(found: Mapping[Path, Result]) -> str:
         about = result["about"]
         text.append(
             f"{about['cpu']}, {about['cores']} cores, tier {about['tier']}: {about['compiler']}, commit "
-            f"{about['commit']}, {about['date']} ([all columns](benchmarks/results/{path.stem}.md))\n"
+            f"{about['commit']}, {about['date']} ([all columns]({_FOLDER}/{path.stem}.md))\n"
         )
         by_way: dict[Case, dict[tuple[str, bool], Result]] = {}
         for test in result["tests"]:
@@ -70,13 +74,31 @@ def whole_models(found: Mapping[Path, Result]) -> str:
         body = []
         for case, ways in sorted(by_way.items(), key=lambda item: (item[0].n_gen, item[0].n_prompt, item[0].threads)):
             if not {_OURS, _RIVAL} <= set(ways):
-                raise TritError(f"{path}: lacks i2_s or tq2_0; run trit.measure.committed.end_to_end with both types")
+                raise TritError(f"{path}: lacks i2_s or tq2_0; run trit committed end-to-end with both types")
             ours, rival = (median(ways[way]["tokens_per_second"]) for way in (_OURS, _RIVAL))
             limit = median(ways[_OURS]["limit_tokens_per_second"])
             share = f"{100 * ours / limit:.0f} %"
             body.append([case.name, str(case.threads), f"{ours:.3g}", share, f"{rival:.3g}", f"{ours / rival:.1f}"])
         text.append(markdown_table([*rows, *body]) + "\n")
     return "\n".join(text).rstrip()
+
+
+def elsewhere(found: Mapping[Path, Result]) -> str:
+    """For README: ours beside llama.cpp's kernels in the same binary, on all threads that were measured."""
+    rows = [["CPU", "tier", "test", "i2_s", "tq2_0, llama.cpp", "ours is"]]
+    for result in found.values():
+        about = result["about"]
+        most = max(test["threads"] for test in result["tests"])
+        speeds = {
+            (_case(test).name, (test["type"], test["packed"])): median(test["tokens_per_second"])
+            for test in result["tests"]
+            if test["threads"] == most
+        }
+        for name in dict.fromkeys(name for name, _ in speeds):
+            ours, rival = speeds[name, _OURS], speeds[name, _RIVAL]
+            row = [about["cpu"], about["tier"], name, f"{ours:.3g}", f"{rival:.3g}", f"{ours / rival:.1f} x"]
+            rows.append(row)
+    return markdown_table(rows, left=3)
 
 
 def formats(found: Mapping[Path, Result]) -> str:
@@ -106,19 +128,31 @@ def formats(found: Mapping[Path, Result]) -> str:
             )
         notes = "".join(f" {note[0].upper()}{note[1:]}." for note in result["notes"])
         head = f"{about['cpu']}, {result['model']}; commit {about['commit']}, {about['date']} "
-        head += f"([all columns](benchmarks/results/{path.stem}.md)). In brackets: ratio to {result['baseline']}."
+        head += f"([all columns]({_FOLDER}/{path.stem}.md)). In brackets: ratio to {result['baseline']}."
         text.append(f"{head}{notes}\n\n{markdown_table(rows)}")
     return "\n\n".join(text)
 
 
+def readme_section(folder: Path = RESULTS) -> str:
+    """What stands between the two lines in README: other engines, then llama.cpp's kernels on other CPUs."""
+    head = "On other CPUs, beside llama.cpp's kernels in the same binary ([more](docs/performance.md#whole-models)):"
+    beside = rivals.short_table(results("rivals", folder), "benchmarks/results")
+    return f"{beside}\n\n{head}\n\n{elsewhere(results('end-to-end', folder))}"
+
+
+def rivals_section(folder: Path = RESULTS) -> str:
+    """What stands between the two lines in docs/benchmarks.md."""
+    return rivals.full_tables(results("rivals", folder), _FOLDER)
+
+
 def section(folder: Path = RESULTS) -> str:
-    """What stands between the two lines in README."""
+    """What stands between the two lines in docs/performance.md."""
     parts = [whole_models(results("end-to-end", folder))]
     if compared := results("comparison", folder):
         parts.append(
-            "The same weights in eight formats, all run by this engine (`utils/compare.py`). *Logits*: how far they\n"
-            "are from the f16 file's; most of it is the rounding of activations to int8, which these models are\n"
-            "trained with and f16 leaves out."
+            "The same weights in eight formats, all run by this engine (`trit compare`). *Logits* says how far they\n"
+            "are from the f16 file's. Most of it is activation quantisation to int8. These models are trained with\n"
+            "it, and f16 leaves it out."
         )
         parts.append(formats(compared))
     return "\n\n".join(parts)
@@ -131,18 +165,28 @@ def draw(folder: Path = RESULTS, out: Path = PICTURES) -> list[Path]:
         drawn.append(pictures.roofline(result, out / f"{path.stem}.png"))
     for path, result in results("profile", folder).items():
         drawn.append(pictures.token_profile(result, out / f"{path.stem}.png"))
+    for path, result in results("rivals", folder).items():
+        drawn.append(pictures.other_engines(result, out / f"{path.stem}.png"))
     return drawn
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Rewrite the section and the pictures, or fail if ``--check`` finds the section out of date."""
+    """Rewrite the sections and the pictures, or fail if ``--check`` finds a section out of date."""
     parser = argparse.ArgumentParser(prog="trit committed summary", description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if README is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a document is out of date")
     args = parser.parse_args(argv)
-    current = write_section(README, BEGIN, END, section(), check=args.check)
-    print(f"{README.name}: the section on speed {'is' if current else 'was not'} up to date")
+    pages: dict[Path, Callable[[], str]] = {
+        README: readme_section,
+        PERFORMANCE: section,
+        BENCHMARKS: rivals_section,
+    }
+    fresh = True
+    for page, write in pages.items():
+        current = write_section(page, BEGIN, END, write(), check=args.check)
+        print(f"{page.name}: the section on speed {'is' if current else 'was not'} up to date")
+        fresh = fresh and current
     if args.check:
-        return EXIT_OK if current else EXIT_FAILED
-    for path in draw():
+        return EXIT_OK if fresh else EXIT_FAILED
+    for path in [*draw(), terminal.draw(PICTURES / "terminal.txt", PICTURES / "terminal.svg")]:
         print(f"drawn: {path.relative_to(ROOT)}")
     return EXIT_OK

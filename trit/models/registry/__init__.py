@@ -3,7 +3,7 @@
 
 A model that is not in it works, too; the registry adds what its files do not say: a short name, whether it answers or
 only continues text, its licence and size before anything is downloaded. Standard library only. ``python -m
-trit.models.registry`` writes README's table of models from it.
+trit.models.registry`` writes the documents' table of models from it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LOCK = json.loads((ROOT / "3rdparty" / "llama.cpp.lock.json").read_text())
 PATCHES = sorted((ROOT / "3rdparty" / "patches").glob("*.patch"))
 
