@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -66,6 +67,22 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if took > QUICK_S and item.config.getoption("-m") == QUICK:
         pytest.fail(f"took {took:.1f} s of CPU, {QUICK_S:g} are allowed without a marker; make it quicker or mark it")
     return result
+
+
+_seconds: Counter[str] = Counter()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count the time of a room's tests, fixtures included."""
+    _seconds[report.nodeid.rpartition("/")[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each room took."""
+    if sum(_seconds.values()) > QUICK_S:
+        terminalreporter.section("time of each room")
+        for room, seconds in _seconds.most_common():
+            terminalreporter.write_line(f"{seconds:8.1f} s  {room}")
 
 
 # Shells start background jobs with SIGINT ignored, and programs inherit that: the tests of Ctrl-C would test nothing.

@@ -78,6 +78,8 @@ enum trit_x86_feature : unsigned {
 
 /// 1 if this CPU has all of `features`.
 int trit_x86_has(unsigned features);
+/// What the instruction of that name answers: eax, ebx, ecx, edx.
+void trit_x86_cpuid(unsigned leaf, unsigned subleaf, unsigned regs[4]);
 /// 1 if the operating system lets this process use AMX's tiles (Linux wants to be asked).
 int trit_x86_allow_amx(void);
 #endif

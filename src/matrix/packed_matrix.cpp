@@ -19,13 +19,6 @@ static_assert(sizeof(PackedMatrix::Header) <= kHeaderBytes, "the header has its 
 
 int64_t panels_of(int64_t n) { return (n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
 
-size_t panel_bytes(trit_packing packing, int64_t k, int64_t group) {
-    if (group == 0) {
-        return trit_panel_bytes(packing, k);
-    }
-    return static_cast<size_t>(k / group) * (kScalesBytes + trit_panel_bytes(packing, group));
-}
-
 /// IEEE half to single precision; exact.
 float half_to_float(uint16_t half) {
     const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFFu) << 13;
@@ -61,11 +54,6 @@ bool for_each(int64_t count, int threads, const Work& work) {
         thread.join();
     }
     return ok;
-}
-
-bool is_readable(const trit_tier& tier, trit_packing packing) {
-    return packing < TRIT_TIER_PACKINGS ? tier.panel[packing] != nullptr
-                                        : trit_lookup_chosen(packing) != nullptr;
 }
 
 bool is_zero(uint16_t half) { return (half & 0x7FFFu) == 0; }
@@ -184,6 +172,18 @@ const char* write_panels(const Encoding& e, const Shape& shape, const uint8_t* d
 }
 
 }  // namespace
+
+bool PackedMatrix::is_readable(const trit_tier& tier, trit_packing packing) {
+    return packing < TRIT_TIER_PACKINGS ? tier.panel[packing] != nullptr
+                                        : trit_lookup_chosen(packing) != nullptr;
+}
+
+size_t PackedMatrix::panel_bytes(trit_packing packing, int64_t k, int64_t group) {
+    if (group == 0) {
+        return trit_panel_bytes(packing, k);
+    }
+    return static_cast<size_t>(k / group) * (kScalesBytes + trit_panel_bytes(packing, group));
+}
 
 bool PackedMatrix::possible(const trit_tier& tier, const Encoding& e, const Shape& shape) {
     const int64_t align = std::max<int64_t>(e.group(), 32);

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.host import cpu_name, physical_cores
+from trit.base.host import cpu_cores, cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
 from trit.engine import kept_kernels, tuning_file
@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
         "--use-pretuned", action="store_true", help="measure nothing: say what the preset for this CPU is"
     )
     parser.add_argument(
-        "--as-preset", action="store_true", help="write the preset for this tier (preset_kernels/tuning) instead"
+        "--as-preset",
+        action="store_true",
+        help="write the preset for this tier and CPU (preset_kernels/tuning) instead",
     )
     parser.add_argument("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the search (needs matplotlib)")
@@ -106,11 +108,11 @@ def _tune(args: argparse.Namespace) -> formats.Verdict:
         tables = first_look(timer, library, shapes, max(threads), args.seconds, without)
         result = tune(timer, shapes, threads, max(0.0, end - time.monotonic()), _say, preset, tables)
     out = args.out
+    new = tuning_file.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables)
     if args.as_preset:
-        out, old, key = tuning_file.preset_path(timer.tier), preset, tuning_file.PRESET_KEY
-    found = tuning_file.merged(
-        old, tuning_file.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables)
-    )
+        out, old = tuning_file.own_preset(timer.tier)
+        new = replace(new, key=tuning_file.PRESET_KEY, match=old.match if old else cpu_cores()[:1])
+    found = tuning_file.merged(old, new)
     if library.path:
         print(verdict(library, there, tuning_file.kernels(found)), flush=True)
     if args.no_variants or args.as_preset:
