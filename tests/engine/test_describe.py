@@ -64,14 +64,14 @@ def test_python_and_the_engine_agree(
     head, *rest_lines = lines(engine_bin, env) or [{}]
     if not head:
         return
-    assert head["tier"] == tier and head["panel_rows"] == work.PANEL_ROWS
-    decided = work.Packing.of_tier(tier, head["packings"])
+    assert head["tier"] == tier and head["panel_rows"] == cost.PANEL_ROWS
+    decided = cost.Packing.of_tier(tier, head["packings"])
     matrices = [line for line in rest_lines if line["kind"] == "matrix"]
     assert [(line["encoding"], line["n"], line["k"]) for line in matrices] == MATRICES
     for line in matrices:
         encoding, n, k = line["encoding"], line["n"], line["k"]
-        group = ENCODINGS[encoding].block if ENCODINGS[encoding].ggml_type in work.SCALE_PLACES else 0
-        if n < work.LEAST_ROWS or k % max(group, work.ALIGNMENT):
+        group = ENCODINGS[encoding].block if ENCODINGS[encoding].ggml_type in cost.SCALE_PLACES else 0
+        if n < cost.LEAST_ROWS or k % max(group, cost.ALIGNMENT):
             assert (line["packing"], line["bytes"], line["grouped_bytes"]) == ("", 0, 0)
             continue
         assert line["packing"] == decided.of(ENCODINGS[encoding].ggml_type, n, k)
