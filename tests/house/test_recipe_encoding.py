@@ -163,7 +163,9 @@ def python(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_tests(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(tree, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", *arguments)
+    return python(
+        tree, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-o", "markers=compiles", *arguments
+    )
 
 
 @pytest.fixture(scope="module")
