@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.matrix.test_packed import ONE_SCALE, TOKENS, routed
+from tests.matrix.test_packed import TOKENS, routed
 from tests.support.guarded_ggml import GuardedGgml, in_new_process, same_bits
 from tests.support.packed_weights import Weights, activations
 from tests.support.tiers import SEED, Tier
+from trit.gguf.encoding_table import OURS
 from trit.gguf.encodings import ENCODINGS
 
 I32 = 26
@@ -50,18 +51,18 @@ def check_matrix(ggml: InPlaceGgml, weights: Weights, tokens: list[int], threads
 
 
 @pytest.mark.parametrize(("n", "blocks"), SIZES)
-@pytest.mark.parametrize("name", ONE_SCALE)
+@pytest.mark.parametrize("name", OURS)
 def test_one_matrix(ggml: InPlaceGgml, name: str, n: int, blocks: int) -> None:
     check_matrix(ggml, Weights.random(name, "one", n, blocks * ENCODINGS[name].block), TOKENS, [1, 2, 8])
 
 
-@pytest.mark.parametrize("name", ONE_SCALE)
+@pytest.mark.parametrize("name", OURS)
 def test_tokens_in_small_blocks(ggml: InPlaceGgml, name: str) -> None:
     """Wide activations: fewer tokens fit into the cache, so a batch is worked off in blocks of 60."""
     check_matrix(ggml, Weights.random(name, "one", 5, 16384), [59, 60, 61, 130], [1, 3])
 
 
-@pytest.mark.parametrize("name", ONE_SCALE)
+@pytest.mark.parametrize("name", OURS)
 def test_the_widest_matrix(ggml: InPlaceGgml, name: str) -> None:
     """Wider than a panel may be, at the most that a sum of 32 bits is promised for."""
     k = 1 << 20
@@ -73,7 +74,7 @@ def test_the_widest_matrix(ggml: InPlaceGgml, name: str) -> None:
 
 
 @pytest.mark.parametrize(("experts", "slots", "tokens"), [(1, 1, 1), (4, 2, 1), (8, 3, 7), (3, 3, 40)])
-@pytest.mark.parametrize("name", ONE_SCALE)
+@pytest.mark.parametrize("name", OURS)
 def test_experts(ggml: InPlaceGgml, name: str, experts: int, slots: int, tokens: int) -> None:
     n, k = 70, 5 * 128
     weights, x = Weights.random(name, "one", experts, n, k), activations(tokens, slots, k)
@@ -88,7 +89,7 @@ def test_experts(ggml: InPlaceGgml, name: str, experts: int, slots: int, tokens:
 
 
 def multiply_everything(engine_bin: str) -> None:
-    for name in ONE_SCALE:
+    for name in OURS:
         for n, blocks in SIZES[::2]:
             ggml = InPlaceGgml(Path(engine_bin))
             check_matrix(ggml, Weights.random(name, "one", n, blocks * ENCODINGS[name].block), [1, 2, 33], [2])

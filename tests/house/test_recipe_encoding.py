@@ -163,7 +163,9 @@ def python(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_tests(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return python(tree, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", *arguments)
+    return python(
+        tree, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-o", "markers=compiles", *arguments
+    )
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +192,7 @@ def test_five_places_are_enough(tree: Path) -> None:
 def test_the_tests_walk_the_table(tree: Path) -> None:
     """Bytes by hand, the writers, round trips, sizes, refusals and the engine's decoder, none of them told of it."""
     walking = ("tests/gguf/test_foreign.py", "tests/gguf/test_formats.py", "tests/matrix")
-    done = run_tests(tree, "-v", CONSISTENT, *walking, "-k", "x2_0 or there or agree")
+    done = run_tests(tree, "-vv", CONSISTENT, *walking, "-k", "x2_0 or there or agree")
     assert done.returncode == 0, done.stdout + done.stderr
     names = {line.partition("::")[2].partition("[")[0] for line in done.stdout.splitlines() if "x2_0" in line}
     assert names == {
