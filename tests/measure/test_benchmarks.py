@@ -18,6 +18,7 @@ from tests.support.fake_engine import fake_describe
 from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.flags import numbers_from, whole_numbers
+from trit.base.places import engine_program
 from trit.engine import roofline
 from trit.engine.llama_bench import Case
 from trit.engine.program import json_lines
@@ -356,7 +357,7 @@ def test_kernels_run(engine_bin: Path, tmp_path: Path, capsys: pytest.CaptureFix
     ],
 )
 def test_programs_refuse(engine_bin: Path, name: str, flags: Mapping[str, str], said: str) -> None:
-    command = [str(host.engine_program(name, engine_bin)), *(word for pair in flags.items() for word in pair)]
+    command = [str(engine_program(name, engine_bin)), *(word for pair in flags.items() for word in pair)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith(said) and result.stderr.count("\n") == 1
