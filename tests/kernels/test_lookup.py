@@ -297,7 +297,7 @@ def test_command_writes_what_the_presets_hold(tmp_path: Path) -> None:
     """Each preset's second and third line say how it was made."""
     assert PRESETS
     for path in sorted((ROOT / "preset_kernels").glob("*/*.cpp")):
-        flags = path.read_text().splitlines()[2].removeprefix("//     python -m trit.tune.codegen ").split()
+        flags = path.read_text().splitlines()[2].removeprefix("//     trit codegen ").split()
         command = [sys.executable, "-m", "trit.tune.codegen", *flags, "--outdir", str(tmp_path)]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
@@ -307,7 +307,7 @@ def test_command_writes_what_the_presets_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("configuration", OTHERS, ids=lambda other: other.name)
 def test_generated_code_is_formatted_and_names_its_configuration(configuration: Lookup | Table, tmp_path: Path) -> None:
     source = render(configuration)
-    assert f"python -m trit.tune.codegen {configuration.flags}\n" in source
+    assert f"trit codegen {configuration.flags}\n" in source
     path = tmp_path / f"{configuration.name}.cpp"
     path.write_text(source)
     command = [Path(sys.executable).parent / "clang-format", f"--style=file:{ROOT / '.clang-format'}", path]

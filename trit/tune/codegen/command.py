@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Write the C++ source of a kernel.
 
-Example: python -m trit.tune.codegen lookup --tier avx2 --registers 2 --steps 2 --rows 2560 --outdir build/generated
-         python -m trit.tune.codegen tl2 --tier avx2 --BM 2560 --BK 6912 --bm 64 --outdir build/generated
+Example: trit codegen lookup --tier avx2 --registers 2 --steps 2 --rows 2560 --outdir build/generated
+         trit codegen tl2 --tier avx2 --BM 2560 --BK 6912 --bm 64 --outdir build/generated
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trit.tune.codegen.render import write
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m trit.tune.codegen", description="Write a kernel's C++ source.")
+    parser = argparse.ArgumentParser(prog="trit codegen", description="Write a kernel's C++ source.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     lookup = kinds.add_parser(
         "lookup", help="prefill by tables over tokens", description="Prefill by tables over tokens."
