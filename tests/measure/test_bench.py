@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from tests.support.fake_engine import calls, fake_llama_bench, program
-from trit.base import host
 from trit.base.errors import TritError, UserError, run_main
+from trit.base.places import BUNDLED_MODEL, engine_program
 from trit.base.statistics import in_turns, median_interval, paired_ratio
 from trit.convert.from_random import main as make_dummy
 from trit.engine import cost, llama_bench
@@ -133,7 +133,7 @@ STORY_KV = 4 * 2 * 256 * 2
 
 @pytest.fixture(scope="module")
 def story_vocabulary() -> int:
-    return int(json.loads((host.BUNDLED_MODEL / "config.json").read_text())["vocab_size"])
+    return int(json.loads((BUNDLED_MODEL / "config.json").read_text())["vocab_size"])
 
 
 def dummy(path: Path, encoding: str, head: str = "q8_0", *flags: str) -> cost.ModelFile:
@@ -270,7 +270,7 @@ def test_the_engine_counts_the_same(engine_bin: Path, story_gguf: Path, tmp_path
     """Its own counters (src/ggml_profile.h) against what is counted in the header."""
     profile = tmp_path / "profile.json"
     command = [
-        host.engine_program("llama-completion", engine_bin),
+        engine_program("llama-completion", engine_bin),
         "-m",
         story_gguf,
         "-p",

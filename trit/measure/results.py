@@ -43,9 +43,9 @@ def telling(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def facts(module: str, argv: Sequence[str], compiler: str) -> dict[str, Any]:
-    """Where, when, with what and how a benchmark ran."""
-    return shared_facts([".venv/bin/python", "-m", module, *telling(argv)], compiler)
+def facts(command: str, argv: Sequence[str], compiler: str) -> dict[str, Any]:
+    """Where, when, with what and how a benchmark ran; command: what follows ``python -m``."""
+    return shared_facts([".venv/bin/python", "-m", *command.split(), *telling(argv)], compiler)
 
 
 def write(out: Path, kind: str, about: Mapping[str, Any], text: str, data: Mapping[str, Any]) -> list[Path]:

@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = {name: make_model(args, name) for name in types}
     ways = [Way(name, packed) for name in types for packed in (True, False)]
     samples, roofline = run_rounds(args, models, ways)
-    about = results.facts("trit.measure.committed.end_to_end", given, roofline.compiler)
+    about = results.facts("trit committed end-to-end", given, roofline.compiler)
     about["tier"] = next(iter(roofline.packings))
     data = {
         "shape": args.shape,

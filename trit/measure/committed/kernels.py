@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         json_lines(command, "measuring the kernels", on_object=take)
     if not products:
         raise UserError("nothing was measured: the tier has none of these packings, or every product took too long")
-    about = results.facts("trit.measure.committed.kernels", given, str(head.get("compiler", "unknown")))
+    about = results.facts("trit committed kernels", given, str(head.get("compiler", "unknown")))
     data = {
         "megabytes": megabytes,
         "products": [{**vars(p), "share_of_limit": p.share, "binding": p.binding} for p in products],

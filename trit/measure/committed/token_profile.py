@@ -80,9 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
         runs.append(ask(model, args.threads, args.prompt, args.generate))
     result = middle(runs)
-    about = results.facts(
-        "trit.measure.committed.token_profile", given, measure([1], tier="chosen", seconds=0.01).compiler
-    )
+    about = results.facts("trit committed profile", given, measure([1], tier="chosen", seconds=0.01).compiler)
     about["model"] = f"{args.shape}, head {args.head}"
     times = [run["generation_ms"] / (run["generated_tokens"] - 1) for run in runs]
     text = (

@@ -70,9 +70,7 @@ class RandomSource(Source):
         some = f", {layers} layers" if layers else ""
         self.label = f"random weights in the shape of {name}{some}, head {self.head}"
         self.stem = f"random-{name}-{f'{layers}-layers-' if layers else ''}{self.head}"
-        self.key = _digest(
-            map(_content, _sources("generate_dummy_model.py", "random_heads.py", "weight_encodings.py", "convert"))
-        )
+        self.key = _digest(map(_content, _sources()))
 
     def tensors(self, form: str) -> list[PlannedTensor]:
         """See the base class."""
@@ -105,7 +103,7 @@ class CheckpointSource(Source):
         self.stem = f"{name}-{self.head}"
         stored = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".bin", ".model"})
         facts = [f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}".encode() for path in stored]
-        self.key = _digest([*facts, *map(_content, _sources("weight_encodings.py", "convert"))])
+        self.key = _digest([*facts, *map(_content, _sources())])
 
     def tensors(self, form: str) -> list[PlannedTensor]:
         """See the base class."""
@@ -146,10 +144,9 @@ class CheckpointSource(Source):
                 raise TritError(f"llama-quantize failed on {reference} (exit code {code}): {said}")
 
 
-def _sources(*names: str) -> list[Path]:
+def _sources() -> list[Path]:
     """Our own files that decide what is in a model's file."""
-    found = [ROOT / "utils" / name for name in names]
-    return sorted(one for path in found for one in (path.rglob("*.py") if path.is_dir() else [path]))
+    return sorted(path for room in ("convert", "gguf") for path in (ROOT / "trit" / room).rglob("*.py"))
 
 
 def _content(path: Path) -> bytes:
