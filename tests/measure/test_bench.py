@@ -79,7 +79,7 @@ def test_few_calls_run_all_cases(tmp_path: Path) -> None:
     cases = [Case(16, 0, 0, 1, 64), Case(16, 0, 0, 2, 64), *text, Case(4, 4, 0, 2, 64), Case(4, 4, 0, 1, 64)]
     witness = Witness()
     model = tmp_path / "m.gguf"
-    found = llama_bench.run(model, cases, repack=False, repetitions=2, bin_dir=folder, observer=witness)
+    found = llama_bench.run(model, cases, repack=False, repetitions=2, bin_dir=folder, observers=[witness])
     assert list(found) == cases, "in the order that was asked for"
     assert all(speeds == [10 * case.threads, 11 * case.threads] for case, speeds in found.items())
     assert calls(folder) == [

@@ -25,7 +25,8 @@ from trit.gguf.encodings import ENCODINGS
 from trit.measure import results
 from trit.measure import roofline as roofline_main
 from trit.measure.committed import end_to_end, kernels
-from trit.measure.committed.end_to_end import Samples, Way
+from trit.measure.rounds import Result
+from trit.measure.variants import Variant
 from trit.models.shapes import SHAPES
 
 TINY_ROOFLINE = ("--seconds", "0.01", "--megabytes", "8")
@@ -190,18 +191,16 @@ def test_programs_that_fail(tmp_path: Path) -> None:
 
 
 def test_table_of_speeds() -> None:
-    ours, rival = Way("i2_s", True), Way("tq2_0", False)
+    ours, rival = Variant("i2_s", True), Variant("tq2_0", False)
     prompt, generated = Case(128, 0), Case(0, 32)
-    samples = Samples(
-        speeds={
-            (generated, ours): [10.0, 30.0, 20.0],
-            (generated, rival): [10.0, 10.0, 90.0],
-            (prompt, ours): [99.0, 99.0, 99.0],
-            (prompt, rival): [33.0, 33.0, 33.0],
-        },
-        limits={(test, way): [40.0, 40.0, 1.0] for test in (prompt, generated) for way in (ours, rival)},
-    )
-    assert end_to_end.table(samples, [ours, rival]).splitlines() == [
+    speeds = {
+        (ours, generated): [10.0, 30.0, 20.0],
+        (rival, generated): [10.0, 10.0, 90.0],
+        (ours, prompt): [99.0, 99.0, 99.0],
+        (rival, prompt): [33.0, 33.0, 33.0],
+    }
+    results = {key: Result(*key, found, [40.0, 40.0, 1.0]) for key, found in speeds.items()}
+    assert end_to_end.table(results).splitlines() == [
         "| test | threads | i2_s | tq2_0 (llama.cpp) |",
         "| --- | ---: | ---: | ---: |",
         "| pp128 | 1 | 99.0 (3.00x, 248%) | 33.0 (1.00x, 82%) |",

@@ -26,25 +26,27 @@ from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor
-from trit.measure.formats import command, fidelity, report, rounds, store
+from trit.measure import rounds
+from trit.measure.formats import command, fidelity, report, store
 from trit.measure.formats.fidelity import Error
 from trit.measure.formats.report import Comparison, Row
 from trit.measure.formats.sources import CheckpointSource, RandomSource, Source, with_vocabulary
 from trit.measure.formats.store import Plan, Size, Store
-from trit.measure.formats.ways import BASELINES, DEFAULT_WAYS, FORMATS, Way, parse_way
+from trit.measure.variants import BASELINES, DEFAULT_VARIANTS, FORMATS, Variant, parse_variant
 from trit.models.shapes import SHAPES
 
 TERNARY = ("i2_s", "tl1", "tl2", "tq2_0", "tq1_0", "q2_0")
 
 
-def test_ways() -> None:
-    assert parse_way("I2_S") == Way("i2_s") and parse_way("tq2_0:no-repack") == Way("tq2_0", packed=False)
-    assert [parse_way(way.name) for way in DEFAULT_WAYS] == list(DEFAULT_WAYS)
-    assert {way.format for way in DEFAULT_WAYS} == set(FORMATS) and BASELINES[0] in DEFAULT_WAYS
-    ours = {way.name for way in map(Way, FORMATS) if way.kernels.startswith("ours")}
+def test_variants() -> None:
+    assert parse_variant("I2_S") == Variant("i2_s")
+    assert parse_variant("tq2_0:no-repack") == Variant("tq2_0", packed=False)
+    assert [parse_variant(variant.name) for variant in DEFAULT_VARIANTS] == list(DEFAULT_VARIANTS)
+    assert {variant.type for variant in DEFAULT_VARIANTS} == set(FORMATS) and BASELINES[0] in DEFAULT_VARIANTS
+    ours = {variant.name for variant in map(Variant, FORMATS) if variant.kernels.startswith("ours")}
     assert ours == set(TERNARY)
-    assert Way("tq2_0", packed=False).kernels == Way("f16").kernels == "llama.cpp's"
-    assert Way("i2_s", packed=False).kernels.startswith("ours")
+    assert Variant("tq2_0", packed=False).kernels == Variant("f16").kernels == "llama.cpp's"
+    assert Variant("i2_s", packed=False).kernels.startswith("ours")
 
 
 def test_text_of_random_letters_is_fixed() -> None:
@@ -122,41 +124,42 @@ def test_every_other_round_runs_backwards(tmp_path: Path, monkeypatch: pytest.Mo
     order: list[tuple[str, str]] = []
     cases = [Case(8, 0), Case(0, 4, threads=2)]
 
-    def load(path: Path, way: Way, prompt: int, threads: int, bin_dir: Path) -> Loading:
+    def load(path: Path, packed: bool, prompt: int, threads: int, bin_dir: Path) -> Loading:
         assert (prompt, threads) == (8, 2)
-        order.append(("load", way.name))
+        order.append(("load", Variant(path.stem, packed).name))
         return Loading(float(len(order)), None, None)
 
     def run(path: Path, cases: list[Case], *, repack: bool, **_: object) -> dict[Case, list[float]]:
-        order.append(("run", Way(path.stem, repack).name))
+        order.append(("run", Variant(path.stem, repack).name))
         return {case: [float(len(order))] for case in cases}
 
     monkeypatch.setattr(loading, "measure", load)
     monkeypatch.setattr(rounds.llama_bench, "run", run)
-    monkeypatch.setattr(store, "size", lambda path: Size(1, None))
-    ways = [Way("i2_s"), Way("tq2_0"), Way("tq2_0", packed=False)]
-    files = {form: tmp_path / f"{form}.gguf" for form in ("i2_s", "tq2_0")}
-    rows = rounds.measure(files, ways, cases, 3)
-    names = [way.name for way in ways]
+    variants = [Variant("i2_s"), Variant("tq2_0"), Variant("tq2_0", packed=False)]
+    files = {variant: tmp_path / f"{variant.type}.gguf" for variant in variants}
+    loads = rounds.Loads(files, cases)
+    results = rounds.measure(files, cases, 3, [rounds.Rounds(3), loads])
+    names = [variant.name for variant in variants]
     wanted = [name for turn in (names, names[::-1], names) for name in turn]
     assert order == [(what, name) for name in wanted for what in ("load", "run")]
-    assert [row.way for row in rows] == ways
-    assert rows[0].speeds == {case: [2.0, 12.0, 14.0] for case in cases}
+    assert list(results) == [(variant, case) for variant in variants for case in cases]
+    assert [results[variants[0], case].speeds for case in cases] == [[2.0, 12.0, 14.0]] * 2
+    assert [load.seconds for load in loads.loads[variants[0]]] == [1.0, 11.0, 13.0]
 
 
-def row(way: Way, speeds: list[float], error: Error | None, peak: int | None) -> Row:
+def row(variant: Variant, speeds: list[float], error: Error | None, peak: int | None) -> Row:
     loads = [Loading(seconds, None if peak is None else peak // 2, peak) for seconds in (0.5, 0.1, 0.3)]
     return Row(
-        way, Size(2_000_000_000, 2.0625), loads, {Case(128, 0, threads=2): speeds, Case(0, 32): [1.0] * 3}, error
+        variant, Size(2_000_000_000, 2.0625), loads, {Case(128, 0, threads=2): speeds, Case(0, 32): [1.0] * 3}, error
     )
 
 
 def example() -> Comparison:
     exact, near = Error(0.0, 1.0, 0.0, 127, "a"), Error(0.0125, 0.984, 0.0321, 127, "b")
     rows = [
-        row(Way("i2_s"), [30.0, 10.0, 28.0], near, 400_000_000),
-        row(Way("tl2"), [10.0, 10.0, 10.0], near, None),
-        row(Way("f16"), [10.0, 10.0, 10.0], exact, 4_000_000),
+        row(Variant("i2_s"), [30.0, 10.0, 28.0], near, 400_000_000),
+        row(Variant("tl2"), [10.0, 10.0, 10.0], near, None),
+        row(Variant("f16"), [10.0, 10.0, 10.0], exact, 4_000_000),
         row(BASELINES[0], [10.0, 10.0, 14.0], near, 4_000_000),
     ]
     return Comparison("random weights", rows, BASELINES[0], {"tq1_0": "blk.0: does not fit"}, "a text", ["a note"])
@@ -328,13 +331,13 @@ class FakeSource(Source):
 
 
 def test_baseline(tmp_path: Path) -> None:
-    def chosen(*fits: str) -> Way:
-        kept = Store(tmp_path, FakeSource(*fits), [way.format for way in BASELINES])
+    def chosen(*fits: str) -> Variant:
+        kept = Store(tmp_path, FakeSource(*fits), [variant.type for variant in BASELINES])
         kept.check_room([])
         return command._baseline(BASELINES, kept)
 
-    assert chosen("tq2_0", "q4_0") == Way("tq2_0", packed=False)
-    assert chosen("q4_0") == Way("q4_0")
+    assert chosen("tq2_0", "q4_0") == Variant("tq2_0", packed=False)
+    assert chosen("q4_0") == Variant("q4_0")
     with pytest.raises(UserError, match=r"no tq2_0:no-repack and q4_0 .*tq2_0 does not fit.* --baseline"):
         chosen("i2_s")
 
@@ -387,13 +390,13 @@ def test_short_texts(engine_bin: Path, story_gguf: Path, tmp_path: Path, words: 
     text = tmp_path / "text.txt"
     text.write_text(fidelity.random_text(words))
     with pytest.raises(UserError, match=f"{said}; name a longer one with --text"):
-        fidelity.measure({Way("f16"): story_gguf}, text, 64, 50, 1, engine_bin)
+        fidelity.measure({Variant("f16"): story_gguf}, text, 64, 50, 1, engine_bin)
 
 
 def test_real_files(real_run: tuple[Path, dict[str, Any], str]) -> None:
     folder, data, stdout = real_run
     rows = {row["type"]: row for row in data["rows"]}
-    assert list(rows) == [way.name for way in DEFAULT_WAYS] and not data["left_out"]
+    assert list(rows) == [variant.name for variant in DEFAULT_VARIANTS] and not data["left_out"]
     plan = Plan.of(CheckpointSource(BUNDLED_MODEL, None), FORMATS)
     for form in FORMATS:
         (path,) = (folder / "work").glob(f"*/{form}.gguf")

@@ -18,7 +18,8 @@ from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
 from trit.engine.llama_bench import PROGRAM, Case
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import block_of, quiet_gguf_package
-from trit.measure.embeddings.sweep import TYPES, Variant, base_name, columns_of, make, measure, table, write_csv
+from trit.measure.embeddings.sweep import TYPES, base_name, columns_of, make, measure, table, write_csv
+from trit.measure.variants import Variant
 
 TESTS = ((128, 0), (0, 128))
 CSV_NAME = "embedding_benchmark.csv"
@@ -86,19 +87,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     types = list(dict.fromkeys(args.types or [name for name in TYPES if columns % block_of(name) == 0]))
     folder = args.output_dir or (args.input if args.input.is_dir() else args.input.parent)
     base = base_name(args.input, args.outtype)
-    variants = [Variant(name, folder / f"{base}-embed-{name}.gguf") for name in types]
+    files = {Variant(name): folder / f"{base}-embed-{name}.gguf" for name in types}
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"-o {folder}: cannot be made ({error.strerror})") from None
-    for variant in variants:
-        make(args.input, variant, args.outtype, args.force)
+    for variant, path in files.items():
+        make(args.input, path, variant.type, args.outtype, args.force)
     threads = [] if args.no_bench else args.threads
     cases = [Case(prompt, generated, threads=count) for prompt, generated in TESTS for count in threads]
-    if bin_dir:
-        measure(variants, cases, args.rounds, bin_dir)
-    print(table(variants, cases))
+    results = measure(files, cases, args.rounds, bin_dir) if bin_dir else {}
+    print(table(files, cases, results))
     csv_path = args.csv_output or args.stats_dir / CSV_NAME
-    write_csv(csv_path, variants, threads)
+    write_csv(csv_path, files, threads, results)
     print(f"written: {csv_path}", file=sys.stderr)
     return EXIT_OK

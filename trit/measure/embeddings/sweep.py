@@ -9,24 +9,23 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
-from trit.base.statistics import in_turns
 from trit.convert import from_checkpoint
 from trit.convert import from_gguf as foreign
-from trit.engine import llama_bench
 from trit.engine.llama_bench import Case
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.parts import whole_name
 from trit.gguf.source import FLOATS
 from trit.gguf.types import GGMLQuantizationType, read_header
+from trit.measure.rounds import Results, Rounds
+from trit.measure.rounds import measure as run_rounds
+from trit.measure.variants import Variant
 from trit.models.checkpoint import read_json
 from trit.models.families.base import positive_int
 
@@ -35,30 +34,10 @@ EMBEDDING = "token_embd.weight"
 TYPES = tuple(name for name in EMBEDDING_TYPES if name != "q2_0")
 
 
-@dataclass
-class Variant:
-    """The model with one type of embedding.
-
-    Attributes:
-        type: Of embedding and head.
-        path: Its file.
-        speeds: Tokens per second of every round.
-    """
-
-    type: str
-    path: Path
-    speeds: dict[Case, list[float]] = field(default_factory=dict)
-
-    @property
-    def bits(self) -> float:
-        """Bits per value of the embedding."""
-        values, size = GGML_QUANT_SIZES[GGMLQuantizationType[self.type.upper()]]
-        return float(8 * size / values)
-
-    @property
-    def megabytes(self) -> float:
-        """Size of the file."""
-        return self.path.stat().st_size / 1e6
+def bits(embedding_type: str) -> float:
+    """Bits per value of the embedding."""
+    values, size = GGML_QUANT_SIZES[GGMLQuantizationType[embedding_type.upper()]]
+    return float(8 * size / values)
 
 
 def columns_of(source: Path) -> int:
@@ -91,48 +70,47 @@ def base_name(source: Path, outtype: str) -> str:
     return f"{name}-{outtype}"
 
 
-def _check_kept(variant: Variant, outtype: str) -> None:
+def _check_kept(path: Path, kind: str, outtype: str) -> None:
     """Raise UserError if a file that exists holds something else than its name says."""
-    header = read_header(variant.path)
+    header = read_header(path)
     tensor = header.tensors.get(EMBEDDING)
     kinds = (tensor.ggml_type if tensor else None, header.metadata.get("general.file_type"))
-    if kinds != (GGMLQuantizationType[variant.type.upper()], ENCODINGS[outtype].file_type):
+    if kinds != (GGMLQuantizationType[kind.upper()], ENCODINGS[outtype].file_type):
         raise UserError(
-            f"{variant.path}: exists, but is no {outtype} model with a {variant.type} embedding; "
-            "pass --force to replace it"
+            f"{path}: exists, but is no {outtype} model with a {kind} embedding; pass --force to replace it"
         )
 
 
-def make(source: Path, variant: Variant, outtype: str, force: bool) -> None:
-    """Write the file of a variant unless it is there; raises UserError if the model cannot be converted."""
-    if variant.path.exists() and not force:
-        _check_kept(variant, outtype)
-        print(f"{variant.path}: exists and is kept", file=sys.stderr)
+def make(source: Path, path: Path, kind: str, outtype: str, force: bool) -> None:
+    """Write the file with a type of head unless it is there; raises UserError if the model cannot be converted."""
+    if path.exists() and not force:
+        _check_kept(path, kind, outtype)
+        print(f"{path}: exists and is kept", file=sys.stderr)
         return
-    print(f"{variant.path}: being made", file=sys.stderr)
+    print(f"{path}: being made", file=sys.stderr)
     encoding = ENCODINGS[outtype]
     if source.is_dir():
-        from_checkpoint.convert(source, variant.path, from_checkpoint.Options(encoding, variant.type, force=force))
+        from_checkpoint.convert(source, path, from_checkpoint.Options(encoding, kind, force=force))
     else:
-        foreign.convert(source, variant.path, foreign.Options(encoding, variant.type, force=force))
+        foreign.convert(source, path, foreign.Options(encoding, kind, force=force))
 
 
-def measure(variants: Sequence[Variant], cases: Sequence[Case], rounds: int, bin_dir: Path) -> None:
-    """Measure all variants in turns."""
-    for number, variant in in_turns(variants, rounds):
-        print(f"round {number + 1} of {rounds}: {variant.type}", file=sys.stderr)
-        for case, speeds in llama_bench.run(variant.path, cases, bin_dir=bin_dir).items():
-            variant.speeds.setdefault(case, []).extend(speeds)
+Files = Mapping[Variant, Path]
 
 
-def table(variants: Sequence[Variant], cases: Sequence[Case]) -> str:
+def measure(files: Files, cases: Sequence[Case], rounds: int, bin_dir: Path) -> Results:
+    """Measure all files in turns."""
+    return run_rounds(files, cases, rounds, [Rounds(rounds)], bin_dir=bin_dir)
+
+
+def table(files: Files, cases: Sequence[Case], results: Results) -> str:
     """One line per type; speeds are medians."""
     threads = {case.threads for case in cases}
     heads = [f"{case.name} -t {case.threads}" if len(threads) > 1 else case.name for case in cases]
     rows = [["embedding", "bits", "file MB", *heads]]
-    for variant in variants:
-        speeds = [f"{median(variant.speeds[case]):.1f}" for case in cases]
-        rows.append([variant.type, f"{variant.bits:.2f}", f"{variant.megabytes:.1f}", *speeds])
+    for variant, path in files.items():
+        speeds = [f"{results[variant, case].speed:.1f}" for case in cases]
+        rows.append([variant.type, f"{bits(variant.type):.2f}", f"{path.stat().st_size / 1e6:.1f}", *speeds])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -141,26 +119,26 @@ def table(variants: Sequence[Variant], cases: Sequence[Case]) -> str:
     return "\n".join(lines)
 
 
-def _rows(variant: Variant, threads: Sequence[int]) -> list[Mapping[str, object]]:
+def _rows(variant: Variant, path: Path, threads: Sequence[int], results: Results) -> list[Mapping[str, object]]:
     """The lines of the CSV file about a variant: one for each number of threads, or one without speeds."""
     about = {
         "embedding_type": variant.type,
-        "bits": variant.bits,
-        "file": variant.path.name,
-        "bytes": variant.path.stat().st_size,
+        "bits": bits(variant.type),
+        "file": path.name,
+        "bytes": path.stat().st_size,
     }
     rows: list[Mapping[str, object]] = []
     for count in threads:
-        found = {case.name: speeds for case, speeds in variant.speeds.items() if case.threads == count}
-        speeds = {f"{name}_median": f"{median(values):.2f}" for name, values in found.items()}
-        every = {f"{name}_runs": " ".join(f"{value:.2f}" for value in values) for name, values in found.items()}
+        found = [one for (of, case), one in results.items() if of == variant and case.threads == count]
+        speeds = {f"{one.case.name}_median": f"{one.speed:.2f}" for one in found}
+        every = {f"{one.case.name}_runs": " ".join(f"{value:.2f}" for value in one.speeds) for one in found}
         rows.append({**about, "threads": count, **speeds, **every})
     return rows or [about]
 
 
-def write_csv(path: Path, variants: Sequence[Variant], threads: Sequence[int]) -> None:
+def write_csv(path: Path, files: Files, threads: Sequence[int], results: Results) -> None:
     """Write one line for each type and number of threads, with every run; raises UserError if that is not possible."""
-    rows = [row for variant in variants for row in _rows(variant, threads)]
+    rows = [row for variant, file in files.items() for row in _rows(variant, file, threads, results)]
     try:
         with atomic_output(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))

@@ -25,14 +25,15 @@ from trit.base.plots import check_plot
 from trit.convert.from_random import HEADS
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import measure as measure_roofline
-from trit.measure import results
-from trit.measure.formats import fidelity, report, rounds
+from trit.measure import results, rounds
+from trit.measure.formats import fidelity, report
 from trit.measure.formats.sources import CheckpointSource, RandomSource, Source
-from trit.measure.formats.store import Store
-from trit.measure.formats.ways import BASELINES, DEFAULT_WAYS, FORMATS, REFERENCE, Way, parse_way
+from trit.measure.formats.store import Store, size
 from trit.measure.perplexity.held_out import HELD_OUT
+from trit.measure.rounds import Loads, Rounds
 from trit.measure.speed.machine import Watch, thread_warnings
 from trit.measure.speed.output import check_file
+from trit.measure.variants import BASELINES, DEFAULT_VARIANTS, FORMATS, REFERENCE, Variant, parse_variant
 from trit.models.shapes import SHAPES, SIZES
 
 KIND = "comparison"
@@ -59,10 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("-m", "--model", type=Path, help="checkpoint folder, as for utils.convert")
     parser.add_argument("--layers", type=int, help="of a --shape: fewer blocks than the model has, to be quicker")
     parser.add_argument("--head", choices=HEADS, help="embedding and head in every file (default: as utils.convert)")
-    parser.add_argument("--types", type=parse_way, nargs="+", default=list(DEFAULT_WAYS), help="(default: all)")
+    parser.add_argument("--types", type=parse_variant, nargs="+", default=list(DEFAULT_VARIANTS), help="(default: all)")
     parser.add_argument(
         "--baseline",
-        type=parse_way,
+        type=parse_variant,
         help=f"ratios are to this type (default: {BASELINES[0].name}, or {BASELINES[1].name} where that does not fit)",
     )
     parser.add_argument("-p", "--prompt", type=whole_numbers, default=[512], help="tokens (default: 512)")
@@ -107,13 +108,13 @@ def _source(args: argparse.Namespace) -> Source:
     return RandomSource(args.shape, replace(shape, layers=args.layers or shape.layers), args.head, args.layers)
 
 
-def _baseline(candidates: Sequence[Way], store: Store) -> Way:
+def _baseline(candidates: Sequence[Variant], store: Store) -> Variant:
     """What ratios are to: the first of the candidates that this model can be stored as."""
-    for way in candidates:
-        if store.file(way.format):
-            return way
+    for variant in candidates:
+        if store.file(variant.type):
+            return variant
     reasons = "; ".join(dict.fromkeys(store.plan.left_out.values()))
-    names = " and ".join(way.name for way in candidates)
+    names = " and ".join(variant.name for variant in candidates)
     raise UserError(f"--baseline: this model has no {names} ({reasons}); choose another --baseline")
 
 
@@ -139,7 +140,7 @@ def _text(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
         yield path, f"{pieces} of {what}"
 
 
-def _run(args: argparse.Namespace, candidates: Sequence[Way], store: Store) -> report.Comparison:
+def _run(args: argparse.Namespace, candidates: Sequence[Variant], store: Store) -> report.Comparison:
     """Make the files and measure them."""
     cases = [Case(n, 0, threads=t) for t in args.threads for n in args.prompt]
     cases += [Case(0, n, threads=t) for t in args.threads for n in args.generate]
@@ -149,20 +150,26 @@ def _run(args: argparse.Namespace, candidates: Sequence[Way], store: Store) -> r
     reference = None if args.no_error else store.file(REFERENCE)
     baseline = _baseline(candidates, store)
     asked = list(dict.fromkeys([*args.types, baseline]))
-    ways = [way for way in asked if store.file(way.format)]
+    variants = [variant for variant in asked if store.file(variant.type)]
     watch.load()  # making files is over
-    rows = rounds.measure(store.files, ways, cases, args.rounds, watch, args.bin_dir)
+    files = {variant: store.files[variant.type] for variant in variants}
+    loads = Loads(files, cases, args.bin_dir)
+    found = rounds.measure(files, cases, args.rounds, [Rounds(args.rounds), loads, watch], bin_dir=args.bin_dir)
+    rows = [
+        report.Row(variant, size(path), loads.loads[variant], {case: found[variant, case].speeds for case in cases})
+        for variant, path in files.items()
+    ]
     notes += watch.load_warnings(watch.load(), "while measuring") + watch.throttle_warnings()
-    left_out = {form: why for form, why in store.plan.left_out.items() if form in {way.format for way in asked}}
+    left_out = {form: why for form, why in store.plan.left_out.items() if form in {variant.type for variant in asked}}
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     comparison = report.Comparison(store.source.label, rows, baseline, left_out, notes=notes)
     if reference:
-        paths = {Way(REFERENCE): reference, **{way: store.files[way.format] for way in ways}}
+        paths = {Variant(REFERENCE): reference, **files}
         with _text(args) as (text, comparison.text):
             errors = fidelity.measure(paths, text, args.context, args.chunks, max(args.threads), args.bin_dir)
         for row in rows:
-            row.error = errors[row.way]
+            row.error = errors[row.variant]
     return comparison
 
 
@@ -177,9 +184,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = results.facts("utils.compare", given, roofline.compiler)
     (about["tier"],) = roofline.packings
     candidates = [args.baseline] if args.baseline else list(BASELINES)
-    forms = [*(way.format for way in args.types), *([] if args.no_error else [REFERENCE])]
-    store = Store(args.workdir.expanduser(), _source(args), [*forms, *(way.format for way in candidates)])
-    fitting = [way.format for way in candidates if way.format in store.plan.sizes]
+    forms = [*(variant.type for variant in args.types), *([] if args.no_error else [REFERENCE])]
+    store = Store(args.workdir.expanduser(), _source(args), [*forms, *(variant.type for variant in candidates)])
+    fitting = [variant.type for variant in candidates if variant.type in store.plan.sizes]
     store.check_room([*forms, *fitting[:1]])
     try:
         comparison = _run(args, candidates, store)

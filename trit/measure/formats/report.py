@@ -16,8 +16,8 @@ from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
 from trit.measure.formats.fidelity import Error
 from trit.measure.formats.store import Size
-from trit.measure.formats.ways import REFERENCE, Way
 from trit.measure.speed.output import markdown_table
+from trit.measure.variants import REFERENCE, Variant
 
 WHAT_ERROR_MEANS = (
     "The reference is the f16 file in the same engine, with activations in float16. BitNet models are trained with "
@@ -35,14 +35,14 @@ _MEASURES = (
 
 @dataclass
 class Row:
-    """Everything that is known of one way.
+    """Everything that is known of one variant.
 
     Attributes:
         speeds: tokens per second of every round.
         error: None if errors were not asked for.
     """
 
-    way: Way
+    variant: Variant
     size: Size
     loads: list[Loading] = field(default_factory=list)
     speeds: dict[Case, list[float]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Comparison:
 
     Attributes:
         label: what the weights are.
-        baseline: ratios are to this way.
+        baseline: ratios are to this variant.
         left_out: format -> why it is not among the rows.
         text: what errors were measured over; empty if they were not.
         notes: what a reader has to know of this run.
@@ -83,14 +83,14 @@ class Comparison:
 
     label: str
     rows: list[Row]
-    baseline: Way
+    baseline: Variant
     left_out: dict[str, str] = field(default_factory=dict)
     text: str = ""
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, row: Row, case: Case) -> Interval:
         """Speed divided by the baseline's in the same round: median and 95 % interval, of few rounds their range."""
-        (other,) = (one for one in self.rows if one.way == self.baseline)
+        (other,) = (one for one in self.rows if one.variant == self.baseline)
         ours, others = row.speeds[case], other.speeds[case]
         if len(ours) >= LEAST_ROUNDS:
             return paired_ratio(ours, others)
@@ -102,12 +102,12 @@ class Comparison:
         """Prompts first, then text, each by threads."""
         return sorted(self.rows[0].speeds, key=lambda case: (case.n_gen, case.n_prompt, case.threads))
 
-    def same_answers(self) -> list[list[Way]]:
-        """Groups of at least two ways that give the same log-probabilities, bit for bit."""
-        groups: dict[str, list[Way]] = {}
+    def same_answers(self) -> list[list[Variant]]:
+        """Groups of at least two variants that give the same log-probabilities, bit for bit."""
+        groups: dict[str, list[Variant]] = {}
         for row in self.rows:
             if row.error:
-                groups.setdefault(row.error.digest, []).append(row.way)
+                groups.setdefault(row.error.digest, []).append(row.variant)
         return [group for group in groups.values() if len(group) > 1]
 
 
@@ -116,12 +116,12 @@ def _megabytes(count: float | None) -> str:
 
 
 def memory_table(comparison: Comparison) -> list[list[str]]:
-    """Files, load time and memory: heading and a row for each way."""
+    """Files, load time and memory: heading and a row for each variant."""
     heading = ["format", "kernels", "file MB", "bits/weight", "load s", "MB resident", "MB peak"]
     rows = [
         [
-            row.way.format,
-            row.way.kernels,
+            row.variant.type,
+            row.variant.kernels,
             _megabytes(row.size.file_bytes),
             "-" if row.size.bits is None else f"{row.size.bits:.2f}",
             f"{row.seconds:.2f}",
@@ -140,13 +140,13 @@ def speed_table(comparison: Comparison) -> list[list[str]]:
         cells = []
         for case in comparison.cases:
             speed = f"{median(row.speeds[case]):.1f}"
-            if row.way != comparison.baseline:
+            if row.variant != comparison.baseline:
                 middle, low, high = comparison.ratio(row, case)
                 # One round has no spread.
                 interval = f", {low:.2f} to {high:.2f}" if len(row.speeds[case]) > 1 else ""
                 speed += f" ({middle:.2f}x{interval})"
             cells.append(speed)
-        rows.append([row.way.format, row.way.kernels, *cells])
+        rows.append([row.variant.type, row.variant.kernels, *cells])
     return rows
 
 
@@ -157,7 +157,7 @@ def error_table(comparison: Comparison) -> list[list[str]]:
         if row.error:
             error = row.error
             cells = [f"{error.divergence:.2e}", f"{error.agreement:.1%}", f"{error.logits:.1%}"]
-            rows.append([row.way.format, row.way.kernels, *cells])
+            rows.append([row.variant.type, row.variant.kernels, *cells])
     return rows
 
 
@@ -187,7 +187,7 @@ def text(comparison: Comparison) -> Iterator[str]:
     yield markdown_table(memory_table(comparison), left=2)
     yield "## Speed"
     yield (
-        f"Tokens/s. {_medians(rounds)}; in brackets the ratio to {comparison.baseline.format} with "
+        f"Tokens/s. {_medians(rounds)}; in brackets the ratio to {comparison.baseline.type} with "
         f"{comparison.baseline.kernels} kernels in the same round, {_spread(rounds)}."
     )
     yield markdown_table(speed_table(comparison), left=2)
@@ -196,7 +196,7 @@ def text(comparison: Comparison) -> Iterator[str]:
         yield f"{WHAT_ERROR_MEANS}\n\nOver {comparison.text}. {_MEASURES}"
         yield markdown_table(error_table(comparison), left=2)
         for group in comparison.same_answers():
-            yield f"The same log-probabilities, bit for bit: {', '.join(way.name for way in group)}."
+            yield f"The same log-probabilities, bit for bit: {', '.join(variant.name for variant in group)}."
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -209,8 +209,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "text": comparison.text,
         "rows": [
             {
-                "type": row.way.name,
-                "kernels": row.way.kernels,
+                "type": row.variant.name,
+                "kernels": row.variant.kernels,
                 **asdict(row.size),
                 "loads": [asdict(load) for load in row.loads],
                 "tests": [
@@ -229,20 +229,20 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def plot(comparison: Comparison, path: Path, title: str) -> None:
-    """Draw one panel for each test, and one each for memory and error; a bar a way, the baseline pale."""
-    panels: list[tuple[str, dict[Way, float], dict[Way, tuple[float, float]]]] = []
+    """Draw one panel for each test, and one each for memory and error; a bar a variant, the baseline pale."""
+    panels: list[tuple[str, dict[Variant, float], dict[Variant, tuple[float, float]]]] = []
     for case in comparison.cases:
-        speeds = {row.way: median(row.speeds[case]) for row in comparison.rows}
+        speeds = {row.variant: median(row.speeds[case]) for row in comparison.rows}
         whiskers = {
-            row.way: (speeds[row.way] - min(row.speeds[case]), max(row.speeds[case]) - speeds[row.way])
+            row.variant: (speeds[row.variant] - min(row.speeds[case]), max(row.speeds[case]) - speeds[row.variant])
             for row in comparison.rows
         }
         panels.append((f"{case.in_words}: tokens/s, median and range", speeds, whiskers))
     rows = comparison.rows
-    panels.append(("file, MB", {row.way: row.size.file_bytes / 1e6 for row in rows}, {}))
-    panels.append(("memory at most, MB", {row.way: row.peak / 1e6 for row in rows if row.peak is not None}, {}))
-    panels.append(("load time, s", {row.way: row.seconds for row in rows}, {}))
-    errors = {row.way: 100 * row.error.logits for row in rows if row.error and row.way.format != REFERENCE}
+    panels.append(("file, MB", {row.variant: row.size.file_bytes / 1e6 for row in rows}, {}))
+    panels.append(("memory at most, MB", {row.variant: row.peak / 1e6 for row in rows if row.peak is not None}, {}))
+    panels.append(("load time, s", {row.variant: row.seconds for row in rows}, {}))
+    errors = {row.variant: 100 * row.error.logits for row in rows if row.error and row.variant.type != REFERENCE}
     panels.append((f"logits: error against {REFERENCE}, %", errors, {}))
     panels = [panel for panel in panels if panel[1]]
     columns = 2
@@ -250,12 +250,11 @@ def plot(comparison: Comparison, path: Path, title: str) -> None:
     height = 0.7 + (0.5 + 0.22 * len(comparison.rows)) * lines
     with picture(path, title, lines, columns, (11, height)) as axes:
         for axis, (name, values, whiskers) in zip(axes.flat, panels, strict=False):
-            ways = list(reversed(values))
-            spread = [[whiskers[way][side] for way in ways] for side in (0, 1)] if whiskers else None
-            colours = [PALE if way == comparison.baseline else STRONG for way in ways]
-            axis.barh(
-                [way.name for way in ways], [values[way] for way in ways], xerr=spread, color=colours, ecolor=LINE
-            )
+            shown = list(reversed(values))
+            spread = [[whiskers[variant][side] for variant in shown] for side in (0, 1)] if whiskers else None
+            colours = [PALE if variant == comparison.baseline else STRONG for variant in shown]
+            names, lengths = [variant.name for variant in shown], [values[variant] for variant in shown]
+            axis.barh(names, lengths, xerr=spread, color=colours, ecolor=LINE)
             axis.set_title(name, fontsize=9, loc="left")
             axis.tick_params(labelsize=7)
         for axis in axes.flat[len(panels) :]:

@@ -20,7 +20,7 @@ from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType, block_of
 from trit.gguf.writer import PlannedTensor
-from trit.measure.formats.ways import REFERENCE
+from trit.measure.variants import REFERENCE
 from trit.models.checkpoint import Checkpoint
 from trit.models.families import find_family
 from trit.models.families.base import Kind, TensorSpec

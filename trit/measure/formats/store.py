@@ -14,7 +14,7 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.gguf.types import read_header
 from trit.measure.formats.sources import Source, is_matrix
-from trit.measure.formats.ways import REFERENCE
+from trit.measure.variants import REFERENCE
 
 # For metadata, vocabulary and the table of tensors of one file: the largest known vocabularies take about 12 MB.
 _HEADER_BYTES = 16 << 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from trit.base.statistics import LEAST_ROUNDS
 from trit.engine import cost
 from trit.engine.inference import check_model
 from trit.engine.llama_bench import BATCH, PROGRAM, Case
+from trit.measure import rounds
+from trit.measure.rounds import Limits, Observer, Progress, Result
 from trit.measure.speed import energy, output, picture
-from trit.measure.speed.machine import Load, Watch, thread_warnings
-from trit.measure.speed.rounds import Bench, Result, labelled
+from trit.measure.speed.machine import Watch, thread_warnings
+from trit.measure.variants import Variant, labelled
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,12 +101,12 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     return [Case(p, n, depth, threads, args.batch_size) for threads in args.threads for p, n, depth in sizes]
 
 
-def _files(args: argparse.Namespace) -> list[cost.ModelFile]:
+def _files(args: argparse.Namespace) -> dict[Variant, cost.ModelFile]:
     """The headers of the model and those to compare it with."""
     check_model(args.model)
     for path in args.baseline:
         check_model(path, "--baseline")
-    return [cost.ModelFile.read(path) for path in (args.model, *args.baseline)]
+    return labelled([cost.ModelFile.read(path) for path in (args.model, *args.baseline)])
 
 
 def _warn(texts: Sequence[str]) -> list[str]:
@@ -113,7 +115,7 @@ def _warn(texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
-def _fit_warnings(args: argparse.Namespace, files: Sequence[cost.ModelFile], cases: Sequence[Case]) -> list[str]:
+def _fit_warnings(args: argparse.Namespace, files: Iterable[cost.ModelFile], cases: Sequence[Case]) -> list[str]:
     """What to say of tests that are possible, but not what a model is for."""
     said = thread_warnings(args.threads, physical_cores())
     most = max(case.depth + case.n_prompt + case.n_gen for case in cases)
@@ -139,15 +141,31 @@ def _open_meter(asked: bool, stack: ExitStack) -> tuple[energy.Meter | None, str
         return None, str(error)
 
 
-def _report(results: Sequence[Result], args: argparse.Namespace, meter: energy.Meter | None, why: str) -> None:
+def _measure(
+    args: argparse.Namespace, files: Mapping[Variant, cost.ModelFile], cases: Sequence[Case],
+    beside: Sequence[Observer],
+) -> list[Result]:  # fmt: skip
+    """One model's repetitions one after the other, several models in turns."""
+    repetitions = args.repetitions if len(files) == 1 else 1
+    turns = args.repetitions // repetitions
+    observers = [*beside, Progress(turns * len(files) * len(cases), repetitions)]
+    paths = {variant: file.path for variant, file in files.items()}
+    found = rounds.measure(paths, cases, turns, observers, repetitions=repetitions, bin_dir=args.bin_dir)
+    return list(found.values())
+
+
+def _report(
+    results: Sequence[Result], files: Mapping[Variant, cost.ModelFile], args: argparse.Namespace,
+    meter: energy.Meter | None, why: str,
+) -> None:  # fmt: skip
     """The tables on stdout."""
-    print(output.speed_table(results))
+    print(output.speed_table(results, files))
     if args.baseline and args.repetitions >= LEAST_ROUNDS:
         print(f"\n{output.ratio_table(results)}")
     if args.roofline:
         print(f"\n{output.limit_table(results)}")
         cache = last_level_cache_bytes() or 0
-        fitting = {r.model.label: None for r in results if r.case.n_gen and r.cost and r.cost.bytes <= cache}
+        fitting = {r.variant.name: None for r in results if r.case.n_gen and r.cost and r.cost.bytes <= cache}
         for label in fitting:
             print(f"\n{label} fits the caches ({cache >> 20} MiB): reading memory is no limit, int8 arithmetic is.")
     if meter:
@@ -158,23 +176,19 @@ def _report(results: Sequence[Result], args: argparse.Namespace, meter: energy.M
 
 
 def _everything(
-    results: Sequence[Result], argv: Sequence[str], bench: Bench, why: str, load: Load | None, warnings: Sequence[str]
-) -> dict[str, Any]:
+    results: Sequence[Result], files: Mapping[Variant, cost.ModelFile], argv: Sequence[str],
+    limits: Limits | None, meter: energy.Meter | None, why: str, machine: Mapping[str, Any],
+) -> dict[str, Any]:  # fmt: skip
     """For JSON."""
-    meter, roofline = bench.meter, bench.roofline
+    roofline = limits.roofline if limits else None
     idle = meter.idle_watts if meter else 0.0
     return {
         "about": {
             **facts([".venv/bin/python", "utils/e2e_benchmark.py", *argv], roofline.compiler if roofline else None),
-            "models": {result.model.label: str(result.model.file.path.absolute()) for result in results},
+            "models": {variant.name: str(file.path.absolute()) for variant, file in files.items()},
             "tier": next(iter(roofline.packings)) if roofline else None,
         },
-        "machine": {
-            "warnings": list(warnings),
-            "cpus_of_others": load.others if load else None,
-            "cpus_stolen": load.stolen if load else None,
-            "hertz": bench.watch.hertz,
-        },
+        "machine": machine,
         "energy": {"counters": meter.counters.names, "idle_watts": idle} if meter else {"not_measured": why},
         "tests": [output.as_object(result, results, idle) for result in results],
     }
@@ -193,20 +207,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     engine_binary(PROGRAM, args.bin_dir)
     files = _files(args)
     if args.roofline:
-        for file in files:
+        for file in files.values():
             cost.of_model(file, None)
-    warnings = _warn(_fit_warnings(args, files, cases))
+    warnings = _warn(_fit_warnings(args, files.values(), cases))
+    limits = Limits(files, args.threads, after_too=True, bin_dir=args.bin_dir) if args.roofline else None
     with ExitStack() as stack:
         watch = Watch()
         meter, why = _open_meter(args.energy, stack)
         watch.wait()
         warnings += _warn(watch.load_warnings(watch.load(), "before the tests"))
-        bench = Bench(args.repetitions, args.roofline, meter, watch, args.bin_dir)
-        results = bench.run(labelled(files), cases)
+        # The meter first: what the others do must not count.
+        results = _measure(args, files, cases, [one for one in (meter, limits, watch) if one])
         load = watch.load()
         warnings += _warn(watch.load_warnings(load, "during the tests") + watch.throttle_warnings())
-    _report(results, args, meter, why)
-    objects = _everything(results, given, bench, why, load, warnings)
+    _report(results, files, args, meter, why)
+    machine = {
+        "warnings": warnings,
+        "cpus_of_others": load.others if load else None,
+        "cpus_stolen": load.stolen if load else None,
+        "hertz": watch.hertz,
+    }
+    objects = _everything(results, files, given, limits, meter, why, machine)
     if args.json:
         output.write_json(args.json, objects)
     if args.csv:

@@ -16,7 +16,9 @@ from typing import Any
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
 from trit.base.statistics import LEAST_ROUNDS, Interval, paired_ratio
-from trit.measure.speed.rounds import Result
+from trit.engine.cost import ModelFile
+from trit.measure.rounds import Result
+from trit.measure.variants import Variant
 
 
 def markdown_table(rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -37,12 +39,12 @@ def _mean(values: Sequence[float]) -> str:
     return f"{fmean(values):.2f} \u00b1 {stdev(values) if len(values) > 1 else 0:.2f}"
 
 
-def speed_table(results: Sequence[Result]) -> str:
+def speed_table(results: Sequence[Result], files: Mapping[Variant, ModelFile]) -> str:
     """As llama-bench prints it (mean and standard deviation), and the median, on which everything else is built."""
     rows = [["model", "size", "params", "threads", "test", "t/s", "median"]]
     for result in results:
-        file, case = result.model.file, result.case
-        about = [result.model.label, _size(file.nbytes), _count(file.parameters), str(case.threads), case.name]
+        file, case = files[result.variant], result.case
+        about = [result.variant.name, _size(file.nbytes), _count(file.parameters), str(case.threads), case.name]
         rows.append([*about, _mean(result.speeds), f"{result.speed:.2f}"])
     return markdown_table(rows)
 
@@ -56,7 +58,7 @@ def limit_table(results: Sequence[Result]) -> str:
     for result in results:
         cost, case = result.cost, result.case
         assert cost is not None
-        row = [result.model.label, str(case.threads), case.name, f"{100 * result.share:.0f} %", result.bound]
+        row = [result.variant.name, str(case.threads), case.name, f"{100 * result.share:.0f} %", result.bound]
         row += [f"{result.speed / result.share:.2f}", f"{cost.bytes / 1e6:.3f}", f"{cost.kv_bytes / 1e6:.3f}"]
         rows.append([*row, f"{cost.macs / 1e6:.2f}", f"{cost.attention_macs / 1e6:.2f}"])
     return markdown_table(rows)
@@ -78,7 +80,7 @@ def energy_table(results: Sequence[Result], idle_watts: float) -> str:
     for result in results:
         if found := energy_of(result, idle_watts):
             numbers = (found["joules_per_token"], found["above_idle"])
-            row = [result.model.label, str(result.case.threads), result.case.name]
+            row = [result.variant.name, str(result.case.threads), result.case.name]
             rows.append([*row, *(f"{number:.4g}" for number in numbers), f"{found['watts']:.1f}"])
     return markdown_table(rows)
 
@@ -93,11 +95,11 @@ def ratio_to(result: Result, results: Sequence[Result]) -> Interval | None:
 
 def ratio_table(results: Sequence[Result]) -> str:
     """One row for each test of each model but the first."""
-    label = results[0].model.label
+    label = results[0].variant.name
     rows = [["compared with", "threads", "test", f"{label} is times as fast", "95 % interval"]]
     for result in results:
         if ratio := ratio_to(result, results):
-            row = [result.model.label, str(result.case.threads), result.case.name]
+            row = [result.variant.name, str(result.case.threads), result.case.name]
             rows.append([*row, f"{ratio.median:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}"])
     return markdown_table(rows)
 
@@ -105,7 +107,7 @@ def ratio_table(results: Sequence[Result]) -> str:
 def as_object(result: Result, results: Sequence[Result], idle_watts: float) -> dict[str, Any]:
     """Everything about one test, for JSON; what was not asked for is null."""
     return {
-        "model": result.model.label,
+        "model": result.variant.name,
         "test": result.case.name,
         **asdict(result.case),
         "tokens_per_second": result.speeds,

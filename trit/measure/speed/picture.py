@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.plots import LINE, PALE, STRONG, picture
-from trit.measure.speed.rounds import Result
+from trit.measure.rounds import Result
 
 LATER_COLORS = ("#c05a2c", "#5a8f3c", "#8458a0", "#777777")
 
@@ -26,7 +26,7 @@ def plot(path: Path, title: str, results: Sequence[Result]) -> None:
     prompts = [result for result in found if result.case.n_prompt]
     texts = [result for result in found if not result.case.n_prompt]
     panels = [(name, part) for name, part in (("prompt", prompts), ("text", texts)) if part]
-    labels = list(dict.fromkeys(result.model.label for result in results))
+    labels = list(dict.fromkeys(result.variant.name for result in results))
     palette = [STRONG, PALE, *LATER_COLORS]
     colors = {label: palette[place % len(palette)] for place, label in enumerate(labels)}
     height = 2 + 0.3 * max(len(part) for _, part in panels)
@@ -41,7 +41,7 @@ def plot(path: Path, title: str, results: Sequence[Result]) -> None:
 def _bars(axis: Any, results: Sequence[Result], colors: Mapping[str, str]) -> None:
     seen: set[str] = set()
     for place, result in enumerate(results):
-        label = result.model.label
+        label = result.variant.name
         axis.barh(place, result.speed, color=colors[label], label=None if label in seen else label)
         seen.add(label)
         axis.plot([min(result.speeds), max(result.speeds)], [place, place], color=LINE, linewidth=1)
