@@ -21,17 +21,17 @@ from tests.support.tiny_checkpoints.linear_layers import GROUPED
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.places import BUNDLED_MODEL, ROOT
 from trit.base.statistics import paired_ratio
+from trit.convert.from_random import with_vocabulary
 from trit.engine import loading
 from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor
-from trit.measure import rounds
-from trit.measure.formats import command, fidelity, report, store
+from trit.measure import model_store, rounds
+from trit.measure.formats import command, fidelity, report
 from trit.measure.formats.fidelity import Error
 from trit.measure.formats.report import Comparison, Row
-from trit.measure.formats.sources import CheckpointSource, RandomSource, Source, with_vocabulary
-from trit.measure.formats.store import Plan, Size, Store
+from trit.measure.model_store import CheckpointSource, RandomSource, Size, Source, Store
 from trit.measure.variants import BASELINES, DEFAULT_VARIANTS, FORMATS, Variant, parse_variant
 from trit.models.shapes import SHAPES
 
@@ -209,12 +209,12 @@ def test_picture(tmp_path: Path) -> None:
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_fits_a_shape() -> None:
-    plan = Plan.of(RandomSource("bitnet-3b", SHAPES["bitnet-3b"], None, None), FORMATS)
+def test_what_fits_a_shape(tmp_path: Path) -> None:
+    plan = Store(tmp_path, RandomSource("bitnet-3b", SHAPES["bitnet-3b"], None, None), FORMATS)
     assert set(plan.sizes) == {"tl1", "q2_0", "q4_0", "f16"}
     assert set(plan.left_out) == {"i2_s", "tl2", "tq2_0", "tq1_0"}
     assert plan.left_out["tq2_0"] == "blk.0.attn_q.weight: 3200 columns, tq2_0 needs a multiple of 256"
-    whole = Plan.of(RandomSource("bitnet-2b-4t", SHAPES["bitnet-2b-4t"], None, None), FORMATS)
+    whole = Store(tmp_path, RandomSource("bitnet-2b-4t", SHAPES["bitnet-2b-4t"], None, None), FORMATS)
     assert not whole.left_out
     weights, head = 30 * (2560 * (2 * 2560 + 2 * 640) + 3 * 2560 * 6912), 128256 * 2560 // 256 * 210
     norms = 4 * (30 * (3 * 2560 + 6912) + 2560)
@@ -233,14 +233,14 @@ def test_random_files_have_the_computed_sizes(tmp_path: Path) -> None:
     assert shape.vocab == json.loads((BUNDLED_MODEL / "config.json").read_text())["vocab_size"]
     source = RandomSource("story", SHAPES["story"], "q8_0", None)
     kept = Store(tmp_path, source, ["q4_0", "i2_s"])
-    kept.check_room(["q4_0", "i2_s"])
+    kept.check_space(["q4_0", "i2_s"])
     for form in ("q4_0", "i2_s"):
         path = kept.file(form)
-        assert path is not None and tensor_bytes(path) == kept.plan.sizes[form]
-        assert store.size(path).file_bytes == path.stat().st_size
+        assert path is not None and tensor_bytes(path) == kept.sizes[form]
+        assert model_store.size(path).file_bytes == path.stat().st_size
     assert set(kept.files) == {"q4_0", "i2_s"}, "q4_0 of random weights needs no f16 file"
-    assert store.size(kept.files["q4_0"]).bits == 4.5
-    assert store.size(kept.files["i2_s"]).bits == pytest.approx(2, abs=0.01)
+    assert model_store.size(kept.files["q4_0"]).bits == 4.5
+    assert model_store.size(kept.files["i2_s"]).bits == pytest.approx(2, abs=0.01)
     before = kept.files["i2_s"].stat().st_mtime_ns
     again = Store(tmp_path, source, ["i2_s"])
     assert again.file("i2_s") == kept.files["i2_s"] and kept.files["i2_s"].stat().st_mtime_ns == before
@@ -262,10 +262,10 @@ def test_scales_of_groups_are_left_out_of_i2_s(tmp_path: Path) -> None:
     folder = tmp_path / "grouped"
     qwen3.make(folder, "Ternary-Bonsai-1.7B", GROUPED)
     kept = Store(tmp_path / "work", CheckpointSource(folder, None), ["i2_s", "q2_0"])
-    kept.check_room(["q2_0"])
+    kept.check_space(["q2_0"])
     assert kept.file("q2_0") is not None
     assert kept.file("i2_s") is None and kept.file("i2_s") is None
-    assert "has a scale for every" in kept.plan.left_out["i2_s"] and "--outtype" not in kept.plan.left_out["i2_s"]
+    assert "has a scale for every" in kept.left_out["i2_s"] and "--outtype" not in kept.left_out["i2_s"]
     assert list(kept.files) == ["q2_0"]
 
 
@@ -274,12 +274,12 @@ def test_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         free: int
 
     kept = Store(tmp_path, RandomSource("bitnet-2b-4t", SHAPES["bitnet-2b-4t"], None, None), ["f16", "i2_s"])
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: Usage(6_200_000_000))
+    monkeypatch.setattr(model_store.shutil, "disk_usage", lambda path: Usage(6_200_000_000))
     with pytest.raises(UserError, match=r"--workdir .* need 5\.3 GB, 1\.1 GB have to stay free, .* has 6\.2 GB"):
-        kept.check_room(["f16", "i2_s"])
-    kept.check_room(["i2_s"])
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: Usage(6_500_000_000))
-    kept.check_room(["f16", "i2_s", "tl2"])
+        kept.check_space(["f16", "i2_s"])
+    kept.check_space(["i2_s"])
+    monkeypatch.setattr(model_store.shutil, "disk_usage", lambda path: Usage(6_500_000_000))
+    kept.check_space(["f16", "i2_s", "tl2"])
     assert "5.26 GB to make" in capsys.readouterr().err
 
 
@@ -298,7 +298,7 @@ def test_clean_knows_folders_with_brackets(tmp_path: Path) -> None:
     source = FakeSource("i2_s")
     source.stem = "model[v2]"
     kept = Store(tmp_path, source, ["i2_s"])
-    kept.check_room(["i2_s"])
+    kept.check_space(["i2_s"])
     kept.clean()
     assert not list(tmp_path.iterdir())
 
@@ -333,7 +333,7 @@ class FakeSource(Source):
 def test_baseline(tmp_path: Path) -> None:
     def chosen(*fits: str) -> Variant:
         kept = Store(tmp_path, FakeSource(*fits), [variant.type for variant in BASELINES])
-        kept.check_room([])
+        kept.check_space([])
         return command._baseline(BASELINES, kept)
 
     assert chosen("tq2_0", "q4_0") == Variant("tq2_0", packed=False)
@@ -397,7 +397,7 @@ def test_real_files(real_run: tuple[Path, dict[str, Any], str]) -> None:
     folder, data, stdout = real_run
     rows = {row["type"]: row for row in data["rows"]}
     assert list(rows) == [variant.name for variant in DEFAULT_VARIANTS] and not data["left_out"]
-    plan = Plan.of(CheckpointSource(BUNDLED_MODEL, None), FORMATS)
+    plan = Store(folder, CheckpointSource(BUNDLED_MODEL, None), FORMATS)
     for form in FORMATS:
         (path,) = (folder / "work").glob(f"*/{form}.gguf")
         assert tensor_bytes(path) == plan.sizes[form]

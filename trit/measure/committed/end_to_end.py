@@ -17,12 +17,13 @@ from trit.base.errors import UserError
 from trit.base.flags import at_least, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.statistics import LEAST_ROUNDS
-from trit.convert.from_random import HEADS, generate
+from trit.convert.from_random import HEADS
 from trit.engine import cost
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import Roofline, thread_counts
 from trit.gguf.encodings import ENCODINGS
 from trit.measure import results
+from trit.measure.model_store import random_model
 from trit.measure.rounds import Limits, Results, Rounds, measure
 from trit.measure.speed.output import markdown_table
 from trit.measure.variants import Variant
@@ -61,20 +62,6 @@ def text(results: Results, rounds: int, model: str) -> str:
         f"to {heading(RIVAL)}, and share of the limit (pp: int8 arithmetic; tg: reading the weights), which is\n"
         f"measured before each run.\n\n{table(results)}\n"
     )
-
-
-def make_model(args: argparse.Namespace, encoding: str) -> Path:
-    """The random model in this encoding; made once."""
-    folder: Path = args.workdir.expanduser()
-    path = folder / f"random-{args.shape}-head-{args.head}-{encoding}.gguf"
-    if not path.is_file():
-        print(f"making {path}", file=sys.stderr)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--workdir {folder}: cannot be made ({error.strerror})") from error
-        generate(f"random {args.shape}", SHAPES[args.shape], ENCODINGS[encoding], args.head, path)
-    return path
 
 
 def run_rounds(args: argparse.Namespace, files: Mapping[Variant, Path]) -> tuple[Results, Roofline]:
@@ -117,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in types:
         if name not in ENCODINGS:
             raise UserError(f"--types {name}: trit.convert.from_random cannot write it yet; leave it out")
-    models = {name: make_model(args, name) for name in types}
+    models = {name: random_model(args.workdir, args.shape, args.head, name) for name in types}
     files = {Variant(name, packed): path for name, path in models.items() for packed in (True, False)}
     found, roofline = run_rounds(args, files)
     about = results.facts("trit committed end-to-end", given, roofline.compiler)

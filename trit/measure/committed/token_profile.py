@@ -23,7 +23,8 @@ from trit.convert.from_random import HEADS
 from trit.engine.roofline import measure
 from trit.engine.token_profile import Column, Limits, Row, table
 from trit.measure import results
-from trit.measure.committed.end_to_end import CACHE, make_model
+from trit.measure.committed.end_to_end import CACHE
+from trit.measure.model_store import random_model
 from trit.models.shapes import SHAPES
 
 # One token a word in the vocabularies that the shapes come with.
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(given)
     for name in ("prompt", "generate", "threads", "rounds"):
         at_least(f"--{name}", getattr(args, name), 2 if name == "generate" else 1)
-    model = make_model(args, "i2_s")
+    model = random_model(args.workdir, args.shape, args.head, "i2_s")
     runs = []
     for number in range(args.rounds):
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr)

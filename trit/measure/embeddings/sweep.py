@@ -15,14 +15,13 @@ from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
-from trit.convert import from_checkpoint
-from trit.convert import from_gguf as foreign
 from trit.engine.llama_bench import Case
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.parts import whole_name
 from trit.gguf.source import FLOATS
 from trit.gguf.types import GGMLQuantizationType, read_header
+from trit.measure.model_store import with_head
 from trit.measure.rounds import Results, Rounds
 from trit.measure.rounds import measure as run_rounds
 from trit.measure.variants import Variant
@@ -88,11 +87,7 @@ def make(source: Path, path: Path, kind: str, outtype: str, force: bool) -> None
         print(f"{path}: exists and is kept", file=sys.stderr)
         return
     print(f"{path}: being made", file=sys.stderr)
-    encoding = ENCODINGS[outtype]
-    if source.is_dir():
-        from_checkpoint.convert(source, path, from_checkpoint.Options(encoding, kind, force=force))
-    else:
-        foreign.convert(source, path, foreign.Options(encoding, kind, force=force))
+    with_head(source, outtype, kind, path)
 
 
 Files = Mapping[Variant, Path]

@@ -27,8 +27,7 @@ from trit.engine.llama_bench import Case
 from trit.engine.roofline import measure as measure_roofline
 from trit.measure import results, rounds
 from trit.measure.formats import fidelity, report
-from trit.measure.formats.sources import CheckpointSource, RandomSource, Source
-from trit.measure.formats.store import Store, size
+from trit.measure.model_store import CheckpointSource, RandomSource, Source, Store, size
 from trit.measure.perplexity.held_out import HELD_OUT
 from trit.measure.rounds import Loads, Rounds
 from trit.measure.speed.machine import Watch, thread_warnings
@@ -113,7 +112,7 @@ def _baseline(candidates: Sequence[Variant], store: Store) -> Variant:
     for variant in candidates:
         if store.file(variant.type):
             return variant
-    reasons = "; ".join(dict.fromkeys(store.plan.left_out.values()))
+    reasons = "; ".join(dict.fromkeys(store.left_out.values()))
     names = " and ".join(variant.name for variant in candidates)
     raise UserError(f"--baseline: this model has no {names} ({reasons}); choose another --baseline")
 
@@ -160,7 +159,7 @@ def _run(args: argparse.Namespace, candidates: Sequence[Variant], store: Store) 
         for variant, path in files.items()
     ]
     notes += watch.load_warnings(watch.load(), "while measuring") + watch.throttle_warnings()
-    left_out = {form: why for form, why in store.plan.left_out.items() if form in {variant.type for variant in asked}}
+    left_out = {form: why for form, why in store.left_out.items() if form in {variant.type for variant in asked}}
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
     comparison = report.Comparison(store.source.label, rows, baseline, left_out, notes=notes)
@@ -186,8 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     candidates = [args.baseline] if args.baseline else list(BASELINES)
     forms = [*(variant.type for variant in args.types), *([] if args.no_error else [REFERENCE])]
     store = Store(args.workdir.expanduser(), _source(args), [*forms, *(variant.type for variant in candidates)])
-    fitting = [variant.type for variant in candidates if variant.type in store.plan.sizes]
-    store.check_room([*forms, *fitting[:1]])
+    fitting = [variant.type for variant in candidates if variant.type in store.sizes]
+    store.check_space([*forms, *fitting[:1]])
     try:
         comparison = _run(args, candidates, store)
     finally:

@@ -15,7 +15,7 @@ from trit.base.statistics import LEAST_ROUNDS, Interval, paired_ratio
 from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
 from trit.measure.formats.fidelity import Error
-from trit.measure.formats.store import Size
+from trit.measure.model_store import Size
 from trit.measure.speed.output import markdown_table
 from trit.measure.variants import REFERENCE, Variant
 
