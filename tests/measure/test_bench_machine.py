@@ -16,7 +16,7 @@ from trit.base import host
 from trit.base.errors import TritError
 from trit.engine.llama_bench import Case
 from trit.measure.rounds import Result, Use
-from trit.measure.speed import energy, machine, output
+from trit.measure.speed import energy, machine, tables
 from trit.measure.speed.energy import Counters, Meter, NotMeasured
 from trit.measure.speed.machine import Load, Snapshot, Watch
 from trit.measure.variants import Variant
@@ -148,9 +148,9 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 def test_joules_of_a_token() -> None:
     result = Result(Variant("m"), Case(0, 4), [1.0, 1.0])
-    assert output.energy_of(result, 2.0) is None
+    assert tables.energy_of(result, 2.0) is None
     result.use = Use([10.0, 14.0], [1.0, 1.0])
-    assert output.energy_of(result, 2.0) == {"joules_per_token": 3.0, "above_idle": 2.5, "watts": 12.0}
+    assert tables.energy_of(result, 2.0) == {"joules_per_token": 3.0, "above_idle": 2.5, "watts": 12.0}
 
 
 class Machine:

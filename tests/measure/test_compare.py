@@ -28,9 +28,9 @@ from trit.engine.loading import Loading
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor
 from trit.measure import model_store, rounds
-from trit.measure.formats import command, fidelity, report
+from trit.measure.formats import command, fidelity, tables
 from trit.measure.formats.fidelity import Error
-from trit.measure.formats.report import Comparison, Row
+from trit.measure.formats.tables import Comparison, Row
 from trit.measure.model_store import CheckpointSource, RandomSource, Size, Source, Store
 from trit.measure.variants import BASELINES, DEFAULT_VARIANTS, FORMATS, Variant, parse_variant
 from trit.models.shapes import SHAPES
@@ -167,7 +167,7 @@ def example() -> Comparison:
 
 def test_tables() -> None:
     comparison = example()
-    text = "\n\n".join(report.text(comparison))
+    text = "\n\n".join(tables.text(comparison))
     assert "| i2_s | ours, packed at load | 2000 | 2.06 | 0.30 | 200 | 400 |" in text
     assert "| tl2 | ours, packed at load | 2000 | 2.06 | 0.30 | not measured | not measured |" in text
     assert "median, lowest and highest" in text
@@ -182,7 +182,7 @@ def test_tables() -> None:
     assert "Left out: tq1_0, blk.0: does not fit." in text and "A note." in text and "rounded to int8" in text
     for one in comparison.rows:
         one.error = None
-    assert "Error against f16" not in "".join(report.text(comparison))
+    assert "Error against f16" not in "".join(tables.text(comparison))
 
 
 def test_intervals_need_rounds() -> None:
@@ -191,11 +191,11 @@ def test_intervals_need_rounds() -> None:
         one.speeds, one.loads = {case: speeds * 3 for case, speeds in one.speeds.items()}, one.loads * 3
     ratio = comparison.ratio(comparison.rows[0], Case(128, 0, threads=2))
     assert ratio.median == 2.0 and ratio == paired_ratio([30.0, 10.0, 28.0] * 3, [10.0, 10.0, 14.0] * 3)
-    assert "median and its 95 % interval" in "".join(report.text(comparison))
+    assert "median and its 95 % interval" in "".join(tables.text(comparison))
 
 
 def test_json_has_every_repetition() -> None:
-    data = json.loads(json.dumps(report.as_json(example())))
+    data = json.loads(json.dumps(tables.as_json(example())))
     first = data["rows"][0]
     assert first["tests"][0]["tokens_per_second"] == [30.0, 10.0, 28.0]
     assert first["tests"][0]["ratio"] == {"median": 2.0, "low": 1.0, "high": 3.0}
@@ -205,7 +205,7 @@ def test_json_has_every_repetition() -> None:
 
 def test_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    report.plot(example(), tmp_path / "all.png", "title")
+    tables.plot(example(), tmp_path / "all.png", "title")
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -38,7 +38,7 @@ FOUR_CODES = ENCODINGS["q2_0"].ggml_type
 # The same by number.
 SCALE_PLACES = {ENCODINGS[name].ggml_type: place for name, place in SCALE_AT.items()}
 # Behind the architecture's name; with one of these, tokens do not all read the same bytes, or no attention cache.
-OTHER_WORK = {
+OTHER_COSTS = {
     "expert_count": "is a mixture of experts, of which each token reads others",
     "attention.kv_lora_rank": "keeps a compressed attention cache",
     "ssm.state_size": "has a state in the place of an attention cache",
@@ -93,7 +93,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Work:
+class ModelCost:
     """What a model's file says.
 
     Attributes:
@@ -222,7 +222,7 @@ class ModelFile:
         return int(self.numbers.get("context_length", 0))
 
 
-def of_model(model: ModelFile, packing: Packing | None) -> Work:
+def of_model(model: ModelFile, packing: Packing | None) -> ModelCost:
     """Count in the headers.
 
     Args:
@@ -232,7 +232,7 @@ def of_model(model: ModelFile, packing: Packing | None) -> Work:
     Raises:
         UserError: the model's tokens do not all cost the same (mixture of experts, ...).
     """
-    for key, what in OTHER_WORK.items():
+    for key, what in OTHER_COSTS.items():
         if model.numbers.get(key):
             raise UserError(
                 f"{model.path}: the model {what}: what its tokens cost is not known; measure without limits"
@@ -248,7 +248,7 @@ def of_model(model: ModelFile, packing: Packing | None) -> Work:
     layers = [entry for name, entry in model.tensors.items() if name not in ("token_embd.weight", "output.weight")]
     matrices = [tensor for _, tensor in layers if len(tensor.shape) == 2 and tensor.name.startswith("blk.")]
     cached, attended = _attention(model.numbers)
-    return Work(
+    return ModelCost(
         layer_bytes=sum(_in_memory(*entry, packing) for entry in layers),
         head_bytes=_in_memory(*head, packing),
         layer_macs=sum(math.prod(tensor.shape) for tensor in matrices),

@@ -18,9 +18,8 @@ from trit.base.files import atomic_output
 from trit.base.places import ENGINE_BIN, ROOT, engine_binary
 from trit.base.processes import capture, telling_lines
 from trit.convert import from_checkpoint, from_gguf
-from trit.convert.embedding import embedding_row
 from trit.convert.from_random import OUTTYPES, generate, planned_tensors, with_vocabulary
-from trit.convert.matrices import check_columns, matrix_rows
+from trit.convert.matrices import check_columns
 from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType, block_of, read_header
@@ -28,7 +27,7 @@ from trit.gguf.writer import PlannedTensor
 from trit.measure.variants import REFERENCE
 from trit.models.checkpoint import Checkpoint
 from trit.models.families import find_family
-from trit.models.families.base import Kind, TensorSpec
+from trit.models.families.base import Kind
 from trit.models.shapes import SHAPES, Shape
 
 # For metadata, vocabulary and the table of tensors of one file: the largest known vocabularies take about 12 MB.
@@ -117,17 +116,9 @@ class CheckpointSource(Source):
         if form in self.parents:
             return q4_0_tensors(self.tensors(self.parents[form]))
         encoding = ENCODINGS[form]
-        check_columns(
-            {spec.target: spec.shape for spec in self._specs if spec.kind is Kind.TERNARY}, encoding, self._architecture
-        )
-        return [row for spec in self._specs for row in self._rows(spec, form)]
-
-    def _rows(self, spec: TensorSpec, form: str) -> list[PlannedTensor]:
-        if spec.kind is Kind.TERNARY:
-            return matrix_rows(spec.target, spec.shape, ENCODINGS[form])
-        if spec.kind is Kind.EMBEDDING:
-            return [embedding_row(spec.target, spec.shape, self.head)]
-        return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
+        ternary = {spec.target: spec.shape for spec in self._specs if spec.kind is Kind.TERNARY}
+        check_columns(ternary, encoding, self._architecture)
+        return [row for spec in self._specs for row in from_checkpoint.planned_rows(spec, encoding, self.head)]
 
     def make(self, form: str, path: Path) -> None:
         """See the base class."""
@@ -264,7 +255,7 @@ def make_folder(flag: str, folder: Path) -> None:
         raise UserError(f"{flag} {folder}: cannot be made ({error.strerror})") from error
 
 
-def kept(path: Path, make: Callable[[Path], None]) -> Path:
+def kept(path: Path, make: Callable[[Path], object]) -> Path:
     """A file, made if it is not there yet."""
     if not path.is_file():
         print(f"making {path}", file=sys.stderr)
@@ -274,9 +265,10 @@ def kept(path: Path, make: Callable[[Path], None]) -> Path:
 
 def random_model(workdir: Path, shape: str, head: str, form: str) -> Path:
     """The random model of the committed benchmarks; raises UserError if it cannot be made."""
-    source, folder = RandomSource(shape, SHAPES[shape], head, None), workdir.expanduser()
+    folder, name = workdir.expanduser(), f"random {shape}"
     make_folder("--workdir", folder)
-    return kept(folder / f"random-{shape}-head-{head}-{form}.gguf", lambda path: source.make(form, path))
+    path = folder / f"random-{shape}-head-{head}-{form}.gguf"
+    return kept(path, lambda path: generate(name, SHAPES[shape], OUTTYPES[form], head, path))
 
 
 def with_head(source: Path, outtype: str, head: str, outfile: Path) -> None:

@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from trit.base.errors import UserError
 from trit.base.flags import at_least, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.statistics import LEAST_ROUNDS
 from trit.convert.from_random import HEADS
 from trit.engine import cost
 from trit.engine.llama_bench import Case
-from trit.engine.roofline import Roofline, thread_counts
-from trit.gguf.encodings import ENCODINGS
-from trit.measure import results
+from trit.engine.roofline import thread_counts
+from trit.measure import report
 from trit.measure.model_store import random_model
 from trit.measure.rounds import Limits, Results, Rounds, measure
-from trit.measure.speed.output import markdown_table
 from trit.measure.variants import Variant
 from trit.models.shapes import SHAPES
 
@@ -52,7 +49,7 @@ def table(results: Results) -> str:
             ratio = result.speed / results[RIVAL, case].speed
             row.append(f"{result.speed:.1f} ({ratio:.2f}x, {100 * result.share:.0f}%)")
         rows.append(row)
-    return markdown_table(rows)
+    return report.markdown(rows)
 
 
 def text(results: Results, rounds: int, model: str) -> str:
@@ -64,33 +61,20 @@ def text(results: Results, rounds: int, model: str) -> str:
     )
 
 
-def run_rounds(args: argparse.Namespace, files: Mapping[Variant, Path]) -> tuple[Results, Roofline]:
-    """Measure, and the limits before every run."""
-    env: dict[str, str | None] = {"TRIT_TIER": args.tier} if args.tier else {}
-    tests = [(size, 0) for size in args.prompt] + [(0, size) for size in args.generate]
-    cases = [Case(prompt, text, threads=threads) for threads in args.threads for prompt, text in tests]
-    models = {variant: cost.ModelFile.read(path) for variant, path in files.items()}
-    limits = Limits(models, args.threads, megabytes=args.megabytes, bin_dir=args.bin_dir, env=env)
-    found = measure(files, cases, args.rounds, [Rounds(args.rounds), limits], bin_dir=args.bin_dir, env=env)
-    assert limits.roofline is not None  # there is at least one round
-    return found, limits.roofline
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trit committed end-to-end", description="Measure whole models.")
-    parser.add_argument("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
-    parser.add_argument("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
-    parser.add_argument("--types", choices=TYPES, nargs="+", default=["i2_s", "tq2_0"], help="(default: i2_s tq2_0)")
-    parser.add_argument("--prompt", "-p", type=whole_numbers, default=[128, 512], help="(default: 128,512)")
-    parser.add_argument("--generate", "-n", type=whole_numbers, default=[128], help="(default: 128)")
-    parser.add_argument(
-        "--threads", "-t", type=whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2"
-    )
-    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help="(default: %(default)s)")
-    parser.add_argument("--tier", help="force a tier (TRIT_TIER)")
-    parser.add_argument("--workdir", type=Path, default=CACHE, help="where the models are kept (default: %(default)s)")
-    parser.add_argument("--megabytes", type=int, help="memory that is read for the limit (default: 4 times the caches)")
-    results.add_shared_flags(parser)
+    add = parser.add_argument
+    add("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
+    add("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
+    add("--types", choices=TYPES, nargs="+", default=["i2_s", "tq2_0"], help="(default: i2_s tq2_0)")
+    add("--prompt", "-p", type=whole_numbers, default=[128, 512], help="(default: 128,512)")
+    add("--generate", "-n", type=whole_numbers, default=[128], help="(default: 128)")
+    add("--threads", "-t", type=whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2")
+    add("--rounds", type=int, default=LEAST_ROUNDS, help="(default: %(default)s)")
+    add("--tier", help="force a tier (TRIT_TIER)")
+    add("--workdir", type=Path, default=CACHE, help="where the models are kept (default: %(default)s)")
+    add("--megabytes", type=int, help="memory that is read for the limit (default: 4 times the caches)")
+    report.add_shared_flags(parser)
     return parser
 
 
@@ -101,30 +85,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     at_least("--rounds", args.rounds, 1)
     at_least("--megabytes", args.megabytes or 1, 1)
     types = list(dict.fromkeys([*args.types, RIVAL.type]))
-    for name in types:
-        if name not in ENCODINGS:
-            raise UserError(f"--types {name}: trit.convert.from_random cannot write it yet; leave it out")
-    models = {name: random_model(args.workdir, args.shape, args.head, name) for name in types}
-    files = {Variant(name, packed): path for name, path in models.items() for packed in (True, False)}
-    found, roofline = run_rounds(args, files)
-    about = results.facts("trit committed end-to-end", given, roofline.compiler)
-    about["tier"] = next(iter(roofline.packings))
-    data = {
-        "shape": args.shape,
-        "head": args.head,
-        "tests": [
-            {
-                **vars(one.case),
-                "type": one.variant.type,
-                "packed": one.variant.packed,
-                "tokens_per_second": one.speeds,
-                "limit_tokens_per_second": one.limits,
-            }
-            for one in found.values()
-        ],
-    }
+    made = {name: random_model(args.workdir, args.shape, args.head, name) for name in types}
+    files = {Variant(name, packed): path for name, path in made.items() for packed in (True, False)}
+    env: dict[str, str | None] = {"TRIT_TIER": args.tier} if args.tier else {}
+    tests = [(size, 0) for size in args.prompt] + [(0, size) for size in args.generate]
+    cases = [Case(prompt, text, threads=threads) for threads in args.threads for prompt, text in tests]
+    models = {variant: cost.ModelFile.read(path) for variant, path in files.items()}
+    limits = Limits(models, args.threads, megabytes=args.megabytes, bin_dir=args.bin_dir, env=env)
+    found = measure(files, cases, args.rounds, [Rounds(args.rounds), limits], bin_dir=args.bin_dir, env=env)
+    assert limits.roofline is not None  # there is at least one round
+    about = report.about("trit committed end-to-end", given, limits.roofline.compiler)
+    about["tier"] = next(iter(limits.roofline.packings))
+    results = [
+        {
+            **vars(one.case),
+            "type": one.variant.type,
+            "packed": one.variant.packed,
+            "tokens_per_second": one.speeds,
+            "limit_tokens_per_second": one.limits,
+        }
+        for one in found.values()
+    ]
+    data = {"shape": args.shape, "head": args.head, "tests": results}
     content = text(found, args.rounds, f"{args.shape}, head {args.head}, tier {about['tier']}")
-    paths = results.write(args.out, "end-to-end", about, content, data)
-    print(table(found))
-    print(f"\nwritten: {paths[0]} and {paths[1].name}")
+    report.keep_and_show(args.out, "end-to-end", about, content, data, table(found))
     return 0
