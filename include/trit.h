@@ -57,7 +57,7 @@ typedef void (*trit_i2_s_fn)(int64_t k, const uint8_t* w, size_t w_row_bytes, in
                              size_t q_row_bytes, int m, int32_t* c, size_t c_stride);
 
 /// Packings of a panel: 64 rows of codes in the order in which the kernels read them. docs/formats.md has
-/// the bytes; src/panel.cpp writes them.
+/// the bytes; src/kernels/panel.cpp writes them.
 typedef enum trit_packing {
     TRIT_PACKING_2_BITS = 0,   ///< four codes in a byte, any code 0..3
     TRIT_PACKING_5_TRITS = 1,  ///< five codes in a byte (1.6 bits), codes 0..2 only
@@ -180,7 +180,7 @@ typedef struct trit_lookup_kernel {
     trit_unpack_fn to_2_bits;  ///< NULL: its panels are of 2 bits, or trit_panel_to_2_bits does it
 } trit_lookup_kernel;
 
-/// One instruction set's kernels. src/tiers/<name>.cpp defines `trit_tier_<name>`.
+/// One instruction set's kernels. src/kernels/tiers/<name>.cpp defines `trit_tier_<name>`.
 typedef struct trit_tier {
     const char* name;      ///< file stem, value of TRIT_TIER
     const char* features;  ///< every CPU feature that the tier's code needs

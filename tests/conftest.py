@@ -8,15 +8,82 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from _pytest.mark.expression import Expression
 
+from tests.support import markers
 from tests.support.avx512_build import build_emulated, need_emulation
 from tests.support.kernel_build import COMPILERS, build_kernels
 from tests.support.tiers import TIERS, Tier, open_library
 from trit.base.errors import UserError
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary, gguf_path
+
+QUICK_S = 2.0
+QUICK = "not (engine or torch or compiles)"
+
+
+def _wanted(config: pytest.Config) -> Callable[[set[str]], bool]:
+    expression = Expression.compile(config.getoption("-m") or "True")
+    return lambda marked: expression.evaluate(lambda name, **_: name == "True" or name in marked)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the markers."""
+    for name, meaning in markers.MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files whose tests are all deselected by -m: importing torch alone takes seconds."""
+    if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    return markers.none_is_wanted(markers.of_file(collection_path), _wanted(config)) or None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by its file and its fixtures."""
+    for item in items:
+        found = markers.of_file(item.path) | markers.of_fixtures(set(getattr(item, "fixturenames", ())))
+        for name in sorted(found):
+            item.add_marker(name)
+
+
+def _cpu() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """In the quick path, whatever needs more than QUICK_S of CPU fails: it belongs under a marker, or is too slow."""
+    begun = _cpu()
+    result = yield
+    took = _cpu() - begun
+    if took > QUICK_S and item.config.getoption("-m") == QUICK:
+        pytest.fail(f"took {took:.1f} s of CPU, {QUICK_S:g} are allowed without a marker; make it quicker or mark it")
+    return result
+
+
+_seconds: Counter[str] = Counter()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count the time of a room's tests, fixtures included."""
+    _seconds[report.nodeid.rpartition("/")[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how long each room took."""
+    if sum(_seconds.values()) > QUICK_S:
+        terminalreporter.section("time of each room")
+        for room, seconds in _seconds.most_common():
+            terminalreporter.write_line(f"{seconds:8.1f} s  {room}")
+
 
 # Shells start background jobs with SIGINT ignored, and programs inherit that: the tests of Ctrl-C would test nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -63,7 +130,7 @@ def emulated_avx512(library: ctypes.CDLL, tmp_path_factory: pytest.TempPathFacto
 
 def tier_of(library: ctypes.CDLL, name: str) -> Tier:
     pointer = library.trit_tier_by_name(name.encode())
-    assert pointer, f"src/tiers/{name}.cpp is not in the build"
+    assert pointer, f"src/kernels/tiers/{name}.cpp is not in the build"
     if not pointer.contents.supported():
         pytest.skip(f"this CPU cannot run tier {name} (needs {pointer.contents.features.decode()})")
     return Tier(pointer.contents)

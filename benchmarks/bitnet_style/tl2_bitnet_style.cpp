@@ -9,7 +9,7 @@
 ///     build/bin/trit-bench --packings 2_bits,tl2,tl2_bitnet_style --m 1
 #include <cstring>
 
-#include "tier.h"
+#include "kernels/tier.h"
 
 #ifdef TRIT_X86
 

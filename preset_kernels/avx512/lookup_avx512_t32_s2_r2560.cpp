@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Made by trit/tune/codegen, version 4; changes here are lost. To make it again:
+// Made by trit/tune/codegen, version 5; changes here are lost. To make it again:
 //     python -m trit.tune.codegen lookup --tier avx512 --registers 1 --steps 2 --rows 2560 --least-tokens 24
 #include <cstring>
 
-#include "tier.h"
+#include "kernels/tier.h"
 
 namespace {
 constexpr char kName[] = "lookup_avx512_t32_s2_r2560";
@@ -17,7 +17,7 @@ constexpr char kTier[] = "avx512";
 TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq")
 namespace {
 
-#include "lookup/avx512.h"
+#include "kernels/lookup/avx512.h"
 
 // Every byte of a panel of 2 bits holds the codes of four inputs: it is the number of an entry in a table of
 // those inputs' partial sums, for 32 tokens at once. Codes are 0..2, so a table ends at byte 170.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Made by trit/tune/codegen, version 4; changes here are lost. To make it again:
+// Made by trit/tune/codegen, version 5; changes here are lost. To make it again:
 //     python -m trit.tune.codegen tl1 --tier avx512_vnni --BM 2560 --BK 6912 --bm 64
 #include <cstring>
 
-#include "tier.h"
+#include "kernels/tier.h"
 
 namespace {
 constexpr char kName[] = "tl1_avx512_vnni_2560x6912x64";
@@ -17,7 +17,7 @@ constexpr char kTier[] = "avx512_vnni";
 TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq")
 namespace {
 
-#include "lookup/table_avx512.h"
+#include "kernels/lookup/table_avx512.h"
 
 // An index stands for 2 weights: it is the number of an entry in a table of these inputs' sums, which a byte
 // shuffle looks up for all rows of a register at once.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Made by trit/tune/codegen, version 4; changes here are lost. To make it again:
+// Made by trit/tune/codegen, version 5; changes here are lost. To make it again:
 //     python -m trit.tune.codegen lookup --tier neon --registers 2 --steps 2 --rows 1280 --least-tokens 9
 #include <cstring>
 
-#include "tier.h"
+#include "kernels/tier.h"
 
 namespace {
 constexpr char kName[] = "lookup_neon_t16_s2_r1280";
@@ -17,7 +17,7 @@ constexpr char kTier[] = "neon";
 TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_SIMD)
 namespace {
 
-#include "lookup/neon.h"
+#include "kernels/lookup/neon.h"
 
 // Every byte of a panel of 2 bits holds the codes of four inputs: it is the number of an entry in a table of
 // those inputs' partial sums, for 16 tokens at once. Codes are 0..2, so a table ends at byte 170.

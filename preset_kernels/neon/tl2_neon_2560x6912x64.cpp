@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Made by trit/tune/codegen, version 4; changes here are lost. To make it again:
+// Made by trit/tune/codegen, version 5; changes here are lost. To make it again:
 //     python -m trit.tune.codegen tl2 --tier neon --BM 2560 --BK 6912 --bm 64
 #include <cstring>
 
-#include "tier.h"
+#include "kernels/tier.h"
 
 namespace {
 constexpr char kName[] = "tl2_neon_2560x6912x64";
@@ -17,7 +17,7 @@ constexpr char kTier[] = "neon";
 TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_SIMD)
 namespace {
 
-#include "lookup/table_neon.h"
+#include "kernels/lookup/table_neon.h"
 
 // An index stands for 3 weights: it is the number of an entry in a table of these inputs' sums, which a byte
 // shuffle looks up for all rows of a register at once.

@@ -20,12 +20,12 @@ from trit.convert.from_random import (
     FLOAT_TYPES,
     HEADS,
     OUTTYPES,
-    SCALE_AT,
     main,
     matrix_pieces,
     planned_tensors,
 )
 from trit.convert.random_heads import HEAD_STD
+from trit.gguf.encoding_table import SCALE_AT
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGUFReader, read_header
 from trit.models.shapes import SHAPES, SIZES, SPM, VOCABULARIES

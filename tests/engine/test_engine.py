@@ -19,7 +19,7 @@ from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor, StreamWriter
 
-TIERS = sorted(path.stem for path in (Path(__file__).parents[2] / "src" / "tiers").glob("*.cpp"))
+TIERS = sorted(path.stem for path in (Path(__file__).parents[2] / "src" / "kernels" / "tiers").glob("*.cpp"))
 
 
 @pytest.fixture(scope="module")

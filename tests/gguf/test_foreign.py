@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.foreign_files import TILED, WRITERS, Key, random_rows, write_gguf
+from tests.support.foreign_files import TILED, VECTORS, WRITERS, Key, random_rows, write_gguf
 from trit.base.errors import UserError, run_main
 from trit.convert.command import main
 from trit.gguf.decode import decode
+from trit.gguf.encoding_table import TERNARY
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.header import read_raw_header
 from trit.gguf.identify import identify
@@ -25,34 +26,6 @@ TILES = {"bitnet_tl1": Tiles(128, 64, 32), "bitnet_tl2": Tiles(128, 96, 32)}
 
 def as_bytes(raw: bytes) -> np.ndarray:
     return np.frombuffer(raw, np.uint8)
-
-
-# Bytes written by hand from docs/formats.md: layout, rows, columns, bytes, {(row, column): value}; all else is 0.
-HALF = "0038"  # 0.5 as float16
-VECTORS = [
-    ("i2_s_arm", 1, 64, "95" + "55" * 14 + "54" + "0000003f" + "00" * 28, {(0, 0): 1, (0, 63): -1}),
-    ("i2_s_rows4", 4, 2, "1956" + "0000003f" + "00" * 28, {(0, 0): -1, (2, 0): 1, (3, 1): 1}),
-    # 4 is (0, 0), 7 is (+1, 0), 3 is (0, -1).
-    ("tl1", 1, 32, "4743" + "44" * 5 + "34" + "0000003f" + "00" * 60, {(0, 0): 1, (0, 5): -1, (0, 31): -1}),
-    # Triplets 0, 1, 39, 40 and 41 are 9, -1, -2, -13 and -6, the pair is 2.
-    (
-        "tl2",
-        1,
-        128,
-        "19" + "00" * 18 + "206d32" + "02" + "00" * 3 + "80" + "0000003f" + "00" * 60,
-        {(0, 0): 1, (0, 5): -1, (0, 118): -1, (0, 119): 1}
-        | {(0, 120): -1, (0, 121): -1, (0, 122): -1, (0, 123): -1, (0, 124): 1, (0, 126): -1, (0, 127): 1},
-    ),
-    ("q2_0", 1, 64, HALF + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),
-    ("pq2_0", 1, 128, HALF + "54" + "55" * 30 + "d5", {(0, 0): -1, (0, 127): 2}),
-    ("tq2_0", 1, 256, "56" + "55" * 62 + "15" + HALF, {(0, 0): 1, (0, 255): -1}),
-    # 121 = 11111 in base 3 (all zeros): ceil(121 * 256 / 243) = 128. 202 = 21111: 213. 120 = 11110: 127.
-    ("ptq1_0", 1, 128, "d5" + "80" * 22 + "7f" + "8080" + HALF, {(0, 0): 1, (0, 119): -1}),
-    ("tq1_0", 1, 256, "d5" + "80" * 46 + "7f" + "80" * 4 + HALF, {(0, 0): 1, (0, 239): -1}),
-    # The first weight is the lowest digit: 122 -> 129, and the last byte's fourth digit 40 + 27 = 67 -> 71.
-    ("iq1_bn", 1, 64, HALF + "81" + "80" * 11 + "47", {(0, 0): 1, (0, 63): 1}),
-    ("iq2_bn", 1, 64, "0000003f" + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),
-]
 
 
 @pytest.mark.parametrize(("layout", "n", "k", "raw", "places"), VECTORS, ids=[row[0] for row in VECTORS])
@@ -86,7 +59,7 @@ def test_tl_bytes_on_paper() -> None:
 @pytest.mark.parametrize("layout", WRITERS)
 @pytest.mark.parametrize(("n", "k"), [(128, 768), (256, 512)])
 def test_scalar_writers_round_trip(layout: str, n: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trit.gguf.decode.CHUNK_WEIGHTS", 7 * k)
+    monkeypatch.setattr("trit.gguf.codecs.CHUNK_WEIGHTS", 7 * k)
     rows = random_rows(n, k, seed=k)
     raw = WRITERS[layout][1](rows, 0.375)
     assert len(raw) in LAYOUTS[layout].sizes(n, k)
@@ -102,7 +75,7 @@ def test_scalar_writers_round_trip(layout: str, n: int, k: int, monkeypatch: pyt
 
 def test_our_encodings_agree_with_the_scalar_writers() -> None:
     ternary = np.array(random_rows(8, 512), np.int8) - 1
-    for name in ("i2_s", "tl1", "tl2", "tq1_0", "tq2_0", "q2_0"):
+    for name in TERNARY:
         assert ENCODINGS[name].pack(ternary, 0.5).tobytes() == WRITERS[name][1]((ternary + 1).tolist(), 0.5), name
 
 

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from trit.base.errors import UserError
 from trit.convert.embedding import quantize_rows
-from trit.gguf.encodings import ENCODINGS, check_fits, check_scale, fallback, pack_i2_s, pack_tq2_0, unpack_i2_s
+from trit.gguf.codecs import pack_i2_s, pack_tq2_0
+from trit.gguf.encodings import ENCODINGS, check_fits, check_scale, fallback
 from trit.gguf.layouts import PLAIN
 from trit.gguf.types import GGMLQuantizationType, GGUFReader, GGUFWriter, read_header
 
+unpack_i2_s = ENCODINGS["i2_s"].unpack
 SCALES = st.floats(2.0**-12, 1000.0, width=32)
 
 
@@ -85,7 +87,7 @@ def test_any_bytes_without_code_3_are_a_matrix(codes: bytes) -> None:
 def test_large_matrix_is_packed_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     ternary = np.random.default_rng(0).integers(-1, 2, (33, 512)).astype(np.int8)
     whole = {name: row.pack(ternary, 0.5) for name, row in ENCODINGS.items()}
-    monkeypatch.setattr("trit.gguf.encodings.CHUNK_WEIGHTS", 2048)
+    monkeypatch.setattr("trit.gguf.codecs.CHUNK_WEIGHTS", 2048)
     for name, row in ENCODINGS.items():
         assert row.pack(ternary, 0.5).tobytes() == whole[name].tobytes()
         np.testing.assert_array_equal(row.unpack(whole[name], 33, 512, name)[0], ternary)
@@ -240,7 +242,7 @@ def test_sizes_of_llama_cpp_s_types() -> None:
 
 def test_an_invalid_code_is_named_by_its_row_in_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     """Large matrices are unpacked in pieces, here one row each."""
-    monkeypatch.setattr("trit.gguf.encodings.CHUNK_WEIGHTS", 128)
+    monkeypatch.setattr("trit.gguf.codecs.CHUNK_WEIGHTS", 128)
     data = pack_i2_s(np.zeros((3, 128), dtype=np.int8), 1.0)
     data[2 * 32 + 7] |= 0b11
     with pytest.raises(UserError, match=r"^w: row 2, column 103 holds the 2-bit code 3"):

@@ -29,21 +29,78 @@ def tracked(pattern: str) -> list[Path]:
     return [ROOT / line for line in listing.stdout.splitlines() if (ROOT / line).is_file()]
 
 
-def test_only_files_of_the_hook_know_ggml() -> None:
-    users = [
-        path.name
-        for path in (ROOT / "src").rglob("*.[ch]*")
-        if re.search(r'#include "(ggml|traits)', path.read_text(errors="ignore"))
+# Rooms of src/ and their floors: a room includes itself and rooms of a lower floor. include/trit.h is below all.
+FLOORS = {"kernels": 1, "matrix": 2, "ggml": 3, "tools": 3}
+ENGINE_ROOM = "ggml"
+# Of no room: the contract, what CMake generates, and what stands in for a CPU in tests.
+ROOMLESS = re.compile(r"trit\.h|trit_\w+\.inc|emulated_features\.h")
+
+
+def include_faults(room: str, name: str, text: str) -> list[str]:
+    """What is wrong with a source file's includes, as "file:line: what"."""
+    faults = []
+    for number, line in enumerate(text.splitlines(), 1):
+        found = re.match(rf'\s*#\s*include\s*(?:"|<(?=ggml|(?:{"|".join(FLOORS)})/))([^">]+)', line)
+        if not found or ROOMLESS.fullmatch(found[1]):
+            continue
+        target = found[1].split("/")[0] if "/" in found[1] else ""
+        if target not in FLOORS:
+            if room != ENGINE_ROOM:
+                faults.append(f'{name}:{number}: "{found[1]}" names no room, and only src/{ENGINE_ROOM}/ knows ggml')
+            elif (ROOT / "src" / room / found[1]).exists():
+                faults.append(f'{name}:{number}: "{found[1]}" should be "{room}/{found[1]}"')
+        elif target != room and FLOORS[target] >= FLOORS[room]:
+            faults.append(f'{name}:{number}: "{found[1]}" is on no floor below {room}')
+        elif not (ROOT / "src" / found[1]).is_file():
+            faults.append(f'{name}:{number}: "{found[1]}" does not exist')
+    return faults
+
+
+def test_rooms_of_src_include_only_what_is_below_them() -> None:
+    sources = [path for pattern in ("*.cpp", "*.h") for path in (ROOT / "src").rglob(pattern)]
+    rooms = {path: path.relative_to(ROOT / "src").parts[0] for path in sources}
+    assert set(rooms.values()) == set(FLOORS), "every file of src/ is in a room"
+    # Generated kernels are compiled as if they were there.
+    rooms |= dict.fromkeys([*ROOT.glob("preset_kernels/*/*.cpp"), *ROOT.glob("benchmarks/*/*.cpp")], "kernels")
+    faults = [
+        fault
+        for path, room in sorted(rooms.items())
+        for fault in include_faults(room, str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"))
     ]
-    assert users and all(name.startswith("ggml_") for name in users)
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("room", "include", "fault"),
+    [
+        ("kernels", "matrix/tuning.h", "is on no floor below kernels"),
+        ("ggml", "tools/measure.h", "is on no floor below ggml"),
+        ("tools", "ggml/repack.h", "is on no floor below tools"),
+        ("matrix", "ggml.h", "names no room, and only src/ggml/ knows ggml"),
+        ("tools", "ggml-backend.h", "names no room"),
+        ("matrix", "tuning.h", "names no room"),
+        ("ggml", "repack.h", 'should be "ggml/repack.h"'),
+        ("tools", "matrix/gone.h", "does not exist"),
+        ("tools", "matrix/tuning.h", ""),
+        ("tools", "tools/measure.h", ""),
+        ("matrix", "matrix/tuning.h", ""),
+        ("ggml", "ggml-impl.h", ""),
+        ("kernels", "trit.h", ""),
+        ("kernels", "trit_tiers.inc", ""),
+    ],
+)
+def test_that_rule_notices(room: str, include: str, fault: str) -> None:
+    faults = include_faults(room, "x.cpp", f'#include <vector>\n\n#include "{include}"\n')
+    assert all(text.startswith(f'x.cpp:3: "{include}"') and fault in text for text in faults)
+    assert len(faults) == (fault != "")
 
 
 def test_only_tiers_know_instruction_sets() -> None:
     """And one file that is compiled for the CPU of the build, as the engine's own float code."""
     pattern = re.compile(r"immintrin\.h|arm_neon\.h|__AVX|__ARM_NEON|_mm\d*_")
     for path in (ROOT / "src").rglob("*.[ch]*"):
-        if path.parent.name not in ("tiers", "lookup") and path.name != "ggml_floats.h":
-            assert not pattern.search(path.read_text(errors="ignore")), f"{path.name} belongs in src/tiers/"
+        if path.parent.name not in ("tiers", "lookup") and path.name != "floats.h":
+            assert not pattern.search(path.read_text(errors="ignore")), f"{path.name} belongs in src/kernels/tiers/"
 
 
 def test_every_source_file_names_its_licence() -> None:

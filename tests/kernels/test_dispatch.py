@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which tier runs: the real src/dispatch.cpp and src/selftest.cpp over tiers made up in fake_tiers.cpp."""
+"""Which tier runs: the real dispatch.cpp and selftest.cpp of src/kernels/ over tiers made up in fake_tiers.cpp."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-pthread"]
     flags += ["-DTRIT_BUILD", f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}", f"-I{folder}"]
     scalar = folder / "scalar.o"
-    call("c++", *flags, "-Dtrit_tier_scalar=trit_tier_reference", "-c", ROOT / "src/tiers/scalar.cpp", "-o", scalar)
-    sources = [ROOT / "src" / f"{name}.cpp" for name in ("dispatch", "selftest", "panel")]
+    kernels = ROOT / "src" / "kernels"
+    call("c++", *flags, "-Dtrit_tier_scalar=trit_tier_reference", "-c", kernels / "tiers" / "scalar.cpp", "-o", scalar)
+    sources = [kernels / f"{name}.cpp" for name in ("dispatch", "selftest", "panel")]
     call("c++", *flags, *sources, ROOT / "tests" / "support" / "fake_tiers.cpp", scalar, "-o", folder / "fake_tiers")
     return folder / "fake_tiers"
 

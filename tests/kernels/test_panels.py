@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Panels: their bytes against the comment in src/panel.cpp, and every tier's kernels against numpy.
+"""Panels: their bytes against the comment in src/kernels/panel.cpp, and every tier's kernels against numpy.
 
 Integers are compared for equality; so are floats, whose every step is rounded as numpy rounds it.
 """
@@ -25,7 +25,7 @@ TOKENS = [*range(1, 71), 96, 97, 129, 250]
 
 
 def expected_bytes(packing: int, codes: np.ndarray) -> np.ndarray:
-    """The panel as the comment in src/panel.cpp says it; what is missing has code 0."""
+    """The panel as the comment in src/kernels/panel.cpp says it; what is missing has code 0."""
     rows, k = codes.shape
     step = INPUTS[packing]
     padded = np.zeros((ROWS, -(-k // step) * step), dtype=np.uint32)

@@ -22,7 +22,7 @@ TL1, TL2 = TABLE_PACKINGS["tl1"], TABLE_PACKINGS["tl2"]
 
 
 def expected_bytes(packing: int, codes: np.ndarray) -> np.ndarray:
-    """The panel as the comment in src/panel.cpp says it; rows that are missing are not compared."""
+    """The panel as the comment in src/kernels/panel.cpp says it; rows that are missing are not compared."""
     rows, k = codes.shape
     if packing == TL1:
         padded = np.zeros((rows, -(-k // 4) * 4), dtype=np.uint8)

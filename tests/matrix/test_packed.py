@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 from tests.support.guarded_ggml import in_new_process, same_bits
-from tests.support.packed_weights import SCALE_AT, PackedGgml, Weights, activations
+from tests.support.packed_weights import PackedGgml, Weights, activations
 from tests.support.tiers import SEED, Tier, TierStruct
+from trit.gguf.encoding_table import OURS, SCALE_AT
 from trit.gguf.encodings import ENCODINGS
 
 F32, F16, Q8_0, I32 = 0, 1, 8, 26
-ONE_SCALE = ("i2_s", "tl1", "tl2")
-NAMES = [*ONE_SCALE, *SCALE_AT]
+NAMES = [*OURS, *SCALE_AT]
 # Encoding and what its scales are: the same for the whole tensor, or different ones.
 KINDS = [(name, "one") for name in NAMES] + [(name, "many") for name in SCALE_AT]
 # Rows, and inputs in blocks of the encoding: a panel has 64 rows, and 32 are the fewest that are packed.
@@ -240,7 +240,7 @@ def pack_damaged(engine_bin: str, name: str, scales: str, damage: str) -> None:
     blocks = data[: 70 * 1024 // ENCODINGS[name].block * ENCODINGS[name].block_bytes].reshape(70, -1)
     if damage == "code":
         blocks[69, 33] |= 0b11110000 if name in ("tl1", "tl2") else 0b00110000
-    elif name in ONE_SCALE:
+    elif name in OURS:
         data[-ENCODINGS[name].tail_bytes :][:4] = np.float32(damage).reshape(1).view(np.uint8)
     else:
         blocks = blocks.reshape(-1, ENCODINGS[name].block_bytes)
@@ -254,7 +254,7 @@ def pack_damaged(engine_bin: str, name: str, scales: str, damage: str) -> None:
 @pytest.mark.parametrize(
     ("name", "scales", "damage"),
     [(name, scales, damage) for name, scales in KINDS for damage in ("nan", "inf", "-inf")]
-    + [(name, "one", "code") for name in ONE_SCALE]
+    + [(name, "one", "code") for name in OURS]
     + [("tq2_0", "one", "code"), ("tq2_0", "many", "code")],
 )
 def test_damage_is_one_sentence(engine_bin: Path, name: str, scales: str, damage: str) -> None:

@@ -267,7 +267,7 @@ def test_no_language_model_is_refused() -> None:
 
 @pytest.mark.parametrize("packing", ["2_bits", "tl2"])
 def test_the_engine_counts_the_same(engine_bin: Path, story_gguf: Path, tmp_path: Path, packing: str) -> None:
-    """Its own counters (src/ggml_profile.h) against what is counted in the header."""
+    """Its own counters (src/ggml/profile.h) against what is counted in the header."""
     profile = tmp_path / "profile.json"
     command = [
         engine_program("llama-completion", engine_bin),

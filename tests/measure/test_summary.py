@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""README's section on speed comes from the committed results, and the pictures show them."""
+"""The documents' sections on speed come from the committed results, and the pictures show them."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from trit.base.errors import TritError, UserError
 from trit.base.generated_section import write_section
-from trit.measure.committed import pictures, summary, token_profile
+from trit.measure.committed import pictures, rivals, summary, terminal, token_profile
 
 
 def end_to_end(cpu: str, date: str, ours: list[float], rival: list[float] | None) -> dict[str, Any]:
@@ -33,7 +34,8 @@ def test_medians_ratios_and_shares_newest_first(tmp_path: Path) -> None:
     write(tmp_path, "new-end-to-end.json", end_to_end("New", "2026-02-01", [30.0, 99.0, 31.5], [7.0, 9.0, 100.0]))
     lines = summary.section(tmp_path).splitlines()
     assert lines[0] == (
-        "New, 2 cores, tier avx2: gcc 1, commit abc, 2026-02-01 ([all columns](benchmarks/results/new-end-to-end.md))"
+        "New, 2 cores, tier avx2: gcc 1, commit abc, 2026-02-01 "
+        "([all columns](../benchmarks/results/new-end-to-end.md))"
     )
     assert "| tg64 | 2 | 31.5 | 70 % | 9 | 3.5 |" in lines
     assert [line.partition(",")[0] for line in lines if "tier avx2" in line] == ["New", "Old"]
@@ -58,7 +60,7 @@ def test_formats_side_by_side(tmp_path: Path) -> None:
     write(tmp_path, "x-comparison.json", comparison("X"))
     lines = summary.section(tmp_path).splitlines()
     (head,) = [line for line in lines if "a model" in line]
-    assert head.endswith("(benchmarks/results/x-comparison.md)). In brackets: ratio to tq2_0. It was BUSY: slow.")
+    assert head.endswith("(../benchmarks/results/x-comparison.md)). In brackets: ratio to tq2_0. It was BUSY: slow.")
     assert "| i2_s | ours | 800 | 2.00 | 2.00 | 796 | 20 (1.50) | 6.1 % |" in lines
     assert "| f16 | ours | 800 | 2.00 | 2.00 |  | 2 (0.50) |  |" in lines
 
@@ -72,15 +74,52 @@ def test_a_result_without_the_rival_or_broken_is_refused(tmp_path: Path) -> None
         summary.section(tmp_path)
 
 
-def test_readme_is_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["README", "PERFORMANCE", "BENCHMARKS"])
+def test_the_documents_are_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert summary.main(["--check"]) == 0, "run: trit committed summary"
-    copy = tmp_path / "README.md"
-    copy.write_text(summary.README.read_text(encoding="utf-8").replace("| tg64 | 1 |", "| tg64 | 7 |"))
-    monkeypatch.setattr(summary, "README", copy)
+    page: Path = getattr(summary, name)
+    copy = tmp_path / page.name
+    changed = page.read_text(encoding="utf-8").replace(f"{summary.BEGIN}\n", f"{summary.BEGIN}\nold\n")
+    copy.write_text(changed)
+    monkeypatch.setattr(summary, name, copy)
     assert summary.main(["--check"]) == 1
-    assert "| tg64 | 7 |" in copy.read_text(), "--check changes nothing"
+    assert copy.read_text() == changed, "--check changes nothing"
     monkeypatch.setattr(summary, "draw", list)
+    monkeypatch.setattr(summary, "PICTURES", tmp_path)
+    monkeypatch.setattr(summary, "ROOT", tmp_path)
+    (tmp_path / "terminal.txt").write_text("$ a\nb\n")
     assert summary.main([]) == 0 and summary.main(["--check"]) == 0
+    assert copy.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+
+
+def test_other_engines_beside_ours(tmp_path: Path) -> None:
+    """Medians of the rounds, and how many times as fast ours is; what was not measured is left empty."""
+    (path,) = summary.results("rivals")
+    result = json.loads(path.read_text())
+    write(tmp_path, "x-rivals.json", {**result, "tests": [{**test, "tokens_per_second": [1.0, 50.0, 4.0]} for test in
+          result["tests"] if test["engine"] != "trit.cpp"] + [{**test, "tokens_per_second": [8.0]} for test in
+          result["tests"] if test["engine"] == "trit.cpp"]})  # fmt: skip
+    write(tmp_path, "x-end-to-end.json", end_to_end("X", "2026-01-01", [9.0, 31.0, 12.0], [4.0]))
+    text = summary.readme_section(tmp_path)
+    assert "([every run](benchmarks/results/x-rivals.json))" in text
+    assert "| trit.cpp | 8 |  | 8 |  |" in text and "| ik_llama.cpp | 4 | 2.0 x | 4 | 2.0 x |" in text
+    assert "| X | avx2 | tg64 | 12 | 4 | 3.0 x |" in text
+    assert "| llama.cpp, tq2_0 | 4 | 4 |  |  | 4 | 4 |" in summary.rivals_section(tmp_path)
+
+
+def test_every_figure_of_another_engine_is_of_a_named_one() -> None:
+    for path, result in summary.results("rivals").items():
+        names = rivals.engines(result)
+        assert len(set(names)) == len(names) and names[0] == "trit.cpp", path
+        assert {row["engine"] for row in [*result["tests"], *result["loads"], *result["busy"]["tests"]]} <= set(names)
+
+
+def test_a_terminal_is_drawn(tmp_path: Path) -> None:
+    picture = terminal.svg("$ a < b\n\nc  d\n")
+    assert re.findall(r"<text [^>]*>(.*)</text>", picture) == ["$ a &lt; b", "c  d"]
+    assert picture.count('class="typed"') == 1
+    drawn = terminal.draw(summary.PICTURES / "terminal.txt", tmp_path / "terminal.svg")
+    assert drawn.read_text() == (summary.PICTURES / "terminal.svg").read_text(), "run: trit committed summary"
 
 
 def test_a_section_needs_its_two_lines(tmp_path: Path) -> None:

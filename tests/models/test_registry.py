@@ -18,7 +18,7 @@ from trit.gguf.encodings import ENCODINGS
 from trit.models.families import all_families
 from trit.models.registry import FILE, Registry, model_in, parse, registry, resolve
 from trit.models.registry.command import main
-from trit.models.registry.tables import BEGIN, END, README, readme_table, terminal_table, write_readme
+from trit.models.registry.tables import BEGIN, END, PAGE, page_table, terminal_table, write_page
 from trit.models.source_note import Manifest
 from trit.setup import pipeline
 
@@ -44,8 +44,10 @@ def test_every_model_of_bitnet_cpp_is_known() -> None:
     assert [name for name in names if registry().find(name) is None] == []
 
 
-def test_readme_has_today_s_table() -> None:
-    assert write_readme(registry(), CONVERTED, check=True), "README's table is out of date: run trit registry"
+def test_the_page_has_today_s_table() -> None:
+    assert write_page(registry(), CONVERTED, check=True), (
+        "the table of docs/models.md is out of date: run trit registry"
+    )
     assert main(["--check"]) == 0
 
 
@@ -55,7 +57,7 @@ def test_outputs_are_what_the_converter_can_make() -> None:
         assert set(registry().outputs(model)) <= ENCODINGS.keys()
         if model.architecture:
             assert model.architecture in registry().families[model.family].architectures, model.repo
-    rows = readme_table(registry(), {"LlamaForCausalLM"}).splitlines()
+    rows = page_table(registry(), {"LlamaForCausalLM"}).splitlines()
     (bitnet,) = [row for row in rows if "`microsoft/BitNet-b1.58-2B-4T`" in row]
     (falcon,) = [row for row in rows if "`tiiuae/Falcon-E-1B-Base`" in row]
     assert bitnet.endswith("| not yet | not yet |") and "| i2_s, tl1, tl2, tq2_0," in falcon
@@ -64,10 +66,10 @@ def test_outputs_are_what_the_converter_can_make() -> None:
 
 
 def test_every_architecture_of_the_converter_has_a_row() -> None:
-    """README says of each what goes in, what comes out, and how it is verified; no cell is empty or "not yet"."""
+    """The page says of each what goes in, what comes out, and how it is verified; no cell is empty or "not yet"."""
     known = {family.architectures for family in registry().families.values()}
     assert known == {family.architectures for family in all_families()}
-    table = readme_table(registry(), CONVERTED)
+    table = page_table(registry(), CONVERTED)
     assert "not yet" not in table
     for row in table.splitlines()[3:-1]:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -109,7 +111,7 @@ def test_what_is_not_known_is_left_empty() -> None:
     assert model.advice() is None
     table = terminal_table(changed(kind=None, parameters=None, download_bytes=None, licence=None))
     assert re.search(r"^BitNet-b1\.58-2B-4T +- +- +- +- +microsoft/BitNet-b1\.58-2B-4T$", table, re.MULTILINE)
-    assert "| - | - |" in readme_table(changed(kind=None, storage=None), CONVERTED)
+    assert "| - | - |" in page_table(changed(kind=None, storage=None), CONVERTED)
 
 
 def test_advice_by_kind() -> None:
@@ -138,27 +140,27 @@ def test_a_folder_is_known_by_where_it_came_from(tmp_path: Path) -> None:
 
 def test_a_model_with_outputs_of_its_own_has_a_row_of_its_own() -> None:
     content = json.loads(FILE.read_text())
-    before = readme_table(registry(), CONVERTED).splitlines()
+    before = page_table(registry(), CONVERTED).splitlines()
     (shared,) = [row for row in before if "`tiiuae/Falcon-E-1B-Base`" in row and "`tiiuae/Falcon-E-3B-Base`" in row]
     (model,) = [entry for entry in content["models"] if entry["repo"] == "tiiuae/Falcon-E-3B-Base"]
     model["outputs"] = ["q2_0"]
-    rows = readme_table(parse(content), CONVERTED).splitlines()
+    rows = page_table(parse(content), CONVERTED).splitlines()
     (own,) = [row for row in rows if "`tiiuae/Falcon-E-3B-Base`" in row]
     assert shared not in rows and "Falcon-E-1B-Base" not in own and "| q2_0 |" in own
 
 
-def test_only_the_table_of_readme_is_rewritten(tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    text = README.read_text(encoding="utf-8")
+def test_only_the_table_of_the_page_is_rewritten(tmp_path: Path) -> None:
+    copy = tmp_path / "models.md"
+    text = PAGE.read_text(encoding="utf-8")
     start, end = text.index(BEGIN), text.index(END)
     copy.write_text(f"{text[: start + len(BEGIN)]}\n| old |\n{text[end:]}", encoding="utf-8")
-    assert not write_readme(registry(), CONVERTED, copy, check=True)
+    assert not write_page(registry(), CONVERTED, copy, check=True)
     assert "| old |" in copy.read_text(encoding="utf-8"), "a check changes nothing"
-    assert not write_readme(registry(), CONVERTED, copy)
+    assert not write_page(registry(), CONVERTED, copy)
     assert copy.read_text(encoding="utf-8") == text
     copy.write_text("no table")
     with pytest.raises(UserError, match="has no lines <!-- models"):
-        write_readme(registry(), CONVERTED, copy)
+        write_page(registry(), CONVERTED, copy)
 
 
 def test_list_models(capsys: pytest.CaptureFixture[str]) -> None:

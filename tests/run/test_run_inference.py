@@ -17,8 +17,9 @@ import pytest
 from tests.support.tiny_gguf import EMPTY
 from trit.base.errors import run_main
 from trit.base.host import physical_cores
-from trit.base.places import DEMO_PROMPT, ROOT, default_model
+from trit.base.places import DEMO_PROMPT, ROOT
 from trit.engine import inference
+from trit.gguf.made import default_model
 from trit.models.source_note import Manifest
 from trit.run import completion
 

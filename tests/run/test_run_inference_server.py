@@ -22,9 +22,10 @@ from tests.support.foreign_files import write_gguf
 from tests.support.tiny_gguf import EMPTY
 from trit.base.errors import run_main
 from trit.base.host import physical_cores
-from trit.base.places import ROOT, default_model
+from trit.base.places import ROOT
 from trit.engine import inference
 from trit.engine.server import Server
+from trit.gguf.made import default_model
 from trit.run import serve
 
 

@@ -348,7 +348,7 @@ def test_refused_model_is_the_user_s_error(inside: Checkout, capsys: pytest.Capt
     for sentence, shown in (
         (str(columns.value), str(columns.value).replace("--outtype", "-q")),
         ("x: 96 columns; use --quant-embd f16", "x: 96 columns; use --quant-embd f16"),
-        (master, f"{master}; that is a flag of: python3 -m utils.convert {model}"),
+        (f"{master}|--master-weights", f"{master}; that is a flag of: python3 -m utils.convert {model}"),
     ):
         (model / "refuse").write_text(sentence)
         assert setup() == 2
@@ -478,7 +478,8 @@ def test_flags_that_cannot_be_right_are_noticed_at_once(capsys: pytest.CaptureFi
 
 
 def test_test_flag_runs_pytest_with_its_arguments(inside: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    (inside.root / "requirements-test.txt").write_text("-r requirements.txt\n")
+    for name in ("train", "test"):
+        (inside.root / f"requirements-{name}.txt").write_text("# nothing\n")
     calls: list[list[str]] = []
 
     def fake_call(command: list[str | Path]) -> int:
@@ -491,7 +492,7 @@ def test_test_flag_runs_pytest_with_its_arguments(inside: Checkout, monkeypatch:
     assert calls == [["-m", "pytest", "-k", "cli"]]
     assert os.environ["TRIT_REQUIRE_ENGINE"] == "1"
     stamp = json.loads((inside.root / ".venv" / "trit-setup.json").read_text())
-    assert {"requirements.txt", "requirements-test.txt"} <= stamp.keys()
+    assert {f"requirements{name}.txt" for name in ("", "-train", "-test")} | {"pyproject.toml"} <= stamp.keys()
     calls.clear()
     assert setup("--test") == 5
     assert [call[2] for call in calls] == ["erase", "run", "combine"]

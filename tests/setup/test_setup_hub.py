@@ -17,9 +17,10 @@ from tests.support.foreign_files import rewrite
 from tests.support.hub_server import COMMIT, Fault, HubServer, Repo
 from tests.support.tiny_gguf import tiny_gguf
 from trit.base.errors import CommandError, TritError, UserError
-from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, default_model, gguf_path
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, gguf_path
 from trit.base.progress import StepLine
 from trit.gguf.header import read_raw_header
+from trit.gguf.made import default_model
 from trit.setup import answer, conversion, model
 from trit.setup.context import Setup
 from trit.setup.options import parse_options

@@ -215,7 +215,7 @@ def test_full_disk(checkout: Checkout) -> None:
 def test_really_full_disk(tmp_path: Path, plain_venv: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=800k", "tmpfs", str(disk)], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)], check=False)
     if mounted.returncode != 0:
         pytest.skip("this system lets nobody mount a tmpfs here")
     try:

@@ -50,7 +50,7 @@ if (root / "break-build").exists():
 folder = root / "build" / "bin"
 folder.mkdir(parents=True, exist_ok=True)
 names = "llama-completion llama-cli llama-server llama-bench llama-quantize llama-perplexity trit-selftest".split()
-names += ["trit-roofline", "trit-bench", "trit-tune"]
+names += ["trit-roofline", "trit-bench", "trit-tune", "trit-describe"]
 for number, name in enumerate(names):
     print(f"[{{number}}/{{len(names)}}] Linking {{name}}", flush=True)
     if number == 3:
@@ -76,41 +76,60 @@ print(f"0.00.001.000 I {{perf}}        eval time = 3.00 ms / 3 runs", file=sys.s
 print(f"0.00.001.000 I {{perf}}       total time = 6.00 ms / 8 tokens", file=sys.stderr)
 """
 CONVERT = """
-import argparse, pathlib, sys
-sys.path.insert(0, {root!r})
-from trit.base.processes import atomic_output
+import argparse, os, pathlib
+from trit.base.errors import UserError
+from trit.base.files import atomic_output
+from trit.base.flags import called
 {hold}
-parser = argparse.ArgumentParser()
-parser.add_argument("model", type=pathlib.Path)
-for flag in ("--outfile", "--outtype", "--quant-embd", "--source"):
-    parser.add_argument(flag)
-parser.add_argument("--force", action="store_true")
-args = parser.parse_args()
-if (args.model / "refuse").exists():
-    print("error: " + (args.model / "refuse").read_text(), file=sys.stderr)
-    sys.exit(2)
-with atomic_output(pathlib.Path(args.outfile)) as partial:
-    partial.write_bytes({empty!r} + args.outtype.encode())
-    hold("conversion")
-    partial.write_bytes({empty!r} + args.outtype.encode() + str(args.quant_embd).encode())
+def for_setup(arguments, tell):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=pathlib.Path)
+    for flag in ("--outfile", "--outtype", "--quant-embd", "--source"):
+        parser.add_argument(flag)
+    parser.add_argument("--force", action="store_true")
+    args = parser.parse_args(arguments)
+    if (args.model / "refuse").exists():
+        sentence, *flags = (args.model / "refuse").read_text().split("|")
+        raise UserError(sentence.replace("--outtype", called("--outtype")), flags=flags)
+    with atomic_output(pathlib.Path(args.outfile)) as partial:
+        partial.write_bytes({empty!r} + args.outtype.encode())
+        hold("conversion")
+        partial.write_bytes({empty!r} + args.outtype.encode() + str(args.quant_embd).encode())
+    return {{"paths": [args.outfile]}}
 """
 TUNE = """
-import os, pathlib, sys
+import os, pathlib
 {hold}
-hold("tuning")
-root = pathlib.Path(os.environ["FAKE_ROOT"])
-tuning = root / "build" / "tuning.json"
-found = (root / "fastest").read_text() if (root / "fastest").exists() else "i2_s"
-if "--use-pretuned" in sys.argv:
-    print(f"auto: {{found}} (preset for a fake)")
-elif tuning.exists():
-    print("up to date: tuning.json")
-    print(f"auto: {{found}}, 1.50 times as fast as others")
-elif "0" in sys.argv:
-    print(f"auto: {{found}} (preset for a fake)")
-else:
-    tuning.write_text(" ".join(sys.argv[1:]))
-    print(f"auto: {{found}}, 1.50 times as fast as others")
+def for_setup(arguments, tell):
+    hold("tuning")
+    root = pathlib.Path(os.environ["FAKE_ROOT"])
+    tuning = root / "build" / "tuning.json"
+    found = (root / "fastest").read_text() if (root / "fastest").exists() else "i2_s"
+    preset = {{"format": found, "text": f"{{found}} (preset for a fake)"}}
+    if "--use-pretuned" in arguments:
+        return preset
+    if tuning.exists():
+        print("up to date: tuning.json")
+    elif "0" in arguments:
+        return preset
+    else:
+        tuning.write_text(" ".join(arguments))
+    return {{"format": found, "text": f"{{found}}, 1.50 times as fast as others"}}
+"""
+PYPROJECT = """[build-system]
+requires = []
+build-backend = "fake_backend"
+backend-path = ["."]
+"""
+BACKEND = """
+import pathlib, zipfile
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    name, about = "fake_trit-1.0-py3-none-any.whl", "fake_trit-1.0.dist-info"
+    with zipfile.ZipFile(pathlib.Path(wheel_directory) / name, "w") as wheel:
+        wheel.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\\nName: fake-trit\\nVersion: 1.0\\n")
+        wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    return name
 """
 PATCH = """Why: the tests want to see it applied.
 --- a/src/engine.c
@@ -246,19 +265,11 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
         part.mkdir(parents=True)
     for name in ("setup_env.py", "run_inference.py"):
         shutil.copy(ROOT / name, root)
-    for package in ("setup", "registry", "hub", "foreign", "roofline"):
-        source = ROOT / "utils" / package
-        shutil.copytree(source, root / "utils" / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("__init__", "cli", "generated_section", "gguf_header", "host", "inference", "token_profile"):
-        shutil.copy(ROOT / "utils" / f"{name}.py", root / "utils")
-    (root / "utils" / "convert").mkdir()
-    (root / "utils" / "convert" / "__init__.py").touch()
-    shutil.copy(ROOT / "utils" / "convert" / "embedding_types.py", root / "utils" / "convert")
-    (root / "utils" / "convert" / "__main__.py").write_text(CONVERT.format(root=str(root), hold=HOLD, empty=EMPTY))
-    (root / "utils" / "tune").mkdir()
-    for name in ("__init__", "formats", "kept", "store"):
-        shutil.copy(ROOT / "utils" / "tune" / f"{name}.py", root / "utils" / "tune")
-    (root / "utils" / "tune" / "__main__.py").write_text(TUNE.format(hold=HOLD))
+    shutil.copytree(ROOT / "trit", root / "trit", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "trit" / "convert" / "command.py").write_text(CONVERT.format(hold=HOLD, empty=EMPTY))
+    (root / "trit" / "tune" / "command.py").write_text(TUNE.format(hold=HOLD))
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (root / "fake_backend.py").write_text(BACKEND)
     (root / "requirements.txt").write_text("# nothing\n")
     (root / "CMakeLists.txt").write_text("project(fake)\n")
     (root / "src" / "ours.cpp").write_text("int ours;\n")
@@ -272,5 +283,7 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
     (tools / "cmake").chmod(0o755)
     if venv:
         (root / ".venv").symlink_to(venv)
-        (venv / "trit-setup.json").write_text(json.dumps({"requirements.txt": digest()}))
+        (venv / "trit-setup.json").write_text(
+            json.dumps({"requirements.txt": digest(), "pyproject.toml": digest(*PYPROJECT.splitlines())})
+        )
     return Checkout(root, index, tools)

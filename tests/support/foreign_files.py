@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writers of foreign GGUF files for the tests: plain loops from the formats' descriptions, no code of the decoders.
+"""Writers of every layout for the tests, and bytes by hand: plain loops from the formats' descriptions.
 
 ``rows`` is a matrix as lists of codes t + 1 (0, 1, 2; for the two-bit formats also 3), row by row.
 """
@@ -227,6 +227,39 @@ WRITERS: dict[str, tuple[int, Callable[[Rows, float], bytes]]] = {
     "bitnet_tl1": (38, bitnet_tl1),
     "bitnet_tl2": (39, bitnet_tl2),
 }
+# Bytes written by hand from docs/formats.md: layout, rows, columns, bytes, {(row, column): value}; all else is 0.
+HALF = "0038"  # 0.5 as float16
+VECTORS: list[tuple[str, int, int, str, dict[tuple[int, int], int]]] = [
+    (
+        "i2_s",
+        1,
+        128,
+        "19" * 32 + "0000003f" + "00" * 28,
+        {(0, column): -1 for column in range(32)} | {(0, column): 1 for column in range(64, 96)},
+    ),
+    ("i2_s_arm", 1, 64, "95" + "55" * 14 + "54" + "0000003f" + "00" * 28, {(0, 0): 1, (0, 63): -1}),
+    ("i2_s_rows4", 4, 2, "1956" + "0000003f" + "00" * 28, {(0, 0): -1, (2, 0): 1, (3, 1): 1}),
+    # 4 is (0, 0), 7 is (+1, 0), 3 is (0, -1).
+    ("tl1", 1, 32, "4743" + "44" * 5 + "34" + "0000003f" + "00" * 60, {(0, 0): 1, (0, 5): -1, (0, 31): -1}),
+    # Triplets 0, 1, 39, 40 and 41 are 9, -1, -2, -13 and -6, the pair is 2.
+    (
+        "tl2",
+        1,
+        128,
+        "19" + "00" * 18 + "206d32" + "02" + "00" * 3 + "80" + "0000003f" + "00" * 60,
+        {(0, 0): 1, (0, 5): -1, (0, 118): -1, (0, 119): 1}
+        | {(0, 120): -1, (0, 121): -1, (0, 122): -1, (0, 123): -1, (0, 124): 1, (0, 126): -1, (0, 127): 1},
+    ),
+    ("q2_0", 1, 64, HALF + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),
+    ("pq2_0", 1, 128, HALF + "54" + "55" * 30 + "d5", {(0, 0): -1, (0, 127): 2}),
+    ("tq2_0", 1, 256, "56" + "55" * 62 + "15" + HALF, {(0, 0): 1, (0, 255): -1}),
+    # 121 = 11111 in base 3 (all zeros): ceil(121 * 256 / 243) = 128. 202 = 21111: 213. 120 = 11110: 127.
+    ("ptq1_0", 1, 128, "d5" + "80" * 22 + "7f" + "8080" + HALF, {(0, 0): 1, (0, 119): -1}),
+    ("tq1_0", 1, 256, "d5" + "80" * 46 + "7f" + "80" * 4 + HALF, {(0, 0): 1, (0, 239): -1}),
+    # The first weight is the lowest digit: 122 -> 129, and the last byte's fourth digit 40 + 27 = 67 -> 71.
+    ("iq1_bn", 1, 64, HALF + "81" + "80" * 11 + "47", {(0, 0): 1, (0, 63): 1}),
+    ("iq2_bn", 1, 64, "0000003f" + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),
+]
 TILED = ("bitnet_tl1", "bitnet_tl2")
 SCALAR = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 

@@ -32,7 +32,9 @@ def call(*command: str | Path) -> str:
     return result.stdout
 
 
-def build_kernels(build: Path, compiler: str | None = None, *options: str, targets: tuple[str, ...] = ()) -> Path:
+def build_kernels(
+    build: Path, compiler: str | None = None, *options: str, targets: tuple[str, ...] = (), source: Path = ROOT
+) -> Path:
     """Configure and build; without a compiler's name, with the one that cmake finds."""
     settings = ["-DTRIT_KERNELS_ONLY=ON", "-DTRIT_WARNINGS_AS_ERRORS=ON", *options]
     if compiler is not None:
@@ -40,6 +42,6 @@ def build_kernels(build: Path, compiler: str | None = None, *options: str, targe
         settings += [f"-DCMAKE_CXX_COMPILER={compiler}", f"-DCMAKE_C_COMPILER={COMPILERS[compiler]}"]
     if ccache := shutil.which("ccache"):
         settings += [f"-DCMAKE_CXX_COMPILER_LAUNCHER={ccache}"]
-    call("cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *settings)
+    call("cmake", "-G", "Ninja", "-S", source, "-B", build, *settings)
     call("cmake", "--build", build, *(["--target", *targets] if targets else []))
     return build

@@ -11,10 +11,8 @@ import numpy as np
 
 from tests.support.guarded_ggml import GuardedGgml
 from tests.support.tiers import SEED
+from trit.gguf.encoding_table import SCALE_AT
 from trit.gguf.encodings import ENCODINGS
-
-# Byte of a block where its half-precision scale is.
-SCALE_AT = {"tq2_0": 64, "tq1_0": 52, "q2_0": 0}
 
 
 @dataclass
@@ -28,7 +26,7 @@ class Weights:
     @classmethod
     def random(cls, name: str, scales: str, *shape: int, seed: int = SEED) -> Weights:
         rng = np.random.default_rng(seed)
-        values = rng.integers(-1, 3 if name == "q2_0" else 2, shape, dtype=np.int8)  # q2_0 has a code for +2
+        values = rng.integers(-1, 3 if ENCODINGS[name].holds_two else 2, shape, dtype=np.int8)
         if scales == "one":
             return cls(name, values, np.float32(0.37) if ENCODINGS[name].tail_bytes else np.float16(0.37))
         groups = (*shape[:-1], shape[-1] // ENCODINGS[name].block)

@@ -13,7 +13,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("TRIT_TEST_SEED", "20260101"))
-TIERS = sorted(path.stem for path in (ROOT / "src" / "tiers").glob("*.cpp"))
+TIERS = sorted(path.stem for path in (ROOT / "src" / "kernels" / "tiers").glob("*.cpp"))
 # include/trit.h: TRIT_PANEL_ROWS, TRIT_PANEL_OVERREAD, TRIT_PANEL_MAX_K, trit_packing.
 ROWS, OVERREAD, MAX_K = 64, 32, 1 << 18
 # Those of the tiers' panel kernels, and those of table indices.

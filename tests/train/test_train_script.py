@@ -15,8 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from trit.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, TritError, run_main
-from trit.base.places import BUNDLED_MODEL, default_model
+from trit.base.places import BUNDLED_MODEL
 from trit.engine.server import Server
+from trit.gguf.made import default_model
 from trit.train import score, train_story
 from trit.train.batches import BatchMaker
 from trit.train.checkpoint import load_checkpoint

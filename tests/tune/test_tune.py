@@ -26,6 +26,7 @@ from trit.base.errors import TritError, UserError
 from trit.base.places import DEMO_PROMPT
 from trit.base.plots import check_plot
 from trit.engine import tuning_file
+from trit.gguf.encoding_table import MADE_FOR
 from trit.tune import formats, report
 from trit.tune.codegen.configuration import Lookup
 from trit.tune.layer import LayerContest
@@ -209,23 +210,26 @@ def tuning_with(packing: str, seconds: dict[str, list[float]], key: str = "k") -
 
 def test_auto_is_said_in_one_line_with_its_margin() -> None:
     times = {"2_bits": [1.0, 2.0, 16.0], "tl2": [0.5, 4.0, 16.0], "tl1": [0.75, 4.0, 16.0]}
-    line = formats.verdict(tuning_with("tl2", times), SHAPES, "")
+    said = formats.verdict(tuning_with("tl2", times), SHAPES, "")
     # (256 + 32 + 64) / (128 + 64 + 64)
-    assert line == ("auto: tl2, 1.38 times as fast as i2_s (1 token 2.00, 4 tokens 0.50, 128 tokens 1.00; 2 threads)")
-    assert formats.format_of(line) == "tl2"
-    line = formats.verdict(tuning_with("2_bits", times | {"tl2": [2.0, 2.0, 16.0]}), SHAPES, "preset for avx2, a CPU")
-    assert line == "auto: i2_s, because tl1 is not faster beyond doubt (seemed 1.10 times)"
-    assert formats.format_of(line) == "i2_s"
-    line = formats.verdict(tuning_with("2_bits", {"2_bits": [1.0] * 3, "tl2": [1.5] * 3}), SHAPES, "preset for avx2")
+    assert said.line == (
+        "auto: tl2, 1.38 times as fast as i2_s (1 token 2.00, 4 tokens 0.50, 128 tokens 1.00; 2 threads)"
+    )
+    assert said.format == "tl2"
+    said = formats.verdict(tuning_with("2_bits", times | {"tl2": [2.0, 2.0, 16.0]}), SHAPES, "preset for avx2, a CPU")
+    assert said.line == "auto: i2_s, because tl1 is not faster beyond doubt (seemed 1.10 times)"
+    assert said.format == "i2_s"
+    rows = {"2_bits": [1.0] * 3, "tl2": [1.5] * 3}
+    line = formats.verdict(tuning_with("2_bits", rows), SHAPES, "preset for avx2").line
     assert line.startswith("auto: i2_s, 1.50 times as fast as tl2 (1 token 1.50, ")
     assert line.endswith("; 2 threads; preset for avx2)")
     # 1.6 bits are packed from the same file.
-    line = formats.verdict(tuning_with("5_trits", {"2_bits": [1.0] * 3, "5_trits": [0.9] * 3}), SHAPES, "")
-    assert line == "auto: i2_s (nothing else works here)"
-    assert formats.verdict(None, SHAPES, "no preset for scalar") == "auto: i2_s (no preset for scalar)"
+    said = formats.verdict(tuning_with("5_trits", {"2_bits": [1.0] * 3, "5_trits": [0.9] * 3}), SHAPES, "")
+    assert said.line == "auto: i2_s (nothing else works here)"
+    assert formats.verdict(None, SHAPES, "no preset for scalar").line == "auto: i2_s (no preset for scalar)"
     far = {(64, 64): 1}
-    assert formats.verdict(tuning_with("tl2", times), far, "why") == "auto: i2_s (why)"
-    assert formats.format_of("tuning for x") is None
+    assert formats.verdict(tuning_with("tl2", times), far, "why").line == "auto: i2_s (why)"
+    assert formats.Verdict(None, "nothing to tune").line == "nothing to tune"
 
 
 def test_the_picture_shows_every_shape(tmp_path: Path) -> None:
@@ -284,6 +288,13 @@ def test_files_of_other_machines_are_not_merged(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["tuning.json"]
 
 
+def format_of(line: str) -> str:
+    """The format that a search ends with."""
+    found = re.match(r"auto: (\w+)", line)
+    assert found, line
+    return found[1]
+
+
 def command(*arguments: str | Path) -> list[str]:
     # Generated kernels have tests of their own: these here leave the build as it is.
     return [sys.executable, "-m", "trit.tune", "--no-variants", *map(str, arguments)]
@@ -304,7 +315,7 @@ def test_the_bundled_model_is_tuned_in_seconds(engine_bin: Path, story_gguf: Pat
     }
     assert f"written: {out}" in first.stdout
     verdict = first.stdout.splitlines()[-1]
-    assert formats.format_of(verdict) == formats.FORMATS[str(tuning_file.load(out).packing(of_model(story_gguf)))]
+    assert format_of(verdict) == MADE_FOR[str(tuning_file.load(out).packing(of_model(story_gguf)))]
     again = run("-m", story_gguf, "--seconds", "5", "--out", out, "--threads", "2", "--if-needed")
     assert again.stdout == f"up to date: {out}\n{verdict}\n"
 
@@ -377,7 +388,14 @@ def tuned_choice(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need("c++")
     program = tmp_path_factory.mktemp("choice") / "tuned_choice"
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}"]
-    call("c++", *flags, ROOT / "tests" / "support" / "tuned_choice.cpp", ROOT / "src" / "tuning.cpp", "-o", program)
+    call(
+        "c++",
+        *flags,
+        ROOT / "tests" / "support" / "tuned_choice.cpp",
+        ROOT / "src" / "matrix" / "tuning.cpp",
+        "-o",
+        program,
+    )
     return program
 
 
@@ -423,8 +441,9 @@ def test_the_nearest_shape_counts_unless_it_is_far(
 @pytest.mark.parametrize("path", sorted(tuning_file.PRESETS.glob("*.json")), ids=lambda path: path.stem)
 def test_a_preset_names_what_there_is(path: Path) -> None:
     preset = tuning_file.load(path)
-    assert preset.tier == path.stem and path.stem in TIERS and preset.key == tuning_file.PRESET_KEY
-    assert preset.cpu and {choice.packing for choice in preset.shapes} <= {*formats.FORMATS, None}
+    assert preset.tier in TIERS and path.stem.startswith(preset.tier) and preset.key == tuning_file.PRESET_KEY
+    assert preset.match
+    assert preset.cpu and {choice.packing for choice in preset.shapes} <= {*MADE_FOR, None}
     for choice in preset.shapes:
         if choice.lookup:
             (source,) = (ROOT / "preset_kernels").glob(f"*/{choice.lookup}.cpp")
@@ -453,7 +472,7 @@ def test_presets_are_used_where_nothing_was_measured(engine_bin: Path, tmp_path:
         preset, packings = tuning_file.preset(timer.tier), timer.packings
     built_in = "5_trits" if "5_trits" in packings else "2_bits"
     gguf = tmp_path / "dummy.gguf"
-    make = ["trit.convert.from_random", "--shape", "bitnet-2b-4t", "--layers", "1", "--outfile", gguf]
+    make = ["trit", "dummy", "--shape", "bitnet-2b-4t", "--layers", "1", "--outfile", gguf]
     subprocess.run([sys.executable, "-m", *map(str, make)], cwd=ROOT, check=True, capture_output=True)
     expected = (preset.packing(of_model(gguf)) if preset else None) or built_in
     for tuning, packing in (("preset", expected), ("off", built_in)):
@@ -463,7 +482,7 @@ def test_presets_are_used_where_nothing_was_measured(engine_bin: Path, tmp_path:
         )
         assert f"packed at load as {packing}" in done.stderr, done.stderr[-2000:]
     line = run("-m", gguf, "--use-pretuned").stdout
-    assert formats.format_of(line) == formats.FORMATS[expected] and "preset for" in line
+    assert format_of(line) == MADE_FOR[expected] and "preset for" in line
 
 
 def answer(engine_bin: Path, gguf: Path, tuning: Path | str) -> subprocess.CompletedProcess[str]:

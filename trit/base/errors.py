@@ -14,9 +14,17 @@ EXIT_INTERRUPTED = 130
 
 
 class TritError(Exception):
-    """A failure on our side: one sentence that names the place and what to do (exit code 1)."""
+    """A failure on our side: one sentence that names the place and what to do (exit code 1).
+
+    Attributes:
+        flags: those of a tool that the sentence asks for; whoever runs the tool for somebody else can explain them.
+    """
 
     exit_code = EXIT_FAILED
+
+    def __init__(self, *words: object, flags: Sequence[str] = ()):
+        super().__init__(*words)
+        self.flags = tuple(flags)
 
     def __str__(self) -> str:
         """The sentence on one line: names that come out of broken files may hold line breaks and terminal codes."""
@@ -27,6 +35,10 @@ class UserError(TritError):
     """A mistake in what the user gave: a file, a flag, a checkpoint (exit code 2)."""
 
     exit_code = EXIT_USAGE
+
+
+class UnknownNameError(UserError):
+    """There is nothing of the name that the user gave; another one may have been meant."""
 
 
 class CommandError(TritError):

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Numbers on the command line of what measures."""
+"""Flags: what a sentence calls them, and numbers on the command line of what measures."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from trit.base.errors import UserError
 
@@ -38,3 +38,17 @@ def at_least(name: str, value: float, least: float) -> None:
     """Refuse a flag's value that is too small."""
     if value < least:
         raise UserError(f"{name} {value}: expected {least} or more")
+
+
+_names: dict[str, str] = {}
+
+
+def call_flags(names: Mapping[str, str]) -> None:
+    """From here on, sentences use these names for flags: a tool may run for a command that has names of its own."""
+    _names.clear()
+    _names.update(names)
+
+
+def called(flag: str) -> str:
+    """What the user who reads a sentence calls a flag."""
+    return _names.get(flag, flag)

@@ -25,19 +25,9 @@ DEMO_PROMPT = (
 )
 
 
-# What "auto" of set-up may turn out to be.
-AUTO_TYPES = ("i2_s", "tl2", "tl1")
-
-
 def gguf_path(model_dir: Path, quant_type: str = "i2_s") -> Path:
     """Where set-up puts the converted model of a folder; the name is bitnet.cpp's, people's scripts rely on it."""
     return model_dir / f"ggml-model-{quant_type}.gguf"
-
-
-def default_model(folder: Path = BUNDLED_MODEL) -> Path:
-    """The GGUF of a folder that set-up made last; where it would be, if there is none."""
-    made = [path for name in AUTO_TYPES if (path := gguf_path(folder, name)).is_file()]
-    return max(made, key=lambda path: path.stat().st_mtime, default=gguf_path(folder))
 
 
 def engine_program(name: str, bin_dir: Path = ENGINE_BIN) -> Path:

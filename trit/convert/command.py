@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from trit.base.errors import UserError
+from trit.base.errors import EXIT_OK, UserError
+from trit.convert import from_checkpoint, from_gguf
 from trit.convert.report import Report
 from trit.gguf.embedding_types import EMBEDDING_TYPES
+from trit.gguf.encoding_table import DEFAULT
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.layouts import I2_S_LAYOUTS
+from trit.gguf.parts import whole_name
+from trit.gguf.types import quiet_gguf_package
+from trit.gguf.writer import parse_size
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", type=Path, help="folder with config.json, tokenizer.json and safetensors files, or a GGUF file"
     )
-    parser.add_argument("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
+    parser.add_argument(
+        "--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
+    )
     parser.add_argument(
         "--outfile", type=Path, help="default: <model>/ggml-model-<outtype>.gguf; of a GGUF file <name>-<outtype>.gguf"
     )
@@ -70,11 +78,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, convert, say what was done."""
-    from trit.convert.from_checkpoint import Options, convert
-    from trit.gguf.types import quiet_gguf_package
-    from trit.gguf.writer import parse_size
-
     args = _parser().parse_args(argv)
+    for line in _convert(args).lines(args.outtype):
+        print(line)
+    return EXIT_OK
+
+
+def for_setup(arguments: list[str], tell: Callable[[str], None]) -> dict[str, Any]:
+    """What set-up calls, with flags of the command line; the result has the paths that were written."""
+    args = _parser().parse_args(arguments)
+    report = _convert(args)
+    print(*report.lines(args.outtype), sep="\n")
+    return {"paths": [str(path) for path in report.paths]}
+
+
+def _convert(args: argparse.Namespace) -> Report:
     quiet_gguf_package()
     split_bytes = parse_size(args.split_max_size) if args.split_max_size else None
     if not args.model.exists():
@@ -84,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.i2_s_layout or args.kernel_config:
         raise UserError(f"--i2-s-layout and --kernel-config are for GGUF files, {args.model} is none")
     outfile = args.outfile or args.model / f"ggml-model-{args.outtype}.gguf"
-    options = Options(
+    options = from_checkpoint.Options(
         ENCODINGS[args.outtype],
         args.quant_embd,
         master_weights=args.master_weights,
@@ -93,19 +111,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         split_bytes=split_bytes,
         force=args.force,
     )
-    return _say(convert(args.model, outfile, options), args.outtype)
+    return from_checkpoint.convert(args.model, outfile, options)
 
 
-def _from_gguf(args: argparse.Namespace, split_bytes: int | None) -> int:
+def _from_gguf(args: argparse.Namespace, split_bytes: int | None) -> Report:
     """Convert a GGUF file."""
-    from trit.convert.from_gguf import Options, convert
-    from trit.gguf.parts import whole_name
-
     for flag in ("--master-weights", "--model-name"):
         if getattr(args, flag[2:].replace("-", "_")):
             raise UserError(f"{flag} is for checkpoint folders, {args.model} is a file")
     outfile = args.outfile or args.model.with_name(f"{whole_name(args.model)}-{args.outtype}.gguf")
-    options = Options(
+    options = from_gguf.Options(
         ENCODINGS[args.outtype],
         args.quant_embd,
         args.i2_s_layout,
@@ -114,10 +129,4 @@ def _from_gguf(args: argparse.Namespace, split_bytes: int | None) -> int:
         split_bytes=split_bytes,
         force=args.force,
     )
-    return _say(convert(args.model, outfile, options), args.outtype)
-
-
-def _say(report: Report, outtype: str) -> int:
-    for line in report.lines(outtype):
-        print(line)
-    return 0
+    return from_gguf.convert(args.model, outfile, options)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from trit.base.errors import TritError, UserError
 from trit.base.files import atomic_outputs
+from trit.base.flags import called
 from trit.convert.embedding import check_values, embedding_row, quantize_pieces
 from trit.convert.manifest import Manifest
 from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, scale_name, write_matrix
@@ -154,7 +155,8 @@ def _plan(source: Source, options: Options) -> list[_Plan]:
     for name, shape in matrices.items():
         if options.encoding.tail_bytes and len(shape) > 2:
             raise UserError(
-                f"{name}: has several matrices, {options.encoding.name} one scale for all; use --outtype q2_0"
+                f"{name}: has several matrices, {options.encoding.name} one scale for all; use "
+                f"{called('--outtype')} q2_0"
             )
     if not plans:
         raise UserError(f"{source.path}: holds no weights, only metadata; there is nothing to convert")

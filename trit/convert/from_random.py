@@ -26,7 +26,8 @@ from trit.base.files import atomic_output
 from trit.convert.embedding import map_pieces, quantize_rows
 from trit.convert.random_heads import head_pieces
 from trit.convert.tokenizer import load_tokenizer
-from trit.gguf.encodings import ENCODINGS, SCALE_AT, Encoding, check_fits, unpack_i2_s
+from trit.gguf.encoding_table import DEFAULT, SCALE_AT
+from trit.gguf.encodings import ENCODINGS, Encoding, check_fits
 from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, block_of, quiet_gguf_package, read_header
 from trit.gguf.writer import PlannedTensor, StreamWriter, output_errors
 from trit.models.checkpoint import read_json
@@ -136,7 +137,7 @@ def _ternary(codes: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
         return codes
     rows, columns = codes.shape
     tail = np.zeros(ENCODINGS["i2_s"].tail_bytes, dtype=np.uint8)
-    return unpack_i2_s(np.concatenate([codes.reshape(-1), tail]), rows, 4 * columns)[0]
+    return ENCODINGS["i2_s"].unpack(np.concatenate([codes.reshape(-1), tail]), rows, 4 * columns, "codes")[0]
 
 
 def _encode(codes: npt.NDArray[Any], scale: float, outtype: OutType) -> npt.NDArray[Any]:
@@ -302,7 +303,9 @@ def _parser() -> argparse.ArgumentParser:
     shapes = parser.add_mutually_exclusive_group(required=True)
     shapes.add_argument("--shape", choices=list(SHAPES), help="of a published model, or of the bundled one (story)")
     shapes.add_argument("--model-size", choices=list(SIZES), help="of bitnet.cpp's table of sizes")
-    parser.add_argument("--outtype", choices=list(OUTTYPES), default="i2_s", help="ternary matrices (default: i2_s)")
+    parser.add_argument(
+        "--outtype", choices=list(OUTTYPES), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
+    )
     parser.add_argument("--head", choices=HEADS, default="f16", help="embedding and head (default: f16)")
     parser.add_argument("--outfile", type=Path, required=True)
     parser.add_argument("--block-scales", action="store_true", help="a scale of its own for every block of weights")

@@ -156,7 +156,8 @@ def read_ternary(
         raise UserError(
             f"{weight.name}: is not ternary ({_worst_deviation(weight)}), and config.json declares no BitNet master "
             "weights (quantization_config with quantization_mode online); an ordinary model cannot be made ternary by "
-            "conversion; if these are the master weights of a BitLinear training run, pass --master-weights"
+            "conversion; if these are the master weights of a BitLinear training run, pass --master-weights",
+            flags=["--master-weights"],
         )
     if weight_scale is not None:
         raise UserError(f"{weight.name}: is declared a master weight, yet {weight_scale.name} is there as well")

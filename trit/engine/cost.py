@@ -20,7 +20,7 @@ from trit.base.errors import UserError
 from trit.engine import tuning_file
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import Limit
-from trit.gguf.encodings import ENCODINGS, SCALE_AT
+from trit.gguf.encoding_table import BY_NUMBER
 from trit.gguf.parts import read_parts
 from trit.gguf.types import TensorEntry, read_header
 
@@ -30,13 +30,8 @@ PANEL_ROWS = 64
 # Inputs and bytes of one step of a panel (docs/formats.md).
 PANEL_STEPS = {"2_bits": (16, 256), "5_trits": (20, 256), "tl1": (4, 64), "tl2": (24, 320)}
 PANEL_SCALES = 2 * PANEL_ROWS  # bytes in front of a group of inputs with scales of its own
-# src/packed_matrix.cpp packs nothing that is smaller or odder than this.
+# src/matrix/packed_matrix.cpp packs nothing that is smaller or odder than this.
 LEAST_ROWS, ALIGNMENT = PANEL_ROWS // 2, 32
-TERNARY = {row.ggml_type: row for row in ENCODINGS.values() if row.name not in ("f16", "f32")}
-# It may hold the weight +2, which has no place among five trits.
-FOUR_CODES = ENCODINGS["q2_0"].ggml_type
-# The same by number.
-SCALE_PLACES = {ENCODINGS[name].ggml_type: place for name, place in SCALE_AT.items()}
 # Behind the architecture's name; with one of these, tokens do not all read the same bytes, or no attention cache.
 OTHER_COSTS = {
     "expert_count": "is a mixture of experts, of which each token reads others",
@@ -47,7 +42,7 @@ OTHER_COSTS = {
 
 @dataclass(frozen=True)
 class Packing:
-    """How our loader packs ternary matrices (PackedMatrix::packing_for in src/packed_matrix.cpp).
+    """How our loader packs ternary matrices (PackedMatrix::packing_for in src/matrix/packed_matrix.cpp).
 
     Attributes:
         available: packings that the tier has kernels for.
@@ -66,7 +61,7 @@ class Packing:
 
     def of(self, ggml_type: int, n: int, k: int) -> str:
         """The packing of an [n, k] matrix with one scale."""
-        if ggml_type == FOUR_CODES:
+        if BY_NUMBER[ggml_type].holds_two:  # +2 has no place among five trits
             return "2_bits"
         tuned = self.tuning.nearest(n, k, tuning_file.MOST_THREADS) if self.tuning else None
         found = self.forced or (tuned.packing if tuned else None)
@@ -276,10 +271,10 @@ def _attention(numbers: Mapping[str, Any]) -> tuple[int, int]:
 
 def _in_memory(path: Path, tensor: TensorEntry, packing: Packing | None) -> int:
     """Bytes of a tensor once it is loaded."""
-    if packing is None or tensor.ggml_type not in TERNARY or len(tensor.shape) != 2:
+    if packing is None or tensor.ggml_type not in BY_NUMBER or len(tensor.shape) != 2:
         return tensor.nbytes
     n, k = tensor.shape
-    group = TERNARY[tensor.ggml_type].block if tensor.ggml_type in SCALE_PLACES else 0
+    group = BY_NUMBER[tensor.ggml_type].scale_inputs
     if n < LEAST_ROWS or k % max(group, ALIGNMENT):
         return tensor.nbytes
     if group and not _has_one_scale(path, tensor):
@@ -289,7 +284,9 @@ def _in_memory(path: Path, tensor: TensorEntry, packing: Packing | None) -> int:
 
 def _has_one_scale(path: Path, tensor: TensorEntry) -> bool:
     """Whether the blocks of the first rows share their scale: models have one for a whole matrix, or many."""
-    encoding, place = TERNARY[tensor.ggml_type], SCALE_PLACES[tensor.ggml_type]
+    encoding = BY_NUMBER[tensor.ggml_type]
+    place = encoding.scale_at
+    assert place is not None
     first = tensor.read(path, 0, encoding.nbytes(min(PANEL_ROWS, tensor.shape[0]), tensor.shape[1]))
     scales = np.unique(first.reshape(-1, encoding.block_bytes)[:, place : place + 2].copy().view("<u2"))
     return bool(np.count_nonzero(scales & 0x7FFF) <= 1)  # blocks of zeros fit every scale

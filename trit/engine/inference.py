@@ -18,8 +18,9 @@ from pathlib import Path
 
 from trit.base.errors import UserError
 from trit.base.host import physical_cores
-from trit.base.places import BUNDLED_MODEL, default_model, python_command
+from trit.base.places import BUNDLED_MODEL, python_command
 from trit.gguf.loadable import check_loadable
+from trit.gguf.made import default_model
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256

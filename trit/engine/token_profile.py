@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Where a token's time goes: what ``run_inference.py --profile`` makes of the engine's counters.
 
-The engine writes them to the file that ``TRIT_PROFILE`` names (src/ggml_profile.h). Standard library only.
+The engine writes them to the file that ``TRIT_PROFILE`` names (src/ggml/profile.h). Standard library only.
 """
 
 from __future__ import annotations

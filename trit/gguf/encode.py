@@ -9,12 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from trit.base.errors import UserError
+from trit.base.flags import called
 from trit.gguf.decode import Bytes, Decoded, decode
 from trit.gguf.encodings import Encoding, Scale, Ternary
-from trit.gguf.layouts import LAYOUTS
-
-# The encodings in which a weight of +2 has a place.
-HOLDS_TWO = ("q2_0", "f16", "f32")
 
 
 def for_encoding(decoded: Decoded, encoding: Encoding, name: str) -> tuple[Ternary, Scale]:
@@ -27,10 +24,10 @@ def for_encoding(decoded: Decoded, encoding: Encoding, name: str) -> tuple[Terna
     """
     n, k = decoded.shape
     twos = int((decoded.values > 1).sum())
-    if twos and encoding.name not in HOLDS_TWO:
+    if twos and not encoding.holds_two:
         raise UserError(
             f"{name}: holds +2 {twos:,} times ({100 * twos / (n * k):.2f} % of its weights), which {encoding.name} "
-            "cannot; use --outtype q2_0"
+            f"cannot; use {called('--outtype')} q2_0"
         )
     groups, blocks = decoded.scales.shape[1], k // encoding.block
     scales = np.broadcast_to(decoded.scales, (n, groups))
@@ -52,8 +49,8 @@ def for_encoding(decoded: Decoded, encoding: Encoding, name: str) -> tuple[Terna
 
 
 def unpack(encoding: Encoding, data: Bytes, n: int, k: int, name: str) -> tuple[Ternary, Scale]:
-    """Decode with the decoders of foreign files, which are not the packers' own and know +2."""
-    if encoding.name not in LAYOUTS:
+    """As the encoding's own function, but +2 is a weight like the others where the encoding has it."""
+    if not encoding.ternary:
         return encoding.unpack(data, n, k, name)
     decoded = decode(encoding.name, data, n, k, name)
     return decoded.values, float(decoded.scales[0, 0]) if decoded.scales.size == 1 else decoded.scales

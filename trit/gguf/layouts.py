@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""The table of ternary layouts that GGUF files hold: one row each, with its sizes and who writes it.
+"""The table of ternary layouts that GGUF files hold: our encodings, and those of other engines, which are only read.
 
-Standard library only: ``run_inference.py`` looks here before it starts the engine. A new layout is a row of ``LAYOUTS``
-and a function in ``trit.gguf.decode``; docs/formats.md says where each one's bytes are established.
+Standard library only: ``run_inference.py`` looks here before it starts the engine. A new layout of another engine is a
+row of ``LAYOUTS`` and a function in ``trit.gguf.decode``; docs/formats.md says where each one's bytes are established.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from trit.gguf.encoding_table import BITNET_CPP, TABLE, TERNARY, EncodingRow
 
 PUBLISHED_I2_S = "i2_s"
 # What the published layout is where rows are no whole blocks (3B's ffn_down): the packer does not see rows.
@@ -30,6 +32,7 @@ class Layout:
         scales: What shares a scale: "tensor", "row" or "group of N".
         loads: Whether our engine loads it as it is.
         outtype: The --outtype to convert it to.
+        holds_two: Whether a weight can be +2.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Layout:
     scales: str
     loads: bool
     outtype: str
+    holds_two: bool = False
 
 
 def _blocks(block: int, block_bytes: int, row_bytes: int = 0, tail_bytes: int = 0) -> Callable[..., tuple[int, ...]]:
@@ -59,16 +63,22 @@ def _tl2_sizes(n: int, k: int) -> tuple[int, ...]:
     return codes, padded + 32
 
 
-BITNET_CPP = "bitnet.cpp"
-LLAMA_CPP = "llama.cpp"
+def _own(row: EncodingRow) -> Layout:
+    """The layout that an encoding of ours is."""
+    scales = "tensor" if row.scale_at is None else f"group of {row.block}"
+    sizes = _blocks(row.block, row.block_bytes, 0, row.tail_bytes)
+    return Layout(
+        row.name, (row.ggml_type,), row.writer, row.block, sizes, scales, True, row.name, holds_two=row.holds_two
+    )
+
+
 PRISM = "PrismML's fork of llama.cpp"
 IK = "ik_llama.cpp"
-TRIT = "trit.cpp"
 
 LAYOUTS: dict[str, Layout] = {
     row.name: row
     for row in (
-        Layout(PUBLISHED_I2_S, (36,), BITNET_CPP, 128, _blocks(128, 32, 0, 32), "tensor", True, "i2_s"),
+        *(_own(TABLE[name]) for name in TERNARY),
         Layout(
             "i2_s_flat",
             (36,),
@@ -90,22 +100,34 @@ LAYOUTS: dict[str, Layout] = {
             False,
             "i2_s",
         ),
-        Layout("tq1_0", (34,), LLAMA_CPP, 256, _blocks(256, 54), "group of 256", True, "tq1_0"),
-        Layout("tq2_0", (35,), LLAMA_CPP, 256, _blocks(256, 66), "group of 256", True, "tq2_0"),
-        Layout("q2_0", (42,), LLAMA_CPP, 64, _blocks(64, 18), "group of 64", True, "q2_0"),
-        Layout("q2_0_g128", (42,), f"{PRISM}, before v7", 128, _blocks(128, 34), "group of 128", False, "q2_0"),
-        Layout("pq2_0", (142,), PRISM, 128, _blocks(128, 34), "group of 128", False, "q2_0"),
+        Layout(
+            "q2_0_g128",
+            (42,),
+            f"{PRISM}, before v7",
+            128,
+            _blocks(128, 34),
+            "group of 128",
+            False,
+            "q2_0",
+            holds_two=True,
+        ),
+        Layout("pq2_0", (142,), PRISM, 128, _blocks(128, 34), "group of 128", False, "q2_0", holds_two=True),
         Layout("ptq1_0", (143,), PRISM, 128, _blocks(128, 28), "group of 128", False, "q2_0"),
-        Layout("iq1_bn", (134,), IK, 64, _blocks(64, 13, 2), "row", False, "i2_s"),
         Layout("iq2_bn", (135,), IK, 64, _blocks(64, 16, 4), "row", False, "i2_s"),
-        # One number and n * k / 4 bytes of codes, as bitnet_tl1: the length of the tail tells them apart.
-        Layout("tl1", (38,), TRIT, 32, _blocks(32, 8, 0, 64), "tensor", True, "tl1"),
-        Layout("tl2", (37,), TRIT, 128, _blocks(128, 27, 0, 64), "tensor", True, "tl2"),
+        Layout("iq1_bn", (134,), IK, 64, _blocks(64, 13, 2), "row", False, "i2_s"),
+        # Its number and its n * k / 4 bytes of codes are those of tl1: the length of the tail tells them apart.
         Layout("bitnet_tl1", (38,), f"{BITNET_CPP} for ARM (TL1)", 64, _tl1_sizes, "tensor", False, "i2_s"),
         Layout("bitnet_tl2", (39,), f"{BITNET_CPP} for x86 (TL2)", 32, _tl2_sizes, "tensor", False, "i2_s"),
     )
 }
 TILED = ("bitnet_tl1", "bitnet_tl2")
+# Other engines' layouts that names of files speak of, converted by set-up; best first. Not bitnet.cpp's TL1 and TL2,
+# which their files' headers tell from tl1 and tl2: their tile sizes are not in the file.
+NAMED = tuple(
+    row.name
+    for row in LAYOUTS.values()
+    if row.name not in (*TABLE, *TILED) and not {TABLE[name].ggml_type for name in TERNARY}.intersection(row.ids)
+)
 
 # llama.cpp's types that are not ternary, all of which the engine loads: number -> (name, weights, bytes) of a block.
 PLAIN: dict[int, tuple[str, int, int]] = {

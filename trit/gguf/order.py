@@ -156,9 +156,11 @@ def check_order(source: Source, asked: str | None) -> None:
         raise UserError(
             f"{source.path}: its i2_s tensors are probably not in the published layout but in that of "
             f"{LAYOUTS[I2_S_LAYOUTS[right]].writer} ({reason}); convert with --i2-s-layout {right}, or with "
-            "--i2-s-layout published to read it as it stands"
+            "--i2-s-layout published to read it as it stands",
+            flags=["--i2-s-layout"],
         )
     raise UserError(
         f"{source.path}: --i2-s-layout {asked} would scramble its i2_s tensors, which are in the layout {right} "
-        f"({reason}); give --i2-s-layout {right}"
+        f"({reason}); give --i2-s-layout {right}",
+        flags=["--i2-s-layout"],
     )

@@ -86,7 +86,8 @@ class Source:
             shape = f"m = {tensor.rows}, k = {tensor.columns}"
             raise UserError(
                 f"{tensor.name}: is {item.name} of bitnet.cpp, whose tiles stand in no model file; give the "
-                f"kernel_config.ini of the build that made it (with a section for {shape}): --kernel-config FILE"
+                f"kernel_config.ini of the build that made it (with a section for {shape}): --kernel-config FILE",
+                flags=["--kernel-config"],
             )
         scale = self._scale(item, data)
         return decode_tiled(item.name, data, scale, tensor.rows, tensor.columns, tiles, tensor.name)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from trit.base.errors import UserError
-from trit.gguf.decode import Bytes, Decoded, Values
+from trit.gguf.decode import Bytes, Decoded, Ternary
 
 # Strips of TL2 and of its rest have 32 rows, and its vectors hold four groups of 8 rows in this order.
 TL2_STRIP = 32
@@ -85,7 +85,7 @@ def _check(name: str, n: int, k: int, tiles: Tiles, fit: bool) -> None:
         raise UserError(f"{name}: tiles of {sizes} do not divide {n}x{k}; give the --kernel-config it was made with")
 
 
-def _pairs(indices: Bytes, name: str) -> Values:
+def _pairs(indices: Bytes, name: str) -> Ternary:
     """Indices 3 a + b + 4 [n, c] -> values [n, 2 c]."""
     if indices.max(initial=0) > 8:
         raise UserError(
@@ -101,7 +101,7 @@ def _nibbles(packed: Bytes) -> Bytes:
     return np.stack([packed >> 4, packed & 15], axis=-1)
 
 
-def _tl1(data: Bytes, n: int, k: int, tiles: Tiles, name: str) -> Values:
+def _tl1(data: Bytes, n: int, k: int, tiles: Tiles, name: str) -> Ternary:
     """Bytes [n/bm][k/bk][bm/bmm][bk/by][bmm/16][by/4][16], by = 256 / bmm; a byte is two pairs of one row."""
     bm, bk, strip = tiles.rows, tiles.columns, tiles.strip
     by = 256 // strip
@@ -117,7 +117,7 @@ def _strips(packed: Bytes) -> Bytes:
     return ordered.reshape(packed.shape[0] * packed.shape[2] * TL2_STRIP, -1)
 
 
-def _tl2(data: Bytes, n: int, k: int, tiles: Tiles, name: str) -> Values:
+def _tl2(data: Bytes, n: int, k: int, tiles: Tiles, name: str) -> Ternary:
     """The triples of all tiles, then all their signs, then the rest of the columns as pairs."""
     bm, bk = tiles.rows, tiles.columns
     main, rest = k - k % bk, k % bk

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from trit.base.errors import UserError
-from trit.gguf.encodings import ENCODINGS
+from trit.gguf.encoding_table import DEFAULT, TERNARY
+from trit.gguf.layouts import NAMED
 
 # Everything that the converter may read besides the weights.
 _ALWAYS = (
@@ -33,11 +34,7 @@ _POOLING = re.compile(r"\d+_Pooling/config\.json")
 _SAFETENSORS = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json")
 _TORCH = ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-TERNARY = tuple(name for name in ENCODINGS if name not in ("f16", "f32"))
-# Written by other engines and converted by set-up. Not bitnet.cpp's TL1 and TL2, which their files' headers tell from
-# tl1 and tl2: their tile sizes are not in the file.
-FOREIGN = ("pq2_0", "ptq1_0", "iq2_bn", "iq1_bn")
-_OTHER = rf"{'|'.join(FOREIGN)}|iq\d_\w+|q\d(?:_[01k])(?:_[sml])?|bf16|f16|f32|mxfp4"
+_OTHER = rf"{'|'.join(NAMED)}|iq\d_\w+|q\d(?:_[01k])(?:_[sml])?|bf16|f16|f32|mxfp4"
 _IN_NAME = re.compile(rf"(?:^|[-_.])({'|'.join(TERNARY)}|{_OTHER})(?=$|[-_.])")
 
 
@@ -92,7 +89,7 @@ def ready_models(names: Iterable[str], wanted: str) -> list[ReadyModel]:
         for (name, parts), files in models.items()
         if len(files) == max(parts, 1)
     ]
-    order = [wanted, *TERNARY, *FOREIGN]
+    order = [wanted, *TERNARY, *NAMED]
     known = [model for model in found if model.encoding in order[1:]]
     return sorted(known, key=lambda model: order.index(str(model.encoding))) + [
         model for model in found if model.encoding is None
@@ -109,12 +106,10 @@ def nothing_usable(repo: str, names: Sequence[str]) -> UserError:
     gguf = sorted({encoding_in_name(name) or name for name in names if name.endswith(".gguf")})
     weights = [name for name in names if name.endswith((".safetensors", ".gguf"))]
     folders = sorted({name.rsplit("/", 1)[0] for name in weights if "/" in name})
-    if ready_models({_PART.sub(".gguf", name) for name in names}, "i2_s"):
+    if ready_models({_PART.sub(".gguf", name) for name in names}, DEFAULT):
         holds = "only some parts of a split GGUF model"
     elif gguf:
-        holds = (
-            f"only GGUF files that are not ternary ({', '.join(gguf)}; read here: {', '.join([*TERNARY, *FOREIGN])})"
-        )
+        holds = f"only GGUF files that are not ternary ({', '.join(gguf)}; read here: {', '.join([*TERNARY, *NAMED])})"
     elif any(name.startswith("adapter_model") for name in names):
         holds = "an adapter and no model of its own"
     elif folders:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.gguf.encodings import ENCODINGS
+from trit.gguf.encoding_table import DEFAULT, TABLE
 from trit.hub import space
 from trit.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
 from trit.hub.failures import EXPLAINED, explained
@@ -36,22 +36,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--revision", default="main", help="branch, tag or commit (default: %(default)s)")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="folder that the files go into")
     parser.add_argument(
-        "--quant-type", choices=tuple(ENCODINGS), default="i2_s", help="what it is wanted for (default: %(default)s)"
+        "--quant-type", choices=tuple(TABLE), default=DEFAULT, help="what it is wanted for (default: %(default)s)"
     )
     args = parser.parse_args(argv)
-    try:
-        if constants.HF_HUB_OFFLINE:
-            print(find_offline(args.repo, args.revision, args.to, args.quant_type))
-        else:
-            fetch_model(list_repository(args.repo, args.revision), args.to, args.quant_type)
-    except HFValidationError as error:
-        raise UserError(f"{args.repo} is no name of a repository; expected ORG/NAME") from error
-    except EXPLAINED as error:
-        raise explained(error, args.repo, args.revision) from error
+    download(args.repo, args.revision, str(args.to), args.quant_type, lambda note: print(f"note: {note}", flush=True))
     return EXIT_OK
 
 
-def fetch_model(listing: Listing, folder: Path, encoding: str) -> None:
+def download(repo: str, revision: str, folder: str, encoding: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Fetch a model into a folder; nothing more to say of it, so the result is empty.
+
+    Args:
+        repo: ``ORG/NAME``.
+        revision: branch, tag or commit.
+        folder: path of the folder.
+        encoding: what the model is wanted for.
+        tell: takes notes for the user.
+
+    Raises:
+        UserError: it cannot be had, does not fit, or cannot be used.
+        TritError: the Hub did not deliver it.
+    """
+    try:
+        if constants.HF_HUB_OFFLINE:
+            print(find_offline(repo, revision, Path(folder), encoding))
+        else:
+            fetch_model(list_repository(repo, revision), Path(folder), encoding, tell)
+    except HFValidationError as error:
+        raise UserError(f"{repo} is no name of a repository; expected ORG/NAME") from error
+    except EXPLAINED as error:
+        raise explained(error, repo, revision) from error
+    return {}
+
+
+def fetch_model(listing: Listing, folder: Path, encoding: str, tell: Callable[[str], None]) -> None:
     """Choose, measure, download and check; what the folder then holds is in its manifest.
 
     Raises:
@@ -66,7 +84,7 @@ def fetch_model(listing: Listing, folder: Path, encoding: str) -> None:
     for leftover in folder.glob(".head-*"):
         shutil.rmtree(leftover)
     owned = dict(before.files) if before else {}
-    files, gguf = choose(listing, folder, encoding, owned)
+    files, gguf = choose(listing, folder, encoding, owned, tell)
     progress = Progress(sum(file.size for file in files))
     got: dict[str, FetchedFile] = {}
     for file in files:
@@ -79,7 +97,7 @@ def fetch_model(listing: Listing, folder: Path, encoding: str) -> None:
 
 
 def choose(
-    listing: Listing, folder: Path, encoding: str, owned: dict[str, FetchedFile]
+    listing: Listing, folder: Path, encoding: str, owned: dict[str, FetchedFile], tell: Callable[[str], None]
 ) -> tuple[list[RemoteFile], str | None]:
     """The files to download, for which there is room; with them the (first) file of a GGUF model, if it is one.
 
@@ -101,8 +119,8 @@ def choose(
         if found.loads:
             if found.layout != encoding:
                 what = f"ready-made as {found.layout}, so it is used as that and not made {encoding}"
-                print(f"note: {listing.repo} is {what}", flush=True)
-            _warn(listing, _need_of_gguf(listing, files, folder, loads=True))
+                tell(f"{listing.repo} is {what}")
+            _warn(listing, _need_of_gguf(listing, files, folder, loads=True), tell)
             _forget(foreign, folder)
             return files, files[0].name
         if foreign:
@@ -110,9 +128,9 @@ def choose(
         foreign = foreign or files
     if checkpoint:
         _forget(foreign, folder)
-        return _checkpoint(listing, checkpoint, folder, encoding, ours="config.json" in owned), None
+        return _checkpoint(listing, checkpoint, folder, encoding, "config.json" in owned, tell), None
     if foreign:
-        _warn(listing, _need_of_gguf(listing, foreign, folder, loads=False))
+        _warn(listing, _need_of_gguf(listing, foreign, folder, loads=False), tell)
         return foreign, foreign[0].name
     if refusals:
         raise UserError(f"{listing.repo} has no GGUF file that can be used: {'; '.join(refusals)}")
@@ -133,7 +151,9 @@ def _need_of_gguf(listing: Listing, files: list[RemoteFile], folder: Path, *, lo
     return need
 
 
-def _checkpoint(listing: Listing, names: list[str], folder: Path, encoding: str, *, ours: bool) -> list[RemoteFile]:
+def _checkpoint(
+    listing: Listing, names: list[str], folder: Path, encoding: str, ours: bool, tell: Callable[[str], None]
+) -> list[RemoteFile]:
     """The files of a checkpoint; raises UserError if the disk has no room for them and for what is made of them."""
     files = [listing.file(name) for name in names]
     config = _config(files, folder, ours)
@@ -141,7 +161,7 @@ def _checkpoint(listing: Listing, names: list[str], folder: Path, encoding: str,
     weights = sum(file.size for file in files if file.name.endswith((".safetensors", ".bin")))
     need = space.checkpoint_need(download, weights, config, encoding)
     space.check_disk(listing.repo, need, folder)
-    _warn(listing, need)
+    _warn(listing, need, tell)
     return files
 
 
@@ -158,6 +178,6 @@ def _config(files: list[RemoteFile], folder: Path, ours: bool) -> dict[str, Any]
     raise UserError("the repository has weights and no config.json, so what they are is unknown")
 
 
-def _warn(listing: Listing, need: space.Need) -> None:
+def _warn(listing: Listing, need: space.Need, tell: Callable[[str], None]) -> None:
     if warning := space.memory_warning(listing.repo, need):
-        print(f"note: {warning}", flush=True)
+        tell(warning)

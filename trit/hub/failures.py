@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from trit.base.errors import TritError, UserError
+from trit.base.errors import TritError, UnknownNameError, UserError
 
 # Seconds before the second try, doubled for each further one; tests shorten it.
 BACKOFF_VARIABLE = "TRIT_HUB_BACKOFF_S"
@@ -79,7 +79,7 @@ def explained(error: Exception, repo: str, revision: str) -> TritError:
         return UserError(f"{repo} has no revision {revision}; check what follows the @")
     if isinstance(error, RepositoryNotFoundError):
         private = "your token cannot read it" if token else "is private: then set HF_TOKEN"
-        return UserError(f"{repo} is not on the Hub, or {private}; check its name")
+        return UnknownNameError(f"{repo} is not on the Hub, or {private}; check its name")
     if isinstance(error, RemoteEntryNotFoundError):
         return UserError(f"{repo} lost a file while it was read ({reason(error)}); run this again")
     if isinstance(error, OfflineModeIsEnabled):

@@ -14,7 +14,7 @@ from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 from trit.base.errors import UserError
 from trit.base.host import cgroup_memory, free_memory_bytes
 from trit.gguf.embedding_types import default_embedding_type
-from trit.gguf.encodings import ENCODINGS
+from trit.gguf.encoding_table import TABLE
 
 # The context that run_inference.py asks for by default, and a cache of f16 keys and values.
 _CONTEXT, _CACHE_BYTES = 2048, 2
@@ -51,7 +51,7 @@ def checkpoint_need(download: int, weights: int, config: Mapping[str, Any], enco
         download: bytes still to be downloaded.
         weights: bytes of its weight files, the estimate where config.json does not give the shapes.
         config: config.json.
-        encoding: a key of ``ENCODINGS``.
+        encoding: a name of ``trit.gguf.encoding_table``.
     """
     shapes = [config.get(key) for key in ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers")]
     heads = config.get("num_attention_heads")
@@ -61,7 +61,7 @@ def checkpoint_need(download: int, weights: int, config: Mapping[str, Any], enco
     head_size = config.get("head_dim") or hidden // int(str(heads))
     queries, keys = head_size * int(str(heads)), head_size * int(config.get("num_key_value_heads") or str(heads))
     matrices = layers * hidden * (2 * queries + 2 * keys + 3 * ffn)
-    row = ENCODINGS[encoding]
+    row = TABLE[encoding]
     kind = GGMLQuantizationType[default_embedding_type(encoding, hidden).upper()]
     block, block_bytes = GGML_QUANT_SIZES[kind]
     embeddings = vocab * hidden * (1 if config.get("tie_word_embeddings") else 2) // block * block_bytes

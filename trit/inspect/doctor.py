@@ -15,8 +15,9 @@ from trit import __version__
 from trit.base.command import environment_python
 from trit.base.errors import EXIT_FAILED, EXIT_OK
 from trit.base.host import cpu_name, free_memory_bytes, physical_cores
-from trit.base.places import BUILD_DIR, ENGINE_DIR, LOCK, ROOT, VENV, default_model, engine_program, python_command
+from trit.base.places import BUILD_DIR, ENGINE_DIR, LOCK, ROOT, VENV, engine_program, python_command
 from trit.base.processes import capture
+from trit.gguf.made import default_model
 
 # What a running set-up has built.
 PROGRAMS = ("llama-completion", "llama-cli", "llama-server", "llama-bench", "llama-quantize", "llama-perplexity")

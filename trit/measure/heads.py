@@ -21,6 +21,7 @@ from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
 from trit.engine.llama_bench import PROGRAM, Case
 from trit.gguf.embedding_types import EMBEDDING_TYPES
+from trit.gguf.encoding_table import DEFAULT
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.parts import whole_name
 from trit.gguf.source import FLOATS
@@ -52,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", "--output-dir", type=Path, help="where the files go (default: beside the input's)")
     text = f"default: {' '.join(TYPES)}"
     add("-t", "--types", nargs="+", type=str.lower, choices=TYPES, metavar="TYPE", help=text)
-    add("--outtype", choices=list(ENCODINGS), default="i2_s", help="ternary matrices (default: i2_s)")
+    add("--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})")
     text = "no effect: the converter of trit.cpp quantises"
     add("-q", "--quantize-bin", type=Path, metavar="FILE", help=text)
     add("-b", "--bench-bin", type=Path, metavar="FILE", help="llama-bench (default: that of build/bin)")

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trit.engine.cost import ModelFile
+from trit.gguf.encoding_table import OURS, STOCK, TABLE, InPlace
 
 # Ternary encodings with our kernels; q4_0 and f16 are what people would run without them.
-FORMATS = ("i2_s", "tl1", "tl2", "tq2_0", "tq1_0", "q2_0", "q4_0", "f16")
+FORMATS = (*OURS, *STOCK, "q4_0", "f16")
 REFERENCE = "f16"
 NO_REPACK = ":no-repack"
-_OURS_IN_PLACE = {
-    "i2_s": "ours, from the file's bytes",
-    "tl1": "ours, unpacked each time",
-    "tl2": "ours, unpacked each time",
+_NOT_PACKED = {
+    InPlace.OUR_KERNEL: "ours, from the file's bytes",
+    InPlace.OURS_UNPACKED: "ours, unpacked each time",
+    InPlace.LLAMA_CPP: "llama.cpp's",
 }
 
 
@@ -42,7 +43,7 @@ class Variant:
         """Whose code multiplies, if the type is one of ``FORMATS``."""
         if self.type in ("q4_0", "f16"):
             return "llama.cpp's" if self.packed or self.type == "f16" else "llama.cpp's, not repacked"
-        return "ours, packed at load" if self.packed else _OURS_IN_PLACE.get(self.type, "llama.cpp's")
+        return "ours, packed at load" if self.packed else _NOT_PACKED[TABLE[self.type].in_place]
 
 
 # llama.cpp's own kernels on the smallest error and the highest speed among its own ternary types: what one has without

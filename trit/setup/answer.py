@@ -8,9 +8,10 @@ import shlex
 from pathlib import Path
 
 from trit.base.errors import TritError
-from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, default_model, python_command
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, python_command
 from trit.base.progress import StepLine
 from trit.engine.inference import chat_template, is_embedding_model
+from trit.gguf.made import default_model
 from trit.setup.context import Setup
 from trit.setup.model import shown
 

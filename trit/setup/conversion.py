@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from trit.base.errors import CommandError, UserError
-from trit.base.places import BUNDLED_MODEL, ROOT, STAMPS, gguf_path
+from trit.base.errors import UserError
+from trit.base.places import BUNDLED_MODEL, ROOT, STAMPS, gguf_path, python_command
 from trit.base.progress import StepLine
 from trit.gguf.identify import identify
 from trit.gguf.layouts import TILED
@@ -16,7 +17,7 @@ from trit.gguf.parts import read_parts
 from trit.models.source_note import read_manifest
 from trit.setup.context import AUTO, Setup, digest, files_digest, read_stamp, write_stamp
 from trit.setup.model import given_gguf, shown
-from trit.setup.wording import in_setup_words
+from trit.setup.tool import tool
 
 NAME = "conversion"
 DEED = "converting the model to GGUF"
@@ -75,8 +76,8 @@ def _convert(setup: Setup, line: StepLine, job: Job) -> str:
     assert folder is not None
     gguf = setup.gguf = gguf_path(folder, job.outtype)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in job.inputs]
-    converter = files_digest(path for pattern in _CONVERTER for path in ROOT.glob(pattern))
-    key = digest(job.outtype, options.quant_embd, converter, *stats)
+    sources = files_digest(path for pattern in _CONVERTER for path in ROOT.glob(pattern))
+    key = digest(job.outtype, options.quant_embd, sources, *stats)
     stamp_file = STAMPS / f"gguf-{digest(gguf.resolve())}.json"
     stamp = read_stamp(stamp_file)
     if gguf.is_file() and _is_good(gguf, job.inputs, stamp, key, options.quant_embd):
@@ -85,16 +86,16 @@ def _convert(setup: Setup, line: StepLine, job: Job) -> str:
         raise UserError(f"{gguf} was not made by set-up and is older than the model beside it; move it away")
     for leftover in folder.glob(f".{gguf.name}.*.partial"):
         leftover.unlink()
-    command: list[str | Path] = [setup.python, "-m", "trit.convert", job.source, "--outfile", gguf, "--force"]
-    command += ["--outtype", job.outtype, *job.origin]
-    command += ["--quant-embd", options.quant_embd] if options.quant_embd else []
+    arguments = [str(job.source), "--outfile", str(gguf), "--force", "--outtype", job.outtype, *job.origin]
+    arguments += ["--quant-embd", options.quant_embd] if options.quant_embd else []
+    converter = "trit.convert.command:for_setup"
     try:
-        setup.run(command, "conversion", NAME, on_line=lambda text: line.update(text[-80:]))
-    except CommandError as error:
-        own = [text.removeprefix("error: ") for text in error.tail if text.startswith("error: ")]
-        if own and error.returncode == UserError.exit_code:
-            raise UserError(in_setup_words(own[-1], job.source)) from error
-        raise
+        tool(setup, line, NAME, "conversion", converter, {"arguments": arguments}, {"--outtype": "-q"})
+    except UserError as error:
+        if not error.flags:
+            raise
+        command = f"{python_command('-m utils.convert')} {shlex.quote(str(job.source))}"
+        raise UserError(f"{error}; that is a flag of: {command}") from error
     write_stamp(stamp_file, {"key": key, "bytes": str(gguf.stat().st_size)})
     return f"{shown(gguf)} ({gguf.stat().st_size / 1e6:.1f} MB)"
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trit.base.errors import CommandError, TritError, UserError
-from trit.base.places import AUTO_TYPES, BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_path
+from trit.base.errors import TritError, UnknownNameError, UserError
+from trit.base.places import BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_path
 from trit.base.progress import StepLine
+from trit.gguf.encoding_table import AUTO_TYPES, DEFAULT
 from trit.models.registry import model_in, registry, resolve
 from trit.models.source_note import read_manifest
 from trit.setup.context import AUTO, Setup
+from trit.setup.tool import tool
 
 NAME = "model"
 DEED = "finding the model"
@@ -100,7 +102,7 @@ def _check_folder(folder: Path, quant_type: str | None) -> None:
     if not folder.is_dir():
         raise UserError(f"--model-dir {folder}: there is no such folder; name one that holds a model, or use --hf-repo")
     if not (folder / "config.json").is_file() and not ready_made(folder, quant_type):
-        wanted = gguf_path(folder, quant_type or AUTO_TYPES[0]).name
+        wanted = gguf_path(folder, quant_type or DEFAULT).name
         raise UserError(f"{folder} holds neither config.json nor {wanted}; name a model's folder, or use --hf-repo")
 
 
@@ -109,28 +111,18 @@ def _download(setup: Setup, line: StepLine, repo: str, revision: str, folder: Pa
     source = read_manifest(folder)
     if source and (source.repo, source.revision) == (repo, revision) and source.is_whole(folder):
         return f"{repo} is there already"
-    line.update(f"downloading {repo}")
-    command: list[str | Path] = [setup.python, "-m", "trit.hub", repo, "--revision", revision, "--to", folder]
-    command += ["--quant-type", setup.quant_type or AUTO_TYPES[0]]
-
-    def show(text: str) -> None:
-        if text.startswith("note: "):
-            line.note(text.removeprefix("note: "))
-        else:
-            line.update(text.strip()[:80])
-
+    what = f"downloading {repo}"
+    line.update(what)
+    arguments = {"repo": repo, "revision": revision, "folder": str(folder)}
+    arguments["encoding"] = setup.quant_type or DEFAULT
     try:
-        setup.run(command, f"downloading {repo}", NAME, on_line=show)
-    except CommandError as error:
-        own = [text.removeprefix("error: ") for text in error.tail if text.startswith("error: ")]
-        if not own:
-            raise
-        kind = UserError if error.returncode == UserError.exit_code else TritError
-        raise kind(own[-1] + _meant(own[-1], repo)) from error
+        tool(setup, line, NAME, what, "trit.hub.command:download", arguments)
+    except UnknownNameError as error:
+        raise UserError(f"{error}{_meant(repo)}") from error
     return f"downloaded {repo}" if read_manifest(folder) else f"{repo}, offline"
 
 
-def _meant(message: str, repo: str) -> str:
+def _meant(repo: str) -> str:
     """The known models whose names are close to one that the Hub does not have."""
-    close = registry().close_names(repo) if "is not on the Hub" in message and not registry().find(repo) else []
+    close = [] if registry().find(repo) else registry().close_names(repo)
     return f" (did you mean {' or '.join(close)}?)" if close else ""

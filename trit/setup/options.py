@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.gguf.embedding_types import EMBEDDING_TYPES
+from trit.gguf.encoding_table import AUTO_TYPES, FLOATS, OURS, STOCK, in_words
 from trit.setup.context import AUTO, Options
 
-QUANT_TYPES = (AUTO, "i2_s", "tl1", "tl2", "f16", "f32", "tq2_0", "tq1_0", "q2_0")
+QUANT_TYPES = (AUTO, *OURS, *FLOATS, *STOCK)
 _EXAMPLES = """examples:
   python3 setup_env.py                                       everything, with the bundled model, to a first answer
   python3 setup_env.py -md models/BitNet-b1.58-2B-4T -q i2_s   a model in a local folder
@@ -20,7 +21,7 @@ _EXAMPLES = """examples:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The argument parser, also the source of README's table of flags."""
+    """The argument parser."""
     parser = argparse.ArgumentParser(
         prog="setup_env.py",
         description="Fetch, convert, compile and try everything. Run it again at any time: finished steps are skipped.",
@@ -47,8 +48,8 @@ def build_parser() -> argparse.ArgumentParser:
         "-q",
         choices=QUANT_TYPES,
         default=AUTO,
-        help="encoding of the ternary weights; auto: i2_s, tl1 or tl2, whichever is measured to be the fastest here "
-        "(default: %(default)s)",
+        help=f"encoding of the ternary weights; auto: {in_words(*sorted(AUTO_TYPES), last='or')}, whichever is "
+        "measured to be the fastest here (default: %(default)s)",
     )
     model.add_argument(
         "--quant-embd",

@@ -45,8 +45,8 @@ def run(setup: Setup, line: StepLine) -> str:
         wanted += ["requirements-train.txt", "requirements-test.txt"]
     for name in wanted:
         installed |= install(setup, line, prefix, name, ["-r", str(ROOT / name)])
-    # The package itself, from this folder: the command trit, and `import trit` from anywhere.
-    installed |= install(setup, line, prefix, "pyproject.toml", ["--no-deps", "-e", str(ROOT)])
+    # The package itself, from this folder: the command trit, and `import trit` from anywhere. What builds it is there.
+    installed |= install(setup, line, prefix, "pyproject.toml", ["--no-deps", "--no-build-isolation", "-e", str(ROOT)])
     line.update("looking for a compiler")
     setup.compiler = find_compiler(setup)
     where = ".venv" if prefix == VENV else str(prefix)

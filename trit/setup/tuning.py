@@ -6,15 +6,14 @@ With ``-q auto`` it comes before the conversion and settles what to convert to, 
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from trit.base.errors import CommandError, UserError
-from trit.base.places import AUTO_TYPES, BUILD_DIR
+from trit.base.places import BUILD_DIR
 from trit.base.progress import StepLine
+from trit.gguf.encoding_table import DEFAULT
 from trit.setup.context import Setup
 from trit.setup.conversion import check_given
 from trit.setup.model import given_gguf
-from trit.tune.formats import WORD, format_of
+from trit.setup.tool import tool
+from trit.tune.formats import Verdict
 
 NAME = "tuning"
 DEED = "measuring which kernels are fastest here"
@@ -30,19 +29,13 @@ def run(setup: Setup, line: StepLine) -> str:
     if setup.gguf is None and target.is_file():
         # What cannot be used is refused before anything is measured for it.
         check_given(target)
-    command: list[str | Path] = [setup.python, "-m", "trit.tune", "-m", target]
-    command += ["--use-pretuned"] if options.use_pretuned else ["--if-needed", "--seconds", f"{options.tune_seconds:g}"]
-    try:
-        lines = setup.run(command, "tuning", NAME, on_line=lambda text: line.update(text[:100]))
-    except CommandError as error:
-        own = [text.removeprefix("error: ") for text in error.tail if text.startswith("error: ")]
-        if own and error.returncode == UserError.exit_code:
-            raise UserError(own[-1]) from error
-        raise
-    told = [text for text in lines if text.startswith((WORD, "nothing to tune"))]
-    summary = told[-1] if told else "done"
+    arguments = ["-m", str(target)]
+    arguments += (
+        ["--use-pretuned"] if options.use_pretuned else ["--if-needed", "--seconds", f"{options.tune_seconds:g}"]
+    )
+    verdict = Verdict(**tool(setup, line, NAME, "tuning", "trit.tune.command:for_setup", {"arguments": arguments}))
     if setup.quant_type is None:
-        # Nothing to tune: no ternary matrix, so there is nothing to choose either.
-        setup.quant_type = format_of(summary) or AUTO_TYPES[0]
-        return summary
-    return summary.replace(WORD, "fastest here: ", 1)
+        # Without a ternary matrix there is nothing to choose either.
+        setup.quant_type = verdict.format or DEFAULT
+        return verdict.line
+    return f"fastest here: {verdict.text}" if verdict.format else verdict.text

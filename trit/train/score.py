@@ -19,8 +19,9 @@ import torch
 
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.host import physical_cores
-from trit.base.places import BUNDLED_MODEL, default_model
+from trit.base.places import BUNDLED_MODEL
 from trit.engine.server import Server
+from trit.gguf.made import default_model
 from trit.train.checkpoint import MAX_ANSWER_TOKENS, load_checkpoint
 from trit.train.story import MAX_SENTENCES, Question, Story, held_out_questions
 from trit.train.tokenizer import EOS, special_id

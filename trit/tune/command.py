@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from trit.base.errors import EXIT_OK, UserError, run_main
-from trit.base.host import cpu_name, physical_cores
+from trit.base.errors import EXIT_OK, UserError
+from trit.base.host import cpu_cores, cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
 from trit.engine import kept_kernels, tuning_file
@@ -47,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
         "--use-pretuned", action="store_true", help="measure nothing: say what the preset for this CPU is"
     )
     parser.add_argument(
-        "--as-preset", action="store_true", help="write the preset for this tier (preset_kernels/tuning) instead"
+        "--as-preset",
+        action="store_true",
+        help="write the preset for this tier and CPU (preset_kernels/tuning) instead",
     )
     parser.add_argument("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the search (needs matplotlib)")
@@ -57,7 +60,17 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module's docstring."""
-    args = parser().parse_args(argv)
+    _tune(parser().parse_args(argv))
+    return EXIT_OK
+
+
+def for_setup(arguments: list[str], tell: Callable[[str], None]) -> dict[str, Any]:
+    """What set-up calls, with flags of the command line; the result is a :class:`trit.tune.formats.Verdict`."""
+    return asdict(_tune(parser().parse_args(arguments)))
+
+
+def _tune(args: argparse.Namespace) -> formats.Verdict:
+    """Print what is done, at the end the verdict; that too."""
     words = args.threads.split(",")
     if not all(word.isdigit() and int(word) > 0 for word in words):
         raise UserError(f"--threads {args.threads}: expected numbers of 1 or more, separated by commas")
@@ -72,8 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = args.model.name if args.model else args.shape
     if not shapes:
         if args.if_needed or args.use_pretuned:
-            print(f"nothing to tune: {model} has no ternary matrix")
-            return EXIT_OK
+            return _end(formats.Verdict(None, f"nothing to tune: {model} has no ternary matrix"))
         raise UserError(f"{args.model} has no ternary matrix to tune for; convert it first: python3 -m utils.convert")
     program = engine_binary(PROGRAM, args.bin_dir)
     key = tuning_file.machine_key(program)
@@ -82,11 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = {(shape.n, shape.k, shape.threads) for shape in old.shapes}
         if all((n, k, count) in known for n, k in shapes for count in threads):
             print(f"up to date: {args.out}")
-            print(formats.verdict(old, shapes, ""))
-            return EXIT_OK
+            return _end(formats.verdict(old, shapes, ""))
     if args.use_pretuned or (args.if_needed and args.seconds == 0):
-        print(_preset_line(args.bin_dir, shapes))
-        return EXIT_OK
+        return _end(_preset_verdict(args.bin_dir, shapes))
     end = time.monotonic() + args.seconds
     # A preset is for builds that have nothing but presets.
     library = Library() if args.no_variants or args.as_preset else compile_for(program, shapes, args.seconds)
@@ -98,11 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         tables = first_look(timer, library, shapes, max(threads), args.seconds, without)
         result = tune(timer, shapes, threads, max(0.0, end - time.monotonic()), _say, preset, tables)
     out = args.out
+    new = tuning_file.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables)
     if args.as_preset:
-        out, old, key = tuning_file.preset_path(timer.tier), preset, tuning_file.PRESET_KEY
-    found = tuning_file.merged(
-        old, tuning_file.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables)
-    )
+        out, old = tuning_file.own_preset(timer.tier)
+        new = replace(new, key=tuning_file.PRESET_KEY, match=old.match if old else cpu_cores()[:1])
+    found = tuning_file.merged(old, new)
     if library.path:
         print(verdict(library, there, tuning_file.kernels(found)), flush=True)
     if args.no_variants or args.as_preset:
@@ -110,11 +120,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _write(out, found, library, program)
     print(f"written: {out}")
-    print(formats.verdict(found, shapes, ""))
+    said = _end(formats.verdict(found, shapes, ""))
     if args.plot:
         report.plot(result, args.plot, f"{model} on {cpu_name()}, tier {timer.tier}")
         print(f"drawn: {args.plot}")
-    return EXIT_OK
+    return said
+
+
+def _end(verdict: formats.Verdict) -> formats.Verdict:
+    print(verdict.line)
+    return verdict
 
 
 def _say(result: Tuned | LayerContest) -> None:
@@ -122,7 +137,7 @@ def _say(result: Tuned | LayerContest) -> None:
         print(line, flush=True)
 
 
-def _preset_line(bin_dir: Path, shapes: Mapping[Shape, int]) -> str:
+def _preset_verdict(bin_dir: Path, shapes: Mapping[Shape, int]) -> formats.Verdict:
     """What is used here without measuring."""
     with Timer(bin_dir, megabytes=1) as timer:
         preset = tuning_file.preset(timer.tier)
@@ -155,7 +170,3 @@ def _old(path: Path) -> tuning_file.Tuning | None:
         return tuning_file.load(path)
     except UserError:
         return None
-
-
-if __name__ == "__main__":
-    raise SystemExit(run_main(main))

@@ -4,16 +4,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from trit.engine.tuning_file import STEPS, Layer, Shape, Tuning
-
-# A packing's weights are stored like this; 2 and 1.6 bits are packed from the same file.
-FORMATS = {"2_bits": "i2_s", "5_trits": "i2_s", "tl1": "tl1", "tl2": "tl2"}
-WORD = "auto: "
+from trit.gguf.encoding_table import DEFAULT, MADE_FOR
 
 
-def verdict(tuning: Tuning | None, counts: Mapping[Shape, int], where: str) -> str:
-    """One line: the format for a model with these matrices, and by how much it wins.
+@dataclass(frozen=True)
+class Verdict:
+    """The format for a model.
+
+    Attributes:
+        format: its name; None if the model has nothing to choose a format for.
+        text: that, and by how much it wins.
+    """
+
+    format: str | None
+    text: str
+
+    @property
+    def line(self) -> str:
+        """For the end of a search."""
+        return f"auto: {self.text}" if self.format else self.text
+
+
+def verdict(tuning: Tuning | None, counts: Mapping[Shape, int], where: str) -> Verdict:
+    """The format for a model with these matrices, and by how much it wins.
 
     Args:
         tuning: what was measured, or a preset; None if there is neither.
@@ -21,15 +37,15 @@ def verdict(tuning: Tuning | None, counts: Mapping[Shape, int], where: str) -> s
         where: what is said if nothing was measured for this model here.
     """
     packing = tuning.packing(counts) if tuning else None
-    name = FORMATS[packing] if packing else "i2_s"
+    name = MADE_FOR[packing] if packing else DEFAULT
     layer = tuning.layer(counts) if tuning else None
     if layer is None or packing is None:
-        return f"{WORD}{name} ({where})"
-    others = [other for other in layer.seconds if FORMATS[other] != name]
+        return Verdict(name, f"{name} ({where})")
+    others = [other for other in layer.seconds if MADE_FOR[other] != name]
     if packing not in layer.seconds or not others:
-        return f"{WORD}{name} (nothing else works here)"
-    # i2_s is what people know; where it is the answer itself, the best of the others.
-    known = [other for other in others if FORMATS[other] == "i2_s"]
+        return Verdict(name, f"{name} (nothing else works here)")
+    # The default is what people know; where it is the answer itself, the best of the others.
+    known = [other for other in others if MADE_FOR[other] == DEFAULT]
     second = min(known or others, key=lambda other: _total(layer, other))
     steps = [
         f"{tokens} token{'s' if tokens > 1 else ''} {_ratio(layer, second, packing, tokens):.2f}" for tokens in STEPS
@@ -37,15 +53,11 @@ def verdict(tuning: Tuning | None, counts: Mapping[Shape, int], where: str) -> s
     together = _total(layer, second) / _total(layer, packing)
     if together < 1:
         # Seemed faster, but not beyond doubt (trit/tune/search.py): the answer shall be the same every time.
-        return f"{WORD}{name}, because {FORMATS[second]} is not faster beyond doubt (seemed {1 / together:.2f} times)"
+        because = f"because {MADE_FOR[second]} is not faster beyond doubt (seemed {1 / together:.2f} times)"
+        return Verdict(name, f"{name}, {because}")
     on = f"{layer.threads} thread{'s' if layer.threads > 1 else ''}"
     facts = "; ".join([", ".join(steps), on, *([where] if where else [])])
-    return f"{WORD}{name}, {together:.2f} times as fast as {FORMATS[second]} ({facts})"
-
-
-def format_of(line: str) -> str | None:
-    """The format that such a line names; None if it is another line."""
-    return line.removeprefix(WORD).split(",")[0].split(" ")[0] if line.startswith(WORD) else None
+    return Verdict(name, f"{name}, {together:.2f} times as fast as {MADE_FOR[second]} ({facts})")
 
 
 def _total(layer: Layer, packing: str) -> float:

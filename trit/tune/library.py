@@ -29,7 +29,7 @@ from trit.tune.recipe import Recipe, recipe
 from trit.tune.variants import Variant
 
 # Kernels ask whether the CPU has their instructions.
-SUPPORT = ROOT / "src" / "cpu_features.cpp"
+SUPPORT = ROOT / "src" / "kernels" / "cpu_features.cpp"
 SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 POLL_SECONDS = 0.01
 

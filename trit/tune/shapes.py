@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from trit.base.errors import UserError
-from trit.gguf.encodings import ENCODINGS
+from trit.gguf.encoding_table import BY_NUMBER
 from trit.gguf.header import read_raw_header
 from trit.models.checkpoint import read_json
 from trit.models.families import find_family
@@ -39,11 +39,10 @@ def of_model(path: Path) -> Counter[tuple[int, int]]:
 
 
 def _of_gguf(path: Path) -> Counter[tuple[int, int]]:
-    types = {row.ggml_type for row in ENCODINGS.values() if row.name not in ("f16", "f32")}
     return Counter(
         (tensor.shape[-2], tensor.columns)
         for tensor in read_raw_header(path, arrays=False).tensors.values()
-        if tensor.ggml_type in types and len(tensor.shape) >= 2 and _in_first_layer(tensor.name)
+        if tensor.ggml_type in BY_NUMBER and len(tensor.shape) >= 2 and _in_first_layer(tensor.name)
     )
 
 

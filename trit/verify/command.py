@@ -14,9 +14,10 @@ from pathlib import Path
 from trit.base.errors import EXIT_FAILED, EXIT_OK, UserError
 from trit.base.files import atomic_output
 from trit.base.host import physical_cores
-from trit.base.places import BUNDLED_MODEL, default_model
+from trit.base.places import BUNDLED_MODEL
 from trit.engine.inference import check_model
 from trit.engine.server import Server
+from trit.gguf.made import default_model
 from trit.verify.golden import check_transcripts, story_text
 from trit.verify.report import FAILED, Check, as_json, left_out, table
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from trit.base.errors import EXIT_OK
 from trit.base.files import atomic_output
-from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, default_model
+from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT
 from trit.engine.server import Server
+from trit.gguf.made import default_model
 from trit.train.story import held_out_questions, held_out_text
 from trit.train.tokenizer import EOS, special_id
 from trit.verify.report import Check, judged

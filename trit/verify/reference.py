@@ -7,10 +7,10 @@ computes in float32 whatever the model's type is (norms, softmax, angles of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import gguf
 import numpy as np
@@ -27,6 +27,13 @@ from trit.verify.stored import TorchCheckpoint, Weight
 from trit.verify.weights import EXACT, FLOAT_SCALES, TERNARY_TYPES, GgufFile
 
 Floats = npt.NDArray[np.float64]
+_T = TypeVar("_T")
+
+# Runs with noise that a result is compared with, and those that it is compared with before it is called wrong.
+RUNS, MORE_RUNS = range(8), range(8, 64)
+# Size of the noise, relative to an input of a linear layer and at least to its token's root mean square. Engines are
+# one epsilon of float32 off or less, so what one may round otherwise is rounded so by some run.
+NOISE = 2 * torch.finfo(torch.float32).eps
 
 # Types that hold a scale as float16 (as do, of course, plain float16 weights).
 _HALF_SCALES = TERNARY_TYPES - FLOAT_SCALES | {Type.F16}
@@ -52,13 +59,18 @@ def round_to_int8(x: Tensor, group: int) -> Tensor:
 def as_kernels_read(x: Tensor, kind: Type) -> Tensor:
     """Round the input of a matrix that is not ternary as the kernels of its type do, before they multiply.
 
-    float16 and bfloat16 kernels take their own type, those of quantised types int8 in blocks of 32 or (K types) 256.
+    float16 and bfloat16 kernels take their own type, those of quantised types int8: K types in blocks of 256, others
+    in blocks of 32 whose size of step is held as float16.
     """
     if kind in {Type.F32, *TERNARY_TYPES}:
         return x
     if kind in EXACT:
         return x.to(EXACT[kind]).to(x.dtype)
-    return round_to_int8(x, 256 if kind.name.endswith("_K") else 32)
+    if kind.name.endswith("_K"):
+        return round_to_int8(x, 256)
+    step = x.reshape(*x.shape[:-1], -1, 32).abs().amax(dim=-1, keepdim=True).clamp(min=1e-5) / 127
+    blocks = round_to_int8(x, 32).reshape(*step.shape[:-1], 32)
+    return (blocks / step * step.half()).reshape(x.shape)
 
 
 class TableGelu(nn.Module):
@@ -92,7 +104,7 @@ class Head(nn.Module):
 
 
 class QatLinear(nn.Module):
-    """A BitLinear layer: input rounded to int8, ternary weights.
+    """A BitLinear layer: input rounded to int8, ternary weights. With ``noise`` the input is perturbed before.
 
     One step for each token, as in training; where the weights have a scale for each group of inputs (no BitLinear
     training, so nothing is given) one for each block of the file's type, as docs/formats.md says. Ternary weights
@@ -103,6 +115,7 @@ class QatLinear(nn.Module):
         super().__init__()
         self.matrix, self.scale, self.bias, self.norm, self.kind = weight.matrix, weight.scale, bias, norm, kind
         self.rounds, self.narrow = weight.rounded_input, False
+        self.noise: torch.Generator | None = None
         self.group = weight.matrix.shape[1] if weight.scale is not None else gguf.GGML_QUANT_SIZES[kind][0]
         # For sizing and type: transformers asks a layer for its weight's dtype in some models.
         self.in_features, self.out_features = weight.matrix.shape[1], weight.matrix.shape[0]
@@ -111,6 +124,9 @@ class QatLinear(nn.Module):
         """Map [..., k] -> [..., n]."""
         if self.norm is not None:
             x = self.norm(x)
+        if self.noise is not None:
+            size = NOISE * x.abs().maximum(x.pow(2).mean(dim=-1, keepdim=True).sqrt())
+            x = x + size * torch.randn(x.shape, generator=self.noise, dtype=x.dtype)
         if self.rounds:
             x = round_to_int8(x, self.group)
         elif self.narrow:
@@ -181,6 +197,21 @@ class Reference:
             ids.append(token)
         return ids
 
+    def runs(self, compute: Callable[[], _T], seeds: Iterable[int] = RUNS) -> list[_T]:
+        """What ``compute`` gives in float32 with noise, once for each seed: what rounding alone can make of it."""
+        found = []
+        with self.in_float32():
+            try:
+                for seed in seeds:
+                    generator = torch.Generator().manual_seed(seed)
+                    for layer in self.layers:
+                        layer.noise = generator
+                    found.append(compute())
+            finally:
+                for layer in self.layers:
+                    layer.noise = None
+        return found
+
     @contextmanager
     def without_rounding(self) -> Iterator[None]:
         """Compute with the inputs of the linear layers as they are, not rounded to int8."""
@@ -195,7 +226,7 @@ class Reference:
 
     @contextmanager
     def in_float32(self) -> Iterator[None]:
-        """Compute in float32, with inputs as the kernels read them: what rounding alone can make of a difference."""
+        """Compute in float32, with inputs as the kernels read them."""
         narrowed = [module for module in self.model.modules() if isinstance(module, (Head, QatLinear))]
         self.model.float()
         for module in narrowed:

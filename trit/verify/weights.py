@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Every tensor of a GGUF file, dequantised by readers that share nothing with the converter, against the checkpoint."""
+"""Every tensor of a GGUF file, dequantised by readers that are not the converter's packers, against the checkpoint.
+
+gguf-py reads the types that it knows. The others have one reader in this package (``trit.gguf.decode``), which the
+converter reads its files back with, too: it shares no code with the packers, and tests/gguf holds it against bytes that
+are written by hand and against writers of the tests' own.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +20,8 @@ import numpy.typing as npt
 import torch
 
 from trit.base.errors import UserError
-from trit.gguf.decode import decode
-from trit.gguf.layouts import LAYOUTS
+from trit.gguf.decode import decode_anything
+from trit.gguf.encoding_table import BY_NUMBER
 from trit.gguf.types import GGMLQuantizationType as Type
 from trit.gguf.types import GGUFReader, GGUFValueType
 from trit.verify.names import as_in_file, file_name
@@ -25,11 +30,9 @@ from trit.verify.stored import TorchCheckpoint
 
 Floats = npt.NDArray[np.float64]
 
-I2_S, Q2_0 = Type(36), Type(42)
-INDEXED = {Type(38): "tl1", Type(37): "tl2"}
+TERNARY_TYPES = {Type(number) for number in BY_NUMBER}
 # One float32 scale per matrix; the others have float16 ones.
-FLOAT_SCALES = {I2_S, *INDEXED}
-TERNARY_TYPES = {*FLOAT_SCALES, Q2_0, Type.TQ1_0, Type.TQ2_0}
+FLOAT_SCALES = {Type(number) for number, row in BY_NUMBER.items() if row.scale_bits == 32}
 # Types that hold a float as it is, rounded once; the ternary types with a float16 scale per block round the scale.
 EXACT = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
 # Largest root mean square of the error, in parts of that of the values. A uniform quantiser of b bits over blocks whose
@@ -137,43 +140,25 @@ class GgufFile:
         """Dequantise one tensor; raises UserError if there is no reader for its type."""
         entry = self._tensors[name]
         kind, shape = self.type_of(name), tuple(int(size) for size in reversed(entry.shape))
-        if kind == I2_S:
-            return FileTensor(kind, _read_i2_s(self.path, int(entry.data_offset), shape))
-        if kind in INDEXED:
-            return FileTensor(kind, self._read_indexed(name, INDEXED[kind], int(entry.data_offset), shape))
-        raw = np.ascontiguousarray(entry.data)
-        if kind == Q2_0:
-            return FileTensor(kind, _read_q2_0(raw.reshape(-1).view(np.uint8), shape))
         try:
-            values = gguf.quants.dequantize(raw, kind)
+            values = gguf.quants.dequantize(np.ascontiguousarray(entry.data), kind)
         except NotImplementedError:
-            raise UserError(f"{name}: is of type {kind.name}, for which trit.verify has no reader") from None
+            if kind not in TERNARY_TYPES:
+                raise UserError(f"{name}: is of type {kind.name}, for which trit.verify has no reader") from None
+            values = _read_ternary(self.path, int(entry.data_offset), kind, shape)
         return FileTensor(kind, values.reshape(shape).astype(np.float64))
 
-    def _read_indexed(self, name: str, layout: str, offset: int, shape: tuple[int, ...]) -> Floats:
-        """tl1 and tl2, by the reader of foreign files, which shares no code with the converter's packer."""
-        n, k = int(np.prod(shape[:-1])), shape[-1]
-        data = np.fromfile(self.path, dtype=np.uint8, count=LAYOUTS[layout].sizes(n, k)[0], offset=offset)
-        decoded = decode(layout, data, n, k, name)
-        return np.asarray((decoded.values * decoded.scales.astype(np.float64)).reshape(shape))
 
-
-def _read_i2_s(path: Path, offset: int, shape: tuple[int, ...]) -> Floats:
-    """i2_s by its description (docs/formats.md): four codes a byte, the first of weights 0 to 31 in bits 7:6."""
-    count = int(np.prod(shape))
-    data = np.fromfile(path, dtype=np.uint8, count=count // 4 + 4, offset=offset)
-    scale = float(data[count // 4 :].view("<f4")[0])
-    meaning = np.array([-1.0, 0.0, 1.0, np.nan]) * scale
-    codes = data[: count // 4].reshape(-1, 1, 32) >> np.array([6, 4, 2, 0], dtype=np.uint8).reshape(1, 4, 1) & 3
-    return np.asarray(meaning[codes]).reshape(shape)
-
-
-def _read_q2_0(data: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Floats:
-    """Q2_0 by its description: 18 bytes hold a float16 scale and 64 codes, four a byte from the low bits, minus one."""
-    blocks = data.reshape(-1, 18)
-    scales = np.ascontiguousarray(blocks[:, :2]).view("<f2").astype(np.float64)
-    codes = blocks[:, 2:, None] >> np.array([0, 2, 4, 6], dtype=np.uint8) & 3
-    return np.asarray((codes.reshape(-1, 64).astype(np.float64) - 1) * scales).reshape(shape)
+def _read_ternary(path: Path, offset: int, kind: Type, shape: tuple[int, ...]) -> Floats:
+    """A ternary tensor; what stands for no weight is NaN, and differs from everything."""
+    row, n, k = BY_NUMBER[kind], int(np.prod(shape[:-1])), shape[-1]
+    data = np.fromfile(path, dtype=np.uint8, count=row.nbytes(n, k), offset=offset)
+    decoded = decode_anything(row.name, data, n, k)
+    values = decoded.values.astype(np.float64)
+    if not row.holds_two:
+        values[values > 1] = np.nan
+    groups = decoded.scales.shape[1]
+    return np.asarray(values.reshape(n, groups, -1) * decoded.scales[..., None].astype(np.float64))
 
 
 @dataclass

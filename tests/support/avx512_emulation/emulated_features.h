@@ -6,7 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "tier.h"
+#include "kernels/tier.h"
 
 /// found: what the CPU has. EMULATED_CPU: one of the names below; without it the last one.
 inline unsigned emulated_features(unsigned found) {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pictures of results: the roofline with the kernels under it, and where a token's time goes."""
+"""Pictures of results: the roofline with the kernels under it, a token's time, and other engines beside ours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trit.base.plots import LINE, picture
+from trit.base.plots import LINE, PALE, STRONG, picture
+from trit.measure.committed import rivals
 
 # The feed-forward matrices of BitNet-b1.58-2B-4T: half of its weights.
 _SHAPE = (6912, 2560)
@@ -100,3 +101,25 @@ def token_profile(result: Mapping[str, Any], path: Path) -> Path:
 def _share(column: Mapping[str, Any], name: str) -> float:
     seconds = [(str(row["name"]), float(row["seconds"])) for row in column["rows"]]
     return 100 * sum(own for row, own in seconds if row == name) / sum(own for _, own in seconds)
+
+
+def other_engines(result: Mapping[str, Any], path: Path) -> Path:
+    """Prefill and decode on two threads: a bar for each engine, ours strong."""
+    names = rivals.engines(result)
+    about = result["about"]
+    title = f"BitNet-b1.58-2B-4T's shape on {about['cpu']}, {rivals.PREFILL.threads} threads, tokens per second"
+    with picture(path, title, 1, 2, (9, 2.9)) as axes:
+        for axis, test, head in zip(
+            axes[0], (rivals.PREFILL, rivals.DECODE), ("prefill, pp128", "decode, tg32"), strict=True
+        ):
+            speeds = [rivals.speed(result, name, test) or 0.0 for name in names]
+            bars = axis.barh(names, speeds, color=[STRONG, *[PALE] * (len(names) - 1)], height=0.7)
+            axis.bar_label(bars, fmt="%.3g", fontsize=8, padding=2)
+            axis.invert_yaxis()
+            axis.set_xlim(0, 1.15 * max(speeds))
+            axis.set_title(head, fontsize=9, loc="left")
+            axis.tick_params(labelsize=8)
+            axis.spines[["top", "right"]].set_visible(False)
+            axis.set_xticks([])
+        axes[0][1].set_yticklabels([])
+    return path

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""README's section on speed, and the pictures of docs/performance.md, from the committed results.
+"""The documents' tables of speeds, and their pictures, from the committed results.
 
-Example: trit committed summary (--check only compares README)
+Example: trit committed summary (--check only compares the documents)
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,13 +17,17 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
 from trit.engine.llama_bench import Case
-from trit.measure.committed import pictures
+from trit.measure.committed import pictures, rivals, terminal
 from trit.measure.report import RESULTS, markdown, sentences
 
 README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
 PICTURES = ROOT / "docs" / "pictures"
 BEGIN = "<!-- speed: written by `trit committed summary` -->"
 END = "<!-- end of speed -->"
+# Where the results are, as seen from docs/.
+_FOLDER = "../benchmarks/results"
 _RIVAL = ("tq2_0", False)
 _OURS = ("i2_s", True)
 
@@ -50,7 +54,7 @@ def _case(test: Result) -> Case:
 
 
 def _all_columns(path: Path) -> str:
-    return f"([all columns](benchmarks/results/{path.stem}.md))"
+    return f"([all columns]({_FOLDER}/{path.stem}.md))"
 
 
 def whole_models(found: Mapping[Path, Result]) -> str:
@@ -79,6 +83,24 @@ def whole_models(found: Mapping[Path, Result]) -> str:
     return "\n".join(text).rstrip()
 
 
+def elsewhere(found: Mapping[Path, Result]) -> str:
+    """For README: ours beside llama.cpp's kernels in the same binary, on all threads that were measured."""
+    rows = [["CPU", "tier", "test", "i2_s", "tq2_0, llama.cpp", "ours is"]]
+    for result in found.values():
+        about = result["about"]
+        most = max(test["threads"] for test in result["tests"])
+        speeds = {
+            (_case(test).name, (test["type"], test["packed"])): median(test["tokens_per_second"])
+            for test in result["tests"]
+            if test["threads"] == most
+        }
+        for name in dict.fromkeys(name for name, _ in speeds):
+            ours, rival = speeds[name, _OURS], speeds[name, _RIVAL]
+            row = [about["cpu"], about["tier"], name, f"{ours:.3g}", f"{rival:.3g}", f"{ours / rival:.1f} x"]
+            rows.append(row)
+    return markdown(rows, left=3)
+
+
 def formats(found: Mapping[Path, Result]) -> str:
     """One row for each format: size, load time, memory, speed with its ratio to the baseline, error against f16."""
     text = []
@@ -103,14 +125,26 @@ def formats(found: Mapping[Path, Result]) -> str:
     return "\n\n".join(text)
 
 
+def readme_section(folder: Path = RESULTS) -> str:
+    """What stands between the two lines in README: other engines, then llama.cpp's kernels on other CPUs."""
+    head = "On other CPUs, beside llama.cpp's kernels in the same binary ([more](docs/performance.md#whole-models)):"
+    beside = rivals.short_table(results("rivals", folder), "benchmarks/results")
+    return f"{beside}\n\n{head}\n\n{elsewhere(results('end-to-end', folder))}"
+
+
+def rivals_section(folder: Path = RESULTS) -> str:
+    """What stands between the two lines in docs/benchmarks.md."""
+    return rivals.full_tables(results("rivals", folder), _FOLDER)
+
+
 def section(folder: Path = RESULTS) -> str:
-    """What stands between the two lines in README."""
+    """What stands between the two lines in docs/performance.md."""
     parts = [whole_models(results("end-to-end", folder))]
     if compared := results("comparison", folder):
         parts.append(
-            "The same weights in eight formats, all run by this engine (`utils/compare.py`). *Logits*: how far they\n"
-            "are from the f16 file's; most of it is the rounding of activations to int8, which these models are\n"
-            "trained with and f16 leaves out."
+            "The same weights in eight formats, all run by this engine (`trit compare`). *Logits* says how far they\n"
+            "are from the f16 file's. Most of it is activation quantisation to int8. These models are trained with\n"
+            "it, and f16 leaves it out."
         )
         parts.append(formats(compared))
     return "\n\n".join(parts)
@@ -118,20 +152,28 @@ def section(folder: Path = RESULTS) -> str:
 
 def draw(folder: Path = RESULTS, out: Path = PICTURES) -> list[Path]:
     """All pictures; their paths."""
-    kinds = {"kernels": pictures.roofline, "profile": pictures.token_profile}
+    kinds = {"kernels": pictures.roofline, "profile": pictures.token_profile, "rivals": pictures.other_engines}
     found = [(deed, path, result) for kind, deed in kinds.items() for path, result in results(kind, folder).items()]
     return [deed(result, out / f"{path.stem}.png") for deed, path, result in found]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Rewrite the section and the pictures, or fail if ``--check`` finds the section out of date."""
+    """Rewrite the sections and the pictures, or fail if ``--check`` finds a section out of date."""
     parser = argparse.ArgumentParser(prog="trit committed summary", description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if README is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a document is out of date")
     args = parser.parse_args(argv)
-    current = write_section(README, BEGIN, END, section(), check=args.check)
-    print(f"{README.name}: the section on speed {'is' if current else 'was not'} up to date")
+    pages: dict[Path, Callable[[], str]] = {
+        README: readme_section,
+        PERFORMANCE: section,
+        BENCHMARKS: rivals_section,
+    }
+    fresh = True
+    for page, write in pages.items():
+        current = write_section(page, BEGIN, END, write(), check=args.check)
+        print(f"{page.name}: the section on speed {'is' if current else 'was not'} up to date")
+        fresh = fresh and current
     if args.check:
-        return EXIT_OK if current else EXIT_FAILED
-    for path in draw():
+        return EXIT_OK if fresh else EXIT_FAILED
+    for path in [*draw(), terminal.draw(PICTURES / "terminal.txt", PICTURES / "terminal.svg")]:
         print(f"drawn: {path.relative_to(ROOT)}")
     return EXIT_OK

@@ -14,6 +14,7 @@ from trit.base.plots import LINE, PALE, STRONG, picture
 from trit.base.statistics import LEAST_ROUNDS, Interval, paired_ratio
 from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
+from trit.gguf.encoding_table import OURS, STOCK, in_words
 from trit.measure.formats.fidelity import Error
 from trit.measure.model_store import Size
 from trit.measure.report import Columns, beside, cells, markdown, sentences
@@ -24,8 +25,8 @@ WHAT_ERROR_MEANS = (
     "activations rounded to int8, once for each token, and our kernels do exactly that (once for each block, where "
     "weights have a scale for each block): what a row with our kernels is off by is this rounding, not its weights. "
     "llama.cpp's kernels round activations, too, in blocks of 32 or 256, which is closer to f16 and not what training "
-    "did. q4_0 changes the weights as well: of -s and +s it holds one an eighth too small. Scales have 16 bits in f16, "
-    "tq2_0, tq1_0 and q2_0, 32 in i2_s, tl1 and tl2."
+    "did. q4_0 changes the weights as well: of -s and +s it holds one an eighth too small. Scales have 16 bits in "
+    f"{in_words('f16', *STOCK)}, 32 in {in_words(*OURS)}."
 )
 _MEASURES = (
     "KL: mean divergence of the distributions of the next token, in nats. Top-1: positions with the same likeliest "

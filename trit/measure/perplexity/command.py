@@ -14,11 +14,11 @@ from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.host import cpu_name, physical_cores
-from trit.base.places import default_model
 from trit.base.plots import check_plot
 from trit.engine.llama_perplexity import Engine
 from trit.engine.logprobs import MAGIC
 from trit.gguf.embedding_types import EMBEDDING_TYPES
+from trit.gguf.made import default_model
 from trit.gguf.types import quiet_gguf_package
 from trit.measure.perplexity import held_out, tables
 from trit.measure.perplexity.measure import CONTEXT, Row, Settings, logprobs_name, measure

@@ -15,13 +15,14 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.base.flags import at_least, numbers_from, whole_numbers
 from trit.base.host import last_level_cache_bytes, physical_cores
-from trit.base.places import ENGINE_BIN, default_model, engine_binary
+from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
 from trit.base.provenance import facts
 from trit.base.statistics import LEAST_ROUNDS
 from trit.engine import cost
 from trit.engine.inference import check_model
 from trit.engine.llama_bench import BATCH, PROGRAM, Case
+from trit.gguf.made import default_model
 from trit.measure import report, rounds
 from trit.measure.rounds import Limits, Observer, Progress, Result
 from trit.measure.speed import energy, tables

@@ -3,7 +3,7 @@
 
 A model that is not in it works, too; the registry adds what its files do not say: a short name, whether it answers or
 only continues text, its licence and size before anything is downloaded. Standard library only. ``python -m
-trit.models.registry`` writes README's table of models from it.
+trit.models.registry`` writes the documents' table of models from it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import TritError, UserError
+from trit.gguf.encoding_table import holding
 from trit.models.source_note import read_manifest
 
 FILE = Path(__file__).with_name("models.json")
@@ -31,7 +32,7 @@ class Family:
         name: key in ``models.json``.
         architectures: values of ``architectures`` in config.json.
         storage: in what form checkpoints may hold the weights.
-        outputs: encodings that the converter writes; empty while the family cannot be converted.
+        outputs: encodings that the converter writes; empty while the family cannot be converted. Without the key: all.
         verified: how we know that a converted model is right; None while we do not.
         verified_gguf: the same for ready-made GGUF files.
     """
@@ -59,7 +60,9 @@ class Model:
         parameters: their number, as the model card gives it.
         download_bytes: of the files that set-up fetches, to three digits.
         storage: how this repository holds the weights.
-        outputs: encodings, where the family's do not all fit this model; None: the family's.
+        columns: of most of its matrices, if that is not whole blocks of every encoding.
+        group: inputs that share a scale; None: the whole matrix does.
+        outputs: encodings, where others are made of it than the family, its columns and its groups say.
         note: what a user should know, in one sentence.
     """
 
@@ -73,6 +76,8 @@ class Model:
     parameters: int | None
     download_bytes: int | None
     storage: str | None
+    columns: int | None
+    group: int | None
     outputs: tuple[str, ...] | None
     note: str | None
 
@@ -116,7 +121,10 @@ class Registry:
 
     def outputs(self, model: Model) -> tuple[str, ...]:
         """The encodings that the converter makes of a model."""
-        return self.families[model.family].outputs if model.outputs is None else model.outputs
+        if model.outputs is not None:
+            return model.outputs
+        fitting = holding(model.columns or 0, model.group or 0)
+        return tuple(name for name in self.families[model.family].outputs if name in fitting)
 
 
 @cache
@@ -131,7 +139,10 @@ def registry() -> Registry:
 
 def parse(values: Mapping[str, Any]) -> Registry:
     """Check and type the content of ``models.json``; see :func:`registry`."""
-    families = {name: Family(name, **_typed(Family, name, entry)) for name, entry in values["families"].items()}
+    families = {
+        name: Family(name, **_typed(Family, name, {"outputs": list(holding()), **entry}))
+        for name, entry in values["families"].items()
+    }
     models = tuple(Model(**_typed(Model, entry.get("repo", "?"), entry)) for entry in values["models"])
     for model in models:
         if model.family not in families or model.kind not in (*KINDS, None) or model.repo.count("/") != 1:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The registry as tables: for the terminal (``setup_env.py --list-models``) and for README."""
+"""The registry as tables: for the terminal (``setup_env.py --list-models``) and for docs/models.md."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from pathlib import Path
 
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
+from trit.gguf.encoding_table import holding
 from trit.models.registry import Model, Registry
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "models.md"
 BEGIN = "<!-- models: written by `trit registry` -->"
 END = "<!-- end of models -->"
 _NOT_YET = "not yet"
 # The one model that is not on the Hub.
 _BUNDLED = (
-    '| [trit-story-3m](models/trit-story-3m) (bundled: answers "Where is X?" after a short story) | instruct '
-    "| ternary floats | i2_s, tl1, tl2, tq2_0, tq1_0, q2_0, f16, f32 | its answers are scored in the tests |"
+    '| [trit-story-3m](../models/trit-story-3m) (bundled: answers "Where is X?" after a short story) | instruct '
+    f"| ternary floats | {', '.join(holding())} | its answers are scored in the tests |"
 )
 
 
@@ -41,8 +42,8 @@ def terminal_table(known: Registry) -> str:
     return "\n".join([*lines, "", "- means not known here. Any other repository works, too: --hf-repo ORG/NAME"])
 
 
-def readme_table(known: Registry, converted: Set[str]) -> str:
-    """README's table, between its two comments: models that share everything but their sizes are one row.
+def page_table(known: Registry, converted: Set[str]) -> str:
+    """The page's table, between its two comments: models that share everything but their sizes are one row.
 
     Args:
         known: the models.
@@ -66,13 +67,13 @@ def readme_table(known: Registry, converted: Set[str]) -> str:
     return "\n".join(lines)
 
 
-def write_readme(known: Registry, converted: Set[str], path: Path = README, *, check: bool = False) -> bool:
-    """Bring README's table up to date; whether it was so already. ``check`` only looks.
+def write_page(known: Registry, converted: Set[str], path: Path = PAGE, *, check: bool = False) -> bool:
+    """Bring the page's table up to date; whether it was so already. ``check`` only looks.
 
     Raises:
-        UserError: README lacks the comments that the table goes between.
+        UserError: the page lacks the comments that the table goes between.
     """
-    return write_section(path, BEGIN, END, readme_table(known, converted), check=check)
+    return write_section(path, BEGIN, END, page_table(known, converted), check=check)
 
 
 def _facts(known: Registry, model: Model) -> tuple[str, str | None, str | None, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from trit.base.errors import UserError
 
 PANEL_ROWS = 64  # include/trit.h
-STEP_INPUTS = 16  # of a panel of 2 bits: src/panel.cpp
+STEP_INPUTS = 16  # of a panel of 2 bits: src/kernels/panel.cpp
 MOST_ROWS = 8192
 MOST_INPUTS = 1 << 15
 MOST_TABLE_TOKENS = 16
@@ -19,8 +19,8 @@ class Isa:
     """What a template has to know about an instruction set.
 
     Attributes:
-        name: the vocabulary, src/lookup/<name>.h.
-        guard: macro of src/tier.h that is defined where the set may exist.
+        name: the vocabulary, src/kernels/lookup/<name>.h.
+        guard: macro of src/kernels/tier.h that is defined where the set may exist.
         intrinsics: the compiler's header.
         target: argument of TRIT_TARGET_BEGIN.
         register_bytes: of one vector register.
@@ -38,7 +38,7 @@ AVX512 = Isa("avx512", "TRIT_X86", "immintrin.h", '"avx512f,avx512bw,avx512vl,av
 AVX512_VBMI = Isa("avx512_vbmi", "TRIT_X86", "immintrin.h", '"avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi"', 64)
 NEON = Isa("neon", "TRIT_ARM64", "arm_neon.h", "TRIT_ARM_TARGET_SIMD", 16)
 
-# Tier (a file in src/tiers/) -> the instruction set of its look-up kernels by tables over tokens. "avx512" is none of
+# Tier (in src/kernels/tiers/) -> the instruction set of its look-up kernels by tables over tokens. "avx512" is none of
 # the tiers: CPUs with AVX-512 and without VNNI, which have tier avx2. Its kernels are nobody's default.
 ISA_OF_TIER = {
     "avx2": AVX2,
@@ -52,7 +52,7 @@ ISA_OF_TIER = {
     "neon_i8mm": NEON,
 }
 
-# The same for TL1 and TL2, whose vocabularies are src/lookup/table_<instruction set>.h.
+# The same for TL1 and TL2, whose vocabularies are src/kernels/lookup/table_<instruction set>.h.
 TABLE_ISA_OF_TIER = {tier: isa for tier, isa in ISA_OF_TIER.items() if tier != "avx512"}
 TABLE_ISA_OF_TIER |= {"avx512_vbmi": AVX512_VBMI, "avx512_amx": AVX512_VBMI}
 
@@ -240,7 +240,7 @@ class Table:
 
     @property
     def weights(self) -> list[list[int]]:
-        """Each input's weight in each of 16 entries, as src/panel.cpp numbers them."""
+        """Each input's weight in each of 16 entries, as src/kernels/panel.cpp numbers them."""
         if not self.signs:
             return [[entry // 3**i % 3 - 1 if entry < 9 else 0 for entry in range(16)] for i in range(2)]
         return [[(entry + 13) // 3 ** (2 - i) % 3 - 1 if entry < 14 else 0 for entry in range(16)] for i in range(3)]
@@ -264,8 +264,8 @@ class Table:
     def moves(self) -> list[list[list[tuple[int, int, int]]]]:
         """How these steps are put together.
 
-        For each step and each of its 4 bytes of a row (src/panel.cpp), for each of the byte's 4 codes: the index that
-        it is in, its digit there, its place in the byte.
+        For each step and each of its 4 bytes of a row (src/kernels/panel.cpp), for each of the byte's 4 codes: the
+        index that it is in, its digit there, its place in the byte.
         """
         return [
             [

@@ -11,7 +11,7 @@ from trit.base.files import atomic_output
 from trit.tune.codegen.configuration import Lookup, Table
 
 # Goes up with every change of a template or of what fills it in: generated files name it.
-VERSION = 4
+VERSION = 5
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 LAST_BYTE = 0b10101010  # four codes 2
 

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+/// Upstream hands out rows in small alternating chunks, so that no thread reads a linear stream, and waits
+/// for memory. Here each thread has one contiguous range of rows and asks for the bytes ahead. Every number
+/// comes from upstream's own conversion and dot product, or from a kernel that gives the same bits and was
+/// compared with it in this process: results are the same bits in any case.
+#include "ggml/head.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ggml-backend-impl.h"
+#include "ggml-backend.h"
+#include "ggml-cpu.h"
+#include "ggml-impl.h"
+#include "kernels/align.h"
+#include "trit.h"
+
+namespace trit {
+namespace {
+
+/// Smaller matrices stay in a cache from token to token.
+constexpr size_t kLeastBytes = size_t{4} << 20;
+constexpr size_t kAhead = 6144;
+
+/// Most tokens for which upstream's way is its plain dot product (more go to tiled or sgemm kernels).
+int64_t most_tokens(ggml_type type) {
+    switch (type) {
+        case GGML_TYPE_Q4_K:
+        case GGML_TYPE_Q5_K:
+        case GGML_TYPE_Q6_K:
+            return ggml_get_type_traits_cpu(type)->nrows == 1 ? 7 : 1;
+        case GGML_TYPE_F16:
+        case GGML_TYPE_BF16:
+        case GGML_TYPE_Q8_0:
+            return 1;
+        default:
+            return 0;
+    }
+}
+
+void prefetch([[maybe_unused]] const char* p) {
+#if defined(__GNUC__)
+    __builtin_prefetch(p);
+#endif
+}
+
+/// The tier's q6_K kernel, if it agrees with upstream's dot product as it was compiled here; else nullptr.
+trit_q6_k_fn checked_q6_k() {
+    const trit_q6_k_fn q6_k = trit_tier_chosen()->rank > 0 ? trit_tier_chosen()->q6_k : nullptr;
+    if (q6_k == nullptr) {
+        return nullptr;
+    }
+    constexpr int kInputs = 4 * TRIT_K_BLOCK;
+    constexpr int kRows = 3;
+    float values[(kRows + 1) * kInputs];
+    uint32_t state = 1;
+    for (float& value : values) {
+        state = state * 1664525u + 1013904223u;  // Numerical Recipes' generator
+        value = (static_cast<float>(state >> 8) / 8388608.0f - 1.0f) * static_cast<float>(1 + state % 5);
+    }
+    constexpr size_t kRowBytes = kInputs / TRIT_K_BLOCK * TRIT_Q6_K_BYTES;
+    uint8_t rows[kRows * kRowBytes];
+    uint8_t token[kInputs / TRIT_K_BLOCK * TRIT_Q8_K_BYTES];
+    ggml_quantize_chunk(GGML_TYPE_Q6_K, values, rows, 0, kRows, kInputs, nullptr);
+    ggml_get_type_traits_cpu(GGML_TYPE_Q8_K)->from_float(values + kRows * kInputs, token, kInputs);
+    float expected[kRows];
+    for (int i = 0; i < kRows; ++i) {
+        ggml_get_type_traits_cpu(GGML_TYPE_Q6_K)
+            ->vec_dot(kInputs, expected + i, 0, rows + i * kRowBytes, 0, token, 0, 1);
+    }
+    float actual[kRows];
+    float* out = actual;
+    q6_k(kInputs, rows, kRowBytes, kRows, token, sizeof(token), 1, &out);
+    return std::memcmp(expected, actual, sizeof(expected)) == 0 ? q6_k : nullptr;
+}
+
+}  // namespace
+
+bool can_stream(const ggml_tensor* op) {
+    const ggml_tensor* w = op->src[0];
+    const ggml_tensor* x = op->src[1];
+    return op->op == GGML_OP_MUL_MAT && x->type == GGML_TYPE_F32 && op->type == GGML_TYPE_F32 &&
+           x->ne[1] <= most_tokens(w->type) && x->ne[2] == 1 && x->ne[3] == 1 && w->ne[2] == 1 &&
+           w->ne[3] == 1 && ggml_nbytes(w) >= kLeastBytes && ggml_is_contiguous(w) &&
+           x->nb[0] == sizeof(float) && (w->buffer == nullptr || ggml_backend_buft_is_host(w->buffer->buft));
+}
+
+size_t stream_work_bytes(const ggml_tensor* op, int threads) {
+    const ggml_tensor* x = op->src[1];
+    const ggml_type to = ggml_get_type_traits_cpu(op->src[0]->type)->vec_dot_type;
+    return static_cast<size_t>(threads) *
+               align_up(ggml_row_size(to, x->ne[0]) * static_cast<size_t>(x->ne[1])) +
+           kCacheLine;
+}
+
+void stream(const ggml_compute_params* params, ggml_tensor* dst) {
+    const ggml_tensor* w = dst->src[0];
+    const ggml_tensor* x = dst->src[1];
+    const ggml_type_traits_cpu* traits = ggml_get_type_traits_cpu(w->type);
+    const int64_t k = w->ne[0];
+    const int64_t n = w->ne[1];
+    const int64_t m = x->ne[1];
+    const size_t token_bytes = ggml_row_size(traits->vec_dot_type, k);
+    // Every thread converts the few tokens for itself: cheaper than a barrier.
+    char* tokens = reinterpret_cast<char*>(align_up(reinterpret_cast<size_t>(params->wdata))) +
+                   static_cast<size_t>(params->ith) * align_up(token_bytes * static_cast<size_t>(m));
+    const auto from_float = ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float;
+    for (int64_t j = 0; j < m; ++j) {
+        const auto* row = reinterpret_cast<const float*>(static_cast<const char*>(x->data) +
+                                                         static_cast<size_t>(j) * x->nb[1]);
+        from_float(row, tokens + static_cast<size_t>(j) * token_bytes, k);
+    }
+    const int64_t first = n * params->ith / params->nth;
+    const int64_t last = n * (params->ith + 1) / params->nth;
+    const auto* rows = static_cast<const char*>(w->data);
+    static const trit_q6_k_fn q6_k = checked_q6_k();
+    if (w->type == GGML_TYPE_Q6_K && q6_k != nullptr) {
+        float* out[TRIT_Q6_K_TOKENS];
+        for (int64_t j = 0; j < m; ++j) {
+            out[j] = reinterpret_cast<float*>(static_cast<char*>(dst->data) +
+                                              static_cast<size_t>(j) * dst->nb[1]) +
+                     first;
+        }
+        q6_k(k, reinterpret_cast<const uint8_t*>(rows) + static_cast<size_t>(first) * w->nb[1], w->nb[1],
+             last - first, reinterpret_cast<const uint8_t*>(tokens), token_bytes, static_cast<int>(m), out);
+        return;
+    }
+    for (int64_t r = first; r < last; ++r) {
+        const char* row = rows + static_cast<size_t>(r) * w->nb[1];
+        for (size_t line = 0; line < w->nb[1]; line += kCacheLine) {
+            prefetch(row + kAhead + line);
+        }
+        for (int64_t j = 0; j < m; ++j) {
+            auto* out =
+                reinterpret_cast<float*>(static_cast<char*>(dst->data) + static_cast<size_t>(j) * dst->nb[1]);
+            traits->vec_dot(static_cast<int>(k), out + r, 0, row, 0,
+                            tokens + static_cast<size_t>(j) * token_bytes, 0, 1);
+        }
+    }
+}
+
+}  // namespace trit

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+/// Tier avx512_vnni: 512-bit integers with vpdpbusd. Needs AVX-512 F, BW and VNNI.
+#include "kernels/tier.h"
+
+static constexpr trit_tier kAbsent = trit_absent_tier("avx512_vnni", "AVX-512 F, BW, VNNI", 40);
+
+#ifdef TRIT_X86
+
+#include <immintrin.h>
+
+#include <cstring>
+#include <limits>
+
+TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vnni")
+namespace {
+
+int supported() { return trit_x86_has(TRIT_X86_AVX512F | TRIT_X86_AVX512BW | TRIT_X86_AVX512VNNI); }
+
+#include "kernels/tiers/avx512_in_place-inl.h"
+#include "kernels/tiers/avx512_panel-inl.h"
+#include "kernels/tiers/avx512_q6_k-inl.h"
+
+}  // namespace
+TRIT_TARGET_END
+
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits<DotTiles>;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = DotTiles::mac_loop;
+    tier.read_loop = read_loop;
+    tier.q6_k = q6_k;
+    return tier;
+}
+
+}  // namespace
+
+extern "C" const trit_tier trit_tier_avx512_vnni = with_kernels(kAbsent);
+
+#else
+
+extern "C" const trit_tier trit_tier_avx512_vnni = kAbsent;
+
+#endif

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+/// Panel kernels of the ARM tiers. Included after neon_common-inl.h and one of the tiles' headers, inside the
+/// target region and the anonymous namespace of a tier, which defines before:
+///
+///     TokenSums                         one token's sums of 4 rows
+///     TokenSums zero_token()
+///     add_step(TokenSums&, bytes, act)  adds 4 rows x 16 inputs
+///     int32x4_t total(TokenSums)
+///     kTokenSteps                       how often add_step may be called before total
+///     unpack_step(panel, out)           one step's 16 inputs x 64 rows, a byte for each code
+///     tiles<M>(fours, codes, q, q_row_bytes, first, c)
+///                                       `fours` x 4 unpacked inputs x M tokens, added to c unless first
+///     kTileTokens                       the largest M
+
+/// One token: 16 rows (a cache line of each step) after 16 rows, a few steps at a time. Meanwhile the next
+/// steps' lines are asked for in their order in memory.
+void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
+    const int64_t steps = k / 16;
+    for (int64_t step = 0; step < steps; step += kTokenSteps) {
+        const int64_t count = steps - step < kTokenSteps ? steps - step : kTokenSteps;
+        const uint8_t* ahead = panel + (step + count) * 256;
+        for (int row = 0; row < TRIT_PANEL_ROWS; row += 16) {
+            const uint8_t* bytes = panel + step * 256 + 4 * row;
+            const int8_t* x = q + step * 16;
+            TokenSums sums[4] = {zero_token(), zero_token(), zero_token(), zero_token()};
+            for (int64_t i = 0; i < count; ++i, bytes += 256, ahead += 64, x += 16) {
+                prefetch(ahead);
+                const int8x16_t act = load(x);
+                TRIT_UNROLL
+                for (int r = 0; r < 4; ++r) {
+                    add_step(sums[r], load(bytes + 16 * r), act);
+                }
+            }
+            TRIT_UNROLL
+            for (int r = 0; r < 4; ++r) {
+                add_to(c + row + 4 * r, step == 0, total(sums[r]));
+            }
+        }
+    }
+}
+
+/// In tiles of nearly the same size (8 tokens are 4 + 4, not 6 + 2): `count` is 1 to M.
+template <int M>
+void tiles_of(int count, int fours, const int8_t* unpacked, const int8_t* q, size_t q_row_bytes, bool first,
+              int32_t* c) {
+    if constexpr (M > 1) {
+        if (count < M) {
+            return tiles_of<M - 1>(count, fours, unpacked, q, q_row_bytes, first, c);
+        }
+    }
+    tiles<M>(fours, unpacked, q, q_row_bytes, first, c);
+}
+
+void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
+                        int32_t* c) {
+    alignas(64) int8_t unpacked[kChunk * TRIT_PANEL_ROWS];
+    for (int64_t chunk = 0; chunk < k; chunk += kChunk) {
+        const int inputs = static_cast<int>(k - chunk < kChunk ? k - chunk : kChunk);
+        for (int step = 0; step < inputs; step += 16, panel += 256) {
+            unpack_step(panel, unpacked + step * TRIT_PANEL_ROWS);
+        }
+        const int count = (m + kTileTokens - 1) / kTileTokens;
+        for (int t = 0; t < count; ++t) {
+            const int from = m * t / count;
+            tiles_of<kTileTokens>(m * (t + 1) / count - from, inputs / 4, unpacked,
+                                  q + chunk + static_cast<size_t>(from) * q_row_bytes, q_row_bytes,
+                                  chunk == 0, c + from * TRIT_PANEL_ROWS);
+        }
+    }
+}
+
+void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
+    if (m == 1) {
+        one_token_2_bits(k, panel, q, c);
+    } else {
+        many_tokens_2_bits(k, panel, q, q_row_bytes, m, c);
+    }
+}
+
+/// As many lanes as the prefill tile has. Each takes its neighbour for activations, so that no product is
+/// computed once for all.
+int64_t mac_loop(int64_t rounds) {
+    constexpr int kLanes = kTileRegisters * kTileTokens;
+    volatile int8_t seed = 1;
+    const int8x16_t a = vdupq_n_s8(seed);
+    Lane acc[kLanes];
+    TRIT_UNROLL_24
+    for (int i = 0; i < kLanes; ++i) {
+        acc[i] = multiply_add(zero_lane(), a, vdupq_n_s8(static_cast<int8_t>(seed + i)));
+    }
+    for (int64_t round = 0; round < rounds; ++round) {
+        TRIT_UNROLL_24
+        for (int i = 0; i < kLanes; ++i) {
+            acc[i] = multiply_add(acc[i], a, as_bytes(acc[(i + 1) % kLanes]));
+        }
+    }
+    int32x4_t all = widen(acc[0]);
+    TRIT_UNROLL_24
+    for (int i = 1; i < kLanes; ++i) {
+        all = veorq_s32(all, widen(acc[i]));
+    }
+    volatile int32_t sink = vgetq_lane_s32(all, 0) ^ vgetq_lane_s32(all, 3);
+    (void)sink;
+    return rounds * kLanes * kMultiplyAddMacs;
+}

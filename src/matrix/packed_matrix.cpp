@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT
+#include "matrix/packed_matrix.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "matrix/tuning.h"
+
+namespace trit {
+namespace {
+
+constexpr size_t kHeaderBytes = PackedMatrix::kHeaderBytes;
+constexpr size_t kScalesBytes = PackedMatrix::kScalesBytes;
+static_assert(sizeof(PackedMatrix::Header) <= kHeaderBytes, "the header has its own cache line");
+
+int64_t panels_of(int64_t n) { return (n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
+
+/// IEEE half to single precision; exact.
+float half_to_float(uint16_t half) {
+    const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFFu) << 13;
+    // Scaling by 2^112 moves the exponent's bias from 15 to 127, and makes subnormal halves normal.
+    float value = 0.0f;
+    std::memcpy(&value, &magnitude, sizeof(value));
+    value *= 0x1p112f;
+    if ((half & 0x7C00u) == 0x7C00u) {
+        const uint32_t bits = 0x7F800000u | magnitude;
+        std::memcpy(&value, &bits, sizeof(value));
+    }
+    return (half & 0x8000u) != 0 ? -value : value;
+}
+
+/// Calls work(i) for 0 <= i < count on several threads, until one returns false.
+template <typename Work>
+bool for_each(int64_t count, int threads, const Work& work) {
+    std::atomic<int64_t> next{0};
+    std::atomic<bool> ok{true};
+    const auto run = [&] {
+        for (int64_t i = next++; i < count && ok; i = next++) {
+            if (!work(i)) {
+                ok = false;
+            }
+        }
+    };
+    std::vector<std::thread> others;
+    for (int t = 1; t < std::min<int64_t>(threads, count); ++t) {
+        others.emplace_back(run);
+    }
+    run();
+    for (std::thread& thread : others) {
+        thread.join();
+    }
+    return ok;
+}
+
+bool is_zero(uint16_t half) { return (half & 0x7FFFu) == 0; }
+bool is_finite(uint16_t half) { return (half & 0x7C00u) != 0x7C00u; }
+
+constexpr const char* kBadCode = "holds a code that stands for no weight";
+constexpr const char* kBadScale = "has a scale that is no number";
+
+/// If every scale of a tensor has the same bits, that scale. Blocks with scale 0 go with any.
+bool one_scale(const Encoding& e, const Shape& shape, const uint8_t* data, int threads, uint16_t* scale) {
+    std::atomic<uint32_t> found{0};  // the scale, once a block that is not zero was met
+    const bool same = for_each(shape.n * shape.count, threads, [&](int64_t i) {
+        const uint8_t* row = data + static_cast<size_t>(i) * e.row_bytes(shape.k);
+        for (int64_t block = 0; block < shape.k / e.block; ++block) {
+            const uint16_t half = e.scale(row, block);
+            if (is_zero(half)) {
+                continue;
+            }
+            uint32_t seen = 0;
+            if (!found.compare_exchange_strong(seen, half) && seen != half) {
+                return false;
+            }
+        }
+        return true;
+    });
+    *scale = static_cast<uint16_t>(found.load());
+    return same;
+}
+
+/// The rows of one panel, as codes.
+struct Rows {
+    std::vector<uint8_t> codes;
+    int count;
+    bool has_code_3;
+};
+
+/// Returns nullptr, or what is wrong with the data.
+const char* unpack_rows(const Encoding& e, const PackedMatrix::Header& h, const uint8_t* row, Rows* rows) {
+    const auto k = static_cast<size_t>(h.k);
+    rows->codes.resize(k * TRIT_PANEL_ROWS);
+    uint8_t* codes = rows->codes.data();
+    for (int r = 0; r < rows->count; ++r, row += e.row_bytes(h.k), codes += k) {
+        e.unpack(h.k, row, codes);
+        for (int64_t block = 0; e.group() != 0 && block < h.k / e.block; ++block) {
+            const uint16_t scale = e.scale(row, block);
+            if (!is_finite(scale)) {
+                return kBadScale;
+            }
+            if (h.group == 0 && is_zero(scale)) {
+                std::memset(codes + block * e.block, 1, static_cast<size_t>(e.block));
+            }
+        }
+        uint8_t code_3 = 0;
+        for (size_t i = 0; i < k; ++i) {
+            code_3 |= static_cast<uint8_t>(codes[i] & codes[i] >> 1);
+        }
+        if (code_3 != 0 && !e.has_code_3) {
+            return kBadCode;
+        }
+        rows->has_code_3 = rows->has_code_3 || code_3 != 0;
+    }
+    return nullptr;
+}
+
+/// row: the panel's first row in the file. Returns nullptr, or what is wrong with the data.
+const char* write_panel(const Encoding& e, const PackedMatrix::Header& h, const uint8_t* row, int count,
+                        uint8_t* panel, std::atomic<bool>* has_code_3) {
+    thread_local Rows rows;
+    rows.count = count;
+    rows.has_code_3 = false;
+    const char* fault = unpack_rows(e, h, row, &rows);
+    if (fault != nullptr) {
+        return fault;
+    }
+    if (rows.has_code_3) {
+        *has_code_3 = true;
+    }
+    const auto packing = static_cast<trit_packing>(h.packing);
+    const auto k = static_cast<size_t>(h.k);
+    if (h.group == 0) {
+        return trit_panel_pack(packing, h.k, count, rows.codes.data(), k, panel) != 0 ? nullptr : kBadCode;
+    }
+    for (int64_t g = 0; g < h.k / h.group; ++g) {
+        uint16_t scales[TRIT_PANEL_ROWS] = {};
+        for (int r = 0; r < count; ++r) {
+            scales[r] = e.scale(row + static_cast<size_t>(r) * e.row_bytes(h.k), g);
+        }
+        std::memcpy(panel, scales, sizeof(scales));
+        panel += kScalesBytes;
+        trit_panel_pack(packing, h.group, count, rows.codes.data() + g * h.group, k, panel);
+        panel += trit_panel_bytes(packing, h.group);
+    }
+    return nullptr;
+}
+
+/// Fills in the header's has_code_3 too.
+const char* write_panels(const Encoding& e, const Shape& shape, const uint8_t* data, int threads,
+                         PackedMatrix::Header* header, uint8_t* panels) {
+    const PackedMatrix::Header h = *header;
+    std::atomic<bool> has_code_3{false};
+    const int64_t per_matrix = panels_of(shape.n);
+    std::atomic<const char*> found{nullptr};
+    for_each(per_matrix * shape.count, threads, [&](int64_t i) {
+        const int64_t first = i % per_matrix * TRIT_PANEL_ROWS;
+        const int64_t row = i / per_matrix * shape.n + first;
+        const int count = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, shape.n - first));
+        const char* fault = write_panel(e, h, data + static_cast<size_t>(row) * e.row_bytes(shape.k), count,
+                                        panels + i * h.panel_bytes, &has_code_3);
+        if (fault != nullptr) {
+            found = fault;
+        }
+        return fault == nullptr;
+    });
+    header->has_code_3 = has_code_3 ? 1 : 0;
+    return found;
+}
+
+}  // namespace
+
+bool PackedMatrix::is_readable(const trit_tier& tier, trit_packing packing) {
+    return packing < TRIT_TIER_PACKINGS ? tier.panel[packing] != nullptr
+                                        : trit_lookup_chosen(packing) != nullptr;
+}
+
+size_t PackedMatrix::panel_bytes(trit_packing packing, int64_t k, int64_t group) {
+    if (group == 0) {
+        return trit_panel_bytes(packing, k);
+    }
+    return static_cast<size_t>(k / group) * (kScalesBytes + trit_panel_bytes(packing, group));
+}
+
+bool PackedMatrix::possible(const trit_tier& tier, const Encoding& e, const Shape& shape) {
+    const int64_t align = std::max<int64_t>(e.group(), 32);
+    return tier.panel[TRIT_PACKING_2_BITS] != nullptr && shape.k % align == 0 &&
+           shape.k <= TRIT_PANEL_MAX_K && shape.n >= TRIT_PANEL_ROWS / 2;
+}
+
+trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding& e, const Shape& shape) {
+    if (e.has_code_3) {
+        return TRIT_PACKING_2_BITS;
+    }
+    // The tier may be another one than was asked or tuned for: tests compare several.
+    for (const trit_packing packing : {trit_packing_asked(), tuned_packing(shape.n, shape.k)}) {
+        if (packing != TRIT_PACKING_COUNT && is_readable(tier, packing)) {
+            return packing;
+        }
+    }
+    return is_readable(tier, TRIT_PACKING_5_TRITS) ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
+}
+
+size_t PackedMatrix::bytes(const trit_tier& tier, const Encoding& e, const Shape& shape) {
+    const size_t one_scale = panel_bytes(packing_for(tier, e, shape), shape.k, 0);
+    const size_t per_panel =
+        e.group() == 0 ? one_scale : panel_bytes(TRIT_PACKING_2_BITS, shape.k, e.group());
+    return kHeaderBytes +
+           std::max(one_scale, per_panel) * static_cast<size_t>(panels_of(shape.n) * shape.count);
+}
+
+const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const Shape& shape,
+                               const uint8_t* data, int threads, void* memory) {
+    Header h{shape.k, shape.n, e.group(), TRIT_PACKING_2_BITS, 0, 0, 0.0f};
+    uint16_t same = 0;
+    if (e.group() == 0) {
+        h.scale = e.tensor_scale(data, shape.k * shape.n * shape.count);
+    } else if (one_scale(e, shape, data, threads, &same)) {
+        h.group = 0;
+        h.scale = half_to_float(same);
+    }
+    // A scale that changes within a row needs two bits.
+    h.packing = h.group == 0 ? packing_for(tier, e, shape) : TRIT_PACKING_2_BITS;
+    h.panel_bytes = static_cast<int64_t>(panel_bytes(static_cast<trit_packing>(h.packing), h.k, h.group));
+    if (!std::isfinite(h.scale)) {
+        return kBadScale;
+    }
+    const char* fault =
+        write_panels(e, shape, data, threads, &h, static_cast<uint8_t*>(memory) + kHeaderBytes);
+    std::memcpy(memory, &h, sizeof(h));
+    return fault;
+}
+
+size_t PackedMatrix::two_bits_bytes(const Shape& shape) {
+    return kHeaderBytes + trit_panel_bytes(TRIT_PACKING_2_BITS, shape.k) *
+                              static_cast<size_t>(panels_of(shape.n) * shape.count);
+}
+
+PackedMatrix::PackedMatrix(const void* memory)
+    : header_(static_cast<const Header*>(memory)),
+      panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes) {}
+
+}  // namespace trit
