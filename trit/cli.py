@@ -31,7 +31,7 @@ COMMANDS = {
     "download": ("trit.hub.command", "fetch a model from the Hub"),
     "train": ("trit.train.train_story", "train a small ternary model"),
     "score": ("trit.train.score", "share of right answers of a story model"),
-    "heads": ("trit.measure.embeddings.command", "types of embedding and output head compared"),
+    "heads": ("trit.measure.heads", "types of embedding and output head compared"),
     "codegen-tl1": ("trit.tune.codegen.bitnet_flags:tl1", "write TL1 kernels, with bitnet.cpp's flags"),
     "codegen-tl2": ("trit.tune.codegen.bitnet_flags:tl2", "write TL2 kernels, with bitnet.cpp's flags"),
     "dummy-bitnet": ("trit.convert.dummy_bitnet_flags", "write a random model, with bitnet.cpp's flags"),

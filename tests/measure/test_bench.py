@@ -78,7 +78,7 @@ def test_few_calls_run_all_cases(tmp_path: Path) -> None:
     cases = [Case(16, 0, 0, 1, 64), Case(16, 0, 0, 2, 64), *text, Case(4, 4, 0, 2, 64), Case(4, 4, 0, 1, 64)]
     witness = Witness()
     model = tmp_path / "m.gguf"
-    found = llama_bench.run(model, cases, repack=False, repetitions=2, bin_dir=folder, observer=witness)
+    found = llama_bench.run(model, cases, repack=False, repetitions=2, bin_dir=folder, observers=[witness])
     assert list(found) == cases, "in the order that was asked for"
     assert all(speeds == [10 * case.threads, 11 * case.threads] for case, speeds in found.items())
     assert calls(folder) == [
@@ -188,7 +188,7 @@ def limit(gmacs: Sequence[float], gbs: Sequence[float]) -> Limit:
 
 
 def test_limits() -> None:
-    costs = cost.Work(
+    costs = cost.ModelCost(
         layer_bytes=10**9, head_bytes=0, layer_macs=10**9, head_macs=0, kv_bytes=10**6, attention_macs=1, window=None
     )
     machine = limit([90.0, 100.0, 300.0], [1.0, 10.0, 90.0])
@@ -201,7 +201,7 @@ def test_limits() -> None:
     assert costs.limit(Case(2, 0, batch=1), machine) == costs.limit(Case(0, 2), machine)
     # What the caches keep from step to step need not be read again.
     assert costs.limit(Case(0, 1), machine, cache_bytes=2 * 10**9) == (pytest.approx(100), "int8")
-    windowed = cost.Work(10**9, 0, 10**9, 0, 10**6, 1, 500)
+    windowed = cost.ModelCost(10**9, 0, 10**9, 0, 10**6, 1, 500)
     assert windowed.limit(Case(0, 1, depth=999), machine) == (pytest.approx(10 / 1.5), "read")
 
 
@@ -226,7 +226,7 @@ def test_costs_come_from_the_header_alone() -> None:
     assert (costs.kv_bytes, costs.attention_macs, costs.window) == (2 * 10 * 3, 2 * 4 * 10, 7)
 
 
-@pytest.mark.parametrize("key", cost.OTHER_WORK)
+@pytest.mark.parametrize("key", cost.OTHER_COSTS)
 def test_models_of_other_kinds_are_refused(key: str) -> None:
     with pytest.raises(UserError, match=r"m\.gguf: the model .* measure without limits"):
         cost.of_model(model_file({**TINY, key: 8}, **TENSORS), {})

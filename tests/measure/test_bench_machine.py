@@ -14,12 +14,12 @@ import pytest
 from tests.support.fake_engine import fake_powercap
 from trit.base import host
 from trit.base.errors import TritError
-from trit.engine import cost
 from trit.engine.llama_bench import Case
-from trit.measure.speed import energy, machine, output
-from trit.measure.speed.energy import Counters, Meter, NotMeasured, Use
+from trit.measure.rounds import Result, Use
+from trit.measure.speed import energy, machine, tables
+from trit.measure.speed.energy import Counters, Meter, NotMeasured
 from trit.measure.speed.machine import Load, Snapshot, Watch
-from trit.measure.speed.rounds import Model, Result
+from trit.measure.variants import Variant
 
 ZONES = {
     "intel-rapl:0": ("package-0", 1_000),
@@ -147,10 +147,10 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def test_joules_of_a_token() -> None:
-    result = Result(Model("m", cost.ModelFile(Path("m"), "llama", {}, {})), Case(0, 4), [1.0, 1.0])
-    assert output.energy_of(result, 2.0) is None
+    result = Result(Variant("m"), Case(0, 4), [1.0, 1.0])
+    assert tables.energy_of(result, 2.0) is None
     result.use = Use([10.0, 14.0], [1.0, 1.0])
-    assert output.energy_of(result, 2.0) == {"joules_per_token": 3.0, "above_idle": 2.5, "watts": 12.0}
+    assert tables.energy_of(result, 2.0) == {"joules_per_token": 3.0, "above_idle": 2.5, "watts": 12.0}
 
 
 class Machine:

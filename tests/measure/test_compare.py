@@ -21,30 +21,32 @@ from tests.support.tiny_checkpoints.linear_layers import GROUPED
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.places import BUNDLED_MODEL, ROOT
 from trit.base.statistics import paired_ratio
+from trit.convert.from_random import with_vocabulary
 from trit.engine import loading
 from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
 from trit.gguf.types import read_header
 from trit.gguf.writer import PlannedTensor
-from trit.measure.formats import command, fidelity, report, rounds, store
+from trit.measure import model_store, rounds
+from trit.measure.formats import command, fidelity, tables
 from trit.measure.formats.fidelity import Error
-from trit.measure.formats.report import Comparison, Row
-from trit.measure.formats.sources import CheckpointSource, RandomSource, Source, with_vocabulary
-from trit.measure.formats.store import Plan, Size, Store
-from trit.measure.formats.ways import BASELINES, DEFAULT_WAYS, FORMATS, Way, parse_way
+from trit.measure.formats.tables import Comparison, Row
+from trit.measure.model_store import CheckpointSource, RandomSource, Size, Source, Store
+from trit.measure.variants import BASELINES, DEFAULT_VARIANTS, FORMATS, Variant, parse_variant
 from trit.models.shapes import SHAPES
 
 TERNARY = ("i2_s", "tl1", "tl2", "tq2_0", "tq1_0", "q2_0")
 
 
-def test_ways() -> None:
-    assert parse_way("I2_S") == Way("i2_s") and parse_way("tq2_0:no-repack") == Way("tq2_0", packed=False)
-    assert [parse_way(way.name) for way in DEFAULT_WAYS] == list(DEFAULT_WAYS)
-    assert {way.format for way in DEFAULT_WAYS} == set(FORMATS) and BASELINES[0] in DEFAULT_WAYS
-    ours = {way.name for way in map(Way, FORMATS) if way.kernels.startswith("ours")}
+def test_variants() -> None:
+    assert parse_variant("I2_S") == Variant("i2_s")
+    assert parse_variant("tq2_0:no-repack") == Variant("tq2_0", packed=False)
+    assert [parse_variant(variant.name) for variant in DEFAULT_VARIANTS] == list(DEFAULT_VARIANTS)
+    assert {variant.type for variant in DEFAULT_VARIANTS} == set(FORMATS) and BASELINES[0] in DEFAULT_VARIANTS
+    ours = {variant.name for variant in map(Variant, FORMATS) if variant.kernels.startswith("ours")}
     assert ours == set(TERNARY)
-    assert Way("tq2_0", packed=False).kernels == Way("f16").kernels == "llama.cpp's"
-    assert Way("i2_s", packed=False).kernels.startswith("ours")
+    assert Variant("tq2_0", packed=False).kernels == Variant("f16").kernels == "llama.cpp's"
+    assert Variant("i2_s", packed=False).kernels.startswith("ours")
 
 
 def test_text_of_random_letters_is_fixed() -> None:
@@ -122,41 +124,42 @@ def test_every_other_round_runs_backwards(tmp_path: Path, monkeypatch: pytest.Mo
     order: list[tuple[str, str]] = []
     cases = [Case(8, 0), Case(0, 4, threads=2)]
 
-    def load(path: Path, way: Way, prompt: int, threads: int, bin_dir: Path) -> Loading:
+    def load(path: Path, packed: bool, prompt: int, threads: int, bin_dir: Path) -> Loading:
         assert (prompt, threads) == (8, 2)
-        order.append(("load", way.name))
+        order.append(("load", Variant(path.stem, packed).name))
         return Loading(float(len(order)), None, None)
 
     def run(path: Path, cases: list[Case], *, repack: bool, **_: object) -> dict[Case, list[float]]:
-        order.append(("run", Way(path.stem, repack).name))
+        order.append(("run", Variant(path.stem, repack).name))
         return {case: [float(len(order))] for case in cases}
 
     monkeypatch.setattr(loading, "measure", load)
     monkeypatch.setattr(rounds.llama_bench, "run", run)
-    monkeypatch.setattr(store, "size", lambda path: Size(1, None))
-    ways = [Way("i2_s"), Way("tq2_0"), Way("tq2_0", packed=False)]
-    files = {form: tmp_path / f"{form}.gguf" for form in ("i2_s", "tq2_0")}
-    rows = rounds.measure(files, ways, cases, 3)
-    names = [way.name for way in ways]
+    variants = [Variant("i2_s"), Variant("tq2_0"), Variant("tq2_0", packed=False)]
+    files = {variant: tmp_path / f"{variant.type}.gguf" for variant in variants}
+    loads = rounds.Loads(files, cases)
+    results = rounds.measure(files, cases, 3, [rounds.Rounds(3), loads])
+    names = [variant.name for variant in variants]
     wanted = [name for turn in (names, names[::-1], names) for name in turn]
     assert order == [(what, name) for name in wanted for what in ("load", "run")]
-    assert [row.way for row in rows] == ways
-    assert rows[0].speeds == {case: [2.0, 12.0, 14.0] for case in cases}
+    assert list(results) == [(variant, case) for variant in variants for case in cases]
+    assert [results[variants[0], case].speeds for case in cases] == [[2.0, 12.0, 14.0]] * 2
+    assert [load.seconds for load in loads.loads[variants[0]]] == [1.0, 11.0, 13.0]
 
 
-def row(way: Way, speeds: list[float], error: Error | None, peak: int | None) -> Row:
+def row(variant: Variant, speeds: list[float], error: Error | None, peak: int | None) -> Row:
     loads = [Loading(seconds, None if peak is None else peak // 2, peak) for seconds in (0.5, 0.1, 0.3)]
     return Row(
-        way, Size(2_000_000_000, 2.0625), loads, {Case(128, 0, threads=2): speeds, Case(0, 32): [1.0] * 3}, error
+        variant, Size(2_000_000_000, 2.0625), loads, {Case(128, 0, threads=2): speeds, Case(0, 32): [1.0] * 3}, error
     )
 
 
 def example() -> Comparison:
     exact, near = Error(0.0, 1.0, 0.0, 127, "a"), Error(0.0125, 0.984, 0.0321, 127, "b")
     rows = [
-        row(Way("i2_s"), [30.0, 10.0, 28.0], near, 400_000_000),
-        row(Way("tl2"), [10.0, 10.0, 10.0], near, None),
-        row(Way("f16"), [10.0, 10.0, 10.0], exact, 4_000_000),
+        row(Variant("i2_s"), [30.0, 10.0, 28.0], near, 400_000_000),
+        row(Variant("tl2"), [10.0, 10.0, 10.0], near, None),
+        row(Variant("f16"), [10.0, 10.0, 10.0], exact, 4_000_000),
         row(BASELINES[0], [10.0, 10.0, 14.0], near, 4_000_000),
     ]
     return Comparison("random weights", rows, BASELINES[0], {"tq1_0": "blk.0: does not fit"}, "a text", ["a note"])
@@ -164,7 +167,7 @@ def example() -> Comparison:
 
 def test_tables() -> None:
     comparison = example()
-    text = "\n\n".join(report.text(comparison))
+    text = "\n\n".join(tables.text(comparison))
     assert "| i2_s | ours, packed at load | 2000 | 2.06 | 0.30 | 200 | 400 |" in text
     assert "| tl2 | ours, packed at load | 2000 | 2.06 | 0.30 | not measured | not measured |" in text
     assert "median, lowest and highest" in text
@@ -179,7 +182,7 @@ def test_tables() -> None:
     assert "Left out: tq1_0, blk.0: does not fit." in text and "A note." in text and "rounded to int8" in text
     for one in comparison.rows:
         one.error = None
-    assert "Error against f16" not in "".join(report.text(comparison))
+    assert "Error against f16" not in "".join(tables.text(comparison))
 
 
 def test_intervals_need_rounds() -> None:
@@ -188,11 +191,11 @@ def test_intervals_need_rounds() -> None:
         one.speeds, one.loads = {case: speeds * 3 for case, speeds in one.speeds.items()}, one.loads * 3
     ratio = comparison.ratio(comparison.rows[0], Case(128, 0, threads=2))
     assert ratio.median == 2.0 and ratio == paired_ratio([30.0, 10.0, 28.0] * 3, [10.0, 10.0, 14.0] * 3)
-    assert "median and its 95 % interval" in "".join(report.text(comparison))
+    assert "median and its 95 % interval" in "".join(tables.text(comparison))
 
 
 def test_json_has_every_repetition() -> None:
-    data = json.loads(json.dumps(report.as_json(example())))
+    data = json.loads(json.dumps(tables.as_json(example())))
     first = data["rows"][0]
     assert first["tests"][0]["tokens_per_second"] == [30.0, 10.0, 28.0]
     assert first["tests"][0]["ratio"] == {"median": 2.0, "low": 1.0, "high": 3.0}
@@ -202,16 +205,16 @@ def test_json_has_every_repetition() -> None:
 
 def test_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    report.plot(example(), tmp_path / "all.png", "title")
+    tables.plot(example(), tmp_path / "all.png", "title")
     assert (tmp_path / "all.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_fits_a_shape() -> None:
-    plan = Plan.of(RandomSource("bitnet-3b", SHAPES["bitnet-3b"], None, None), FORMATS)
+def test_what_fits_a_shape(tmp_path: Path) -> None:
+    plan = Store(tmp_path, RandomSource("bitnet-3b", SHAPES["bitnet-3b"], None, None), FORMATS)
     assert set(plan.sizes) == {"tl1", "q2_0", "q4_0", "f16"}
     assert set(plan.left_out) == {"i2_s", "tl2", "tq2_0", "tq1_0"}
     assert plan.left_out["tq2_0"] == "blk.0.attn_q.weight: 3200 columns, tq2_0 needs a multiple of 256"
-    whole = Plan.of(RandomSource("bitnet-2b-4t", SHAPES["bitnet-2b-4t"], None, None), FORMATS)
+    whole = Store(tmp_path, RandomSource("bitnet-2b-4t", SHAPES["bitnet-2b-4t"], None, None), FORMATS)
     assert not whole.left_out
     weights, head = 30 * (2560 * (2 * 2560 + 2 * 640) + 3 * 2560 * 6912), 128256 * 2560 // 256 * 210
     norms = 4 * (30 * (3 * 2560 + 6912) + 2560)
@@ -230,14 +233,14 @@ def test_random_files_have_the_computed_sizes(tmp_path: Path) -> None:
     assert shape.vocab == json.loads((BUNDLED_MODEL / "config.json").read_text())["vocab_size"]
     source = RandomSource("story", SHAPES["story"], "q8_0", None)
     kept = Store(tmp_path, source, ["q4_0", "i2_s"])
-    kept.check_room(["q4_0", "i2_s"])
+    kept.check_space(["q4_0", "i2_s"])
     for form in ("q4_0", "i2_s"):
         path = kept.file(form)
-        assert path is not None and tensor_bytes(path) == kept.plan.sizes[form]
-        assert store.size(path).file_bytes == path.stat().st_size
+        assert path is not None and tensor_bytes(path) == kept.sizes[form]
+        assert model_store.size(path).file_bytes == path.stat().st_size
     assert set(kept.files) == {"q4_0", "i2_s"}, "q4_0 of random weights needs no f16 file"
-    assert store.size(kept.files["q4_0"]).bits == 4.5
-    assert store.size(kept.files["i2_s"]).bits == pytest.approx(2, abs=0.01)
+    assert model_store.size(kept.files["q4_0"]).bits == 4.5
+    assert model_store.size(kept.files["i2_s"]).bits == pytest.approx(2, abs=0.01)
     before = kept.files["i2_s"].stat().st_mtime_ns
     again = Store(tmp_path, source, ["i2_s"])
     assert again.file("i2_s") == kept.files["i2_s"] and kept.files["i2_s"].stat().st_mtime_ns == before
@@ -259,10 +262,10 @@ def test_scales_of_groups_are_left_out_of_i2_s(tmp_path: Path) -> None:
     folder = tmp_path / "grouped"
     qwen3.make(folder, "Ternary-Bonsai-1.7B", GROUPED)
     kept = Store(tmp_path / "work", CheckpointSource(folder, None), ["i2_s", "q2_0"])
-    kept.check_room(["q2_0"])
+    kept.check_space(["q2_0"])
     assert kept.file("q2_0") is not None
     assert kept.file("i2_s") is None and kept.file("i2_s") is None
-    assert "has a scale for every" in kept.plan.left_out["i2_s"] and "--outtype" not in kept.plan.left_out["i2_s"]
+    assert "has a scale for every" in kept.left_out["i2_s"] and "--outtype" not in kept.left_out["i2_s"]
     assert list(kept.files) == ["q2_0"]
 
 
@@ -271,12 +274,12 @@ def test_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         free: int
 
     kept = Store(tmp_path, RandomSource("bitnet-2b-4t", SHAPES["bitnet-2b-4t"], None, None), ["f16", "i2_s"])
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: Usage(6_200_000_000))
+    monkeypatch.setattr(model_store.shutil, "disk_usage", lambda path: Usage(6_200_000_000))
     with pytest.raises(UserError, match=r"--workdir .* need 5\.3 GB, 1\.1 GB have to stay free, .* has 6\.2 GB"):
-        kept.check_room(["f16", "i2_s"])
-    kept.check_room(["i2_s"])
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda path: Usage(6_500_000_000))
-    kept.check_room(["f16", "i2_s", "tl2"])
+        kept.check_space(["f16", "i2_s"])
+    kept.check_space(["i2_s"])
+    monkeypatch.setattr(model_store.shutil, "disk_usage", lambda path: Usage(6_500_000_000))
+    kept.check_space(["f16", "i2_s", "tl2"])
     assert "5.26 GB to make" in capsys.readouterr().err
 
 
@@ -295,7 +298,7 @@ def test_clean_knows_folders_with_brackets(tmp_path: Path) -> None:
     source = FakeSource("i2_s")
     source.stem = "model[v2]"
     kept = Store(tmp_path, source, ["i2_s"])
-    kept.check_room(["i2_s"])
+    kept.check_space(["i2_s"])
     kept.clean()
     assert not list(tmp_path.iterdir())
 
@@ -328,13 +331,13 @@ class FakeSource(Source):
 
 
 def test_baseline(tmp_path: Path) -> None:
-    def chosen(*fits: str) -> Way:
-        kept = Store(tmp_path, FakeSource(*fits), [way.format for way in BASELINES])
-        kept.check_room([])
+    def chosen(*fits: str) -> Variant:
+        kept = Store(tmp_path, FakeSource(*fits), [variant.type for variant in BASELINES])
+        kept.check_space([])
         return command._baseline(BASELINES, kept)
 
-    assert chosen("tq2_0", "q4_0") == Way("tq2_0", packed=False)
-    assert chosen("q4_0") == Way("q4_0")
+    assert chosen("tq2_0", "q4_0") == Variant("tq2_0", packed=False)
+    assert chosen("q4_0") == Variant("q4_0")
     with pytest.raises(UserError, match=r"no tq2_0:no-repack and q4_0 .*tq2_0 does not fit.* --baseline"):
         chosen("i2_s")
 
@@ -387,14 +390,14 @@ def test_short_texts(engine_bin: Path, story_gguf: Path, tmp_path: Path, words: 
     text = tmp_path / "text.txt"
     text.write_text(fidelity.random_text(words))
     with pytest.raises(UserError, match=f"{said}; name a longer one with --text"):
-        fidelity.measure({Way("f16"): story_gguf}, text, 64, 50, 1, engine_bin)
+        fidelity.measure({Variant("f16"): story_gguf}, text, 64, 50, 1, engine_bin)
 
 
 def test_real_files(real_run: tuple[Path, dict[str, Any], str]) -> None:
     folder, data, stdout = real_run
     rows = {row["type"]: row for row in data["rows"]}
-    assert list(rows) == [way.name for way in DEFAULT_WAYS] and not data["left_out"]
-    plan = Plan.of(CheckpointSource(BUNDLED_MODEL, None), FORMATS)
+    assert list(rows) == [variant.name for variant in DEFAULT_VARIANTS] and not data["left_out"]
+    plan = Store(folder, CheckpointSource(BUNDLED_MODEL, None), FORMATS)
     for form in FORMATS:
         (path,) = (folder / "work").glob(f"*/{form}.gguf")
         assert tensor_bytes(path) == plan.sizes[form]

@@ -31,8 +31,9 @@ from trit.base.host import physical_cores
 from trit.base.places import ROOT
 from trit.convert.from_random import main as make_dummy
 from trit.engine import cost
-from trit.measure.speed import command, energy, machine, rounds
-from trit.measure.speed.rounds import labelled
+from trit.measure import rounds
+from trit.measure.speed import command, energy, machine
+from trit.measure.variants import labelled
 
 SCRIPT = ROOT / "utils" / "e2e_benchmark.py"
 # Noise of another order than what is compared: only runs of the same round may be divided.
@@ -281,7 +282,7 @@ def test_an_engine_that_fails(models: Path, fake_bin: Path, capsys: pytest.Captu
 def test_labels() -> None:
     paths = ["/a/x/m.gguf", "/b/x/m.gguf", "/b/n.gguf", "/a/x/m.gguf", "/a/x/m.gguf"]
     files = [cost.ModelFile(Path(path), "llama", {}, {}) for path in paths]
-    assert [model.label for model in labelled(files)] == [
+    assert [variant.name for variant in labelled(files)] == [
         "a/x/m.gguf",
         "b/x/m.gguf",
         "n.gguf",

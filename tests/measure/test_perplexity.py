@@ -21,9 +21,10 @@ from trit.engine.llama_perplexity import TooShort
 from trit.engine.logprobs import LogprobsFile, counted_positions, read_logprobs, row_bytes
 from trit.engine.perplexity_output import Measured
 from trit.gguf.types import GgufHeader
-from trit.measure.perplexity import held_out, passages, report
+from trit.measure import report
+from trit.measure.perplexity import held_out, passages, tables
 from trit.measure.perplexity.measure import Row, logprobs_name
-from trit.measure.perplexity.pieces import token_bytes
+from trit.measure.perplexity.passages import token_bytes
 from trit.measure.perplexity.texts import Text, find_texts
 from trit.train.story import MAX_SENTENCES, held_out_questions, is_held_out
 
@@ -251,18 +252,18 @@ def test_reports(tmp_path: Path) -> None:
     divergence = perplexity_output.divergence(DIVERGENCE)
     compared = replace(ROW, model="m/b.gguf", kl=divergence.kl, same_top=divergence.same_top, divergence=divergence)
     rows = [replace(ROW, is_reference=True), compared]
-    lines = report.table(rows).splitlines()
+    lines = tables.table(rows).splitlines()
     assert len(lines) == 4 and len(set(map(len, lines))) == 1 and set(lines[1]) == set("|- ")
     assert "12.5000 +/- 0.2500" in lines[2] and "| reference " in lines[2]
     assert "0.001271 +/- 0.000180" in lines[3] and "99.31 +/- 0.26" in lines[3] and "right" not in lines[0]
-    report.write_csv(tmp_path / "a.csv", rows)
+    report.write(tmp_path / "a.csv", report.as_csv([tables.flat(row) for row in rows]))
     head, first, second = (line.split(",") for line in (tmp_path / "a.csv").read_text().splitlines())
     assert dict(zip(head, first, strict=True))["kl"] == ""
     values = dict(zip(head, second, strict=True))
     assert (values["perplexity"], values["perplexity_error"], values["kl_99"]) == ("12.5", "0.25", "0.021984")
-    assert not report.notes(rows)
-    assert "a.txt" in report.notes([replace(ROW, perplexity=Measured(2014, 1))])[0]
-    report.draw(tmp_path / "a.png", rows)
+    assert not tables.notes(rows)
+    assert "a.txt" in tables.notes([replace(ROW, perplexity=Measured(2014, 1))])[0]
+    tables.draw(tmp_path / "a.png", rows)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -16,8 +16,7 @@ from trit.base.errors import run_main
 from trit.base.places import BUNDLED_MODEL
 from trit.convert.command import main as convert
 from trit.gguf.types import GGMLQuantizationType, read_header
-from trit.measure.embeddings.command import main
-from trit.measure.embeddings.sweep import TYPES
+from trit.measure.heads import TYPES, main
 
 BITS = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q6_k": 6.5625, "q5_k": 5.5, "q4_k": 4.5}
 BITS |= {"q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5}

@@ -172,11 +172,18 @@ def _plan(spec: TensorSpec, checkpoint: Checkpoint, asked: Encoding, embedding_t
     if spec.kind is Kind.TERNARY:
         n, k = spec.shape
         check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k))
+    else:
+        check_shape(stored, spec.shape)
+    return planned_rows(spec, asked, embedding_type)
+
+
+def planned_rows(spec: TensorSpec, asked: Encoding, embedding_type: str) -> list[PlannedTensor]:
+    """What a tensor becomes in the file, whatever the checkpoint holds; raises UserError if it does not fit."""
+    if spec.kind is Kind.TERNARY:
         return matrix_rows(spec.target, spec.shape, asked)
-    check_shape(stored, spec.shape)
-    if spec.kind in {Kind.NORM, Kind.INPUT_NORM, Kind.BIAS}:
-        return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
-    return [embedding_row(spec.target, spec.shape, embedding_type)]
+    if spec.kind is Kind.EMBEDDING:
+        return [embedding_row(spec.target, spec.shape, embedding_type)]
+    return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
 
 
 def _write_metadata(

@@ -28,7 +28,7 @@ UBATCH = 512  # tokens that the engine computes at once: llama-bench's default o
 KV_ELEMENT = 2  # bytes: float16, the engine's default
 _FIRST_ROWS = 64  # of a matrix, whose scales are looked at
 # Behind the architecture's name; with one of these, tokens do not all read the same bytes, or no attention cache.
-OTHER_WORK = {
+OTHER_COSTS = {
     "expert_count": "is a mixture of experts, of which each token reads others",
     "attention.kv_lora_rank": "keeps a compressed attention cache",
     "ssm.state_size": "has a state in the place of an attention cache",
@@ -55,7 +55,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Work:
+class ModelCost:
     """What a model's file says.
 
     Attributes:
@@ -177,7 +177,7 @@ class ModelFile:
         return int(self.numbers.get("context_length", 0))
 
 
-def loaded(model: ModelFile, bin_dir: Path = ENGINE_BIN, tier: str | None = None) -> Work:
+def loaded(model: ModelFile, bin_dir: Path = ENGINE_BIN, tier: str | None = None) -> ModelCost:
     """What a model costs once the engine has packed it; see :func:`of_model` and :func:`trit.engine.packed.packed`."""
     return of_model(model, packed(ternary_matrices(model), bin_dir, tier))
 
@@ -193,7 +193,7 @@ def _matrix(tensor: TensorEntry) -> Matrix | None:
     return (encoding.name, *tensor.shape) if encoding and len(tensor.shape) == 2 else None
 
 
-def of_model(model: ModelFile, in_memory: Mapping[Matrix, Packed]) -> Work:
+def of_model(model: ModelFile, in_memory: Mapping[Matrix, Packed]) -> ModelCost:
     """Count in the headers.
 
     Args:
@@ -203,7 +203,7 @@ def of_model(model: ModelFile, in_memory: Mapping[Matrix, Packed]) -> Work:
     Raises:
         UserError: the model's tokens do not all cost the same (mixture of experts, ...).
     """
-    for key, what in OTHER_WORK.items():
+    for key, what in OTHER_COSTS.items():
         if model.numbers.get(key):
             raise UserError(
                 f"{model.path}: the model {what}: what its tokens cost is not known; measure without limits"
@@ -219,7 +219,7 @@ def of_model(model: ModelFile, in_memory: Mapping[Matrix, Packed]) -> Work:
     layers = [entry for name, entry in model.tensors.items() if name not in ("token_embd.weight", "output.weight")]
     matrices = [tensor for _, tensor in layers if len(tensor.shape) == 2 and tensor.name.startswith("blk.")]
     cached, attended = _attention(model.numbers)
-    return Work(
+    return ModelCost(
         layer_bytes=sum(_in_memory(*entry, in_memory) for entry in layers),
         head_bytes=_in_memory(*head, in_memory),
         layer_macs=sum(math.prod(tensor.shape) for tensor in matrices),

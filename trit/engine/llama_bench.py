@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from trit.base.errors import TritError
 from trit.base.places import ENGINE_BIN, engine_binary
@@ -50,8 +50,8 @@ class Case:
         return f"{self.name}, {self.threads} thread{'s' * (self.threads > 1)}"
 
 
-class Observer(Protocol):
-    """Is told what happens while it happens, to measure something beside the time."""
+class Observer:
+    """Is told what happens while it happens, to measure something beside the time; does nothing of its own."""
 
     def begin(self) -> None:
         """A repetition starts now (or its second part, in a test with prompt and generated text)."""
@@ -110,7 +110,7 @@ def run(
     repetitions: int = 1,
     bin_dir: Path = ENGINE_BIN,
     env: Mapping[str, str | None] | None = None,
-    observer: Observer | None = None,
+    observers: Sequence[Observer] = (),
 ) -> dict[Case, list[float]]:
     """Measure the cases; every test is warmed up by llama-bench first.
 
@@ -121,7 +121,7 @@ def run(
         repetitions: Of each case, one after the other.
         bin_dir: Folder of the compiled programs.
         env: Variables to set.
-        observer: Told when repetitions start and end.
+        observers: Told, in this order, when repetitions start and end.
 
     Returns:
         Case -> tokens per second of each repetition, in the order of ``cases``.
@@ -132,17 +132,17 @@ def run(
     found: dict[Case, list[float]] = {}
 
     def say(line: str) -> None:
-        if observer:
+        for observer in observers:
             observer.end()
-            if _STARTS.match(line):
-                observer.begin()
+        for observer in observers if _STARTS.match(line) else ():
+            observer.begin()
 
     def take(line: Mapping[str, Any]) -> None:
-        if observer:
+        for observer in observers:
             observer.end()
         case, speeds = parse(line)
         found[case] = speeds
-        if observer:
+        for observer in observers:
             observer.finished(case, speeds)
 
     for group in calls(cases):

@@ -37,21 +37,17 @@ class Engine:
         log: File that gets its output, appended.
         program: Another llama-perplexity than that of the build.
         flags: More flags.
+        on_line: Called with each line of output.
     """
 
     threads: int | None
     log: Path
     program: Path | None = None
     flags: Sequence[str] = ()
+    on_line: Callable[[str], None] | None = None
 
     def perplexity(
-        self,
-        gguf: Path,
-        text: Path,
-        context: int,
-        chunks: int | None = None,
-        saved: Path | None = None,
-        on_line: Callable[[str], None] | None = None,
+        self, gguf: Path, text: Path, context: int, chunks: int | None = None, saved: Path | None = None
     ) -> list[str]:
         """The output of a run over the first ``chunks`` pieces of a text.
 
@@ -61,7 +57,6 @@ class Engine:
             context: tokens of each piece.
             chunks: how many; None for all.
             saved: file for the log-probabilities.
-            on_line: called with each line of output.
 
         Raises:
             TooShort: the text has not two contexts of tokens.
@@ -70,7 +65,7 @@ class Engine:
         words: list[str | Path] = ["-f", text]
         words += ["--chunks", str(chunks)] if chunks else []
         words += ["--save-all-logits", saved] if saved else []
-        lines = self._run(gguf, words, context, on_line)
+        lines = self._run(gguf, words, context)
         # The program ends with 0 all the same.
         if (tokens := perplexity_output.too_short(lines)) is not None:
             raise TooShort(text, tokens, context)
@@ -79,22 +74,18 @@ class Engine:
             raise TritError(f"{program} wrote no log-probabilities of {gguf}; it has to be an llama-perplexity")
         return lines
 
-    def divergence(
-        self, gguf: Path, reference: Path, context: int, on_line: Callable[[str], None] | None = None
-    ) -> list[str]:
+    def divergence(self, gguf: Path, reference: Path, context: int) -> list[str]:
         """The output of a run over the tokens of a file of log-probabilities, which has to have this context."""
-        return self._run(gguf, ["--kl-divergence", "--kl-divergence-base", reference], context, on_line)
+        return self._run(gguf, ["--kl-divergence", "--kl-divergence-base", reference], context)
 
-    def _run(
-        self, gguf: Path, words: Sequence[str | Path], context: int, on_line: Callable[[str], None] | None
-    ) -> list[str]:
+    def _run(self, gguf: Path, words: Sequence[str | Path], context: int) -> list[str]:
         program = self.program or engine_binary("llama-perplexity")
         batch = context * max(1, _BATCH_TOKENS // context)
         command = [program, "-m", gguf, *words, "-c", str(context), "-b", str(batch), *self.flags]
         if self.threads:
             command += ["-t", str(self.threads)]
         try:
-            return run(command, f"llama-perplexity on {gguf}", self.log, cwd=Path.cwd(), on_line=on_line)
+            return run(command, f"llama-perplexity on {gguf}", self.log, cwd=Path.cwd(), on_line=self.on_line)
         except CommandError as error:
             last = " | ".join(error.tail[-3:])
             raise TritError(f"llama-perplexity failed on {gguf}: {last or error}") from error

@@ -7,7 +7,6 @@ Example: trit roofline --threads 2 --json limits.json
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,11 +14,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trit.base.errors import UserError
-from trit.base.files import atomic_output
+from trit.base.flags import at_least
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN
 from trit.engine.roofline import Limit, Roofline, measure, thread_counts
+from trit.measure.report import as_json, plain, write
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,12 +26,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="trit roofline",
         description="Measure int8 arithmetic and memory reading, per tier and threads.",
     )
-    parser.add_argument("--threads", type=int, default=physical_cores(), help="most threads (default: %(default)s)")
-    parser.add_argument("--tier", default="all", help='name of a tier, "chosen" or "all" (default: all)')
-    parser.add_argument("--seconds", type=float, default=0.5, help="for each limit (default: %(default)s)")
-    parser.add_argument("--megabytes", type=int, help="memory that is read, twice (default: 4 times the caches)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here, every repetition")
-    parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add = parser.add_argument
+    add("--threads", type=int, default=physical_cores(), help="most threads (default: %(default)s)")
+    add("--tier", default="all", help='name of a tier, "chosen" or "all" (default: all)')
+    add("--seconds", type=float, default=0.5, help="for each limit (default: %(default)s)")
+    add("--megabytes", type=int, help="memory that is read, twice (default: 4 times the caches)")
+    add("--json", type=Path, metavar="FILE", help="also write everything here, every repetition")
+    add("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
     return parser
 
 
@@ -47,23 +47,14 @@ def table(roofline: Roofline) -> str:
     """Lines for people: best and median of both limits, and the pattern that read fastest."""
     rows = [["tier", "threads", "int8 GMAC/s", "median", "read GB/s", "median", "fastest pattern"]]
     rows += [_row(limit) for limit in roofline.limits]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        numbers = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        cells = [padded[0], *numbers[1:-1], padded[-1]]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return plain(rows, left=(0, len(rows[0]) - 1))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, measure, print."""
     args = _parser().parse_args(argv)
-    if args.threads < 1:
-        raise UserError(f"--threads {args.threads}: expected 1 or more")
-    if args.megabytes is not None and args.megabytes < 1:
-        raise UserError(f"--megabytes {args.megabytes}: expected 1 or more")
+    at_least("--threads", args.threads, 1)
+    at_least("--megabytes", 1 if args.megabytes is None else args.megabytes, 1)
 
     def show(found: dict[str, Any]) -> None:
         if found["kind"] == "int8":
@@ -80,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"{cpu_name()}, {physical_cores()} cores, {roofline.compiler}, {roofline.megabytes} MB read")
     print(table(roofline))
     if args.json:
-        with atomic_output(args.json) as partial:
-            everything = {"cpu": cpu_name(), "cores": physical_cores(), **asdict(roofline)}
-            partial.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+        everything = {"cpu": cpu_name(), "cores": physical_cores(), **asdict(roofline)}
+        write(args.json, as_json(everything))
     return 0

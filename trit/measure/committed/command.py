@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trit.base.command import run_command
 from trit.base.places import ENGINE_BIN
-from trit.measure import results
+from trit.measure import report
 from trit.measure.committed import end_to_end, kernels
 
 # Name -> module, and what it measures or makes.
@@ -38,10 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="parts:\n" + "\n".join(f"  {name:14}  {deed}" for name, (_, deed) in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    results.add_shared_flags(parser)
+    report.add_shared_flags(parser)
     parser.add_argument("--workdir", type=Path, default=end_to_end.CACHE, help="where the random models are kept")
     args = parser.parse_args(words)
-    shared = ["--out", str(args.out)] if args.out != results.RESULTS else []
+    shared = ["--out", str(args.out)] if args.out != report.RESULTS else []
     shared += ["--bin-dir", str(args.bin_dir)] if args.bin_dir != ENGINE_BIN else []
     kept = ["--workdir", str(args.workdir)] if args.workdir != end_to_end.CACHE else []
     return kernels.main(shared) or end_to_end.main([*shared, *kept])

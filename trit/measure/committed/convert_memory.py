@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,30 +29,20 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError
 from trit.base.host import cpu_name
 from trit.base.places import ROOT
 from trit.convert.from_random import VALID_BYTES
+from trit.convert.pretokenizers import LLAMA_3
 from trit.gguf.types import read_header
-from trit.models.shapes import SHAPES, VOCABULARIES, Shape, matrices
+from trit.models.families import find_family
+from trit.models.families.base import Kind
+from trit.models.shapes import SHAPES, VOCABULARIES, Shape
 
 SHARD_BYTES = 1_000_000_000
 PIECE_BYTES = 1 << 24
 CONTROL_TOKEN = 3
 LIMIT_BYTES = 3_000_000_000
-MODULES = {
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-LLAMA_3_SPLIT = (
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
-    "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-)
 CHILD = """
 import sys, time
 from pathlib import Path
-from trit.base.processes import run_main
+from trit.base.errors import run_main
 from trit.convert.command import main
 code = run_main(main, sys.argv[1:])
 status = Path("/proc/self/status").read_text()
@@ -63,22 +54,19 @@ Tensor = tuple[str, str, tuple[int, ...]]
 BYTES = {"U8": 1, "BF16": 2}
 
 
-def tensors(shape: Shape) -> list[Tensor]:
+def _nbytes(*some: Tensor) -> int:
+    return sum(BYTES[dtype] * math.prod(shape) for _, dtype, shape in some)
+
+
+def tensors(config: Mapping[str, Any]) -> list[Tensor]:
     """Name, dtype and shape of every tensor of the checkpoint."""
-    hidden, ffn = shape.hidden, shape.ffn
-    found: list[Tensor] = [("model.embed_tokens.weight", "BF16", (shape.vocab, hidden))]
-    norms = {"input_layernorm": hidden, "post_attention_layernorm": hidden}
-    if shape.architecture != "llama":
-        norms |= {"self_attn.attn_sub_norm": hidden, "mlp.ffn_sub_norm": ffn}
-    for i in range(shape.layers):
-        prefix = f"model.layers.{i}"
-        found += [(f"{prefix}.{name}.weight", "BF16", (size,)) for name, size in norms.items()]
-        for name, (n, k) in matrices(shape).items():
-            found.append((f"{prefix}.{MODULES[name]}.weight", "U8", (n // 4, k)))
-            found.append((f"{prefix}.{MODULES[name]}.weight_scale", "BF16", (1,)))
-    found.append(("model.norm.weight", "BF16", (hidden,)))
-    if not shape.tied:
-        found.append(("lm_head.weight", "BF16", (shape.vocab, hidden)))
+    found: list[Tensor] = []
+    for spec in find_family(config).tensors(config):
+        if spec.kind is Kind.TERNARY:
+            n, k = spec.shape
+            found += [(spec.source, "U8", (n // 4, k)), (f"{spec.source}_scale", "BF16", (1,))]
+        else:
+            found.append((spec.source, "BF16", spec.shape))
     return found
 
 
@@ -100,14 +88,14 @@ def _write_shard(path: Path, part: Sequence[Tensor], rng: np.random.Generator, b
     header: dict[str, Any] = {}
     offset = 0
     for name, dtype, shape in part:
-        end = offset + BYTES[dtype] * int(np.prod(shape))
+        end = offset + _nbytes((name, dtype, shape))
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for _, dtype, shape in part:
-            for piece in _values(rng, dtype, int(np.prod(shape))):
+            for piece in _values(rng, dtype, math.prod(shape)):
                 file.write(piece.tobytes())
                 bar.update(piece.nbytes)
 
@@ -122,7 +110,7 @@ def _write_tokenizer(folder: Path, source: Path) -> None:
         for i, (text, kind) in enumerate(zip(texts, types, strict=True))
         if kind == CONTROL_TOKEN
     ]
-    split = {"type": "Split", "pattern": {"Regex": LLAMA_3_SPLIT}, "behavior": "Isolated", "invert": False}
+    split = {"type": "Split", "pattern": {"Regex": LLAMA_3}, "behavior": "Isolated", "invert": False}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     vocabulary = {text: i for i, text in enumerate(texts)}
     merges = [line for line in metadata["tokenizer.ggml.merges"] if line.replace(" ", "") in vocabulary]
@@ -162,17 +150,13 @@ def make_checkpoint(folder: Path, shape: Shape, seed: int = 0) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     _write_tokenizer(folder, source)
     parts: list[list[Tensor]] = [[]]
-    filled = 0
-    for tensor in tensors(shape):
-        size = BYTES[tensor[1]] * int(np.prod(tensor[2]))
-        if parts[-1] and filled + size > SHARD_BYTES:
+    for tensor in tensors(config):
+        if parts[-1] and _nbytes(*parts[-1], tensor) > SHARD_BYTES:
             parts.append([])
-            filled = 0
-        filled += size
         parts[-1].append(tensor)
     rng = np.random.default_rng(seed)
     weight_map: dict[str, str] = {}
-    total = sum(BYTES[dtype] * int(np.prod(size)) for _, dtype, size in tensors(shape))
+    total = sum(_nbytes(*part) for part in parts)
     with tqdm(total=total, unit="B", unit_scale=True, desc="making the checkpoint", disable=None) as bar:
         for i, part in enumerate(parts):
             name = f"model-{i + 1:05d}-of-{len(parts):05d}.safetensors"
@@ -206,9 +190,10 @@ def measure(folder: Path, flags: Sequence[str]) -> tuple[float, float, int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the checkpoint unless it is there, convert it, print time and peak; exit 1 if the peak is over 3 GB."""
     parser = argparse.ArgumentParser(prog="trit committed convert-memory", description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=["bitnet-2b-4t", "llama3-8b"], required=True)
-    parser.add_argument("--workdir", type=Path, required=True, help="where the checkpoint and the file go, and stay")
-    parser.add_argument("flags", nargs="*", metavar="FLAG", help="after --: flags for utils.convert")
+    add = parser.add_argument
+    add("--shape", choices=["bitnet-2b-4t", "llama3-8b"], required=True)
+    add("--workdir", type=Path, required=True, help="where the checkpoint and the file go, and stay")
+    add("flags", nargs="*", metavar="FLAG", help="after --: flags for utils.convert")
     args = parser.parse_args(argv)
     folder = args.workdir / args.shape
     if not (folder / "model.safetensors.index.json").is_file():

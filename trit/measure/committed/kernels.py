@@ -21,8 +21,7 @@ from trit.base.host import physical_cores
 from trit.base.places import engine_binary
 from trit.engine.program import json_lines
 from trit.engine.roofline import memory_megabytes, thread_counts
-from trit.measure import results
-from trit.measure.speed.output import markdown_table
+from trit.measure import report
 from trit.models.shapes import SHAPES, matrices
 
 PROGRAM = "trit-bench"
@@ -115,7 +114,7 @@ def summary(products: Sequence[Product]) -> str:
             found = [p.share for p in products if (p.tier, p.packing, p.threads, p.m) == wanted]
             cells.append(f"{100 * median(found):.0f}%" if found else "-")
         rows.append([tier, packing, str(threads), *cells])
-    return markdown_table(rows)
+    return report.markdown(rows)
 
 
 def details(products: Sequence[Product]) -> str:
@@ -126,7 +125,7 @@ def details(products: Sequence[Product]) -> str:
         speeds = [f"{seconds * 1e6:.1f}", f"{p.macs / seconds / 1e9:.1f}", f"{p.weight_bytes / seconds / 1e9:.1f}"]
         words = [p.tier, p.packing, f"{p.n} x {p.k}", str(p.threads), str(p.m)]
         rows.append([*words, *speeds, f"{100 * p.share:.0f}%", p.binding])
-    return markdown_table(rows)
+    return report.markdown(rows)
 
 
 def text(products: Sequence[Product], megabytes: int) -> str:
@@ -142,23 +141,17 @@ def text(products: Sequence[Product], megabytes: int) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trit committed kernels", description="Measure the ternary kernels.")
-    parser.add_argument(
-        "--model", choices=[*SHAPES, "all"], nargs="+", default=["all"], help="whose matrices (default: all)"
-    )
-    parser.add_argument("--tier", default="chosen", help='name of a tier, "chosen" or "all" (default: chosen)')
-    parser.add_argument(
-        "--packing",
-        nargs="+",
-        default=list(PACKINGS),
-        metavar="NAME",
-        help=f"{', '.join(PACKINGS)}, or look-up kernels of the build (default: all of the first that the tier has)",
-    )
-    parser.add_argument("--m", type=whole_numbers, default=TOKENS, help="tokens (default: 1,2,4,8,16,64,512)")
-    parser.add_argument("--threads", type=whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2")
-    parser.add_argument("--repetitions", type=int, default=LEAST_REPETITIONS, help="(default: %(default)s)")
-    parser.add_argument("--milliseconds", type=float, default=4, help="of each measurement (default: %(default)s)")
-    parser.add_argument("--megabytes", type=int, help="weights to go through (default: 4 times the caches)")
-    results.add_shared_flags(parser)
+    add = parser.add_argument
+    add("--model", choices=[*SHAPES, "all"], nargs="+", default=["all"], help="whose matrices (default: all)")
+    add("--tier", default="chosen", help='name of a tier, "chosen" or "all" (default: chosen)')
+    text = f"{', '.join(PACKINGS)}, or look-up kernels of the build (default: all of the first that the tier has)"
+    add("--packing", nargs="+", default=list(PACKINGS), metavar="NAME", help=text)
+    add("--m", type=whole_numbers, default=TOKENS, help="tokens (default: 1,2,4,8,16,64,512)")
+    add("--threads", type=whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2")
+    add("--repetitions", type=int, default=LEAST_REPETITIONS, help="(default: %(default)s)")
+    add("--milliseconds", type=float, default=4, help="of each measurement (default: %(default)s)")
+    add("--megabytes", type=int, help="weights to go through (default: 4 times the caches)")
+    report.add_shared_flags(parser)
     return parser
 
 
@@ -172,15 +165,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     shapes = model_shapes(SHAPES if "all" in args.model else args.model)
     command = [str(engine_binary(PROGRAM, args.bin_dir)), "--tier", args.tier]
     command += ["--shapes", ",".join(f"{n}x{k}" for n, k in shapes), "--packings", ",".join(args.packing)]
-    command += ["--m", joined(args.m), "--threads", joined(args.threads)]
-    command += ["--repetitions", str(args.repetitions), "--milliseconds", str(args.milliseconds)]
-    command += ["--megabytes", str(megabytes)]
+    command += ["--m", joined(args.m), "--threads", joined(args.threads), "--repetitions", str(args.repetitions)]
+    command += ["--milliseconds", str(args.milliseconds), "--megabytes", str(megabytes)]
     products: list[Product] = []
     head: dict[str, Any] = {}
-    tiers = 1 if args.tier != "all" else None
-    total = len(shapes) * len(args.packing) * len(args.m) * len(args.threads) if tiers else None
-    quiet = not sys.stderr.isatty()
-    with tqdm(total=total, desc="products", unit="", mininterval=20 if quiet else 0.5) as bar:
+    total = len(shapes) * len(args.packing) * len(args.m) * len(args.threads) if args.tier != "all" else None
+    interval = 0.5 if sys.stderr.isatty() else 20
+    with tqdm(total=total, desc="products", unit="", mininterval=interval) as bar:
 
         def take(line: dict[str, Any]) -> None:
             if line.get("kind") == "head":
@@ -192,12 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         json_lines(command, "measuring the kernels", on_object=take)
     if not products:
         raise UserError("nothing was measured: the tier has none of these packings, or every product took too long")
-    about = results.facts("trit.measure.committed.kernels", given, str(head.get("compiler", "unknown")))
-    data = {
-        "megabytes": megabytes,
-        "products": [{**vars(p), "share_of_limit": p.share, "binding": p.binding} for p in products],
-    }
-    paths = results.write(args.out, "kernels", about, text(products, megabytes), data)
-    print(summary(products))
-    print(f"\nwritten: {paths[0]} and {paths[1].name}")
+    about = report.about("trit committed kernels", given, str(head.get("compiler", "unknown")))
+    found = [{**vars(p), "share_of_limit": p.share, "binding": p.binding} for p in products]
+    data = {"megabytes": megabytes, "products": found}
+    report.keep_and_show(args.out, "kernels", about, text(products, megabytes), data, summary(products))
     return 0

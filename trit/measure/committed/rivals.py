@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from trit.measure.speed.output import markdown_table
+from trit.measure.report import markdown
 
 Result = Mapping[str, Any]
 
@@ -62,7 +62,7 @@ def short_table(found: Mapping[Path, Result], folder: str) -> str:
                 row += [f"{mine:.3g}", "" if engine == engines(result)[0] else f"{ours / mine:.1f} x"]
             rows.append(row)
         head = f"{about['cpu']}, {about['cores']} cores, tier {about['tier']}, {about['date']}"
-        text.append(f"{head} ([every run]({folder}/{path.name}))\n\n{markdown_table(rows)}")
+        text.append(f"{head} ([every run]({folder}/{path.name}))\n\n{markdown(rows)}")
     return "\n\n".join(text)
 
 
@@ -78,14 +78,14 @@ def full_tables(found: Mapping[Path, Result], folder: str) -> str:
         )
         built = [["engine", "file", "built as"]]
         built += [[engine["name"], engine["file"], engine["built"]] for engine in result["engines"]]
-        text.append(markdown_table(built, left=3))
+        text.append(markdown(built, left=3))
         for tests, what in ((_ALONE, "One sequence"), (_SEVERAL, "Decode of several"), (_BEHIND, "Behind a context")):
             text.append(f"{what}, tokens/s, medians:\n\n{_speeds(result, tests)}")
         for rows, of, what in (("tiers", "tier", "Our tiers"), ("variants", "variant", "Our variants")):
             text.append(f"{what}, tokens/s, medians:\n\n{_ours(result[rows], of)}")
         loads = [["engine", "load, s", "peak memory, MB"]]
         loads += [[load["engine"], f"{load['seconds']:.2f}", f"{load['peak_mb']:.0f}"] for load in result["loads"]]
-        text.append(f"Loading from the page cache:\n\n{markdown_table(loads)}")
+        text.append(f"Loading from the page cache:\n\n{markdown(loads)}")
         text.append(_busy(result["busy"]))
         text.append(_more_threads(result["more_threads"]))
     return "\n\n".join(text)
@@ -95,7 +95,7 @@ def _ours(rows: list[Mapping[str, Any]], of: str) -> str:
     tests = list(dict.fromkeys(Test(*(row[name] for name in Test._fields)) for row in rows))
     speeds = {(row[of], Test(*(row[name] for name in Test._fields))): median(row["tokens_per_second"]) for row in rows}
     body = [[name, *(f"{speeds[name, test]:.3g}" for test in tests)] for name in dict.fromkeys(row[of] for row in rows)]
-    return markdown_table([[of, *map(_heading, tests)], *body])
+    return markdown([[of, *map(_heading, tests)], *body])
 
 
 def _speeds(result: Result, tests: tuple[Test, ...]) -> str:
@@ -103,7 +103,7 @@ def _speeds(result: Result, tests: tuple[Test, ...]) -> str:
     for engine in engines(result):
         speeds = [speed(result, engine, test) for test in tests]
         rows.append([engine, *("" if value is None else f"{value:.3g}" for value in speeds)])
-    return markdown_table(rows)
+    return markdown(rows)
 
 
 def _heading(test: Test) -> str:
@@ -120,7 +120,7 @@ def _busy(busy: Mapping[str, Any]) -> str:
             test["n_gen"]: median(test["tokens_per_second"]) for test in busy["tests"] if test["engine"] == engine
         }
         rows.append([engine, f"{speeds[0]:.3g}", f"{speeds[32]:.3g}"])
-    return f"Beside {busy['what']}:\n\n{markdown_table(rows)}"
+    return f"Beside {busy['what']}:\n\n{markdown(rows)}"
 
 
 def _more_threads(more: Mapping[str, Any]) -> str:
@@ -128,4 +128,4 @@ def _more_threads(more: Mapping[str, Any]) -> str:
     for place, threads in enumerate(more["threads"]):
         cells = [more[test][kind][place] for test in ("pp128", "tg32") for kind in ("i2_s", "tq2_0")]
         rows.append([str(threads), *(f"{cell:,.0f}" if cell >= 100 else f"{cell:.3g}" for cell in cells)])
-    return f"On a {more['what']}:\n\n{markdown_table(rows)}"
+    return f"On a {more['what']}:\n\n{markdown(rows)}"

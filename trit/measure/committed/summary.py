@@ -18,8 +18,7 @@ from trit.base.generated_section import write_section
 from trit.base.places import ROOT
 from trit.engine.llama_bench import Case
 from trit.measure.committed import pictures, rivals, terminal
-from trit.measure.results import RESULTS
-from trit.measure.speed.output import markdown_table
+from trit.measure.report import RESULTS, markdown, sentences
 
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
@@ -54,32 +53,33 @@ def _case(test: Result) -> Case:
     return Case(test["n_prompt"], test["n_gen"], threads=test["threads"])
 
 
+def _all_columns(path: Path) -> str:
+    return f"([all columns]({_FOLDER}/{path.stem}.md))"
+
+
 def whole_models(found: Mapping[Path, Result]) -> str:
     """One row for each CPU, test and number of threads: ours, the rival's, and the ratio.
 
     Raises:
         TritError: a result lacks one of the two.
     """
-    rows = [["test", "threads", "i2_s", "of limit", "tq2_0, llama.cpp's kernels", "ratio"]]
     text = []
     for path, result in found.items():
-        about = result["about"]
+        ran = result["about"]
         text.append(
-            f"{about['cpu']}, {about['cores']} cores, tier {about['tier']}: {about['compiler']}, commit "
-            f"{about['commit']}, {about['date']} ([all columns]({_FOLDER}/{path.stem}.md))\n"
+            f"{ran['cpu']}, {ran['cores']} cores, tier {ran['tier']}: {ran['compiler']}, commit {ran['commit']}, "
+            f"{ran['date']} {_all_columns(path)}\n"
         )
-        by_way: dict[Case, dict[tuple[str, bool], Result]] = {}
-        for test in result["tests"]:
-            by_way.setdefault(_case(test), {})[test["type"], test["packed"]] = test
-        body = []
-        for case, ways in sorted(by_way.items(), key=lambda item: (item[0].n_gen, item[0].n_prompt, item[0].threads)):
-            if not {_OURS, _RIVAL} <= set(ways):
+        tests = {(_case(test), test["type"], test["packed"]): test for test in result["tests"]}
+        rows = [["test", "threads", "i2_s", "of limit", "tq2_0, llama.cpp's kernels", "ratio"]]
+        for case in sorted({case for case, *_ in tests}, key=lambda case: (case.n_gen, case.n_prompt, case.threads)):
+            ours, rival = (tests.get((case, *one)) for one in (_OURS, _RIVAL))
+            if ours is None or rival is None:
                 raise TritError(f"{path}: lacks i2_s or tq2_0; run trit committed end-to-end with both types")
-            ours, rival = (median(ways[way]["tokens_per_second"]) for way in (_OURS, _RIVAL))
-            limit = median(ways[_OURS]["limit_tokens_per_second"])
-            share = f"{100 * ours / limit:.0f} %"
-            body.append([case.name, str(case.threads), f"{ours:.3g}", share, f"{rival:.3g}", f"{ours / rival:.1f}"])
-        text.append(markdown_table([*rows, *body]) + "\n")
+            speed, other = median(ours["tokens_per_second"]), median(rival["tokens_per_second"])
+            share = f"{100 * speed / median(ours['limit_tokens_per_second']):.0f} %"
+            rows.append([case.name, str(case.threads), f"{speed:.3g}", share, f"{other:.3g}", f"{speed / other:.1f}"])
+        text.append(markdown(rows) + "\n")
     return "\n".join(text).rstrip()
 
 
@@ -98,38 +98,30 @@ def elsewhere(found: Mapping[Path, Result]) -> str:
             ours, rival = speeds[name, _OURS], speeds[name, _RIVAL]
             row = [about["cpu"], about["tier"], name, f"{ours:.3g}", f"{rival:.3g}", f"{ours / rival:.1f} x"]
             rows.append(row)
-    return markdown_table(rows, left=3)
+    return markdown(rows, left=3)
 
 
 def formats(found: Mapping[Path, Result]) -> str:
     """One row for each format: size, load time, memory, speed with its ratio to the baseline, error against f16."""
     text = []
     for path, result in found.items():
-        about = result["about"]
         heads = [_case(test).in_words for test in result["rows"][0]["tests"]]
         rows = [["format", "kernels", "file, MB", "bits/weight", "load, s", "resident, MB", *heads, "logits"]]
         for row in result["rows"]:
-            speeds = [median(test["tokens_per_second"]) for test in row["tests"]]
-            ratios = [test["ratio"]["median"] for test in row["tests"]]
-            loads = row["loads"]
-            resident = [load["resident_bytes"] for load in loads if load["resident_bytes"] is not None]
-            error = row["error"]
-            rows.append(
-                [
-                    row["type"],
-                    row["kernels"],
-                    f"{row['file_bytes'] / 1e6:.0f}",
-                    f"{row['bits']:.2f}",
-                    f"{median(load['seconds'] for load in loads):.2f}",
-                    f"{median(resident) / 1e6:.0f}" if resident else "",
-                    *(f"{speed:.3g} ({ratio:.2f})" for speed, ratio in zip(speeds, ratios, strict=True)),
-                    f"{100 * error['logits']:.1f} %" if error else "",
-                ]
-            )
-        notes = "".join(f" {note[0].upper()}{note[1:]}." for note in result["notes"])
-        head = f"{about['cpu']}, {result['model']}; commit {about['commit']}, {about['date']} "
-        head += f"([all columns]({_FOLDER}/{path.stem}.md)). In brackets: ratio to {result['baseline']}."
-        text.append(f"{head}{notes}\n\n{markdown_table(rows)}")
+            resident = [load["resident_bytes"] for load in row["loads"] if load["resident_bytes"] is not None]
+            speeds = [(median(test["tokens_per_second"]), test["ratio"]["median"]) for test in row["tests"]]
+            file = [f"{row['file_bytes'] / 1e6:.0f}", f"{row['bits']:.2f}"]
+            load = [
+                f"{median(load['seconds'] for load in row['loads']):.2f}",
+                f"{median(resident) / 1e6:.0f}" if resident else "",
+            ]
+            error = f"{100 * row['error']['logits']:.1f} %" if row["error"] else ""
+            shown = [f"{speed:.3g} ({ratio:.2f})" for speed, ratio in speeds]
+            rows.append([row["type"], row["kernels"], *file, *load, *shown, error])
+        ran = result["about"]
+        head = f"{ran['cpu']}, {result['model']}; commit {ran['commit']}, {ran['date']} {_all_columns(path)}. "
+        head += " ".join([f"In brackets: ratio to {result['baseline']}.", *sentences(result["notes"])])
+        text.append(f"{head}\n\n{markdown(rows)}")
     return "\n\n".join(text)
 
 
@@ -160,14 +152,9 @@ def section(folder: Path = RESULTS) -> str:
 
 def draw(folder: Path = RESULTS, out: Path = PICTURES) -> list[Path]:
     """All pictures; their paths."""
-    drawn = []
-    for path, result in results("kernels", folder).items():
-        drawn.append(pictures.roofline(result, out / f"{path.stem}.png"))
-    for path, result in results("profile", folder).items():
-        drawn.append(pictures.token_profile(result, out / f"{path.stem}.png"))
-    for path, result in results("rivals", folder).items():
-        drawn.append(pictures.other_engines(result, out / f"{path.stem}.png"))
-    return drawn
+    kinds = {"kernels": pictures.roofline, "profile": pictures.token_profile, "rivals": pictures.other_engines}
+    found = [(deed, path, result) for kind, deed in kinds.items() for path, result in results(kind, folder).items()]
+    return [deed(result, out / f"{path.stem}.png") for deed, path, result in found]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,8 +22,9 @@ from trit.base.places import ROOT
 from trit.convert.from_random import HEADS
 from trit.engine.roofline import measure
 from trit.engine.token_profile import Column, Limits, Row, table
-from trit.measure import results
-from trit.measure.committed.end_to_end import CACHE, make_model
+from trit.measure import report
+from trit.measure.committed.end_to_end import CACHE
+from trit.measure.model_store import random_model
 from trit.models.shapes import SHAPES
 
 # One token a word in the vocabularies that the shapes come with.
@@ -61,36 +62,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the model, run, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="trit committed profile", description=__doc__.splitlines()[0])
-    parser.add_argument("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
-    parser.add_argument("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
-    parser.add_argument("--prompt", "-p", type=int, default=256, help="words (default: %(default)s)")
-    parser.add_argument("--generate", "-n", type=int, default=32, help="tokens (default: %(default)s)")
-    parser.add_argument("--threads", "-t", type=int, default=physical_cores(), help="(default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--workdir", type=Path, default=CACHE, help="where the model is kept (default: %(default)s)")
-    parser.add_argument(
-        "--out", type=Path, default=results.RESULTS, help="folder of the results (default: %(default)s)"
-    )
+    add = parser.add_argument
+    add("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
+    add("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
+    add("--prompt", "-p", type=int, default=256, help="words (default: %(default)s)")
+    add("--generate", "-n", type=int, default=32, help="tokens (default: %(default)s)")
+    add("--threads", "-t", type=int, default=physical_cores(), help="(default: %(default)s)")
+    add("--rounds", type=int, default=5, help="(default: %(default)s)")
+    add("--workdir", type=Path, default=CACHE, help="where the model is kept (default: %(default)s)")
+    add("--out", type=Path, default=report.RESULTS, help="folder of the results (default: %(default)s)")
     args = parser.parse_args(given)
     for name in ("prompt", "generate", "threads", "rounds"):
         at_least(f"--{name}", getattr(args, name), 2 if name == "generate" else 1)
-    model = make_model(args, "i2_s")
+    model = random_model(args.workdir, args.shape, args.head, "i2_s")
     runs = []
     for number in range(args.rounds):
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
         runs.append(ask(model, args.threads, args.prompt, args.generate))
     result = middle(runs)
-    about = results.facts(
-        "trit.measure.committed.token_profile", given, measure([1], tier="chosen", seconds=0.01).compiler
-    )
+    compiler = measure([1], tier="chosen", seconds=0.01).compiler
+    about = report.about("trit committed profile", given, compiler)
     about["model"] = f"{args.shape}, head {args.head}"
     times = [run["generation_ms"] / (run["generated_tokens"] - 1) for run in runs]
+    shown = as_table(result)
     text = (
         f"Random weights in the shape of {about['model']}. The run with the median time of {args.rounds}; a token took "
-        f"{min(times):.1f} to {max(times):.1f} ms, median {median(times):.1f}.\n\n```\n{as_table(result)}\n```\n"
+        f"{min(times):.1f} to {max(times):.1f} ms, median {median(times):.1f}.\n\n```\n{shown}\n```\n"
     )
     kept = {name: result[name] for name in ("threads", "prompt_tokens", "generated_tokens", "profile")}
-    paths = results.write(args.out, "profile", about, text, {**kept, "ms_per_token": times})
-    print(as_table(result))
-    print(f"\nwritten: {paths[0]} and {paths[1].name}")
+    report.keep_and_show(args.out, "profile", about, text, {**kept, "ms_per_token": times}, shown)
     return 0

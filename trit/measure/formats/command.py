@@ -25,14 +25,13 @@ from trit.base.plots import check_plot
 from trit.convert.from_random import HEADS
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import measure as measure_roofline
-from trit.measure import results
-from trit.measure.formats import fidelity, report, rounds
-from trit.measure.formats.sources import CheckpointSource, RandomSource, Source
-from trit.measure.formats.store import Store
-from trit.measure.formats.ways import BASELINES, DEFAULT_WAYS, FORMATS, REFERENCE, Way, parse_way
+from trit.measure import report, rounds
+from trit.measure.formats import fidelity, tables
+from trit.measure.model_store import CheckpointSource, RandomSource, Source, Store, size
 from trit.measure.perplexity.held_out import HELD_OUT
+from trit.measure.rounds import Loads, Rounds
 from trit.measure.speed.machine import Watch, thread_warnings
-from trit.measure.speed.output import check_file
+from trit.measure.variants import BASELINES, DEFAULT_VARIANTS, FORMATS, REFERENCE, Variant, parse_variant
 from trit.models.shapes import SHAPES, SIZES
 
 KIND = "comparison"
@@ -49,37 +48,29 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"Types: {', '.join(FORMATS)}. With :no-repack behind it, the engine does not rewrite the file's "
         "weights when it loads them: tq2_0:no-repack are llama.cpp's own kernels.",
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--shape",
-        choices=list(ALL_SHAPES),
-        metavar="NAME",
-        help=f"random weights in the shape of this model: {', '.join(ALL_SHAPES)}",
-    )
+    source, add = parser.add_mutually_exclusive_group(required=True), parser.add_argument
+    text = f"random weights in the shape of this model: {', '.join(ALL_SHAPES)}"
+    source.add_argument("--shape", choices=list(ALL_SHAPES), metavar="NAME", help=text)
     source.add_argument("-m", "--model", type=Path, help="checkpoint folder, as for utils.convert")
-    parser.add_argument("--layers", type=int, help="of a --shape: fewer blocks than the model has, to be quicker")
-    parser.add_argument("--head", choices=HEADS, help="embedding and head in every file (default: as utils.convert)")
-    parser.add_argument("--types", type=parse_way, nargs="+", default=list(DEFAULT_WAYS), help="(default: all)")
-    parser.add_argument(
-        "--baseline",
-        type=parse_way,
-        help=f"ratios are to this type (default: {BASELINES[0].name}, or {BASELINES[1].name} where that does not fit)",
-    )
-    parser.add_argument("-p", "--prompt", type=whole_numbers, default=[512], help="tokens (default: 512)")
-    parser.add_argument("-n", "--generate", type=whole_numbers, default=[128], help="tokens (default: 128)")
-    parser.add_argument(
-        "-t", "--threads", type=whole_numbers, default=[physical_cores()], help="such as 1,2 (default: cores)"
-    )
-    parser.add_argument("-r", "--rounds", type=int, default=5, help="of everything, in turns (default: %(default)s)")
-    parser.add_argument("--no-error", action="store_true", help=f"no error against {REFERENCE}, so no {REFERENCE} file")
-    parser.add_argument("--text", type=Path, help="text for the error (default: random letters, or a shipped text)")
-    parser.add_argument("--context", type=int, default=256, help="tokens of a piece of it (default: %(default)s)")
-    parser.add_argument("--chunks", type=int, default=1, help="pieces (default: %(default)s)")
-    parser.add_argument("--workdir", type=Path, default=CACHE, help="the models are kept there (default: %(default)s)")
-    parser.add_argument("--clean", action="store_true", help="delete them afterwards")
-    parser.add_argument("--plot", action="store_true", help="draw a picture, too (needs matplotlib)")
+    add("--layers", type=int, help="of a --shape: fewer blocks than the model has, to be quicker")
+    add("--head", choices=HEADS, help="embedding and head in every file (default: as utils.convert)")
+    add("--types", type=parse_variant, nargs="+", default=list(DEFAULT_VARIANTS), help="(default: all)")
+    first, second = BASELINES
+    text = f"ratios are to this type (default: {first.name}, or {second.name} where that does not fit)"
+    add("--baseline", type=parse_variant, help=text)
+    add("-p", "--prompt", type=whole_numbers, default=[512], help="tokens (default: 512)")
+    add("-n", "--generate", type=whole_numbers, default=[128], help="tokens (default: 128)")
+    add("-t", "--threads", type=whole_numbers, default=[physical_cores()], help="such as 1,2 (default: cores)")
+    add("-r", "--rounds", type=int, default=5, help="of everything, in turns (default: %(default)s)")
+    add("--no-error", action="store_true", help=f"no error against {REFERENCE}, so no {REFERENCE} file")
+    add("--text", type=Path, help="text for the error (default: random letters, or a shipped text)")
+    add("--context", type=int, default=256, help="tokens of a piece of it (default: %(default)s)")
+    add("--chunks", type=int, default=1, help="pieces (default: %(default)s)")
+    add("--workdir", type=Path, default=CACHE, help="the models are kept there (default: %(default)s)")
+    add("--clean", action="store_true", help="delete them afterwards")
+    add("--plot", action="store_true", help="draw a picture, too (needs matplotlib)")
     # Not the folder of the committed results: a try must not replace them.
-    results.add_shared_flags(parser, Path("comparison_results"))
+    report.add_shared_flags(parser, Path("comparison_results"))
     return parser
 
 
@@ -95,7 +86,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--text {args.text}: there is no such file")
     if args.layers and args.layers > ALL_SHAPES[args.shape].layers:
         raise UserError(f"--layers {args.layers}: {args.shape} has {ALL_SHAPES[args.shape].layers}, expected fewer")
-    check_file("--out", args.out / f"{results.slug(cpu_name())}-{KIND}.json")
+    report.check_file("--out", args.out / f"{report.slug(cpu_name())}-{KIND}.json")
     if args.plot:
         check_plot(args.out)
 
@@ -107,13 +98,13 @@ def _source(args: argparse.Namespace) -> Source:
     return RandomSource(args.shape, replace(shape, layers=args.layers or shape.layers), args.head, args.layers)
 
 
-def _baseline(candidates: Sequence[Way], store: Store) -> Way:
+def _baseline(candidates: Sequence[Variant], store: Store) -> Variant:
     """What ratios are to: the first of the candidates that this model can be stored as."""
-    for way in candidates:
-        if store.file(way.format):
-            return way
-    reasons = "; ".join(dict.fromkeys(store.plan.left_out.values()))
-    names = " and ".join(way.name for way in candidates)
+    for variant in candidates:
+        if store.file(variant.type):
+            return variant
+    reasons = "; ".join(dict.fromkeys(store.left_out.values()))
+    names = " and ".join(variant.name for variant in candidates)
     raise UserError(f"--baseline: this model has no {names} ({reasons}); choose another --baseline")
 
 
@@ -139,7 +130,7 @@ def _text(args: argparse.Namespace) -> Iterator[tuple[Path, str]]:
         yield path, f"{pieces} of {what}"
 
 
-def _run(args: argparse.Namespace, candidates: Sequence[Way], store: Store) -> report.Comparison:
+def _run(args: argparse.Namespace, candidates: Sequence[Variant], store: Store) -> tables.Comparison:
     """Make the files and measure them."""
     cases = [Case(n, 0, threads=t) for t in args.threads for n in args.prompt]
     cases += [Case(0, n, threads=t) for t in args.threads for n in args.generate]
@@ -149,20 +140,26 @@ def _run(args: argparse.Namespace, candidates: Sequence[Way], store: Store) -> r
     reference = None if args.no_error else store.file(REFERENCE)
     baseline = _baseline(candidates, store)
     asked = list(dict.fromkeys([*args.types, baseline]))
-    ways = [way for way in asked if store.file(way.format)]
+    variants = [variant for variant in asked if store.file(variant.type)]
     watch.load()  # making files is over
-    rows = rounds.measure(store.files, ways, cases, args.rounds, watch, args.bin_dir)
+    files = {variant: store.files[variant.type] for variant in variants}
+    loads = Loads(files, cases, args.bin_dir)
+    found = rounds.measure(files, cases, args.rounds, [Rounds(args.rounds), loads, watch], bin_dir=args.bin_dir)
+    rows = [
+        tables.Row(variant, size(path), loads.loads[variant], {case: found[variant, case].speeds for case in cases})
+        for variant, path in files.items()
+    ]
     notes += watch.load_warnings(watch.load(), "while measuring") + watch.throttle_warnings()
-    left_out = {form: why for form, why in store.plan.left_out.items() if form in {way.format for way in asked}}
+    left_out = {form: why for form, why in store.left_out.items() if form in {variant.type for variant in asked}}
     for note in notes:
         print(f"warning: {note}", file=sys.stderr)
-    comparison = report.Comparison(store.source.label, rows, baseline, left_out, notes=notes)
+    comparison = tables.Comparison(store.source.label, rows, baseline, left_out, notes=notes)
     if reference:
-        paths = {Way(REFERENCE): reference, **{way: store.files[way.format] for way in ways}}
+        paths = {Variant(REFERENCE): reference, **files}
         with _text(args) as (text, comparison.text):
             errors = fidelity.measure(paths, text, args.context, args.chunks, max(args.threads), args.bin_dir)
         for row in rows:
-            row.error = errors[row.way]
+            row.error = errors[row.variant]
     return comparison
 
 
@@ -174,23 +171,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("llama-bench", "llama-perplexity", "llama-quantize"):
         engine_binary(name, args.bin_dir)
     roofline = measure_roofline([1], tier="chosen", seconds=0.01, megabytes=8, bin_dir=args.bin_dir)
-    about = results.facts("utils.compare", given, roofline.compiler)
+    about = report.about("utils.compare", given, roofline.compiler)
     (about["tier"],) = roofline.packings
     candidates = [args.baseline] if args.baseline else list(BASELINES)
-    forms = [*(way.format for way in args.types), *([] if args.no_error else [REFERENCE])]
-    store = Store(args.workdir.expanduser(), _source(args), [*forms, *(way.format for way in candidates)])
-    fitting = [way.format for way in candidates if way.format in store.plan.sizes]
-    store.check_room([*forms, *fitting[:1]])
+    forms = [*(variant.type for variant in args.types), *([] if args.no_error else [REFERENCE])]
+    store = Store(args.workdir.expanduser(), _source(args), [*forms, *(variant.type for variant in candidates)])
+    fitting = [variant.type for variant in candidates if variant.type in store.sizes]
+    store.check_space([*forms, *fitting[:1]])
     try:
         comparison = _run(args, candidates, store)
     finally:
         if args.clean:
             store.clean()
-    content = "\n\n".join([f"Tier {about['tier']}.", *report.text(comparison)])
-    paths = results.write(args.out, KIND, about, content, report.as_json(comparison))
+    content = "\n\n".join([f"Tier {about['tier']}.", *tables.text(comparison)])
+    paths = report.keep(args.out, KIND, about, content, tables.as_json(comparison))
     if args.plot:
         paths.append(paths[0].with_suffix(".png"))
-        report.plot(comparison, paths[-1], f"{comparison.label}\n{about['cpu']}, {about['date']}")
+        tables.plot(comparison, paths[-1], f"{comparison.label}\n{about['cpu']}, {about['date']}")
     print(content)
     print(f"\nwritten: {paths[0]}, {', '.join(path.name for path in paths[1:])}")
     return 0

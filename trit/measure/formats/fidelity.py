@@ -19,7 +19,7 @@ from trit.base.places import ENGINE_BIN, engine_binary
 from trit.engine.llama_perplexity import PRECISE, Engine, TooShort
 from trit.engine.logprobs import divergences, read_logprobs, same_likeliest
 from trit.engine.program import LOG
-from trit.measure.formats.ways import REFERENCE, Way
+from trit.measure.variants import REFERENCE, Variant
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,8 +67,8 @@ def compare(wanted: Floats, found: Floats) -> Error:
 
 
 def measure(
-    files: Mapping[Way, Path], text: Path, context: int, chunks: int, threads: int, bin_dir: Path = ENGINE_BIN
-) -> dict[Way, Error]:
+    files: Mapping[Variant, Path], text: Path, context: int, chunks: int, threads: int, bin_dir: Path = ENGINE_BIN
+) -> dict[Variant, Error]:
     """Run every file over the first ``chunks`` pieces of a text, ``context`` tokens each; their second halves count.
 
     Raises:
@@ -76,16 +76,16 @@ def measure(
         TritError: the engine failed.
     """
     wanted: Floats | None = None
-    errors: dict[Way, Error] = {}
+    errors: dict[Variant, Error] = {}
     # The reference first; only two sets of log-probabilities (1 MB a position for 128,256 tokens) are held at once.
-    for way in sorted(files, key=lambda way: way != Way(REFERENCE)):
-        print(f"error against {REFERENCE}: {way.name}", file=sys.stderr)
-        flags = (*PRECISE, *(() if way.packed else ("--no-repack",)))
+    for variant in sorted(files, key=lambda variant: variant != Variant(REFERENCE)):
+        print(f"error against {REFERENCE}: {variant.name}", file=sys.stderr)
+        flags = (*PRECISE, *(() if variant.packed else ("--no-repack",)))
         engine = Engine(threads, LOG, engine_binary("llama-perplexity", bin_dir), flags)
         with tempfile.TemporaryDirectory(prefix="trit-compare-") as folder:
             saved = Path(folder) / "logprobs.bin"
             try:
-                engine.perplexity(files[way], text, context, chunks, saved)
+                engine.perplexity(files[variant], text, context, chunks, saved)
             except TooShort as error:
                 raise UserError(
                     f"the text has {error.tokens} tokens, two pieces of --context {context} need more; {_LONGER}"
@@ -95,5 +95,5 @@ def measure(
             raise UserError(f"the text has {len(found)} pieces of {context} tokens, not --chunks {chunks}; {_LONGER}")
         if wanted is None:
             wanted = found
-        errors[way] = compare(wanted, found)
+        errors[variant] = compare(wanted, found)
     return errors

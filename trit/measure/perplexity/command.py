@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.host import cpu_name, physical_cores
@@ -19,13 +20,14 @@ from trit.engine.logprobs import MAGIC
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.made import default_model
 from trit.gguf.types import quiet_gguf_package
-from trit.measure.perplexity import held_out, report
+from trit.measure.perplexity import held_out, tables
 from trit.measure.perplexity.measure import CONTEXT, Row, Settings, logprobs_name, measure
 from trit.measure.perplexity.models import SWEEP, Model, with_heads
 from trit.measure.perplexity.texts import Text, find_texts
-from trit.measure.speed.output import check_file
+from trit.measure.report import as_csv, as_json, check_file, write
 
 QUICK_CHUNKS = 8
+_ETA = re.compile(r"seconds per pass - ETA (.+)")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,58 +36,35 @@ def _parser() -> argparse.ArgumentParser:
         description="Perplexity of models over texts, and how far their predictions are from a reference's.",
         epilog="How it is measured and what the numbers mean: docs/perplexity.md",
     )
-    parser.add_argument(
-        "-m", "--model", type=Path, nargs="+", metavar="FILE", help="GGUF files (default: the bundled model)"
-    )
-    parser.add_argument(
-        "-d", "--data", type=Path, nargs="+", default=[], metavar="PATH",
-        help="text files, or folders of .txt, .raw and .md files (default: for the bundled model, the shipped stories)",
-    )  # fmt: skip
-    parser.add_argument(
-        "-t", "--threads", type=int, default=physical_cores(), metavar="N",
-        help="threads (default: physical cores, here %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "-c", "--ctx-size", type=int, metavar="N",
-        help=f"tokens of each piece of a text (default: {CONTEXT}, {held_out.CONTEXT} for the shipped stories; less "
-        "where a text is too short)",
-    )  # fmt: skip
-    parser.add_argument("--chunks", type=int, metavar="N", help="only the first N pieces of each text")
-    parser.add_argument(
-        "-q", "--quick", action="store_true", help=f"only the first {QUICK_CHUNKS} pieces, to see whether all works"
-    )
-    parser.add_argument(
-        "--after", metavar="TEXT",
-        help="count the tokens from TEXT to the end of its line apart, too (default: for the shipped stories "
-        f"'{held_out.MARK}'; '' for none)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--reference", type=Path, metavar="PATH",
-        help="what to compare with: a GGUF file such as the model in f16, or what --save-logits has made",
-    )  # fmt: skip
-    parser.add_argument(
-        "--save-logits", type=Path, metavar="FOLDER", help="keep the model's log-probabilities as a later reference"
-    )
-    parser.add_argument(
-        "-e", "--quant-embd", nargs="?", const="", metavar="TYPES",
-        help=f"compare types of embedding and head (default: {','.join(SWEEP)}; all: {','.join(EMBEDDING_TYPES)}); the "
-        "first is the reference unless --reference names another",
-    )  # fmt: skip
-    parser.add_argument("--keep", action="store_true", help="keep the files of -e, in the output folder")
-    parser.add_argument(
-        "-o", "--output-dir", type=Path, default=Path("perplexity_results"), metavar="FOLDER",
-        help="for results.csv, results.json and the engine's log (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument("--csv-output", type=Path, metavar="FILE", help="write the CSV file here instead")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the JSON file here instead")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the results (PNG; needs matplotlib)")
-    parser.add_argument(
-        "--llama-perplexity", type=Path, metavar="FILE", help="another llama-perplexity than the build's"
-    )
-    parser.add_argument(
-        "--quantize-bin", type=Path, metavar="FILE",
-        help="taken for the sake of scripts, not used: llama-quantize cannot change a ternary model's head alone",
-    )  # fmt: skip
+    add = parser.add_argument
+    add("-m", "--model", type=Path, nargs="+", metavar="FILE", help="GGUF files (default: the bundled model)")
+    text = "text files, or folders of .txt, .raw and .md files (default: for the bundled model, the shipped stories)"
+    add("-d", "--data", type=Path, nargs="+", default=[], metavar="PATH", help=text)
+    text = "threads (default: physical cores, here %(default)s)"
+    add("-t", "--threads", type=int, default=physical_cores(), metavar="N", help=text)
+    text = f"tokens of each piece of a text (default: {CONTEXT}, {held_out.CONTEXT} for the shipped stories; less "
+    add("-c", "--ctx-size", type=int, metavar="N", help=f"{text}where a text is too short)")
+    add("--chunks", type=int, metavar="N", help="only the first N pieces of each text")
+    text = f"only the first {QUICK_CHUNKS} pieces, to see whether all works"
+    add("-q", "--quick", action="store_true", help=text)
+    text = "count the tokens from TEXT to the end of its line apart, too (default: for the shipped stories "
+    add("--after", metavar="TEXT", help=f"{text}'{held_out.MARK}'; '' for none)")
+    text = "what to compare with: a GGUF file such as the model in f16, or what --save-logits has made"
+    add("--reference", type=Path, metavar="PATH", help=text)
+    text = "keep the model's log-probabilities as a later reference"
+    add("--save-logits", type=Path, metavar="FOLDER", help=text)
+    text = f"compare types of embedding and head (default: {','.join(SWEEP)}; all: {','.join(EMBEDDING_TYPES)}); the "
+    text += "first is the reference unless --reference names another"
+    add("-e", "--quant-embd", nargs="?", const="", metavar="TYPES", help=text)
+    add("--keep", action="store_true", help="keep the files of -e, in the output folder")
+    text = "for results.csv, results.json and the engine's log (default: %(default)s)"
+    add("-o", "--output-dir", type=Path, default=Path("perplexity_results"), metavar="FOLDER", help=text)
+    add("--csv-output", type=Path, metavar="FILE", help="write the CSV file here instead")
+    add("--json", type=Path, metavar="FILE", help="write the JSON file here instead")
+    add("--plot", type=Path, metavar="FILE", help="draw the results (PNG; needs matplotlib)")
+    add("--llama-perplexity", type=Path, metavar="FILE", help="another llama-perplexity than the build's")
+    text = "taken for the sake of scripts, not used: llama-quantize cannot change a ternary model's head alone"
+    add("--quantize-bin", type=Path, metavar="FILE", help=text)
     return parser
 
 
@@ -108,7 +87,8 @@ def _check(args: argparse.Namespace) -> None:
     args.model = args.model or [default_model()]
     if args.save_logits and (len(args.model) > 1 or args.quant_embd is not None):
         raise UserError("--save-logits: keeps one model's log-probabilities; give one -m and no -e")
-    if args.save_logits and args.reference and args.save_logits.resolve() in _around(args.reference):
+    kept = args.reference and args.reference.resolve()
+    if args.save_logits and kept and args.save_logits.resolve() in (kept, kept.parent):
         raise UserError(f"--save-logits {args.save_logits}: would overwrite the --reference; name another folder")
     if args.plot:
         check_plot(args.plot)
@@ -120,18 +100,6 @@ def _check(args: argparse.Namespace) -> None:
         ("--save-logits", args.save_logits and args.save_logits / "logits"),
     ):
         check_file(flag, path)
-
-
-def _around(path: Path) -> list[Path]:
-    return [path.resolve(), path.resolve().parent]
-
-
-def _head_types(words: str) -> list[str]:
-    types = [word.strip().lower() for word in words.split(",") if word.strip()] or list(SWEEP)
-    for kind in types:
-        if kind not in EMBEDDING_TYPES:
-            raise UserError(f"-e {words}: there is no type {kind}; choose from {', '.join(EMBEDDING_TYPES)}")
-    return list(dict.fromkeys(types))
 
 
 def _reference(path: Path | None, texts: Sequence[Text]) -> Model | Path | None:
@@ -158,18 +126,23 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def _say_time(line: str) -> None:
+    """From the engine's output, unless it is some seconds, which are soon over."""
+    if (found := _ETA.search(line)) and not found[1].startswith("0.0"):
+        _say(f"  takes about {found[1]}")
+
+
 def _with_heads(models: Sequence[Model], words: str, has_reference: bool, folder: Path) -> list[Model]:
     """Files with each type of head, in a folder."""
     if len(models) > 1 and not has_reference:
         raise UserError("-e: compares the heads of one model; give one -m, or a --reference for all")
-    types = _head_types(words)
+    types = list(dict.fromkeys(word.strip().lower() for word in words.split(",") if word.strip())) or list(SWEEP)
+    for kind in types:
+        if kind not in EMBEDDING_TYPES:
+            raise UserError(f"-e {words}: there is no type {kind}; choose from {', '.join(EMBEDDING_TYPES)}")
     _say(f"making files with {', '.join(types)} heads in {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     return [made for model in models for made in with_heads(model, types, bool(words), folder)]
-
-
-def _is_shipped(text: Text) -> bool:
-    return held_out.HELD_OUT.is_file() and text.path.samefile(held_out.HELD_OUT)
 
 
 def _measure(args: argparse.Namespace, folder: Path) -> list[Row]:
@@ -180,9 +153,9 @@ def _measure(args: argparse.Namespace, folder: Path) -> list[Row]:
         kept = args.output_dir if args.keep else folder
         models = _with_heads(models, args.quant_embd, reference is not None, kept / "heads")
         reference = reference or models[0]
-    shipped = all(map(_is_shipped, texts))
+    shipped = held_out.HELD_OUT.is_file() and all(text.path.samefile(held_out.HELD_OUT) for text in texts)
     settings = Settings(
-        Engine(args.threads, args.output_dir / "llama-perplexity.log", args.llama_perplexity),
+        Engine(args.threads, args.output_dir / "llama-perplexity.log", args.llama_perplexity, on_line=_say_time),
         args.ctx_size or (held_out.CONTEXT if shipped else CONTEXT),
         args.ctx_size is not None,
         QUICK_CHUNKS if args.quick else args.chunks,
@@ -198,15 +171,6 @@ def _measure(args: argparse.Namespace, folder: Path) -> list[Row]:
     return rows
 
 
-def _how(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "cpu": cpu_name(),
-        "threads": args.threads,
-        "reference": str(args.reference) if args.reference else None,
-        "command": shlex.join(sys.argv),
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the files."""
     args = _parser().parse_args(argv)
@@ -214,11 +178,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_gguf_package()
     with tempfile.TemporaryDirectory(prefix="perplexity-") as folder:
         rows = _measure(args, Path(folder))
-    print(report.table(rows))
-    for note in report.notes(rows):
+    print(tables.table(rows))
+    for note in tables.notes(rows):
         print(f"note: {note}")
-    report.write_csv(args.csv_output or args.output_dir / "results.csv", rows)
-    report.write_json(args.json or args.output_dir / "results.json", rows, _how(args))
+    how = {
+        "cpu": cpu_name(),
+        "threads": args.threads,
+        "reference": str(args.reference) if args.reference else None,
+        "command": shlex.join(sys.argv),
+    }
+    content = {**how, "rows": [asdict(row) for row in rows]}
+    write(args.csv_output or args.output_dir / "results.csv", as_csv([tables.flat(row) for row in rows]))
+    write(args.json or args.output_dir / "results.json", as_json(content, indent=2))
     if args.plot:
-        report.draw(args.plot, rows)
+        tables.draw(args.plot, rows)
     return EXIT_OK

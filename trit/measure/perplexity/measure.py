@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 from urllib.parse import quote
@@ -19,7 +18,6 @@ from trit.engine.logprobs import LogprobsFile, counted_positions, row_bytes
 from trit.engine.perplexity_output import Measured
 from trit.measure.perplexity import passages
 from trit.measure.perplexity.models import Model
-from trit.measure.perplexity.pieces import token_bytes
 from trit.measure.perplexity.texts import Text
 
 CONTEXT = 512
@@ -29,7 +27,6 @@ _LEAST_COUNTED = 100
 # Share of tokens whose log-probability the reference's file does not hold. Each is off by some units, so one in a
 # thousand already shifts ln(perplexity) by more than what usually is to be measured.
 _MOST_CLIPPED = 1e-4
-_ETA = re.compile(r"seconds per pass - ETA (.+)")
 # Ordinary text has more bytes than this per token.
 _BYTES_PER_TOKEN = 3
 
@@ -124,136 +121,119 @@ def measure(
         for model in models:
             _check_vocabulary(model, reference.vocabulary, reference.path)
     for text in texts:
-        base = settings.folder / "reference.logits"
-        context, chunks, strict = settings.context, settings.chunks, settings.strict
+        base, now = None, settings
         if isinstance(reference, Model):
-            run = _Run(reference, text, context, chunks, strict, settings)
-            rows = list(run.rows(None, base))
-            context, strict = run.context, True
+            base = settings.folder / "reference.logits"
+            rows = _rows(reference, text, now, keep=base)
             yield from rows
+            now = replace(now, context=rows[0].context, strict=True)
         elif reference is not None:
             base = _saved(reference, text)
             file = _open_saved(base, text, models, settings)
-            context, chunks, strict = file.context, file.chunks, True
+            now = replace(now, context=file.context, chunks=file.chunks, strict=True)
         for model in models:
             # Of a reference that is measured, too, nothing new would come out.
             if isinstance(reference, Model) and model.path.samefile(reference.path):
                 continue
-            run = _Run(model, text, context, chunks, strict, settings)
-            yield from run.rows(base if reference is not None else None, None)
-            context, strict = run.context, True
-        if isinstance(reference, Model):
+            rows = _rows(model, text, now, base)
+            yield from rows
+            now = replace(now, context=rows[0].context, strict=True)
+        if base and isinstance(reference, Model):
             base.unlink()
 
 
-class _Run:
-    """One model over one text; ``context`` may shrink to fit the text."""
+def _rows(
+    model: Model, text: Text, settings: Settings, base: Path | None = None, keep: Path | None = None
+) -> list[Row]:
+    """One model over one text: the rows of the whole text and of its parts.
 
-    def __init__(
-        self, model: Model, text: Text, context: int, chunks: int | None, strict: bool, settings: Settings
-    ) -> None:
-        self.model, self.text, self.context, self._chunks, self._strict = model, text, context, chunks, strict
-        self._settings = settings
-        self._counted = 0
+    Args:
+        model: any.
+        text: any.
+        settings: how; a text that is too short for the context gets another one.
+        base: log-probabilities of the reference.
+        keep: where those of this model, which then is the reference, stay.
+    """
+    saved = keep
+    if saved is None and settings.save:
+        saved = settings.save / logprobs_name(text)
+    elif saved is None and settings.mark:
+        saved = settings.folder / "model.logits"
+    settings.say(f"{model.path} over {text.name}")
+    context, plain, found = settings.context, None, None
+    if saved or base is None:
+        context, lines = _plain(model, text, settings, saved)
+        plain = perplexity_output.estimate(lines)
+    if base:
+        lines = _compared(model, text, settings, base)
+        found = perplexity_output.divergence(lines)
+    count, _ = perplexity_output.pieces(lines)
+    perplexity = plain or (found.perplexity if found else None)
+    assert perplexity is not None
+    facts = (str(model.path), model.matrices, model.head, model.nbytes, model.vocabulary, text.name, context)
+    counted = count * counted_positions(context)
+    whole = Row(*facts, "", counted, perplexity, is_reference=keep is not None)
+    rows = [whole]
+    if base and found:
+        clipped = LogprobsFile.open(base).clipped() > _MOST_CLIPPED
+        log_ratio = None if clipped else found.log_ratio
+        rows = [replace(whole, log_ratio=log_ratio, kl=found.kl, same_top=found.same_top, divergence=found)]
+    if settings.mark and saved:
+        reference = LogprobsFile.open(base) if base else None
+        pieces = passages.token_bytes(model.header, model.path)
+        part = passages.measure(LogprobsFile.open(saved), reference, pieces, settings.mark)
+        rows.append(replace(whole, part=settings.mark, **vars(part)))
+    if saved and saved.parent == settings.folder and saved != keep:
+        saved.unlink()
+    return rows
 
-    def rows(self, base: Path | None, keep: Path | None) -> Iterator[Row]:
-        """The rows of the whole text and of its parts.
 
-        Args:
-            base: log-probabilities of the reference.
-            keep: where those of this model, which then is the reference, stay.
-        """
-        settings, model = self._settings, self.model
-        saved = keep
-        if saved is None and settings.save:
-            saved = settings.save / logprobs_name(self.text)
-        elif saved is None and settings.mark:
-            saved = settings.folder / "model.logits"
-        settings.say(f"{model.path} over {self.text.name}")
-        plain = self._plain(saved) if saved or base is None else None
-        found = self._compared(base) if base else None
-        perplexity = plain or (found.perplexity if found else None)
-        assert perplexity is not None
-        facts = (str(model.path), model.matrices, model.head, model.nbytes, model.vocabulary, self.text.name)
-        common = (*facts, self.context)
-        yield Row(
-            *common, "", self._counted, perplexity,
-            log_ratio=self._ratio(base, found), kl=found.kl if found else None,
-            same_top=found.same_top if found else None, divergence=found, is_reference=keep is not None,
-        )  # fmt: skip
-        if settings.mark and saved:
-            reference = LogprobsFile.open(base) if base else None
-            pieces = token_bytes(model.header, model.path)
-            part = passages.measure(LogprobsFile.open(saved), reference, pieces, settings.mark)
-            yield Row(
-                *common, settings.mark, part.counted, part.perplexity,
-                right=part.right, log_ratio=part.log_ratio, kl=part.kl, same_top=part.same_top,
-                is_reference=keep is not None,
-            )  # fmt: skip
-        if saved and saved.parent == settings.folder and saved != keep:
-            saved.unlink()
+def _plain(model: Model, text: Text, settings: Settings, saved: Path | None) -> tuple[int, list[str]]:
+    """The context that fits the text, and what llama-perplexity says."""
 
-    def _ratio(self, base: Path | None, found: perplexity_output.Divergence | None) -> Measured | None:
-        if base is None or found is None or LogprobsFile.open(base).clipped() > _MOST_CLIPPED:
-            return None
-        return found.log_ratio
-
-    def _on_line(self, line: str) -> None:
-        if (found := _ETA.search(line)) and not found[1].startswith("0.0"):  # some seconds are soon over
-            self._settings.say(f"  takes about {found[1]}")
-
-    def _plain(self, saved: Path | None) -> Measured:
-        """Perplexity; finds the context that fits."""
-        if saved:
-            saved.parent.mkdir(parents=True, exist_ok=True)
-            self._check_room(saved.parent)
-        try:
-            lines = self._run_plain(saved)
-        except TooShort as error:
-            largest = 1 << max(error.tokens // 2, 1).bit_length() - 1
-            if self._strict or largest < _LEAST_CONTEXT:
-                raise
-            self._settings.say(f"  {self.text.path} has {error.tokens} tokens: -c {largest} instead of {self.context}")
-            self.context = largest
-            lines = self._run_plain(saved)
-        self._counted = _counted(lines)
-        return perplexity_output.estimate(lines)
-
-    def _run_plain(self, saved: Path | None) -> list[str]:
-        engine, words = self._settings.engine, (self.model.path, self.text.path, self.context, self._chunks)
+    def run(context: int) -> list[str]:
+        words = (model.path, text.path, context, settings.chunks)
         if saved is None:
-            return engine.perplexity(*words, on_line=self._on_line)
+            return settings.engine.perplexity(*words)
         with atomic_output(saved) as partial:  # a run that fails leaves an older file as it is
-            return engine.perplexity(*words, partial, self._on_line)
+            return settings.engine.perplexity(*words, partial)
 
-    def _compared(self, base: Path) -> perplexity_output.Divergence:
-        reference = LogprobsFile.open(base)
-        if reference.counted < _LEAST_COUNTED:
-            raise UserError(
-                f"{self.text.path}: only {reference.counted} tokens count in {reference.chunks} pieces of "
-                f"{reference.context}, a divergence needs {_LEAST_COUNTED}; take a longer text or more --chunks"
-            )
-        lines = self._settings.engine.divergence(self.model.path, base, reference.context, self._on_line)
-        self._counted = _counted(lines)
-        return perplexity_output.divergence(lines)
-
-    def _check_room(self, folder: Path) -> None:
-        """Raise UserError if the log-probabilities of the text do not fit on the disk."""
-        tokens = self.text.path.stat().st_size // _BYTES_PER_TOKEN
-        pieces = max(1, tokens // self.context)
-        pieces = min(pieces, self._chunks) if self._chunks else pieces
-        wanted = pieces * counted_positions(self.context) * row_bytes(self.model.vocabulary)
-        free = shutil.disk_usage(folder).free
-        if wanted > free:
-            raise UserError(
-                f"{folder}: has {free / 1e9:.1f} GB left, and the log-probabilities of {self.text.name} take about "
-                f"{wanted / 1e9:.1f} GB; take fewer --chunks, or set TMPDIR to a folder with room"
-            )
+    if saved:
+        saved.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(model, text, settings, saved.parent)
+    try:
+        return settings.context, run(settings.context)
+    except TooShort as error:
+        largest = 1 << max(error.tokens // 2, 1).bit_length() - 1
+        if settings.strict or largest < _LEAST_CONTEXT:
+            raise
+        settings.say(f"  {text.path} has {error.tokens} tokens: -c {largest} instead of {settings.context}")
+        return largest, run(largest)
 
 
-def _counted(lines: Sequence[str]) -> int:
-    count, context = perplexity_output.pieces(lines)
-    return count * counted_positions(context)
+def _compared(model: Model, text: Text, settings: Settings, base: Path) -> list[str]:
+    """What llama-perplexity says of a model beside the reference's log-probabilities."""
+    reference = LogprobsFile.open(base)
+    if reference.counted < _LEAST_COUNTED:
+        raise UserError(
+            f"{text.path}: only {reference.counted} tokens count in {reference.chunks} pieces of "
+            f"{reference.context}, a divergence needs {_LEAST_COUNTED}; take a longer text or more --chunks"
+        )
+    return settings.engine.divergence(model.path, base, reference.context)
+
+
+def _check_space(model: Model, text: Text, settings: Settings, folder: Path) -> None:
+    """Raise UserError if the log-probabilities of the text do not fit on the disk."""
+    tokens = text.path.stat().st_size // _BYTES_PER_TOKEN
+    pieces = max(1, tokens // settings.context)
+    pieces = min(pieces, settings.chunks) if settings.chunks else pieces
+    wanted = pieces * counted_positions(settings.context) * row_bytes(model.vocabulary)
+    free = shutil.disk_usage(folder).free
+    if wanted > free:
+        raise UserError(
+            f"{folder}: has {free / 1e9:.1f} GB left, and the log-probabilities of {text.name} take about "
+            f"{wanted / 1e9:.1f} GB; take fewer --chunks, or set TMPDIR to a folder with room"
+        )
 
 
 def _check_vocabulary(model: Model, wanted: int, of: Path) -> None:
@@ -289,7 +269,7 @@ def _open_saved(path: Path, text: Text, models: Sequence[Model], settings: Setti
 def _is_of(file: LogprobsFile, text: Text, model: Model) -> bool:
     """Whether saved tokens spell out the beginning of a text; True, too, where tokens cannot be spelled out."""
     try:
-        pieces = token_bytes(model.header, model.path)
+        pieces = passages.token_bytes(model.header, model.path)
     except UserError:
         return True
     unknown = model.header.metadata.get("tokenizer.ggml.unknown_token_id")

@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.errors import UserError
-from trit.convert import from_checkpoint
-from trit.convert import from_gguf as foreign
 from trit.engine.inference import check_model, is_embedding_model
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.parts import read_parts, whole_name
-from trit.gguf.types import GGMLQuantizationType, GgufHeader, block_of, read_header
+from trit.gguf.source import FLOATS
+from trit.gguf.types import GGMLQuantizationType, GgufHeader, TensorEntry, block_of, read_header
+from trit.measure.model_store import with_head
 
 # What is compared if no types are named; the first is what the others are compared with.
 SWEEP = ("f16", "q8_0", "q6_k", "q5_k", "q4_k", "q4_0")
-_HEADS = ("output.weight", "token_embd.weight")  # a tied head is the embedding
-_FLOATS = ("f16", "f32", "bf16")
+_HEADS = ("output.weight", "token_embd.weight")
 _DIGEST = "trit.source.sha256"
 
 
@@ -53,7 +52,7 @@ class Model:
         header = GgufHeader(headers[0].metadata, headers[0].types, tensors)
         if header.metadata.get("tokenizer.ggml.add_eos_token"):
             raise UserError(f"-m {path}: its tokenizer ends every text with eos, which llama-perplexity does not take")
-        if _head(header) is None or "tokenizer.ggml.tokens" not in header.metadata:
+        if header.tensors.keys().isdisjoint(_HEADS) or "tokenizer.ggml.tokens" not in header.metadata:
             raise UserError(f"-m {path}: has no head or no vocabulary; convert its checkpoint again")
         return cls(path, header, sum(part.stat().st_size for part in parts))
 
@@ -63,11 +62,14 @@ class Model:
         return len(self.header.metadata["tokenizer.ggml.tokens"])
 
     @property
+    def head_tensor(self) -> TensorEntry:
+        """Of the head, which is the embedding where they are tied."""
+        return next(self.header.tensors[name] for name in _HEADS if name in self.header.tensors)
+
+    @property
     def head(self) -> str:
         """The type of its head."""
-        name = _head(self.header)
-        assert name is not None  # open has refused it
-        return _type_name(self.header.tensors[name].ggml_type)
+        return _type_name(self.head_tensor.ggml_type)
 
     @property
     def matrices(self) -> str:
@@ -89,41 +91,28 @@ def with_heads(model: Model, types: Sequence[str], named: bool, folder: Path) ->
     Raises:
         UserError: the file's head is quantised and its checkpoint is not beside it; a type does not fit.
     """
-    name = _head(model.header)
-    assert name is not None  # Model.open has refused it
-    columns = model.header.tensors[name].shape[-1]
     if not named:
-        types = [kind for kind in types if columns % block_of(kind) == 0]
+        types = [kind for kind in types if model.head_tensor.shape[-1] % block_of(kind) == 0]
     if model.matrices not in ENCODINGS:
         raise UserError(
             f"-m {model.path}: its matrices are {model.matrices}; heads are compared for ternary models only"
         )
-    return [
-        Model.open(_with_head(model, kind, folder / f"{whole_name(model.path)}-head-{kind}.gguf")) for kind in types
-    ]
-
-
-def _with_head(model: Model, kind: str, outfile: Path) -> Path:
-    encoding = ENCODINGS[model.matrices]
-    if model.head in _FLOATS:
-        foreign.convert(model.path, outfile, foreign.Options(encoding, kind), progress=False)
-        return outfile
-    checkpoint = model.path.parent
-    if not (checkpoint / "config.json").is_file():
+    source = model.path if model.head in FLOATS else model.path.parent
+    if source != model.path and not (source / "config.json").is_file():
         raise UserError(
             f"-m {model.path}: its head is {model.head}, so other types would have two errors, and its checkpoint is "
             "not beside it; make a file for -e from that: "
             f"python3 -m utils.convert CHECKPOINT --outtype {model.matrices} --quant-embd f16"
         )
-    from_checkpoint.convert(checkpoint, outfile, from_checkpoint.Options(encoding, kind), progress=False)
-    if read_header(outfile).metadata.get(_DIGEST) != model.header.metadata.get(_DIGEST):
-        outfile.unlink()
-        raise UserError(f"-m {model.path}: was not made from the checkpoint beside it; convert {checkpoint} again")
-    return outfile
-
-
-def _head(header: GgufHeader) -> str | None:
-    return next((name for name in _HEADS if name in header.tensors), None)
+    made = []
+    for kind in types:
+        outfile = folder / f"{whole_name(model.path)}-head-{kind}.gguf"
+        with_head(source, model.matrices, kind, outfile)
+        made.append(Model.open(outfile))
+        if source != model.path and made[-1].header.metadata.get(_DIGEST) != model.header.metadata.get(_DIGEST):
+            outfile.unlink()
+            raise UserError(f"-m {model.path}: was not made from the checkpoint beside it; convert {source} again")
+    return made
 
 
 def _type_name(number: int) -> str:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from trit.base.errors import UserError
 from trit.base.flags import at_least, numbers_from, whole_numbers
@@ -24,62 +23,40 @@ from trit.engine import cost
 from trit.engine.inference import check_model
 from trit.engine.llama_bench import BATCH, PROGRAM, Case
 from trit.gguf.made import default_model
-from trit.measure.speed import energy, output, picture
-from trit.measure.speed.machine import Load, Watch, thread_warnings
-from trit.measure.speed.rounds import Bench, Result, labelled
+from trit.measure import report, rounds
+from trit.measure.rounds import Limits, Observer, Progress, Result
+from trit.measure.speed import energy, tables
+from trit.measure.speed.machine import Watch, thread_warnings
+from trit.measure.variants import Variant, labelled
+
+Files = Mapping[Variant, cost.ModelFile]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="e2e_benchmark.py", description="Measure how fast a model reads prompts and writes text (llama-bench)."
     )
-    parser.add_argument("-m", "--model", type=Path, help="GGUF file (default: the bundled model)")
-    parser.add_argument(
-        "-n",
-        "--n-token",
-        type=numbers_from(0),
-        default=[128],
-        metavar="N",
-        help="tokens to write, such as 128 or 32,128 (default: 128)",
-    )
-    parser.add_argument(
-        "-p",
-        "--n-prompt",
-        type=numbers_from(0),
-        default=[512],
-        metavar="N",
-        help="tokens of a prompt, such as 512 or 128,512 (default: 512)",
-    )
-    parser.add_argument(
-        "-t",
-        "--threads",
-        type=whole_numbers,
-        default=[physical_cores()],
-        metavar="N",
-        help=f"threads, such as 4 or 1,2,4 (default: physical cores, here {physical_cores()})",
-    )
-    parser.add_argument(
-        "-r", "--repetitions", type=int, default=LEAST_ROUNDS, metavar="N", help="of each test (default: %(default)s)"
-    )
-    parser.add_argument(
-        "-b", "--batch-size", type=int, default=BATCH, metavar="N", help="of prompts (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--depth",
-        type=numbers_from(0),
-        default=[0],
-        metavar="N",
-        help="write behind so many tokens of context, such as 0,2048,8192 (default: 0)",
-    )
-    parser.add_argument(
-        "--baseline", type=Path, nargs="+", default=[], metavar="MODEL", help="compare with these, run by run in turns"
-    )
-    parser.add_argument("--roofline", action="store_true", help="share of this machine's limits, measured in between")
-    parser.add_argument("--energy", action="store_true", help="joules per token, where the CPU's counters are readable")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything here, every repetition")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a table here, a line for each test")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw it (needs matplotlib)")
-    parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add, cores = parser.add_argument, physical_cores()
+    add("-m", "--model", type=Path, help="GGUF file (default: the bundled model)")
+    text = "tokens to write, such as 128 or 32,128 (default: 128)"
+    add("-n", "--n-token", type=numbers_from(0), default=[128], metavar="N", help=text)
+    text = "tokens of a prompt, such as 512 or 128,512 (default: 512)"
+    add("-p", "--n-prompt", type=numbers_from(0), default=[512], metavar="N", help=text)
+    text = f"threads, such as 4 or 1,2,4 (default: physical cores, here {cores})"
+    add("-t", "--threads", type=whole_numbers, default=[cores], metavar="N", help=text)
+    text = "of each test (default: %(default)s)"
+    add("-r", "--repetitions", type=int, default=LEAST_ROUNDS, metavar="N", help=text)
+    add("-b", "--batch-size", type=int, default=BATCH, metavar="N", help="of prompts (default: %(default)s)")
+    text = "write behind so many tokens of context, such as 0,2048,8192 (default: 0)"
+    add("--depth", type=numbers_from(0), default=[0], metavar="N", help=text)
+    text = "compare with these, run by run in turns"
+    add("--baseline", type=Path, nargs="+", default=[], metavar="MODEL", help=text)
+    add("--roofline", action="store_true", help="share of this machine's limits, measured in between")
+    add("--energy", action="store_true", help="joules per token, where the CPU's counters are readable")
+    add("--json", type=Path, metavar="FILE", help="also write everything here, every repetition")
+    add("--csv", type=Path, metavar="FILE", help="also write a table here, a line for each test")
+    add("--plot", type=Path, metavar="FILE.png", help="also draw it (needs matplotlib)")
+    add("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
     return parser
 
 
@@ -100,28 +77,22 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     return [Case(p, n, depth, threads, args.batch_size) for threads in args.threads for p, n, depth in sizes]
 
 
-def _files(args: argparse.Namespace) -> list[cost.ModelFile]:
+def _files(args: argparse.Namespace) -> Files:
     """The headers of the model and those to compare it with."""
     check_model(args.model)
     for path in args.baseline:
         check_model(path, "--baseline")
-    return [cost.ModelFile.read(path) for path in (args.model, *args.baseline)]
+    return labelled([cost.ModelFile.read(path) for path in (args.model, *args.baseline)])
 
 
-def _warn(texts: Sequence[str]) -> list[str]:
-    for text in texts:
-        print(f"warning: {text}", file=sys.stderr)
-    return list(texts)
-
-
-def _fit_warnings(args: argparse.Namespace, files: Sequence[cost.ModelFile], cases: Sequence[Case]) -> list[str]:
+def _fit_warnings(args: argparse.Namespace, files: Files, cases: Sequence[Case]) -> list[str]:
     """What to say of tests that are possible, but not what a model is for."""
     said = thread_warnings(args.threads, physical_cores())
     most = max(case.depth + case.n_prompt + case.n_gen for case in cases)
     said += [
         f"{file.path} was made for a context of {file.context} tokens, the tests fill {most}: their speed is real, an "
         "answer there would not be"
-        for file in files
+        for file in files.values()
         if 0 < file.context < most
     ]
     if args.baseline and args.repetitions < LEAST_ROUNDS:
@@ -140,45 +111,34 @@ def _open_meter(asked: bool, stack: ExitStack) -> tuple[energy.Meter | None, str
         return None, str(error)
 
 
-def _report(results: Sequence[Result], args: argparse.Namespace, meter: energy.Meter | None, why: str) -> None:
+def _measure(
+    args: argparse.Namespace, files: Files, cases: Sequence[Case], observers: Sequence[Observer]
+) -> list[Result]:
+    """One model's repetitions one after the other, several models in turns."""
+    repetitions = args.repetitions if len(files) == 1 else 1
+    turns = args.repetitions // repetitions
+    progress = Progress(turns * len(files) * len(cases), repetitions)
+    paths = {variant: file.path for variant, file in files.items()}
+    found = rounds.measure(paths, cases, turns, [*observers, progress], repetitions=repetitions, bin_dir=args.bin_dir)
+    return list(found.values())
+
+
+def _print(results: Sequence[Result], files: Files, args: argparse.Namespace, meter: energy.Meter | str) -> None:
     """The tables on stdout."""
-    print(output.speed_table(results))
+    print(tables.speed_table(results, files))
     if args.baseline and args.repetitions >= LEAST_ROUNDS:
-        print(f"\n{output.ratio_table(results)}")
+        print(f"\n{tables.ratio_table(results)}")
     if args.roofline:
-        print(f"\n{output.limit_table(results)}")
+        print(f"\n{tables.limit_table(results)}")
         cache = last_level_cache_bytes() or 0
-        fitting = {r.model.label: None for r in results if r.case.n_gen and r.cost and r.cost.bytes <= cache}
-        for label in fitting:
-            print(f"\n{label} fits the caches ({cache >> 20} MiB): reading memory is no limit, int8 arithmetic is.")
-    if meter:
-        print(f"\n{output.energy_table(results, meter.idle_watts)}")
+        fitting = {r.variant.name: None for r in results if r.case.n_gen and r.cost and r.cost.bytes <= cache}
+        for name in fitting:
+            print(f"\n{name} fits the caches ({cache >> 20} MiB): reading memory is no limit, int8 arithmetic is.")
+    if isinstance(meter, energy.Meter):
+        print(f"\n{tables.energy_table(results, meter.idle_watts)}")
         print(f"\nCounted: {', '.join(meter.counters.names)}; idle: {meter.idle_watts:.1f} W.")
     elif args.energy:
-        print(f"\nenergy: not measured: {why}")
-
-
-def _everything(
-    results: Sequence[Result], argv: Sequence[str], bench: Bench, why: str, load: Load | None, warnings: Sequence[str]
-) -> dict[str, Any]:
-    """For JSON."""
-    meter, roofline = bench.meter, bench.roofline
-    idle = meter.idle_watts if meter else 0.0
-    return {
-        "about": {
-            **facts([".venv/bin/python", "utils/e2e_benchmark.py", *argv], roofline.compiler if roofline else None),
-            "models": {result.model.label: str(result.model.file.path.absolute()) for result in results},
-            "tier": next(iter(roofline.packings)) if roofline else None,
-        },
-        "machine": {
-            "warnings": list(warnings),
-            "cpus_of_others": load.others if load else None,
-            "cpus_stolen": load.stolen if load else None,
-            "hertz": bench.watch.hertz,
-        },
-        "energy": {"counters": meter.counters.names, "idle_watts": idle} if meter else {"not_measured": why},
-        "tests": [output.as_object(result, results, idle) for result in results],
-    }
+        print(f"\nenergy: not measured: {meter}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,30 +148,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.model = args.model or default_model()
     cases = _cases(args)
     for flag, path in (("--json", args.json), ("--csv", args.csv), ("--plot", args.plot)):
-        output.check_file(flag, path)
+        report.check_file(flag, path)
     if args.plot:
         check_plot(args.plot)
     engine_binary(PROGRAM, args.bin_dir)
     files = _files(args)
     if args.roofline:
-        for file in files:
+        for file in files.values():
             cost.of_model(file, {})
-    warnings = _warn(_fit_warnings(args, files, cases))
+    warnings: list[str] = []
+
+    def warn(texts: Sequence[str]) -> None:
+        warnings.extend(texts)
+        for text in texts:
+            print(f"warning: {text}", file=sys.stderr)
+
+    warn(_fit_warnings(args, files, cases))
+    limits = Limits(files, args.threads, after_too=True, bin_dir=args.bin_dir) if args.roofline else None
     with ExitStack() as stack:
         watch = Watch()
         meter, why = _open_meter(args.energy, stack)
         watch.wait()
-        warnings += _warn(watch.load_warnings(watch.load(), "before the tests"))
-        bench = Bench(args.repetitions, args.roofline, meter, watch, args.bin_dir)
-        results = bench.run(labelled(files), cases)
+        warn(watch.load_warnings(watch.load(), "before the tests"))
+        # The meter first: what the others do must not count.
+        results = _measure(args, files, cases, [one for one in (meter, limits, watch) if one])
         load = watch.load()
-        warnings += _warn(watch.load_warnings(load, "during the tests") + watch.throttle_warnings())
-    _report(results, args, meter, why)
-    objects = _everything(results, given, bench, why, load, warnings)
+        warn(watch.load_warnings(load, "during the tests") + watch.throttle_warnings())
+    _print(results, files, args, meter or why)
+    roofline, idle = limits.roofline if limits else None, meter.idle_watts if meter else 0.0
+    ran = facts([".venv/bin/python", "utils/e2e_benchmark.py", *given], roofline.compiler if roofline else None)
+    everything = {
+        "about": {
+            **ran,
+            "models": {variant.name: str(file.path.absolute()) for variant, file in files.items()},
+            "tier": next(iter(roofline.packings)) if roofline else None,
+        },
+        "machine": {
+            "warnings": warnings,
+            "cpus_of_others": load.others if load else None,
+            "cpus_stolen": load.stolen if load else None,
+            "hertz": watch.hertz,
+        },
+        "energy": {"counters": meter.counters.names, "idle_watts": idle} if meter else {"not_measured": why},
+        "tests": (tests := [tables.as_object(result, results, idle) for result in results]),
+    }
     if args.json:
-        output.write_json(args.json, objects)
+        report.write(args.json, report.as_json(everything))
     if args.csv:
-        output.write(args.csv, output.csv_text(objects["tests"]))
+        report.write(args.csv, report.as_csv([tables.flat(test) for test in tests]))
     if args.plot:
-        picture.plot(args.plot, f"{objects['about']['cpu']}, {objects['about']['date']}", results)
+        tables.plot(args.plot, f"{ran['cpu']}, {ran['date']}", results)
     return 0

@@ -11,11 +11,12 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.errors import TritError
 from trit.engine.llama_bench import Case
+from trit.measure.rounds import Observer, Result, Use
 
 POWERCAP = Path("/sys/class/powercap")
 # A counter goes round after minutes at full power (65 kJ on old CPUs); twice between two looks would not be noticed.
@@ -91,25 +92,12 @@ def _open(zone: Path, name: str) -> _Domain:
     return _Domain(name, zone / "energy_uj", _read(zone / "max_energy_range_uj"), _read(zone / "energy_uj"))
 
 
-@dataclass
-class Use:
-    """What the repetitions of one test took.
-
-    Attributes:
-        joules: Of each repetition.
-        seconds: The same.
-    """
-
-    joules: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-
-
-class Meter:
-    """Measures the energy of each repetition (an observer of trit.engine.llama_bench.run).
+class Meter(Observer):
+    """Measures the energy of each repetition.
 
     Attributes:
         idle_watts: What the same counters said while we did nothing.
-        uses: Test -> what it took; the caller takes them out after each run.
+        uses: Test -> what it took in this run.
     """
 
     def __init__(self, counters: Counters, idle_seconds: float = IDLE_SECONDS):
@@ -162,3 +150,10 @@ class Meter:
         use.seconds += [seconds for seconds, _ in self._spans]
         use.joules += [joules for _, joules in self._spans]
         self._spans = []
+
+    def after(self, results: Sequence[Result]) -> None:
+        """See Observer."""
+        for result in results:
+            now, result.use = self.uses.pop(result.case), result.use or Use()
+            result.use.joules += now.joules
+            result.use.seconds += now.seconds

@@ -15,6 +15,7 @@ from statistics import median
 
 from trit.base.host import cgroup_stops
 from trit.engine.llama_bench import Case
+from trit.measure.rounds import Observer
 
 # Of all CPUs: others that take more are worth a warning, and a host that takes away more.
 MOST_LOAD = 0.05
@@ -62,8 +63,8 @@ def own_seconds() -> float:
 
 
 @dataclass
-class Watch:
-    """Looks at the machine before, during and after (an observer of trit.engine.llama_bench.run).
+class Watch(Observer):
+    """Looks at the machine before, during and after.
 
     Attributes:
         proc: Where the kernel tells of programs.
@@ -104,12 +105,6 @@ class Watch:
         """Since this or the last call of it; None if the system does not tell."""
         start, self._start = self._start, self.snapshot()
         return Load.between(start, self._start) if start and self._start else None
-
-    def begin(self) -> None:
-        """See Observer."""
-
-    def end(self) -> None:
-        """See Observer."""
 
     def finished(self, case: Case, speeds: Sequence[float]) -> None:
         """See Observer."""

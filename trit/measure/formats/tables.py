@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -16,9 +16,9 @@ from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
 from trit.gguf.encoding_table import OURS, STOCK, in_words
 from trit.measure.formats.fidelity import Error
-from trit.measure.formats.store import Size
-from trit.measure.formats.ways import REFERENCE, Way
-from trit.measure.speed.output import markdown_table
+from trit.measure.model_store import Size
+from trit.measure.report import Columns, beside, cells, markdown, sentences
+from trit.measure.variants import REFERENCE, Variant
 
 WHAT_ERROR_MEANS = (
     "The reference is the f16 file in the same engine, with activations in float16. BitNet models are trained with "
@@ -36,14 +36,14 @@ _MEASURES = (
 
 @dataclass
 class Row:
-    """Everything that is known of one way.
+    """Everything that is known of one variant.
 
     Attributes:
         speeds: tokens per second of every round.
         error: None if errors were not asked for.
     """
 
-    way: Way
+    variant: Variant
     size: Size
     loads: list[Loading] = field(default_factory=list)
     speeds: dict[Case, list[float]] = field(default_factory=dict)
@@ -54,20 +54,20 @@ class Row:
         """To load, median."""
         return median(load.seconds for load in self.loads)
 
-    def memory(self, of: Callable[[Loading], int | None]) -> float | None:
-        """Bytes, median; None where the system does not tell."""
-        known = [count for load in self.loads if (count := of(load)) is not None]
-        return median(known) if known else None
-
     @property
     def resident(self) -> float | None:
-        """Bytes in use after loading."""
-        return self.memory(lambda load: load.resident_bytes)
+        """Bytes in use after loading, median; None where the system does not tell."""
+        return _median(load.resident_bytes for load in self.loads)
 
     @property
     def peak(self) -> float | None:
-        """The most bytes in use."""
-        return self.memory(lambda load: load.peak_bytes)
+        """The most bytes in use; the same."""
+        return _median(load.peak_bytes for load in self.loads)
+
+
+def _median(counts: Iterable[int | None]) -> float | None:
+    known = [count for count in counts if count is not None]
+    return median(known) if known else None
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Comparison:
 
     Attributes:
         label: what the weights are.
-        baseline: ratios are to this way.
+        baseline: ratios are to this variant.
         left_out: format -> why it is not among the rows.
         text: what errors were measured over; empty if they were not.
         notes: what a reader has to know of this run.
@@ -84,14 +84,14 @@ class Comparison:
 
     label: str
     rows: list[Row]
-    baseline: Way
+    baseline: Variant
     left_out: dict[str, str] = field(default_factory=dict)
     text: str = ""
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, row: Row, case: Case) -> Interval:
         """Speed divided by the baseline's in the same round: median and 95 % interval, of few rounds their range."""
-        (other,) = (one for one in self.rows if one.way == self.baseline)
+        (other,) = (one for one in self.rows if one.variant == self.baseline)
         ours, others = row.speeds[case], other.speeds[case]
         if len(ours) >= LEAST_ROUNDS:
             return paired_ratio(ours, others)
@@ -103,12 +103,12 @@ class Comparison:
         """Prompts first, then text, each by threads."""
         return sorted(self.rows[0].speeds, key=lambda case: (case.n_gen, case.n_prompt, case.threads))
 
-    def same_answers(self) -> list[list[Way]]:
-        """Groups of at least two ways that give the same log-probabilities, bit for bit."""
-        groups: dict[str, list[Way]] = {}
+    def same_answers(self) -> list[list[Variant]]:
+        """Groups of at least two variants that give the same log-probabilities, bit for bit."""
+        groups: dict[str, list[Variant]] = {}
         for row in self.rows:
             if row.error:
-                groups.setdefault(row.error.digest, []).append(row.way)
+                groups.setdefault(row.error.digest, []).append(row.variant)
         return [group for group in groups.values() if len(group) > 1]
 
 
@@ -116,50 +116,26 @@ def _megabytes(count: float | None) -> str:
     return "not measured" if count is None else f"{count / 1e6:.0f}" if count >= 1e8 else f"{count / 1e6:.1f}"
 
 
-def memory_table(comparison: Comparison) -> list[list[str]]:
-    """Files, load time and memory: heading and a row for each way."""
-    heading = ["format", "kernels", "file MB", "bits/weight", "load s", "MB resident", "MB peak"]
-    rows = [
-        [
-            row.way.format,
-            row.way.kernels,
-            _megabytes(row.size.file_bytes),
-            "-" if row.size.bits is None else f"{row.size.bits:.2f}",
-            f"{row.seconds:.2f}",
-            _megabytes(row.resident),
-            _megabytes(row.peak),
-        ]
-        for row in comparison.rows
-    ]
-    return [heading, *rows]
+_NAMES: Columns[Row] = {"format": lambda row: row.variant.type, "kernels": lambda row: row.variant.kernels}
+_MEMORY: Columns[Row] = {
+    **_NAMES,
+    "file MB": lambda row: _megabytes(row.size.file_bytes),
+    "bits/weight": lambda row: "-" if row.size.bits is None else f"{row.size.bits:.2f}",
+    "load s": lambda row: f"{row.seconds:.2f}",
+    "MB resident": lambda row: _megabytes(row.resident),
+    "MB peak": lambda row: _megabytes(row.peak),
+}
 
 
-def speed_table(comparison: Comparison) -> list[list[str]]:
-    """Tokens per second, and ratios to the baseline with their intervals."""
-    rows = [["format", "kernels", *(case.in_words for case in comparison.cases)]]
-    for row in comparison.rows:
-        cells = []
-        for case in comparison.cases:
-            speed = f"{median(row.speeds[case]):.1f}"
-            if row.way != comparison.baseline:
-                middle, low, high = comparison.ratio(row, case)
-                # One round has no spread.
-                interval = f", {low:.2f} to {high:.2f}" if len(row.speeds[case]) > 1 else ""
-                speed += f" ({middle:.2f}x{interval})"
-            cells.append(speed)
-        rows.append([row.way.format, row.way.kernels, *cells])
-    return rows
-
-
-def error_table(comparison: Comparison) -> list[list[str]]:
-    """Errors against the reference."""
-    rows = [["format", "kernels", "KL, nats", "top-1", "logits"]]
-    for row in comparison.rows:
-        if row.error:
-            error = row.error
-            cells = [f"{error.divergence:.2e}", f"{error.agreement:.1%}", f"{error.logits:.1%}"]
-            rows.append([row.way.format, row.way.kernels, *cells])
-    return rows
+def _speed(comparison: Comparison, row: Row, case: Case) -> str:
+    """Tokens per second, and the ratio to the baseline with its interval."""
+    speed = f"{median(row.speeds[case]):.1f}"
+    if row.variant == comparison.baseline:
+        return speed
+    middle, low, high = comparison.ratio(row, case)
+    # One round has no spread.
+    interval = f", {low:.2f} to {high:.2f}" if len(row.speeds[case]) > 1 else ""
+    return f"{speed} ({middle:.2f}x{interval})"
 
 
 def _medians(rounds: int) -> str:
@@ -175,9 +151,10 @@ def _spread(rounds: int) -> str:
 
 def text(comparison: Comparison) -> Iterator[str]:
     """The paragraphs of the Markdown behind the heading."""
-    rounds = len(comparison.rows[0].loads)
+    rows, cases = comparison.rows, comparison.cases
+    rounds = len(rows[0].loads)
     yield f"{comparison.label[0].upper()}{comparison.label[1:]}: the same weights in every file, the same programs."
-    yield from (f"{note[0].upper()}{note[1:]}." for note in comparison.notes)
+    yield from sentences(comparison.notes)
     yield from (f"Left out: {form}, {reason}." for form, reason in comparison.left_out.items())
     yield "## Files, loading, memory"
     yield (
@@ -185,19 +162,23 @@ def text(comparison: Comparison) -> Iterator[str]:
         "included, from a file in the page cache; resident: memory in use then, mapped pages of the file included; "
         f"peak: the most until a prompt has been read. {_medians(rounds)}."
     )
-    yield markdown_table(memory_table(comparison), left=2)
+    yield markdown(cells(_MEMORY, rows), left=2)
     yield "## Speed"
     yield (
-        f"Tokens/s. {_medians(rounds)}; in brackets the ratio to {comparison.baseline.format} with "
+        f"Tokens/s. {_medians(rounds)}; in brackets the ratio to {comparison.baseline.type} with "
         f"{comparison.baseline.kernels} kernels in the same round, {_spread(rounds)}."
     )
-    yield markdown_table(speed_table(comparison), left=2)
-    if any(row.error for row in comparison.rows):
+    speeds = [[_speed(comparison, row, case) for case in cases] for row in rows]
+    yield markdown(beside(cells(_NAMES, rows), [[case.in_words for case in cases], *speeds]), left=2)
+    if any(row.error for row in rows):
         yield f"## Error against {REFERENCE}"
         yield f"{WHAT_ERROR_MEANS}\n\nOver {comparison.text}. {_MEASURES}"
-        yield markdown_table(error_table(comparison), left=2)
+        compared = [(row, row.error) for row in rows if row.error]
+        errors = [[f"{e.divergence:.2e}", f"{e.agreement:.1%}", f"{e.logits:.1%}"] for _, e in compared]
+        names = cells(_NAMES, [row for row, _ in compared])
+        yield markdown(beside(names, [["KL, nats", "top-1", "logits"], *errors]), left=2)
         for group in comparison.same_answers():
-            yield f"The same log-probabilities, bit for bit: {', '.join(way.name for way in group)}."
+            yield f"The same log-probabilities, bit for bit: {', '.join(variant.name for variant in group)}."
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -210,8 +191,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "text": comparison.text,
         "rows": [
             {
-                "type": row.way.name,
-                "kernels": row.way.kernels,
+                "type": row.variant.name,
+                "kernels": row.variant.kernels,
                 **asdict(row.size),
                 "loads": [asdict(load) for load in row.loads],
                 "tests": [
@@ -230,32 +211,33 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def plot(comparison: Comparison, path: Path, title: str) -> None:
-    """Draw one panel for each test, and one each for memory and error; a bar a way, the baseline pale."""
-    panels: list[tuple[str, dict[Way, float], dict[Way, tuple[float, float]]]] = []
-    for case in comparison.cases:
-        speeds = {row.way: median(row.speeds[case]) for row in comparison.rows}
-        whiskers = {
-            row.way: (speeds[row.way] - min(row.speeds[case]), max(row.speeds[case]) - speeds[row.way])
-            for row in comparison.rows
-        }
-        panels.append((f"{case.in_words}: tokens/s, median and range", speeds, whiskers))
+    """Draw one panel for each test, and one each for memory and error; a bar a variant, the baseline pale."""
     rows = comparison.rows
-    panels.append(("file, MB", {row.way: row.size.file_bytes / 1e6 for row in rows}, {}))
-    panels.append(("memory at most, MB", {row.way: row.peak / 1e6 for row in rows if row.peak is not None}, {}))
-    panels.append(("load time, s", {row.way: row.seconds for row in rows}, {}))
-    errors = {row.way: 100 * row.error.logits for row in rows if row.error and row.way.format != REFERENCE}
-    panels.append((f"logits: error against {REFERENCE}, %", errors, {}))
+    panels: list[tuple[str, list[tuple[Row, float]], Case | None]] = [
+        (f"{case.in_words}: tokens/s, median and range", [(row, median(row.speeds[case])) for row in rows], case)
+        for case in comparison.cases
+    ]
+    errors = [(row, 100 * row.error.logits) for row in rows if row.error and row.variant.type != REFERENCE]
+    panels += [
+        ("file, MB", [(row, row.size.file_bytes / 1e6) for row in rows], None),
+        ("memory at most, MB", [(row, row.peak / 1e6) for row in rows if row.peak is not None], None),
+        ("load time, s", [(row, row.seconds) for row in rows], None),
+        (f"logits: error against {REFERENCE}, %", errors, None),
+    ]
     panels = [panel for panel in panels if panel[1]]
     columns = 2
     lines = math.ceil(len(panels) / columns)
-    height = 0.7 + (0.5 + 0.22 * len(comparison.rows)) * lines
+    height = 0.7 + (0.5 + 0.22 * len(rows)) * lines
     with picture(path, title, lines, columns, (11, height)) as axes:
-        for axis, (name, values, whiskers) in zip(axes.flat, panels, strict=False):
-            ways = list(reversed(values))
-            spread = [[whiskers[way][side] for way in ways] for side in (0, 1)] if whiskers else None
-            colours = [PALE if way == comparison.baseline else STRONG for way in ways]
+        for axis, (name, values, case) in zip(axes.flat, panels, strict=False):
+            values.reverse()  # bars are drawn from below
+            ends = [(length - min(row.speeds[case]), max(row.speeds[case]) - length) for row, length in values if case]
             axis.barh(
-                [way.name for way in ways], [values[way] for way in ways], xerr=spread, color=colours, ecolor=LINE
+                [row.variant.name for row, _ in values],
+                [length for _, length in values],
+                xerr=list(zip(*ends, strict=True)) or None,
+                color=[PALE if row.variant == comparison.baseline else STRONG for row, _ in values],
+                ecolor=LINE,
             )
             axis.set_title(name, fontsize=9, loc="left")
             axis.tick_params(labelsize=7)

@@ -1,20 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""What was measured, as a table, CSV, JSON and a picture."""
+"""What was measured of predictions: a table and a picture for people, rows for programs."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from trit.base.plots import LINE, PALE, STRONG, picture
 from trit.engine.perplexity_output import Measured
 from trit.measure.perplexity.measure import Row
-from trit.measure.speed.output import write
+from trit.measure.report import Columns, cells, padded
 
 _DIVERGENCE = ("kl_median", "kl_99", "kl_max")
 
@@ -27,27 +24,27 @@ def _text_name(row: Row) -> str:
     return f"{row.text}, behind '{row.part}'" if row.part else row.text
 
 
+_COLUMNS: Columns[Row] = {
+    "model": lambda row: Path(row.model).name,
+    "matrices": lambda row: row.matrices,
+    "head": lambda row: row.head,
+    "MB": lambda row: f"{row.nbytes / 1e6:.1f}",
+    "text": _text_name,
+    "tokens": lambda row: str(row.counted),
+    "perplexity": lambda row: _number(row.perplexity, 4),
+    "right, %": lambda row: _number(row.right, 2, 100),
+    "ln(ppl / reference's)": lambda row: _number(row.log_ratio, 5),
+    "KL divergence": lambda row: "reference" if row.is_reference else _number(row.kl, 6),
+    "same top token, %": lambda row: _number(row.same_top, 2, 100),
+}
+
+
 def table(rows: Sequence[Row]) -> str:
-    """Markdown; columns without a value are left out."""
-    columns = {
-        "model": [Path(row.model).name for row in rows],
-        "matrices": [row.matrices for row in rows],
-        "head": [row.head for row in rows],
-        "MB": [f"{row.nbytes / 1e6:.1f}" for row in rows],
-        "text": [_text_name(row) for row in rows],
-        "tokens": [str(row.counted) for row in rows],
-        "perplexity": [_number(row.perplexity, 4) for row in rows],
-        "right, %": [_number(row.right, 2, 100) for row in rows],
-        "ln(ppl / reference's)": [_number(row.log_ratio, 5) for row in rows],
-        "KL divergence": ["reference" if row.is_reference else _number(row.kl, 6) for row in rows],
-        "same top token, %": [_number(row.same_top, 2, 100) for row in rows],
-    }
-    columns = {name: cells for name, cells in columns.items() if any(cells)}
-    widths = [max(map(len, [name, *cells])) for name, cells in columns.items()]
-    lines = [list(columns), ["-" * width for width in widths], *map(list, zip(*columns.values(), strict=True))]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
-    )
+    """Markdown in columns of equal width; those without a value are left out."""
+    columns = {name: show for name, show in _COLUMNS.items() if any(map(show, rows))}
+    heading, *lines = padded(cells(columns, rows), left=range(len(columns)))
+    rule = ["-" * len(name) for name in heading]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heading, rule, *lines))
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
@@ -64,36 +61,17 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 
 def flat(row: Row) -> dict[str, Any]:
-    """A row as a flat mapping: a measured number and its error are two entries."""
+    """A row for CSV: a measured number and its error are two entries."""
     entries: dict[str, Any] = {}
     for field in fields(Row):
-        value = getattr(row, field.name)
-        if field.name == "divergence":
-            entries |= {name: value and getattr(value, name) for name in _DIVERGENCE}
+        name, value = field.name, getattr(row, field.name)
+        if name == "divergence":
+            entries |= {inner: value and getattr(value, inner) for inner in _DIVERGENCE}
+        elif "Measured" in str(field.type):
+            entries |= {name: value and value.value, f"{name}_error": value and value.error}
         else:
-            entries |= _entries(field.name, value, "Measured" in str(field.type))
+            entries[name] = value
     return entries
-
-
-def _entries(name: str, value: Any, measured: bool) -> dict[str, Any]:
-    if not measured:
-        return {name: value}
-    return {name: None if value is None else value.value, f"{name}_error": None if value is None else value.error}
-
-
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """One line per row."""
-    text = io.StringIO()
-    entries = [flat(row) for row in rows]
-    writer = csv.DictWriter(text, list(entries[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(entries)
-    write(path, text.getvalue())
-
-
-def write_json(path: Path, rows: Sequence[Row], how: dict[str, Any]) -> None:
-    """The rows, and how they were measured."""
-    write(path, json.dumps({**how, "rows": [asdict(row) for row in rows]}, indent=2) + "\n")
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:

@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: MIT
-"""Types of embedding and output head compared."""

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""How everything that measures shows and keeps its results: tables, CSV, JSON, and files of both.
+
+Pictures are drawn on the axes of :func:`trit.base.plots.picture`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trit.base.errors import UserError
+from trit.base.files import atomic_output
+from trit.base.places import ENGINE_BIN, ROOT
+from trit.base.provenance import facts
+
+RESULTS = ROOT / "benchmarks" / "results"
+_PLACES = ("-o", "--out", "--workdir")
+
+T = TypeVar("T")
+Columns = Mapping[str, Callable[[T], str]]
+
+
+def cells(columns: Columns[T], rows: Iterable[T]) -> list[list[str]]:
+    """A heading, and a line for each row; columns: heading -> what stands there."""
+    return [list(columns), *([show(row) for show in columns.values()] for row in rows)]
+
+
+def markdown(table: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A table whose first line is the heading; columns after the first ``left`` are aligned to the right."""
+    rule = ["---"] * left + ["---:"] * (len(table[0]) - left)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (table[0], rule, *table[1:]))
+
+
+def beside(left: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Two tables of the same rows as one."""
+    return [[*one, *other] for one, other in zip(left, right, strict=True)]
+
+
+def padded(table: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[list[str]]:
+    """The cells in columns of equal width; those at the places of ``left`` are aligned to the left."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+
+    def line(words: Sequence[str]) -> list[str]:
+        pairs = enumerate(zip(words, widths, strict=True))
+        return [word.ljust(width) if place in left else word.rjust(width) for place, (word, width) in pairs]
+
+    return [line(words) for words in table]
+
+
+def plain(table: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """A padded table for a terminal."""
+    return "\n".join("  ".join(line).rstrip() for line in padded(table, left))
+
+
+def sentences(notes: Iterable[str]) -> list[str]:
+    """Notes with a capital letter and a full stop."""
+    return [f"{note[0].upper()}{note[1:]}." for note in notes]
+
+
+def check_file(flag: str, path: Path | None) -> None:
+    """To be asked before anything is measured.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def write(path: Path, content: str, place: str = "place") -> None:
+    """A whole file or none; raises UserError with the advice to choose another place."""
+    try:
+        with atomic_output(path) as partial:
+            partial.write_text(content, encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another {place}") from error
+
+
+def as_json(content: Mapping[str, Any], indent: int = 1) -> str:
+    """An object, to be written."""
+    return json.dumps(content, indent=indent) + "\n"
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]], line_end: str = "\n") -> str:
+    """Rows, to be written; columns are in the order in which they are met."""
+    file = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(file, names, lineterminator=line_end)
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def slug(name: str) -> str:
+    """A name for files: ``AMD EPYC 9B14`` becomes ``amd-epyc-9b14``; what lawyers and marketing added is left out."""
+    words = re.sub(r"\((r|tm)\)|@.*|\bcpu\b|\bprocessor\b", " ", name.lower())
+    return "-".join(re.findall(r"[a-z0-9]+", words)) or "cpu"
+
+
+def add_shared_flags(parser: argparse.ArgumentParser, out: Path = RESULTS) -> None:
+    """The flags of everything that keeps a Markdown and a JSON file; out: where they go."""
+    where = out.relative_to(ROOT) if out.is_absolute() else out
+    parser.add_argument("-o", "--out", type=Path, default=out, help=f"folder of the results (default: {where})")
+    parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+
+
+def about(command: str, argv: Sequence[str], compiler: str) -> dict[str, Any]:
+    """Where, when, with what and how it ran; command: behind ``python -m``, argv without where files are kept."""
+    told: list[str] = []
+    skip = False
+    for word in argv:
+        if not skip and word.partition("=")[0] not in _PLACES:
+            told.append(word)
+        skip = not skip and word in _PLACES
+    return facts([".venv/bin/python", "-m", *command.split(), *told], compiler)
+
+
+def keep(out: Path, kind: str, ran: Mapping[str, Any], text: str, data: Mapping[str, Any]) -> list[Path]:
+    """Write ``<cpu>-<kind>.md`` and ``.json`` into a folder; returns both paths. ran: what :func:`about` says."""
+    head = (
+        f"# {kind.replace('-', ' ').capitalize()}: {ran['cpu']}\n\n"
+        f"{ran['cores']} cores ({ran['logical_cpus']} logical), {ran['compiler']}, commit {ran['commit']}, "
+        f"llama.cpp {ran['engine_commit']}, {ran['date']}\n\n    {ran['command']}\n\n"
+    )
+    contents = {"md": head + text.rstrip() + "\n", "json": as_json({"about": ran, **data})}
+    paths = [out / f"{slug(ran['cpu'])}-{kind}.{suffix}" for suffix in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        write(path, content, "folder with --out")
+    return paths
+
+
+def keep_and_show(out: Path, kind: str, ran: Mapping[str, Any], text: str, data: Mapping[str, Any], shown: str) -> None:
+    """Keep the results of a committed benchmark; print its main table, and where everything is."""
+    paths = keep(out, kind, ran, text, data)
+    print(shown)
+    print(f"\nwritten: {paths[0]} and {paths[1].name}")
