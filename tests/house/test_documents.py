@@ -82,7 +82,7 @@ def looked_at(module: str) -> tuple[frozenset[str], frozenset[str]]:
     names: set[str] = set()
     for source, inner in re.findall(r"(?m)^ *from (trit[\w.]*) import (\([^)]*\)|.*)", text):
         names |= {source, *(f"{source}.{name}" for name in re.findall(r"\w+", inner))}
-    calls = re.findall(r'add_argument\(\s*((?:"[^"]+",?\s*)+)', text)
+    calls = re.findall(r'\badd(?:_argument)?\(\s*((?:"[^"]+",?\s*)+)', text)
     return frozenset(names), frozenset(re.findall(r'"(-[^"]+)"', " ".join(calls)))
 
 
