@@ -8,7 +8,6 @@ import json
 import shutil
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,18 @@ from transformers.integrations.bitnet import replace_with_bitnet_linear
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from tests.support.checkpoints import edit_json
+from tests.support.proofs import (
+    ON_THE_EDGE,
+    QUICK,
+    Case,
+    Proof,
+    enlarge,
+    flip_weight,
+    prepare,
+    replace,
+    scale_up,
+    swap_tensors,
+)
 from tests.support.tiny_checkpoints import all_families, find_family
 from tests.support.tiny_checkpoints.linear_layers import INPUT_NORMS
 from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
@@ -33,38 +44,14 @@ from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
 from trit.verify import embeddings, engine, golden, layers, logits, texts, weights
 from trit.verify.command import main
-from trit.verify.reference import Reference, TableGelu, build
+from trit.verify.reference import TableGelu, build
 from trit.verify.report import FAILED, LEFT_OUT, PASSED
 from trit.verify.stored import TorchCheckpoint
 from trit.verify.weights import GgufFile, check_weights
 
-QUICK = ["--context", "64", "--chunks", "2", "-t", "1"]
 GROUPED = "grouped-f16"
 # What the converter refuses, and with which words.
 REFUSED: dict[tuple[str, str], str] = {}
-# Half of the tokens of layer 1 have a rounding on the edge, or follow one that has.
-ON_THE_EDGE = ("llama", "biased-yarn", "fake-bf16", "q2_0", "q8_0")
-
-
-@dataclass(frozen=True)
-class Case:
-    """One tiny checkpoint and the types that it is converted to."""
-
-    family: str
-    variant: str
-    storage: str
-    outtype: str
-    embedding: str
-
-    def __str__(self) -> str:
-        return f"{self.variant}-{self.storage}-{self.outtype}"
-
-    def make(self, folder: Path) -> tuple[Path, Path]:
-        """Write checkpoint and file."""
-        directory, gguf = folder / "checkpoint", folder / "model.gguf"
-        find_family(self.family).make(directory, self.variant, self.storage)
-        convert(directory, gguf, Options(ENCODINGS[self.outtype], self.embedding), progress=False)
-        return directory, gguf
 
 
 def full_cases() -> list[Case]:
@@ -128,42 +115,6 @@ def test_every_storage_kind_has_the_weights_of_its_checkpoint(case: Case, tmp_pa
     assert check.status == PASSED and check.values["ternary"] > 0, check.measured
 
 
-@dataclass
-class Proof:
-    """A converted model that passes, and what to compare changed copies of its file with."""
-
-    directory: Path
-    gguf: Path
-    reference: Reference
-    sequences: list[list[int]]
-
-    def changed(self, folder: Path, *changes: Callable[[bytearray, Any], None]) -> GgufFile:
-        """A copy of the file with some bytes changed; the header's table tells where things are."""
-        data, header = bytearray(self.gguf.read_bytes()), read_header(self.gguf)
-        for change in changes:
-            change(data, header)
-        path = folder / "changed.gguf"
-        path.write_bytes(data)
-        return GgufFile(path)
-
-    def weights(self, file: GgufFile) -> tuple[str, str]:
-        check = check_weights(TorchCheckpoint(self.directory), file)
-        return check.status, check.measured
-
-    def layers(self, file: GgufFile, folder: Path) -> list[str]:
-        with engine.hidden_server(file.path, 1, 64) as server:
-            checks = layers.check_layers(self.reference, file, self.sequences, server, folder, 1)
-        return [check.status for check in checks]
-
-
-def prepare(case: Case, folder: Path) -> Proof:
-    torch.set_num_threads(1)  # matrices are tiny
-    directory, gguf = case.make(folder)
-    reference = build(TorchCheckpoint(directory), GgufFile(gguf))
-    ids = texts.load_tokenizer(directory).encode(texts.TEXT.read_text(), add_special_tokens=False).ids
-    return Proof(directory, gguf, reference, [ids[16 * i : 16 * i + 16] for i in range(8)])
-
-
 @pytest.fixture(scope="module")
 def proof(engine_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Proof:
     case = Case("bitnet", "BitNet-b1.58-2B-4T", "packed-autobitlinear", "i2_s", "f16")
@@ -189,39 +140,6 @@ def test_every_encoding_is_read_by_a_reader_of_its_own(
     gguf.write_bytes(data)
     check = check_weights(TorchCheckpoint(proof.directory), GgufFile(gguf))
     assert check.status == FAILED and "blk.1.ffn_up.weight differs in 1 of " in check.measured, check.measured
-
-
-def flip_weight(data: bytearray, header: Any) -> None:
-    """One weight of two million: another of -1, 0, +1."""
-    place = header.tensors["blk.1.ffn_up.weight"].offset + 4321
-    code = data[place] >> 4 & 3
-    data[place] += 16 if code < 2 else -16
-
-
-def scale_up(data: bytearray, header: Any, block: int = 0) -> None:
-    # Not one whose output a norm rescales: there the scale is lost anyway.
-    entry = header.tensors[f"blk.{block}.attn_output.weight"]
-    place = entry.offset + entry.nbytes - 32
-    (scale,) = struct.unpack_from("<f", data, place)
-    struct.pack_into("<f", data, place, scale * 1.01)
-
-
-def swap_tensors(data: bytearray, header: Any) -> None:
-    k, v = (header.tensors[f"blk.0.attn_{name}.weight"] for name in "kv")
-    first = bytes(data[k.offset : k.offset + k.nbytes])
-    data[k.offset : k.offset + k.nbytes] = data[v.offset : v.offset + v.nbytes]
-    data[v.offset : v.offset + v.nbytes] = first
-
-
-def replace(old: bytes, new: bytes) -> Callable[[bytearray, Any], None]:
-    """Replace the one place that holds these bytes by as many others."""
-
-    def change(data: bytearray, header: Any) -> None:
-        assert len(old) == len(new) and data.count(old) == 1
-        place = data.index(old)
-        data[place : place + len(new)] = new
-
-    return change
 
 
 @pytest.mark.parametrize(
@@ -251,23 +169,6 @@ def test_hyperparameters_are_noticed_by_the_layers_only(proof: Proof, tmp_path: 
     file = proof.changed(tmp_path, replace(key + struct.pack("<f", 500000.0), key + struct.pack("<f", 10000.0)))
     assert proof.weights(file)[0] == PASSED
     assert FAILED in proof.layers(file, tmp_path)
-
-
-def enlarge(tensor: str) -> Callable[[bytearray, Any], None]:
-    """A float32 norm, or the scales of a q2_0 matrix, one percent larger."""
-
-    def change(data: bytearray, header: Any) -> None:
-        entry = header.tensors[tensor]
-        place = slice(entry.offset, entry.offset + entry.nbytes)
-        raw = np.frombuffer(data[place], np.uint8).copy()
-        if tensor.endswith("norm.weight"):
-            raw.view("<f4")[:] *= np.float32(1.01)
-        else:
-            scales = raw.reshape(-1, 18)[:, :2]
-            scales[:] = (np.ascontiguousarray(scales).view("<f2") * np.float16(1.01)).view(np.uint8)
-        data[place] = raw.tobytes()
-
-    return change
 
 
 def test_roundings_on_the_edge_hide_nothing(engine_bin: Path, tmp_path: Path) -> None:
