@@ -119,11 +119,14 @@ def test_tier_uses_what_it_names_and_nothing_else(kernels: Path, name: str) -> N
 def test_lookup_kernel_uses_what_it_names_and_shares_its_descriptor(kernels: Path, kernel: Path) -> None:
     need("nm")
     (made,) = (kernels / OBJECTS).rglob(f"{kernel.name}.o")
+    (header,) = re.findall(r'#include "(kernels/lookup/.*?)"', kernel.read_text())
     # Those of ARM name a macro, and are compiled to an empty descriptor here.
-    named = re.search(r'TRIT_TARGET_BEGIN\("(.*?)"\)', kernel.read_text())
+    named = re.search(r'TRIT_TARGET_BEGIN\("(.*?)"\)', (ROOT / "src" / header).read_text())
+    assert (named is None) == bool(ELSEWHERE.search(kernel.stem))
     assert set(used(made)) - with_implied(set(named[1].split(",")) if named else set()) == set()
     symbols = [line.split()[-2:] for line in call("nm", "--defined-only", made).splitlines()]
     assert {symbol for kind, symbol in symbols if kind.isupper() or kind in "uvwi"} == {f"trit_{kernel.stem}"}
+    assert not re.search(r"\.(init_array|ctors)", call("objdump", "-h", made)), "the descriptor is a constant"
 
 
 @pytest.mark.parametrize("name", TIERS)

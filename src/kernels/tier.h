@@ -44,6 +44,13 @@
 #define TRIT_UNROLL_24
 #endif
 
+/// In front of a part of a loop that is unrolled by a parameter pack: a call would cost more than it does.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define TRIT_INLINE __forceinline
+#else
+#define TRIT_INLINE inline __attribute__((always_inline))
+#endif
+
 /// `supported` of a tier for another kind of CPU. (A lambda's function would be weak: the linker may share
 /// it.)
 static inline int trit_never(void) { return 0; }

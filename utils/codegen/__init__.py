@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kernels generated for a configuration of tiles: configurations, C++ templates, and what fills them in."""
+"""Kernels generated for a configuration of tiles: the rules of configurations, and their C++."""
 
 from utils.codegen.configuration import Lookup, Table
 from utils.codegen.render import VERSION, render, write

@@ -16,27 +16,21 @@ MOST_TABLE_TOKENS = 16
 
 @dataclass(frozen=True)
 class Isa:
-    """What a template has to know about an instruction set.
+    """An instruction set.
 
     Attributes:
-        name: the vocabulary, src/kernels/lookup/<name>.h.
-        guard: macro of src/kernels/tier.h that is defined where the set may exist.
-        intrinsics: the compiler's header.
-        target: argument of TRIT_TARGET_BEGIN.
+        name: its kernels are in src/kernels/lookup/lookup_<name>-inl.h and table_<name>-inl.h.
         register_bytes: of one vector register.
     """
 
     name: str
-    guard: str
-    intrinsics: str
-    target: str
     register_bytes: int
 
 
-AVX2 = Isa("avx2", "TRIT_X86", "immintrin.h", '"avx2"', 32)
-AVX512 = Isa("avx512", "TRIT_X86", "immintrin.h", '"avx512f,avx512bw,avx512vl,avx512dq"', 64)
-AVX512_VBMI = Isa("avx512_vbmi", "TRIT_X86", "immintrin.h", '"avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi"', 64)
-NEON = Isa("neon", "TRIT_ARM64", "arm_neon.h", "TRIT_ARM_TARGET_SIMD", 16)
+AVX2 = Isa("avx2", 32)
+AVX512 = Isa("avx512", 64)
+AVX512_VBMI = Isa("avx512_vbmi", 64)
+NEON = Isa("neon", 16)
 
 # Tier (in src/kernels/tiers/) -> the instruction set of its look-up kernels by tables over tokens. "avx512" is none of
 # the tiers: CPUs with AVX-512 and without VNNI, which have tier avx2. Its kernels are nobody's default.
@@ -52,7 +46,7 @@ ISA_OF_TIER = {
     "neon_i8mm": NEON,
 }
 
-# The same for TL1 and TL2, whose vocabularies are src/kernels/lookup/table_<instruction set>.h.
+# The same for TL1 and TL2.
 TABLE_ISA_OF_TIER = {tier: isa for tier, isa in ISA_OF_TIER.items() if tier != "avx512"}
 TABLE_ISA_OF_TIER |= {"avx512_vbmi": AVX512_VBMI, "avx512_amx": AVX512_VBMI}
 
@@ -101,24 +95,20 @@ class Lookup:
         return self.registers * self.isa.register_bytes // 2
 
     @property
-    def entry_bytes(self) -> int:
-        """Bytes of a table's entry: one 16-bit sum for each token."""
-        return 2 * self.tokens
-
-    @property
-    def inputs(self) -> int:
-        """Inputs of one pass over the rows."""
-        return STEP_INPUTS * self.steps
-
-    @property
-    def passes_per_widening(self) -> int:
-        """Passes whose sums fit into 16 bits: each input adds at most 128."""
-        return 32767 // (128 * self.inputs)
-
-    @property
     def name(self) -> str:
         """File stem and symbol."""
         return f"lookup_{self.tier}_t{self.tokens}_s{self.steps}_r{self.rows}"
+
+    @property
+    def constants(self) -> dict[str, object]:
+        """What src/kernels/lookup/lookup-inl.h has to know."""
+        return {
+            "trit_packing kPacking": "TRIT_PACKING_2_BITS",
+            "int kRegisters": self.registers,
+            "int kSteps": self.steps,
+            "int kRows": self.rows,
+            "int kLeastTokens": self.least_tokens,
+        }
 
     @property
     def flags(self) -> str:
@@ -213,11 +203,6 @@ class Table:
         return 2 * self.group * self.step_vectors
 
     @property
-    def step_bytes(self) -> int:
-        """Of a panel, with the signs."""
-        return PANEL_ROWS * (self.step_vectors + self.signs)
-
-    @property
     def blocks(self) -> tuple[int, ...]:
         """What `block` may be: one register of rows, or a few."""
         return tuple(rows for rows in (16, 32, 64) if rows >= self.isa.register_bytes)
@@ -233,47 +218,18 @@ class Table:
         return min(2, self.most_unroll) if self.unroll is None else self.unroll
 
     @property
-    def turns(self) -> list[tuple[int, int]]:
-        """First and last vector (exclusive) of each turn in a step."""
-        count = self.step_vectors
-        return [(first, min(first + self.turn, count)) for first in range(0, count, self.turn)]
-
-    @property
-    def weights(self) -> list[list[int]]:
-        """Each input's weight in each of 16 entries, as src/kernels/panel.cpp numbers them."""
-        if not self.signs:
-            return [[entry // 3**i % 3 - 1 if entry < 9 else 0 for entry in range(16)] for i in range(2)]
-        return [[(entry + 13) // 3 ** (2 - i) % 3 - 1 if entry < 14 else 0 for entry in range(16)] for i in range(3)]
-
-    @property
-    def digits(self) -> list[int]:
-        """Each entry's weights as digits of base 4, that of the first input lowest."""
-        return [sum(4**i * row[entry] for i, row in enumerate(self.weights)) for entry in range(16)]
-
-    @property
-    def ones(self) -> int:
-        """1 in each of these digits."""
-        return sum(4**i for i in range(self.group))
-
-    @property
-    def piece_steps(self) -> int:
-        """Steps of a panel of 2 bits that are made in one go: the fewest that whole indices fill."""
-        return 3 if self.signs else 1
-
-    @property
-    def moves(self) -> list[list[list[tuple[int, int, int]]]]:
-        """How these steps are put together.
-
-        For each step and each of its 4 bytes of a row (src/kernels/panel.cpp), for each of the byte's 4 codes: the
-        index that it is in, its digit there, its place in the byte.
-        """
-        return [
-            [
-                [(at // self.group, at % self.group, place) for place in range(4) for at in [16 * step + 4 * place + j]]
-                for j in range(4)
-            ]
-            for step in range(self.piece_steps)
-        ]
+    def constants(self) -> dict[str, object]:
+        """What src/kernels/lookup/table-inl.h has to know."""
+        return {
+            "trit_packing kPacking": f"TRIT_PACKING_{self.packing.upper()}",
+            "int kRows": self.rows,
+            "int kInputs": self.inputs,
+            "int kBlock": self.block,
+            "int kUnroll": self.turn,
+            "bool kNibbles": "true" if self.split == "nibbles" else "false",
+            "int kTokens": self.tokens,
+            "size_t kAhead": self.ahead,
+        }
 
     @property
     def name(self) -> str:

@@ -5,19 +5,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
 from utils.cli import atomic_output
 from utils.codegen.configuration import Lookup, Table
 
-# Goes up with every change of a template or of what fills it in: generated files name it.
-VERSION = 5
-TEMPLATES = Path(__file__).resolve().parent / "templates"
-LAST_BYTE = 0b10101010  # four codes 2
+# Goes up with every change of what stands in a source file, or of what src/kernels/lookup/ reads of it: files name it.
+VERSION = 6
+COLUMNS = 110  # .clang-format
 
 
 def render(configuration: Lookup | Table) -> str:
-    """The source file of one kernel.
+    """The source file of one kernel: the configuration as constants, for the templates of src/kernels/lookup/.
 
     Args:
         configuration: tiles and instruction set; its rules have been checked.
@@ -25,28 +22,25 @@ def render(configuration: Lookup | Table) -> str:
     Returns:
         C++17, formatted as .clang-format says.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # C++, not HTML
-    )
-    header = (
-        f"// Made by utils/codegen, version {VERSION}; changes here are lost. To make it again:\n"
-        f"//     python -m utils.codegen {configuration.flags}"
-    )
-    if isinstance(configuration, Table):
-        return environment.get_template("table.cpp.jinja").render(header=header, c=configuration, isa=configuration.isa)
-    return environment.get_template("lookup.cpp.jinja").render(
-        header=header,
-        c=configuration,
-        isa=configuration.isa,
-        last_byte=LAST_BYTE,
-        lanes=configuration.isa.register_bytes // 2,
-        lane_bytes=configuration.isa.register_bytes,
-        plus=_plus,
-        offset=lambda byte: _offset(configuration.entry_bytes, byte),
-    )
+    name = configuration.name
+    kind = "table" if isinstance(configuration, Table) else "lookup"
+    constants = {"char kName[]": f'"{name}"', "char kTier[]": f'"{configuration.tier}"', **configuration.constants}
+    members = "".join(f"    static constexpr {member} = {value};\n" for member, value in constants.items())
+    symbol = f'extern "C" const trit_lookup_kernel trit_{name} ='
+    value = "lookup_kernel<Configuration>();"
+    space = " " if len(f"{symbol} {value}") <= COLUMNS else "\n    "
+    return f"""// SPDX-License-Identifier: MIT
+// Made by utils/codegen, version {VERSION}; changes here are lost. To make it again:
+//     python -m utils.codegen {configuration.flags}
+#include "kernels/lookup/{kind}_{configuration.isa.name}-inl.h"
+
+namespace {{
+struct Configuration {{
+{members}}};
+}}  // namespace
+
+{symbol}{space}{value}
+"""
 
 
 def write(configuration: Lookup | Table, folder: Path) -> Path:
@@ -55,14 +49,3 @@ def write(configuration: Lookup | Table, folder: Path) -> Path:
     with atomic_output(path) as part:
         part.write_text(render(configuration), encoding="utf-8", newline="\n")
     return path
-
-
-def _plus(number: int) -> str:
-    return f" + {number}" if number else ""
-
-
-def _offset(entry_bytes: int, byte: int) -> str:
-    """Byte `byte` of `word`, times the size of an entry: one shift and one mask."""
-    shift = 8 * byte - (entry_bytes.bit_length() - 1)
-    moved = f"word >> {shift}" if shift > 0 else f"word << {-shift}" if shift < 0 else "word"
-    return f"{moved} & 0x{0xFF * entry_bytes:X}"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// Changes of order for the look-up kernels of x86, in AVX2. Included by avx2.h and avx512.h.
+/// Changes of order for prefill by tables over tokens on x86, in AVX2. Included by lookup_avx2-inl.h and
+/// lookup_avx512-inl.h.
 
 /// q: 16 inputs of m tokens, q_row_bytes apart -> x: int16 [16, tokens]; tokens from m on become 0.
 void spread(const int8_t* q, size_t q_row_bytes, int m, int tokens, int16_t* x) {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the look-up kernels (utils/codegen) for AVX2. Included inside their target region and
-/// anonymous namespace.
+/// Prefill by tables over tokens (lookup-inl.h) for AVX2: its vocabulary.
 ///
 ///     Sums                    a register of 16-bit sums, one for each of kLanes tokens
 ///     supported()             whether this CPU has the instructions
@@ -8,6 +7,19 @@
 ///     widen(sums, first, to)  adds a register's sums to 32-bit ones in memory (first: overwrites them)
 ///     spread(...)             16 inputs of some tokens, as 16-bit numbers, inputs outside
 ///     gather(...)             32-bit sums, rows outside, to results, tokens outside
+#include <cstring>
+#include <utility>
+
+#include "kernels/tier.h"
+
+#ifdef TRIT_X86
+
+#include <immintrin.h>
+
+TRIT_TARGET_BEGIN("avx2")
+namespace {
+
+#include "kernels/lookup/lookup_x86-inl.h"
 
 using Sums = __m256i;
 constexpr int kLanes = 16;
@@ -30,4 +42,11 @@ void widen(Sums sums, bool first, int32_t* to) {
     }
 }
 
-#include "kernels/lookup/x86_order.h"
+#include "kernels/lookup/lookup-inl.h"
+
+}  // namespace
+TRIT_TARGET_END
+
+#else
+#include "kernels/lookup/absent-inl.h"
+#endif

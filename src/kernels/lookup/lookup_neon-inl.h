@@ -1,5 +1,17 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the look-up kernels (utils/codegen) for Advanced SIMD; avx2.h says what each word means.
+/// Prefill by tables over tokens (lookup-inl.h) for Advanced SIMD. lookup_avx2-inl.h says what each word
+/// means.
+#include <cstring>
+#include <utility>
+
+#include "kernels/tier.h"
+
+#ifdef TRIT_ARM64
+
+#include <arm_neon.h>
+
+TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_SIMD)
+namespace {
 
 using Sums = int16x8_t;
 constexpr int kLanes = 8;
@@ -72,3 +84,12 @@ void gather(const int32_t* sums, int rows, int tokens, int m, int32_t* c, size_t
         }
     }
 }
+
+#include "kernels/lookup/lookup-inl.h"
+
+}  // namespace
+TRIT_TARGET_END
+
+#else
+#include "kernels/lookup/absent-inl.h"
+#endif

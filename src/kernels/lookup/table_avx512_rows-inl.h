@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// What the TL1 and TL2 kernels of AVX-512 share: a register has all 64 rows of a panel, and signs are masks.
-/// Included by table_avx512.h and table_avx512_vbmi.h; table_avx2.h says what each word means.
+/// Included by table_avx512-inl.h and table_avx512_vbmi-inl.h; table_avx2-inl.h says what each word means.
 
-#include "kernels/lookup/table_x86.h"
+#include "kernels/lookup/table_x86-inl.h"
 
 using Bytes = __m512i;
 constexpr int kRegisterRows = 64;

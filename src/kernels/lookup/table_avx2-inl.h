@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the TL1 and TL2 kernels (utils/codegen) for AVX2. Included inside their target region and
-/// anonymous namespace.
+/// TL1 and TL2 kernels (table-inl.h) for AVX2: their vocabulary.
 ///
 ///     Bytes                 a register: one number of 8 bits for each of kRegisterRows rows
 ///     Words                 16-bit sums of these rows, in an order that only this file knows
@@ -18,8 +17,20 @@
 ///     merge                 of four moved codes: their byte
 ///     store_rows            for each row its 4 bytes side by side
 ///     widen                 adds the rows' sums to 32-bit ones in memory (first: overwrites them)
+#include <cstring>
+#include <type_traits>
+#include <utility>
 
-#include "kernels/lookup/table_x86.h"
+#include "kernels/tier.h"
+
+#ifdef TRIT_X86
+
+#include <immintrin.h>
+
+TRIT_TARGET_BEGIN("avx2")
+namespace {
+
+#include "kernels/lookup/table_x86-inl.h"
 
 using Bytes = __m256i;
 constexpr int kRegisterRows = 32;
@@ -110,3 +121,12 @@ inline void widen(Words sums, bool first, int32_t* to) {
         _mm256_storeu_si256(p, first ? wide : _mm256_add_epi32(_mm256_loadu_si256(p), wide));
     }
 }
+
+#include "kernels/lookup/table-inl.h"
+
+}  // namespace
+TRIT_TARGET_END
+
+#else
+#include "kernels/lookup/absent-inl.h"
+#endif

@@ -1,5 +1,18 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the look-up kernels (utils/codegen) for AVX-512BW; avx2.h says what each word means.
+/// Prefill by tables over tokens (lookup-inl.h) for AVX-512BW. lookup_avx2-inl.h says what each word means.
+#include <cstring>
+#include <utility>
+
+#include "kernels/tier.h"
+
+#ifdef TRIT_X86
+
+#include <immintrin.h>
+
+TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq")
+namespace {
+
+#include "kernels/lookup/lookup_x86-inl.h"
 
 using Sums = __m512i;
 constexpr int kLanes = 32;
@@ -25,4 +38,11 @@ void widen(Sums sums, bool first, int32_t* to) {
     }
 }
 
-#include "kernels/lookup/x86_order.h"
+#include "kernels/lookup/lookup-inl.h"
+
+}  // namespace
+TRIT_TARGET_END
+
+#else
+#include "kernels/lookup/absent-inl.h"
+#endif

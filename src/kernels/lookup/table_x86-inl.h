@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// How the TL1 and TL2 kernels of x86 build a table: 16 bytes at a time. Included by table_avx2.h and
-/// table_avx512_rows.h.
+/// How the TL1 and TL2 kernels of x86 build a table: 16 bytes at a time. Included by table_avx2-inl.h and
+/// table_avx512_rows-inl.h.
 
 using Entries = __m128i;
 

@@ -1,6 +1,17 @@
 // SPDX-License-Identifier: MIT
-/// Vocabulary of the TL1 and TL2 kernels (utils/codegen) for Advanced SIMD; table_avx2.h says what each word
-/// means.
+/// TL1 and TL2 kernels (table-inl.h) for Advanced SIMD. table_avx2-inl.h says what each word means.
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "kernels/tier.h"
+
+#ifdef TRIT_ARM64
+
+#include <arm_neon.h>
+
+TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_SIMD)
+namespace {
 
 using Bytes = int8x16_t;
 using Entries = int8x16_t;
@@ -91,3 +102,12 @@ inline void widen(Words sums, bool first, int32_t* to) {
         vst1q_s32(to + 4 * i, first ? fours[i] : vaddq_s32(vld1q_s32(to + 4 * i), fours[i]));
     }
 }
+
+#include "kernels/lookup/table-inl.h"
+
+}  // namespace
+TRIT_TARGET_END
+
+#else
+#include "kernels/lookup/absent-inl.h"
+#endif
