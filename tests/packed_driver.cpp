@@ -22,6 +22,7 @@
 #include "guarded_buffer.h"
 #include "matrix/big_memory.h"
 #include "matrix/encodings.h"
+#include "matrix/multiply_panels.h"
 #include "matrix/packed_matrix.h"
 #include "tier_faults.h"
 
@@ -132,9 +133,10 @@ std::vector<float> multiply(const PackedMatrix& matrix, const trit_tier& tier, c
     std::vector<float> results(static_cast<size_t>(s.count) * per_matrix, -1.0f);
     std::atomic<int64_t> next_panel{0};
     int raced = 0;
+    const auto few = trit::LookupChoice::of(trit_lookup_chosen(matrix.packing()));
     const auto work = [&] {
         const size_t bytes =
-            PackedMatrix::scratch_bytes(s.k, t.m, matrix.packing()) - (fault == "short" ? 1 : 0);
+            trit::multiply_panels_bytes(matrix.packing(), few, s.k, t.m) - (fault == "short" ? 1 : 0);
         const Memory scratch = aligned(bytes);
         std::vector<float*> out(static_cast<size_t>(t.m));
         for (int64_t i = next_panel++; i < matrix.panels() * s.count; i = next_panel++) {
@@ -143,8 +145,9 @@ std::vector<float> multiply(const PackedMatrix& matrix, const trit_tier& tier, c
                 out[j] =
                     results.data() + static_cast<size_t>(stack) * per_matrix + j * static_cast<size_t>(s.n);
             }
-            matrix.multiply(tier, stack, i % matrix.panels(), i % matrix.panels() + 1, t.q.data(), t.row,
-                            t.scale.data(), t.sum.data(), t.m, scratch.get(), out.data());
+            trit::multiply_panels(tier, matrix, few, stack, i % matrix.panels(), i % matrix.panels() + 1,
+                                  t.q.data(), t.row, t.scale.data(), t.sum.data(), t.m, scratch.get(),
+                                  out.data());
         }
         if (fault == "race") {
             ++raced;

@@ -176,6 +176,29 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine() or "unknown CPU"
 
 
+# Members of /proc/cpuinfo -> their names in the "match" of a preset (src/kernels/cpu_identity.h).
+_IDENTITIES = (
+    {"vendor_id": "vendor", "cpu family": "family", "model": "model"},
+    {"CPU implementer": "implementer", "CPU part": "part"},
+)
+
+
+def cpu_cores(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[dict[str, str]]:
+    """The kinds of cores of this machine, as the engine names them (src/kernels/cpu_identity.h); at least one."""
+    cores: list[dict[str, str]] = []
+    if cpuinfo.is_file():
+        for block in cpuinfo.read_text(encoding="utf-8", errors="replace").split("\n\n"):
+            lines = (line.partition(":") for line in block.splitlines())
+            facts = {key.strip(): value.strip() for key, _, value in lines}
+            for names in _IDENTITIES:
+                core = {name: facts[key] for key, name in names.items() if key in facts}
+                if len(core) == len(names) and core not in cores:
+                    cores.append(core)
+    elif sys.platform == "darwin" and platform.machine() == "arm64":
+        cores.append({"name": cpu_name()})
+    return cores or [{}]
+
+
 _CACHE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 

@@ -24,9 +24,9 @@
 #include "ggml/head.h"
 #include "ggml/mul_mat.h"
 #include "ggml/repack.h"
-#include "ggml/tuning_file.h"
 #include "kernels/packing_names.h"
 #include "matrix/tuning.h"
+#include "matrix/tuning_file.h"
 #include "traits.h"
 #include "trit.h"
 

@@ -8,116 +8,14 @@
 #include "ggml-impl.h"
 #include "ggml/profile.h"
 #include "ggml/repack.h"
+#include "kernels/align.h"
 #include "matrix/activations.h"
-#include "matrix/lookup_plan.h"
-#include "matrix/multiply_rows.h"
+#include "matrix/matmul.h"
 #include "matrix/packed_matrix.h"
-#include "matrix/tuning.h"
 #include "trit.h"
 
 namespace trit {
 namespace {
-
-/// Activations of this many bytes stay in a core's second-level cache while the weights stream by.
-constexpr int64_t kTokenBlockBytes = 1024 * 1024;
-constexpr int64_t kMaxTokenBlock = 240;  // a multiple of every tier's tile
-
-int token_block(int64_t k, int64_t tokens) {
-    const int64_t fit = std::clamp<int64_t>(kTokenBlockBytes / k / 12 * 12, 12, kMaxTokenBlock);
-    return static_cast<int>(std::min(fit, std::max<int64_t>(tokens, 1)));
-}
-
-/// Tensors in place are read by kernels of their own (i2_s), or unpacked again for every product.
-bool is_unpacked(const ggml_tensor* w, bool packed) { return !packed && w->type != GGML_TYPE_I2_S; }
-
-/// As it was packed, if the data allowed it: that is decided after memory is planned.
-trit_packing planned_packing(const ggml_tensor* w) {
-    return PackedMatrix::packing_for(*trit_tier_chosen(), *encoding_of(w->type), shape_of(w));
-}
-
-/// possible: whether tables over tokens can read the weights, or panels of 2 bits made of them.
-LookupPlan plan_lookup(const ggml_tensor* w, bool possible, int64_t m, int threads) {
-    const bool asked = possible && m > 1;
-    return {asked ? lookup_choice(w->ne[1], w->ne[0], threads) : LookupChoice{}, m, w->ne[1], threads};
-}
-
-/// Bytes for panels of 2 bits made of table indices. Look-up kernels go through all rows again and again; the
-/// tier's own kernels take one panel after the other, and need only one at a time.
-size_t unpacked_bytes(const ggml_tensor* w, int64_t m, bool packed, int threads) {
-    const bool unpacks =
-        packed && planned_packing(w) >= TRIT_TIER_PACKINGS && plan_lookup(w, true, m, threads).tokens() > 0;
-    return unpacks ? PackedMatrix::unpacked_bytes(shape_of(w)) : 0;
-}
-
-/// The weights of an op: rows of one of `count` matrices times tokens.
-class Weights {
- public:
-    Weights(const ggml_tensor* w, bool packed)
-        : w_(w),
-          packed_(packed),
-          unpacks_(is_unpacked(w, packed)),
-          scale_(packed ? 0.0f : scale_of(w)),
-          matrix_(packed ? w->data : nullptr) {}
-
-    int64_t group() const { return packed_ ? matrix_.group() : 0; }
-    /// Whether a plan needs the weights in another form than they have.
-    bool must_be_unpacked(const LookupPlan& plan) const {
-        return plan.tokens() > 0 && matrix_.packing() != TRIT_PACKING_2_BITS;
-    }
-    /// A thread's share. Once all threads have passed a barrier, the weights are those at `memory`.
-    void unpack(int thread, int threads, void* memory) {
-        matrix_.unpack(w_->ne[2] * w_->ne[3], thread, threads, memory);
-        matrix_ = PackedMatrix(memory);
-    }
-    Panels matrix(int64_t i) const { return matrix_.matrix(i); }
-    /// How many of m tokens go through tables.
-    LookupPlan lookup_plan(int64_t m, int threads) const {
-        return plan_lookup(w_, packed_ && matrix_.has_tables(), m, threads);
-    }
-
-    /// Contiguous rows for a thread, so that each reads one linear stream; in whole tiles.
-    void share(int thread, int threads, int64_t* first, int64_t* last) const {
-        const int64_t tile = packed_ || unpacks_ ? TRIT_PANEL_ROWS : 4;
-        const int64_t tiles = (w_->ne[1] + tile - 1) / tile;
-        *first = std::min(tiles * thread / threads * tile, w_->ne[1]);
-        *last = std::min(tiles * (thread + 1) / threads * tile, w_->ne[1]);
-    }
-
-    /// Rows [first, last) of the matrix at (i2, i3) times activation rows token ... token + m - 1.
-    void multiply(const trit_tier& tier, int64_t i2, int64_t i3, int64_t first, int64_t last,
-                  const Activations& act, int64_t token, int m, void* scratch, float* const* out) const {
-        if (packed_) {
-            const int64_t end = (last + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS;
-            matrix_.multiply(tier, i2 + i3 * w_->ne[2], first / TRIT_PANEL_ROWS, end, act.q(token),
-                             act.row_bytes(), act.scale(token), act.sum(token), m, scratch, out);
-            return;
-        }
-        for (int64_t r = first; r < last; r += TRIT_PANEL_ROWS) {
-            const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, last - r));
-            const auto* codes = static_cast<const uint8_t*>(w_->data) + static_cast<size_t>(i2) * w_->nb[2] +
-                                static_cast<size_t>(i3) * w_->nb[3] + static_cast<size_t>(r) * w_->nb[1];
-            auto* c = static_cast<int32_t*>(scratch);
-            if (unpacks_) {
-                multiply_rows(tier, *encoding_of(w_->type), w_->ne[0], codes, w_->nb[1], rows, act.q(token),
-                              act.row_bytes(), m, c + m * TRIT_PANEL_ROWS, c);
-            } else {
-                tier.i2_s(w_->ne[0], codes, w_->nb[1], rows, act.q(token), act.row_bytes(), m, c,
-                          TRIT_PANEL_ROWS);
-            }
-            for (int j = 0; j < m; ++j) {
-                tier.finish(rows, c + j * TRIT_PANEL_ROWS, *act.sum(token + j), *act.scale(token + j),
-                            &scale_, 0, out[j] + r);
-            }
-        }
-    }
-
- private:
-    const ggml_tensor* w_;
-    bool packed_;
-    bool unpacks_;
-    float scale_;
-    PackedMatrix matrix_;
-};
 
 const float* source_row(const ggml_tensor* x, int64_t i1, int64_t i2, int64_t i3) {
     return reinterpret_cast<const float*>(
@@ -139,20 +37,40 @@ int64_t planned_group(const ggml_tensor* w, bool packed) {
     return packed ? encoding_of(w->type)->group() : 0;
 }
 
-size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed) {
-    const int m = token_block(w->ne[0], tokens);
-    if (is_unpacked(w, packed)) {
-        return align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * sizeof(int32_t)) + multiply_rows_bytes(m);
-    }
-    const trit_packing packing = packed ? planned_packing(w) : TRIT_PACKING_2_BITS;
-    return align_up(PackedMatrix::scratch_bytes(w->ne[0], m, packing));
-}
+/// The weights of an op.
+class Stack {
+ public:
+    Stack(const ggml_tensor* w, bool packed)
+        : w_(w),
+          packed_(packed),
+          panels_(packed ? w->data : nullptr),
+          encoding_(*encoding_of(w->type)),
+          scale_(packed ? 0.0f : scale_of(w)) {}
 
-/// The same, for products that may go through tables: also decided by the data.
-size_t scratch_bytes(const ggml_tensor* w, int64_t tokens, bool packed, int threads) {
-    const LookupPlan plan = plan_lookup(w, packed, tokens, threads);
-    return std::max(scratch_bytes(w, tokens, packed), align_up(plan.scratch_bytes()));
-}
+    int64_t group() const { return packed_ ? panels_.group() : 0; }
+    bool must_unpack(const Matmul& product) const { return packed_ && product.must_unpack(panels_); }
+    /// A thread's share. Once all threads have passed a barrier, the weights are those at `memory`.
+    void unpack(const Matmul& product, int thread, void* memory) {
+        product.unpack(panels_, thread, memory);
+        panels_ = PackedMatrix(memory);
+    }
+    /// The matrix at (i2, i3).
+    Weights at(int64_t i2, int64_t i3) const {
+        if (packed_) {
+            return Weights::panels(panels_, i2 + i3 * w_->ne[2]);
+        }
+        const auto* rows = static_cast<const uint8_t*>(w_->data) + static_cast<size_t>(i2) * w_->nb[2] +
+                           static_cast<size_t>(i3) * w_->nb[3];
+        return Weights::rows(encoding_, rows, w_->nb[1], scale_);
+    }
+
+ private:
+    const ggml_tensor* w_;
+    bool packed_;
+    PackedMatrix panels_;
+    const Encoding& encoding_;
+    float scale_;
+};
 
 /// Tokens of one expert, in the order of the batch: `count` (slot, token) pairs from `first` on.
 struct Routes {
@@ -195,17 +113,35 @@ struct Routes {
     }
 };
 
+Method method_of(const trit_tier& tier, const ggml_tensor* w, bool packed, int threads) {
+    const Storage in_place = w->type == GGML_TYPE_I2_S ? Storage::kI2S : Storage::kRows;
+    return Method::chosen(tier, *encoding_of(w->type), shape_of(w), packed ? Storage::kPanels : in_place,
+                          threads);
+}
+
+/// Each expert has few tokens, and its own number of them: no tables over tokens.
+Matmul matmul_of_experts(const ggml_tensor* w, bool packed, int64_t pairs, int threads) {
+    const trit_tier& tier = *trit_tier_chosen();
+    Method method = method_of(tier, w, packed, threads);
+    method.many = {};
+    return {tier, method, shape_of(w), pairs, threads};
+}
+
 }  // namespace
+
+Matmul matmul_of(const ggml_tensor* w, bool packed, int64_t m, int threads) {
+    const trit_tier& tier = *trit_tier_chosen();
+    return {tier, method_of(tier, w, packed, threads), shape_of(w), m, threads};
+}
 
 size_t mul_mat_work_bytes(const ggml_tensor* op, bool packed, int threads) {
     const ggml_tensor* w = op->src[0];
     const int64_t tokens = ggml_nrows(op->src[1]);
     const int64_t rows = each_for_itself(tokens) ? threads : tokens;
+    const Matmul product = matmul_of(w, packed, op->src[1]->ne[1], threads);
     // Without groups fewer bytes are needed.
-    const int64_t m = op->src[1]->ne[1];
-    return Activations::bytes(rows, w->ne[0], planned_group(w, packed)) +
-           unpacked_bytes(w, m, packed, threads) +
-           static_cast<size_t>(threads) * scratch_bytes(w, m, packed, threads);
+    return Activations::bytes(rows, w->ne[0], planned_group(w, packed)) + product.shared_bytes() +
+           static_cast<size_t>(threads) * product.scratch_bytes();
 }
 
 void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
@@ -213,13 +149,12 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
     const ggml_tensor* x = dst->src[1];
     check_types(x, dst);
     const trit_tier& tier = *trit_tier_chosen();
-    Weights weights(w, packed);
-    const int64_t k = w->ne[0];
     const int64_t m = x->ne[1];
     const int64_t tokens = ggml_nrows(x);
     const bool alone = each_for_itself(tokens);
-    const LookupPlan plan = weights.lookup_plan(m, params->nth);
-    const Activations act(params->wdata, alone ? params->nth : tokens, k, weights.group());
+    const Matmul product = matmul_of(w, packed, m, params->nth);
+    Stack weights(w, packed);
+    const Activations act(params->wdata, alone ? params->nth : tokens, w->ne[0], weights.group());
     TRIT_PROFILE(trit_profile_quantize());
     if (alone) {
         act.quantize(tier, source_row(x, 0, 0, 0), params->ith);
@@ -229,40 +164,25 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
             act.quantize(tier, source_row(x, t % m, t / m % x->ne[2], t / m / x->ne[2]), t);
         }
         TRIT_PROFILE(trit_profile_product(dst));
-        if (weights.must_be_unpacked(plan)) {
-            weights.unpack(params->ith, params->nth, act.end());
+        if (weights.must_unpack(product)) {
+            weights.unpack(product, params->ith, act.end());
         }
         ggml_barrier(params->threadpool);
     }
 
-    int64_t first = 0;
-    int64_t last = 0;
-    weights.share(params->ith, params->nth, &first, &last);
-    const int block = token_block(k, m);
-    char* scratch = static_cast<char*>(act.end()) + unpacked_bytes(w, m, packed, params->nth) +
-                    static_cast<size_t>(params->ith) * scratch_bytes(w, m, packed, params->nth);
-    float* out[kMaxTokenBlock];
+    char* scratch = static_cast<char*>(act.end()) + product.shared_bytes() +
+                    static_cast<size_t>(params->ith) * product.scratch_bytes();
     for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {
         for (int64_t i2 = 0; i2 < x->ne[2]; ++i2) {
             char* results = static_cast<char*>(dst->data) + static_cast<size_t>(i2) * dst->nb[2] +
                             static_cast<size_t>(i3) * dst->nb[3];
-            const int64_t token = alone ? params->ith : (i3 * x->ne[2] + i2) * m;
             const auto row_of = [&](int64_t j) {
                 return reinterpret_cast<float*>(results + static_cast<size_t>(j) * dst->nb[1]);
             };
+            const int64_t token = alone ? params->ith : (i3 * x->ne[2] + i2) * m;
             const int64_t w2 = i2 / (x->ne[2] / w->ne[2]);
             const int64_t w3 = i3 / (x->ne[3] / w->ne[3]);
-            if (plan.tokens() > 0) {
-                plan.run(tier, weights.matrix(w2 + w3 * w->ne[2]), act, token, params->ith, params->nth,
-                         scratch, row_of);
-            }
-            for (int64_t t = plan.tokens(); t < m; t += block) {
-                const int count = static_cast<int>(std::min<int64_t>(block, m - t));
-                for (int j = 0; j < count; ++j) {
-                    out[j] = row_of(t + j);
-                }
-                weights.multiply(tier, w2, w3, first, last, act, token + t, count, scratch, out);
-            }
+            product.run(weights.at(w2, w3), act, token, m, params->ith, scratch, row_of);
         }
     }
 }
@@ -271,7 +191,8 @@ size_t mul_mat_id_work_bytes(const ggml_tensor* op, bool packed, int threads) {
     const ggml_tensor* w = op->src[0];
     const int64_t pairs = ggml_nelements(op->src[2]);
     return Activations::bytes(pairs, w->ne[0], planned_group(w, packed)) +
-           static_cast<size_t>(threads) * (scratch_bytes(w, pairs, packed) + Routes::bytes(w, op->src[2]));
+           static_cast<size_t>(threads) *
+               (matmul_of_experts(w, packed, pairs, threads).scratch_bytes() + Routes::bytes(w, op->src[2]));
 }
 
 /// dst[:, slot, token] = w[:, :, ids[slot, token]] x[:, slot or 0, token].
@@ -282,15 +203,15 @@ void mul_mat_id(const ggml_compute_params* params, ggml_tensor* dst, bool packed
     check_types(x, dst);
     GGML_ASSERT(ids->type == GGML_TYPE_I32 && x->ne[3] == 1 && w->ne[3] == 1 && ids->ne[2] == 1);
     const trit_tier& tier = *trit_tier_chosen();
-    const Weights weights(w, packed);
-    const int64_t k = w->ne[0];
     const int64_t slots = ids->ne[0];
     const int64_t pairs = ggml_nelements(ids);
-    const Activations act(params->wdata, pairs, k, weights.group());
-    const size_t own = scratch_bytes(w, pairs, packed) + Routes::bytes(w, ids);
+    const Matmul product = matmul_of_experts(w, packed, pairs, params->nth);
+    const Stack weights(w, packed);
+    const Activations act(params->wdata, pairs, w->ne[0], weights.group());
+    const size_t own = product.scratch_bytes() + Routes::bytes(w, ids);
     char* scratch = static_cast<char*>(act.end()) + static_cast<size_t>(params->ith) * own;
     // Sorted by each thread for itself: some hundred integers against a barrier.
-    const Routes routes(scratch + scratch_bytes(w, pairs, packed), w, ids);
+    const Routes routes(scratch + product.scratch_bytes(), w, ids);
     TRIT_PROFILE(trit_profile_quantize());
     for (int64_t i = params->ith; i < pairs; i += params->nth) {
         const int64_t pair = routes.order[i];
@@ -299,22 +220,15 @@ void mul_mat_id(const ggml_compute_params* params, ggml_tensor* dst, bool packed
     TRIT_PROFILE(trit_profile_product(dst));
     ggml_barrier(params->threadpool);
 
-    int64_t first = 0;
-    int64_t last = 0;
-    weights.share(params->ith, params->nth, &first, &last);
-    const int block = token_block(k, pairs);
-    float* out[kMaxTokenBlock];
     for (int64_t e = 0; e < w->ne[2]; ++e) {
-        for (int64_t i = routes.first[e]; i < routes.first[e + 1]; i += block) {
-            const int count = static_cast<int>(std::min<int64_t>(block, routes.first[e + 1] - i));
-            for (int j = 0; j < count; ++j) {
-                const int64_t pair = routes.order[i + j];
-                out[j] = reinterpret_cast<float*>(static_cast<char*>(dst->data) +
-                                                  static_cast<size_t>(pair % slots) * dst->nb[1] +
-                                                  static_cast<size_t>(pair / slots) * dst->nb[2]);
-            }
-            weights.multiply(tier, e, 0, first, last, act, i, count, scratch, out);
-        }
+        const int64_t start = routes.first[e];
+        const auto row_of = [&](int64_t j) {
+            const int64_t pair = routes.order[start + j];
+            return reinterpret_cast<float*>(static_cast<char*>(dst->data) +
+                                            static_cast<size_t>(pair % slots) * dst->nb[1] +
+                                            static_cast<size_t>(pair / slots) * dst->nb[2]);
+        };
+        product.run(weights.at(e, 0), act, start, routes.first[e + 1] - start, params->ith, scratch, row_of);
     }
 }
 

@@ -5,10 +5,13 @@
 
 #include "ggml-cpu-impl.h"
 #include "ggml.h"
+#include "matrix/matmul.h"
 
 namespace trit {
 
-/// packed: src[0] is in our buffer; else it is a tensor as in the file.
+/// The plan of w times m tokens. packed: w is in our buffer; else it is a tensor as in the file.
+Matmul matmul_of(const ggml_tensor* w, bool packed, int64_t m, int threads);
+
 size_t mul_mat_work_bytes(const ggml_tensor* op, bool packed, int threads);
 void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed);
 

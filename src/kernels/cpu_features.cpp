@@ -30,14 +30,6 @@
 namespace {
 
 #ifdef TRIT_X86
-void cpuid(unsigned leaf, unsigned subleaf, unsigned regs[4]) {
-#if defined(_MSC_VER)
-    __cpuidex(reinterpret_cast<int*>(regs), static_cast<int>(leaf), static_cast<int>(subleaf));
-#else
-    __cpuid_count(leaf, subleaf, regs[0], regs[1], regs[2], regs[3]);
-#endif
-}
-
 /// Extended control register 0: which register files the operating system saves (Intel SDM vol. 1, 13.3).
 unsigned xcr0() {
 #if defined(_MSC_VER)
@@ -52,11 +44,11 @@ unsigned xcr0() {
 
 unsigned detect_x86() {
     unsigned r[4] = {0, 0, 0, 0};
-    cpuid(0, 0, r);
+    trit_x86_cpuid(0, 0, r);
     if (r[0] < 7) {
         return 0;
     }
-    cpuid(1, 0, r);
+    trit_x86_cpuid(1, 0, r);
     const bool fma = (r[2] >> 12) & 1;
     const bool f16c = (r[2] >> 29) & 1;
     const bool osxsave = (r[2] >> 27) & 1;
@@ -64,7 +56,7 @@ unsigned detect_x86() {
     const bool ymm = (saved & 0x06u) == 0x06u;
     const bool zmm = (saved & 0xE6u) == 0xE6u;
     const bool tiles = (saved & 0x60000u) == 0x60000u;
-    cpuid(7, 0, r);
+    trit_x86_cpuid(7, 0, r);
     unsigned found = 0;
     if (ymm) {
         found |= (r[1] >> 5) & 1 ? TRIT_X86_AVX2 : 0u;
@@ -85,7 +77,7 @@ unsigned detect_x86() {
     }
     const unsigned subleaves = r[0];
     if (ymm && subleaves >= 1) {
-        cpuid(7, 1, r);
+        trit_x86_cpuid(7, 1, r);
         found |= (r[0] >> 4) & 1 ? TRIT_X86_AVXVNNI : 0u;
     }
 #ifdef TRIT_EMULATE_AVX512
@@ -133,6 +125,14 @@ int trit_arm_has(unsigned features) {
 #endif
 
 #ifdef TRIT_X86
+void trit_x86_cpuid(unsigned leaf, unsigned subleaf, unsigned regs[4]) {
+#if defined(_MSC_VER)
+    __cpuidex(reinterpret_cast<int*>(regs), static_cast<int>(leaf), static_cast<int>(subleaf));
+#else
+    __cpuid_count(leaf, subleaf, regs[0], regs[1], regs[2], regs[3]);
+#endif
+}
+
 int trit_x86_has(unsigned features) {
     static const unsigned found = detect_x86();
     return (found & features) == features;

@@ -55,6 +55,17 @@
 /// it.)
 static inline int trit_never(void) { return 0; }
 
+/// A tier without its kernels: all that there is of it on another kind of CPU. A tier file names the others
+/// where it sets them.
+static constexpr trit_tier trit_absent_tier(const char* name, const char* features, int rank) {
+    trit_tier tier{};
+    tier.name = name;
+    tier.features = features;
+    tier.rank = rank;
+    tier.supported = trit_never;
+    return tier;
+}
+
 #ifdef TRIT_X86
 /// CPU features as bits; only those that the operating system saves the registers of are set.
 enum trit_x86_feature : unsigned {
@@ -74,6 +85,8 @@ enum trit_x86_feature : unsigned {
 
 /// 1 if this CPU has all of `features`.
 int trit_x86_has(unsigned features);
+/// What the instruction of that name answers: eax, ebx, ecx, edx.
+void trit_x86_cpuid(unsigned leaf, unsigned subleaf, unsigned regs[4]);
 /// 1 if the operating system lets this process use AMX's tiles (Linux wants to be asked).
 int trit_x86_allow_amx(void);
 #endif

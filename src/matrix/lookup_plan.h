@@ -10,26 +10,11 @@
 
 #include "kernels/align.h"
 #include "matrix/activations.h"
-#include "matrix/packed_matrix.h"
+#include "matrix/lookup_choice.h"
+#include "matrix/multiply_panels.h"
 #include "trit.h"
 
 namespace trit {
-
-/// A look-up kernel, and how it is used.
-struct LookupChoice {
-    const trit_lookup_kernel* kernel = nullptr;  ///< null: none
-    int panels = 0;                              ///< of one call, at most the kernel's
-    int least_tokens = 0;
-
-    /// As the kernel's file says.
-    static LookupChoice of(const trit_lookup_kernel* kernel) {
-        return kernel != nullptr ? LookupChoice{kernel, kernel->panels, kernel->least_tokens}
-                                 : LookupChoice{};
-    }
-    bool is_default() const {
-        return kernel == nullptr || (panels == kernel->panels && least_tokens == kernel->least_tokens);
-    }
-};
 
 /// The first `tokens()` of m tokens times all rows of a matrix.
 ///
@@ -52,6 +37,8 @@ class LookupPlan {
     }
 
     int64_t tokens() const { return tokens_; }
+    /// Threads that share a block of tokens, by its rows.
+    int64_t parts() const { return parts_; }
 
     /// What `run` needs for each thread.
     size_t scratch_bytes() const { return tokens_ == 0 ? 0 : align_up(kernel_->work_bytes) + sums_bytes(); }

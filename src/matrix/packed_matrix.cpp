@@ -8,24 +8,16 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/align.h"
 #include "matrix/tuning.h"
 
 namespace trit {
 namespace {
 
-constexpr size_t kHeaderBytes = 64;
-constexpr size_t kScalesBytes = TRIT_PANEL_ROWS * sizeof(uint16_t);
+constexpr size_t kHeaderBytes = PackedMatrix::kHeaderBytes;
+constexpr size_t kScalesBytes = PackedMatrix::kScalesBytes;
 static_assert(sizeof(PackedMatrix::Header) <= kHeaderBytes, "the header has its own cache line");
 
 int64_t panels_of(int64_t n) { return (n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
-
-size_t panel_bytes(trit_packing packing, int64_t k, int64_t group) {
-    if (group == 0) {
-        return trit_panel_bytes(packing, k);
-    }
-    return static_cast<size_t>(k / group) * (kScalesBytes + trit_panel_bytes(packing, group));
-}
 
 /// IEEE half to single precision; exact.
 float half_to_float(uint16_t half) {
@@ -62,20 +54,6 @@ bool for_each(int64_t count, int threads, const Work& work) {
         thread.join();
     }
     return ok;
-}
-
-/// The kernel that reads panels of table indices; nullptr if the packing has no indices.
-const trit_lookup_kernel* table_kernel(trit_packing packing) {
-    return packing == TRIT_PACKING_TL1 || packing == TRIT_PACKING_TL2 ? trit_lookup_chosen(packing) : nullptr;
-}
-
-bool is_readable(const trit_tier& tier, trit_packing packing) {
-    return packing < TRIT_TIER_PACKINGS ? tier.panel[packing] != nullptr : table_kernel(packing) != nullptr;
-}
-
-/// Scratch memory of a table kernel: its own, then its sums.
-size_t table_sums_bytes(const trit_lookup_kernel& kernel, int m) {
-    return static_cast<size_t>(m * kernel.panels * TRIT_PANEL_ROWS) * sizeof(int32_t);
 }
 
 bool is_zero(uint16_t half) { return (half & 0x7FFFu) == 0; }
@@ -195,6 +173,18 @@ const char* write_panels(const Encoding& e, const Shape& shape, const uint8_t* d
 
 }  // namespace
 
+bool PackedMatrix::is_readable(const trit_tier& tier, trit_packing packing) {
+    return packing < TRIT_TIER_PACKINGS ? tier.panel[packing] != nullptr
+                                        : trit_lookup_chosen(packing) != nullptr;
+}
+
+size_t PackedMatrix::panel_bytes(trit_packing packing, int64_t k, int64_t group) {
+    if (group == 0) {
+        return trit_panel_bytes(packing, k);
+    }
+    return static_cast<size_t>(k / group) * (kScalesBytes + trit_panel_bytes(packing, group));
+}
+
 bool PackedMatrix::possible(const trit_tier& tier, const Encoding& e, const Shape& shape) {
     const int64_t align = std::max<int64_t>(e.group(), 32);
     return tier.panel[TRIT_PACKING_2_BITS] != nullptr && shape.k % align == 0 &&
@@ -244,134 +234,13 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
     return fault;
 }
 
-void finish_panels(const trit_tier& tier, const Panels& w, int64_t p, int count, const int32_t* sums,
-                   float act_scale, float* out) {
-    const int64_t end = std::min((p + count) * TRIT_PANEL_ROWS, w.n);
-    for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
-        const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
-        // There is nothing to take off: the sums are not of codes.
-        tier.finish(rows, sums, 0, act_scale, &w.scale, 0, out + row);
-    }
+size_t PackedMatrix::two_bits_bytes(const Shape& shape) {
+    return kHeaderBytes + trit_panel_bytes(TRIT_PACKING_2_BITS, shape.k) *
+                              static_cast<size_t>(panels_of(shape.n) * shape.count);
 }
 
 PackedMatrix::PackedMatrix(const void* memory)
     : header_(static_cast<const Header*>(memory)),
       panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes) {}
-
-size_t PackedMatrix::scratch_bytes(int64_t k, int m, trit_packing packing) {
-    const size_t sums =
-        align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(int32_t) + sizeof(float)));
-    const trit_lookup_kernel* kernel = table_kernel(packing);
-    if (kernel == nullptr) {
-        return sums;
-    }
-    const size_t few = align_up(kernel->work_bytes) + table_sums_bytes(*kernel, std::min(m, kernel->tokens));
-    return std::max(few, m >= kLeastUnpacked ? sums + trit_panel_bytes(TRIT_PACKING_2_BITS, k) : 0);
-}
-
-size_t PackedMatrix::unpacked_bytes(const Shape& shape) {
-    return kHeaderBytes + trit_panel_bytes(TRIT_PACKING_2_BITS, shape.k) *
-                              static_cast<size_t>(panels_of(shape.n) * shape.count);
-}
-
-void PackedMatrix::unpack(int64_t count, int thread, int threads, void* memory) const {
-    Header h = *header_;
-    h.packing = TRIT_PACKING_2_BITS;
-    h.panel_bytes = static_cast<int64_t>(trit_panel_bytes(TRIT_PACKING_2_BITS, h.k));
-    if (thread == 0) {
-        std::memcpy(memory, &h, sizeof(h));
-    }
-    auto* out = static_cast<uint8_t*>(memory) + kHeaderBytes;
-    const int64_t end = panels() * count * (thread + 1) / threads;
-    for (int64_t p = panels() * count * thread / threads; p < end; ++p) {
-        unpack_panel(panels_ + p * header_->panel_bytes, out + p * h.panel_bytes);
-    }
-}
-
-void PackedMatrix::unpack_panel(const uint8_t* panel, uint8_t* out) const {
-    const trit_lookup_kernel& kernel = *table_kernel(packing());
-    if (kernel.to_2_bits != nullptr) {
-        kernel.to_2_bits(header_->k, panel, out);
-    } else {
-        trit_panel_to_2_bits(packing(), header_->k, panel, out);
-    }
-}
-
-void PackedMatrix::multiply(const trit_tier& tier, int64_t i, int64_t first, int64_t last, const int8_t* q,
-                            size_t q_row_bytes, const float* scale, const int32_t* sum, int m, void* scratch,
-                            float* const* out) const {
-    const trit_lookup_kernel* kernel = table_kernel(packing());
-    if (kernel != nullptr && m < kLeastUnpacked) {
-        for (int j = 0; j < m; j += kernel->tokens) {
-            const int some = std::min(kernel->tokens, m - j);
-            for (int64_t p = first; p < last; p += kernel->panels) {
-                const int count = static_cast<int>(std::min<int64_t>(kernel->panels, last - p));
-                look_up(*kernel, tier, i, p, count, q + static_cast<size_t>(j) * q_row_bytes, q_row_bytes,
-                        scale + j, some, scratch, out + j);
-            }
-        }
-        return;
-    }
-    for (int64_t p = first; p < last; ++p) {
-        multiply_panel(tier, i, p, q, q_row_bytes, scale, sum, m, scratch, out);
-    }
-}
-
-void PackedMatrix::look_up(const trit_lookup_kernel& kernel, const trit_tier& tier, int64_t i, int64_t p,
-                           int count, const int8_t* q, size_t q_row_bytes, const float* scale, int m,
-                           void* scratch, float* const* out) const {
-    const Header& h = *header_;
-    auto* c = reinterpret_cast<int32_t*>(static_cast<char*>(scratch) + align_up(kernel.work_bytes));
-    const size_t stride = static_cast<size_t>(count) * TRIT_PANEL_ROWS;
-    kernel.multiply(h.k, panels_ + (i * panels() + p) * h.panel_bytes, static_cast<size_t>(h.panel_bytes),
-                    count, q, q_row_bytes, m, scratch, c, stride);
-    for (int j = 0; j < m; ++j) {
-        finish_panels(tier, matrix(i), p, count, c + static_cast<size_t>(j) * stride, scale[j], out[j]);
-    }
-}
-
-void PackedMatrix::multiply_panel(const trit_tier& tier, int64_t i, int64_t p, const int8_t* q,
-                                  size_t q_row_bytes, const float* scale, const int32_t* sum, int m,
-                                  void* scratch, float* const* out) const {
-    const Header& h = *header_;
-    const uint8_t* panel = panels_ + (i * panels() + p) * h.panel_bytes;
-    const int64_t first = p * TRIT_PANEL_ROWS;
-    const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, h.n - first));
-    auto* c = static_cast<int32_t*>(scratch);
-    auto* acc = reinterpret_cast<float*>(c + m * TRIT_PANEL_ROWS);
-    trit_panel_fn panel_fn = nullptr;
-    if (h.packing < TRIT_TIER_PACKINGS) {
-        panel_fn = tier.panel[h.packing];
-    } else {
-        // Indices of tables that many tokens have no use for.
-        auto* two_bits = static_cast<uint8_t*>(scratch) +
-                         align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(*c) + sizeof(*acc)));
-        unpack_panel(panel, two_bits);
-        panel = two_bits;
-        panel_fn = tier.panel[TRIT_PACKING_2_BITS];
-    }
-    if (h.group == 0) {
-        panel_fn(h.k, panel, q, q_row_bytes, m, c);
-        for (int j = 0; j < m; ++j) {
-            tier.finish(rows, c + j * TRIT_PANEL_ROWS, sum[j], scale[j], &h.scale, 0, out[j] + first);
-        }
-        return;
-    }
-    std::memset(acc, 0, static_cast<size_t>(m) * TRIT_PANEL_ROWS * sizeof(*acc));
-    const int64_t groups = h.k / h.group;
-    for (int64_t g = 0; g < groups; ++g) {
-        const auto* w_scale = reinterpret_cast<const uint16_t*>(panel);
-        panel += kScalesBytes;
-        panel_fn(h.group, panel, q + g * h.group, q_row_bytes, m, c);
-        panel += trit_panel_bytes(static_cast<trit_packing>(h.packing), h.group);
-        for (int j = 0; j < m; ++j) {
-            tier.accumulate(c + j * TRIT_PANEL_ROWS, sum[j * groups + g], 1.0f / scale[j * groups + g],
-                            w_scale, acc + j * TRIT_PANEL_ROWS);
-        }
-    }
-    for (int j = 0; j < m; ++j) {
-        std::memcpy(out[j] + first, acc + j * TRIT_PANEL_ROWS, static_cast<size_t>(rows) * sizeof(float));
-    }
-}
 
 }  // namespace trit

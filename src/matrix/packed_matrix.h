@@ -20,7 +20,7 @@ struct Shape {
     int64_t count;  ///< matrices
 };
 
-/// One matrix of one scale, as panels.
+/// One matrix, as panels.
 struct Panels {
     int64_t k;
     int64_t n;
@@ -29,15 +29,26 @@ struct Panels {
     float scale;
 };
 
-/// One token's sums of weights -1, 0, +1 to results: rows of panels p ... p + count - 1, at out + 64 p.
-///
-/// @param sums  int32 [64 count]
-/// @param out   float [w.n]
-void finish_panels(const trit_tier& tier, const Panels& w, int64_t p, int count, const int32_t* sums,
-                   float act_scale, float* out);
-
 class PackedMatrix {
  public:
+    struct Header {
+        int64_t k;
+        int64_t n;
+        int64_t group;
+        int64_t packing;
+        int64_t panel_bytes;
+        int64_t has_code_3;  ///< whether some weight is +2
+        float scale;
+    };
+    /// The header has its own cache line.
+    static constexpr size_t kHeaderBytes = 64;
+    /// In front of the codes of a panel's group of inputs.
+    static constexpr size_t kScalesBytes = TRIT_PANEL_ROWS * sizeof(uint16_t);
+
+    /// Whether the tier, or a look-up kernel that works here, has code for panels of a packing.
+    static bool is_readable(const trit_tier& tier, trit_packing packing);
+    /// Of one panel, with scales for groups of inputs if group is not 0.
+    static size_t panel_bytes(trit_packing packing, int64_t k, int64_t group);
     /// Whether a tier has what a matrix of this encoding needs.
     static bool possible(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
     /// How a matrix of one scale is packed: as TRIT_PACKING asks; else as was found for its shape by
@@ -55,66 +66,31 @@ class PackedMatrix {
     static const char* pack(const trit_tier& tier, const Encoding& encoding, const Shape& shape,
                             const uint8_t* data, int threads, void* memory);
 
-    explicit PackedMatrix(const void* memory);
+    /// Bytes of a stack of one scale as panels of 2 bits.
+    static size_t two_bits_bytes(const Shape& shape);
 
+    /// What `pack` wrote.
+    explicit PackedMatrix(const void* memory);
+    /// The same with the header elsewhere.
+    PackedMatrix(const Header* header, const uint8_t* panels) : header_(header), panels_(panels) {}
+
+    const Header& header() const { return *header_; }
     /// 0: activations are quantised per token; else per group of this many.
     int64_t group() const { return header_->group; }
     trit_packing packing() const { return static_cast<trit_packing>(header_->packing); }
     int64_t panels() const { return (header_->n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
 
-    /// Rows of panels `first` to `last` (exclusive) of matrix `i` times m tokens.
-    ///
-    /// @param q        int8 [m, k] (q_row_bytes apart)
-    /// @param scale    float [m, groups] (one group if group() is 0): s of trit_quantize_fn
-    /// @param sum      int32 [m, groups]
-    /// @param scratch  scratch_bytes(k, m) bytes, aligned to 64
-    /// @param out      out[j]: token j's results, float [n], of which these panels' rows are written
-    void multiply(const trit_tier& tier, int64_t i, int64_t first, int64_t last, const int8_t* q,
-                  size_t q_row_bytes, const float* scale, const int32_t* sum, int m, void* scratch,
-                  float* const* out) const;
-    /// Enough for up to m tokens and any matrix of k inputs in this packing.
-    static size_t scratch_bytes(int64_t k, int m, trit_packing packing);
-
-    /// With so many tokens and more, panels of table indices are worth less than panels of 2 bits made of
-    /// them.
-    static constexpr int kLeastUnpacked = 6;
-    /// Bytes that `unpack` writes for a stack of this shape.
-    static size_t unpacked_bytes(const Shape& shape);
-    /// A thread's share of writing a stack of table indices as one of 2 bits, for all threads' use.
-    ///
-    /// @param memory  unpacked_bytes(shape) bytes, aligned to 64, for the constructor
-    void unpack(int64_t count, int thread, int threads, void* memory) const;
-
-    /// Whether kernels that look up sums over tokens may read the panels, or those that `unpack` makes.
+    /// Whether kernels that look up sums over tokens may read the panels, or those of 2 bits made of them.
     bool has_tables() const {
         return header_->group == 0 && header_->packing != TRIT_PACKING_5_TRITS && header_->has_code_3 == 0;
     }
-    /// Matrix i, of one scale.
+    /// Matrix i, its scale if it has only one.
     Panels matrix(int64_t i) const {
         return {header_->k, header_->n, panels_ + i * panels() * header_->panel_bytes,
                 static_cast<size_t>(header_->panel_bytes), header_->scale};
     }
 
-    struct Header {
-        int64_t k;
-        int64_t n;
-        int64_t group;
-        int64_t packing;
-        int64_t panel_bytes;
-        int64_t has_code_3;  ///< whether some weight is +2
-        float scale;
-    };
-
  private:
-    void unpack_panel(const uint8_t* panel, uint8_t* out) const;
-    /// Few tokens times `count` panels from p on, by the kernel that reads their indices.
-    void look_up(const trit_lookup_kernel& kernel, const trit_tier& tier, int64_t i, int64_t p, int count,
-                 const int8_t* q, size_t q_row_bytes, const float* scale, int m, void* scratch,
-                 float* const* out) const;
-    void multiply_panel(const trit_tier& tier, int64_t i, int64_t p, const int8_t* q, size_t q_row_bytes,
-                        const float* scale, const int32_t* sum, int m, void* scratch,
-                        float* const* out) const;
-
     const Header* header_;
     const uint8_t* panels_;
 };

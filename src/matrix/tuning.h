@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "matrix/lookup_plan.h"
+#include "matrix/lookup_choice.h"
 
 namespace trit {
 

@@ -259,6 +259,8 @@ JsonLine& JsonLine::raw(const char* key, const std::string& json) {
 JsonLine& JsonLine::add(const char* key, const std::string& value) { return raw(key, quoted(value)); }
 JsonLine& JsonLine::add(const char* key, double value) { return raw(key, shown(value)); }
 
+JsonLine& JsonLine::count(const char* key, int64_t value) { return raw(key, std::to_string(value)); }
+
 JsonLine& JsonLine::add(const char* key, const std::vector<double>& values) {
     std::string list;
     for (const double value : values) {

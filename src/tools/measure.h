@@ -108,6 +108,8 @@ class JsonLine {
  public:
     JsonLine& add(const char* key, const std::string& value);
     JsonLine& add(const char* key, double value);
+    /// A whole number, in full.
+    JsonLine& count(const char* key, int64_t value);
     JsonLine& add(const char* key, const std::vector<double>& values);
     JsonLine& add(const char* key, const std::vector<std::string>& values);
     void print() const;

@@ -10,15 +10,7 @@
 namespace trit {
 namespace {
 
-/// The engine's blocks of tokens (ggml/mul_mat.cpp): the activations of one stay in the second-level cache.
-constexpr int64_t kTokenBlockBytes = 1024 * 1024;
-constexpr int64_t kMostBlockTokens = 240;
 constexpr float kScale = 1.0f;
-
-int token_block(int64_t k, int m) {
-    const int64_t fit = std::clamp<int64_t>(kTokenBlockBytes / k / 12 * 12, 12, kMostBlockTokens);
-    return static_cast<int>(std::min<int64_t>(fit, m));
-}
 
 const trit_lookup_kernel* lookup_named(const std::string& name) {
     const trit_lookup_kernel* kernel = trit_lookup_by_name(name.c_str());
@@ -73,169 +65,106 @@ Matrix Matrix::named(const std::string& text) {
 }
 
 Way Way::named(const std::string& text) {
+    Way way;
+    way.name = text;
+    Method& method = way.method;
     const size_t plus = text.find('+');
     if (plus != std::string::npos) {
-        Way way = named(text.substr(0, plus));
-        const Way many = named(text.substr(plus + 1));
-        const bool packed = way.layout == Layout::kTables || way.layout == Layout::kTwoBits;
-        if (!packed || (many.layout != Layout::kTwoBits && many.layout != Layout::kLookup)) {
+        const Way few = named(text.substr(0, plus));
+        const Method many = named(text.substr(plus + 1)).method;
+        method = few.method;
+        const bool packed = method.packing != TRIT_PACKING_5_TRITS && method.storage == Storage::kPanels;
+        if (!packed || few.only_tables || many.packing != TRIT_PACKING_2_BITS ||
+            many.storage != Storage::kPanels) {
             usage_error(text +
                         ": expected 2_bits, tl1 or tl2, +, and 2_bits or a look-up kernel for many tokens");
         }
-        way.name = text;
-        way.many = many.many;
+        method.many = many.many;
         return way;
     }
     if (text == "2_bits") {
-        return {text, Layout::kTwoBits, {}, {}};
+        return way;
     }
     if (text == "5_trits") {
-        return {text, Layout::kFiveTrits, {}, {}};
+        method.packing = TRIT_PACKING_5_TRITS;
+        return way;
     }
     if (text == "in_place") {
-        return {text, Layout::kInPlace, {}, {}};
+        method.storage = Storage::kI2S;
+        return way;
     }
     const LookupChoice usual = LookupChoice::of(trit_lookup_chosen(TRIT_PACKING_2_BITS));
+    method.many = usual;
     if (text == "lookup") {
-        return {text, Layout::kLookup, {}, usual};
+        way.only_tables = true;
+        return way;
     }
     for (const trit_packing packing : {TRIT_PACKING_TL1, TRIT_PACKING_TL2}) {
         if (text == packing_name(packing)) {
-            return {text, Layout::kTables, LookupChoice::of(trit_lookup_chosen(packing)), usual};
+            method.packing = packing;
+            method.few = LookupChoice::of(trit_lookup_chosen(packing));
+            return way;
         }
     }
     const LookupChoice choice = choice_named(text);
-    return choice.kernel->packing == TRIT_PACKING_2_BITS ? Way{text, Layout::kLookup, {}, choice}
-                                                         : Way{text, Layout::kTables, choice, usual};
+    method.packing = choice.kernel->packing;
+    if (method.packing == TRIT_PACKING_2_BITS) {
+        method.many = choice;
+        way.only_tables = true;
+    } else {
+        method.few = choice;
+    }
+    return way;
 }
+
+Product::Product(const trit_tier& tier, const Way& way, const Matrix& matrix)
+    : tier_(tier),
+      way_(way),
+      matrix_(matrix),
+      header_{matrix.k,
+              matrix.n,
+              0,
+              way.method.packing,
+              static_cast<int64_t>(trit_panel_bytes(way.method.packing, matrix.k)),
+              0,
+              kScale} {}
 
 bool Product::possible(int m, int threads) const {
-    switch (way_.layout) {
-        case Way::Layout::kInPlace:
-            return matrix_.k % TRIT_I2_S_BLOCK == 0;
-        case Way::Layout::kLookup:
-            // A rest that the tier's own kernel would take is no measure of the look-up kernel.
-            return plan(m, threads).tokens() == m;
-        case Way::Layout::kTables:
-            return way_.few.kernel != nullptr && (looks_up(m) || way_.few.kernel->to_2_bits != nullptr);
-        default:
-            return tier_.panel[static_cast<int>(way_.layout)] != nullptr;
+    const Method& method = way_.method;
+    if (method.storage == Storage::kI2S) {
+        return matrix_.k % TRIT_I2_S_BLOCK == 0;
     }
-}
-
-size_t Product::scratch_bytes(int m, int threads) const {
-    if (looks_up(m)) {
-        const int tokens = std::min(m, way_.few.kernel->tokens);
-        const auto sums = static_cast<size_t>(tokens * way_.few.panels * TRIT_PANEL_ROWS) * sizeof(int32_t);
-        return align_up(way_.few.kernel->work_bytes) + sums;
+    if (method.packing < TRIT_TIER_PACKINGS) {
+        return tier_.panel[method.packing] != nullptr &&
+               (!way_.only_tables || matmul(m, threads).tables().tokens() == m);
     }
-    const auto block = static_cast<size_t>(token_block(matrix_.k, m));
-    const size_t sums = block * TRIT_PANEL_ROWS * sizeof(int32_t);
-    const size_t panel = way_.layout == Way::Layout::kTables ? two_bits_bytes() : 0;
-    return std::max(align_up(sums) + panel, plan(m, threads).scratch_bytes());
-}
-
-size_t Product::shared_bytes(int m, int threads) const {
-    return unpacks(m, threads) ? static_cast<size_t>(panels()) * two_bits_bytes() : 0;
+    return method.few.kernel != nullptr && (m < kLeastUnpacked || method.few.kernel->to_2_bits != nullptr);
 }
 
 size_t Product::bytes() const {
-    return way_.layout == Way::Layout::kInPlace ? static_cast<size_t>(matrix_.n * matrix_.k / 4)
-                                                : static_cast<size_t>(panels()) * panel_bytes();
-}
-
-size_t Product::panel_bytes() const {
-    const bool trits = way_.layout == Way::Layout::kFiveTrits;
-    const trit_packing own = trits ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
-    return trit_panel_bytes(way_.few.kernel != nullptr ? way_.few.kernel->packing : own, matrix_.k);
+    if (way_.method.storage == Storage::kI2S) {
+        return static_cast<size_t>(matrix_.n * matrix_.k / 4);
+    }
+    return static_cast<size_t>(PackedMatrix(&header_, nullptr).panels() * header_.panel_bytes);
 }
 
 void Product::run(const uint8_t* weights, int thread, int threads, const Activations& act, int m,
                   const Room& room, float* out) const {
-    if (looks_up(m)) {
-        look_up(weights, thread, threads, act, m, room.scratch, out);
+    const Matmul product = matmul(m, threads);
+    const auto row_of = [&](int64_t j) { return out + j * matrix_.n; };
+    if (way_.method.storage == Storage::kI2S) {
+        static const Encoding& i2_s = *find_encoding("i2_s");
+        const Weights rows = Weights::rows(i2_s, weights, static_cast<size_t>(matrix_.k / 4), kScale);
+        product.run(rows, act, 0, m, thread, room.scratch, row_of);
         return;
     }
-    const LookupPlan looked_up = plan(m, threads);
-    if (looked_up.tokens() > 0) {
-        if (unpacks(m, threads)) {
-            unpack(weights, thread, threads, room.shared);
-            room.barrier->wait();
-        }
-        const Panels of_2_bits{matrix_.k, matrix_.n, unpacks(m, threads) ? room.shared : weights,
-                               two_bits_bytes(), kScale};
-        looked_up.run(tier_, of_2_bits, act, 0, thread, threads, room.scratch,
-                      [&](int64_t j) { return out + j * matrix_.n; });
+    PackedMatrix panels(&header_, weights);
+    if (product.must_unpack(panels)) {
+        product.unpack(panels, thread, room.shared);
+        room.barrier->wait();
+        panels = PackedMatrix(room.shared);
     }
-    multiply(weights, thread, threads, act, static_cast<int>(looked_up.tokens()), m, room.scratch, out);
-}
-
-/// As PackedMatrix does it.
-void Product::look_up(const uint8_t* weights, int thread, int threads, const Activations& act, int m,
-                      char* scratch, float* out) const {
-    const trit_lookup_kernel& kernel = *way_.few.kernel;
-    const Panels indices{matrix_.k, matrix_.n, weights, panel_bytes(), kScale};
-    auto* sums = reinterpret_cast<int32_t*>(scratch + align_up(kernel.work_bytes));
-    const int64_t last = panels() * (thread + 1) / threads;
-    for (int t = 0; t < m; t += kernel.tokens) {
-        const int tokens = std::min(kernel.tokens, m - t);
-        for (int64_t p = panels() * thread / threads; p < last; p += way_.few.panels) {
-            const int count = static_cast<int>(std::min<int64_t>(way_.few.panels, last - p));
-            const size_t stride = static_cast<size_t>(count) * TRIT_PANEL_ROWS;
-            kernel.multiply(matrix_.k, weights + static_cast<size_t>(p) * panel_bytes(), panel_bytes(), count,
-                            act.q(t), act.row_bytes(), tokens, scratch, sums, stride);
-            for (int j = 0; j < tokens; ++j) {
-                finish_panels(tier_, indices, p, count, sums + static_cast<size_t>(j) * stride,
-                              *act.scale(t + j), out + (t + j) * matrix_.n);
-            }
-        }
-    }
-}
-
-void Product::unpack(const uint8_t* weights, int thread, int threads, uint8_t* shared) const {
-    const int64_t last = panels() * (thread + 1) / threads;
-    for (int64_t p = panels() * thread / threads; p < last; ++p) {
-        way_.few.kernel->to_2_bits(matrix_.k, weights + static_cast<size_t>(p) * panel_bytes(),
-                                   shared + static_cast<size_t>(p) * two_bits_bytes());
-    }
-}
-
-void Product::multiply(const uint8_t* weights, int thread, int threads, const Activations& act, int first,
-                       int m, char* scratch, float* out) const {
-    auto* c = reinterpret_cast<int32_t*>(scratch);
-    const int64_t last = panels() * (thread + 1) / threads;
-    const int block = token_block(matrix_.k, m);
-    for (int t = first; t < m; t += block) {
-        const int count = std::min(block, m - t);
-        for (int64_t p = panels() * thread / threads; p < last; ++p) {
-            const int64_t row = p * TRIT_PANEL_ROWS;
-            const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, matrix_.n - row));
-            multiply_panel(weights, p, rows, act.q(t), act.row_bytes(), count, c);
-            for (int j = 0; j < count; ++j) {
-                tier_.finish(rows, c + j * TRIT_PANEL_ROWS, *act.sum(t + j), *act.scale(t + j), &kScale, 0,
-                             out + (t + j) * matrix_.n + row);
-            }
-        }
-    }
-}
-
-void Product::multiply_panel(const uint8_t* weights, int64_t p, int rows, const int8_t* q, size_t q_row_bytes,
-                             int m, int32_t* c) const {
-    if (way_.layout == Way::Layout::kInPlace) {
-        const auto row_bytes = static_cast<size_t>(matrix_.k / 4);
-        tier_.i2_s(matrix_.k, weights + static_cast<size_t>(p) * TRIT_PANEL_ROWS * row_bytes, row_bytes, rows,
-                   q, q_row_bytes, m, c, TRIT_PANEL_ROWS);
-        return;
-    }
-    const uint8_t* panel = weights + static_cast<size_t>(p) * panel_bytes();
-    if (way_.layout == Way::Layout::kTables) {
-        auto* two_bits = reinterpret_cast<uint8_t*>(c) +
-                         align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * sizeof(int32_t));
-        way_.few.kernel->to_2_bits(matrix_.k, panel, two_bits);
-        panel = two_bits;
-    }
-    const bool trits = way_.layout == Way::Layout::kFiveTrits;
-    tier_.panel[trits ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS](matrix_.k, panel, q, q_row_bytes, m, c);
+    product.run(Weights::panels(panels, 0), act, 0, m, thread, room.scratch, row_of);
 }
 
 Operands::Operands(const trit_tier& tier, const Matrix& matrix, int m, int threads, size_t scratch_bytes,

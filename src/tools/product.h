@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// One matrix product as the engine computes it, in every way that there is: what the measuring programs
-/// time.
+/// Operands for a matrix product, and the ways of computing it by name: what the measuring programs time. The
+/// product itself is the engine's (matrix/matmul.h).
 #ifndef TRIT_PRODUCT_H
 #define TRIT_PRODUCT_H
 
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "matrix/activations.h"
-#include "matrix/lookup_plan.h"
+#include "matrix/matmul.h"
 #include "tools/measure.h"
 #include "trit.h"
 
@@ -22,14 +22,11 @@ struct Matrix {
     static Matrix named(const std::string& text);
 };
 
-/// How a product is computed.
+/// How a product is computed, and whether a look-up kernel must take all of its tokens.
 struct Way {
-    enum class Layout { kTwoBits, kFiveTrits, kInPlace, kLookup, kTables };
-
     std::string name;  ///< what it was called
-    Layout layout = Layout::kTwoBits;
-    LookupChoice few;   ///< of kTables: reads the indices
-    LookupChoice many;  ///< reads panels of 2 bits, also those made of indices
+    Method method;
+    bool only_tables = false;  ///< a rest that the tier's own kernel would take is no measure of the kernel
 
     /// 2_bits, 5_trits, in_place: by the tier's own kernel alone. tl1, tl2, or the name of a kernel for them:
     /// as the engine does it. lookup (the kernel that the engine would use), or a look-up kernel's name, with
@@ -48,15 +45,18 @@ struct Room {
 
 class Product {
  public:
-    Product(const trit_tier& tier, const Way& way, const Matrix& matrix)
-        : tier_(tier), way_(way), matrix_(matrix) {}
+    Product(const trit_tier& tier, const Way& way, const Matrix& matrix);
 
+    /// The engine's plan of such a product.
+    Matmul matmul(int m, int threads) const {
+        return {tier_, way_.method, {matrix_.k, matrix_.n, 1}, m, threads};
+    }
     /// Whether the tier and the matrix have what the way needs, for exactly these tokens if it is one kernel.
     bool possible(int m, int threads) const;
     /// Of the weights, as the way reads them.
     size_t bytes() const;
-    size_t scratch_bytes(int m, int threads) const;
-    size_t shared_bytes(int m, int threads) const;
+    size_t scratch_bytes(int m, int threads) const { return matmul(m, threads).scratch_bytes(); }
+    size_t shared_bytes(int m, int threads) const { return matmul(m, threads).shared_bytes(); }
 
     /// One thread's rows times m tokens.
     ///
@@ -66,31 +66,10 @@ class Product {
              float* out) const;
 
  private:
-    int64_t panels() const { return (matrix_.n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
-    size_t panel_bytes() const;
-    size_t two_bits_bytes() const { return trit_panel_bytes(TRIT_PACKING_2_BITS, matrix_.k); }
-    /// Few tokens of kTables: by their indices.
-    bool looks_up(int m) const {
-        return way_.layout == Way::Layout::kTables && m < PackedMatrix::kLeastUnpacked;
-    }
-    /// Many tokens of kTables: from panels of 2 bits, made of all rows first.
-    bool unpacks(int m, int threads) const {
-        return way_.layout == Way::Layout::kTables && !looks_up(m) && plan(m, threads).tokens() > 0;
-    }
-    LookupPlan plan(int m, int threads) const { return {way_.many, m, matrix_.n, threads}; }
-    /// Few tokens by tables over inputs.
-    void look_up(const uint8_t* weights, int thread, int threads, const Activations& act, int m,
-                 char* scratch, float* out) const;
-    void unpack(const uint8_t* weights, int thread, int threads, uint8_t* shared) const;
-    /// Tokens from `first` on, by the tier's own kernels.
-    void multiply(const uint8_t* weights, int thread, int threads, const Activations& act, int first, int m,
-                  char* scratch, float* out) const;
-    void multiply_panel(const uint8_t* weights, int64_t p, int rows, const int8_t* q, size_t q_row_bytes,
-                        int m, int32_t* c) const;
-
     const trit_tier& tier_;
     Way way_;
     Matrix matrix_;
+    PackedMatrix::Header header_;  ///< of panels
 };
 
 /// A product's inputs, the threads' scratch and its results.

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from utils.cli import EXIT_OK, UserError, run_main
-from utils.host import ENGINE_BIN, cpu_name, engine_binary, physical_cores
+from utils.host import ENGINE_BIN, cpu_cores, cpu_name, engine_binary, physical_cores
 from utils.plots import check_plot
 from utils.tune import formats, kept, report, store
 from utils.tune.generated import build_in, compile_for, first_look, verdict
@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
         "--use-pretuned", action="store_true", help="measure nothing: say what the preset for this CPU is"
     )
     parser.add_argument(
-        "--as-preset", action="store_true", help="write the preset for this tier (preset_kernels/tuning) instead"
+        "--as-preset",
+        action="store_true",
+        help="write the preset for this tier and CPU (preset_kernels/tuning) instead",
     )
     parser.add_argument("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the search (needs matplotlib)")
@@ -96,9 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         tables = first_look(timer, library, shapes, max(threads), args.seconds, without)
         result = tune(timer, shapes, threads, max(0.0, end - time.monotonic()), _say, preset, tables)
     out = args.out
+    new = store.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables)
     if args.as_preset:
-        out, old, key = store.preset_path(timer.tier), preset, store.PRESET_KEY
-    found = store.merged(old, store.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables))
+        out, old = store.own_preset(timer.tier)
+        new = replace(new, key=store.PRESET_KEY, match=old.match if old else cpu_cores()[:1])
+    found = store.merged(old, new)
     if library.path:
         print(verdict(library, there, store.kernels(found)), flush=True)
     if args.no_variants or args.as_preset:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The file of what was found: written here, read by the engine (src/ggml/tuning_file.cpp) and by set-up."""
+"""The file of what was found: written here, read by the engine (src/matrix/tuning_file.cpp) and by set-up."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from utils.cli import ROOT, UserError, atomic_output
-from utils.host import BUILD_DIR, cpu_name
+from utils.host import BUILD_DIR, cpu_cores, cpu_name
 
 Shape = tuple[int, int]  # n, k
 
@@ -23,10 +23,10 @@ Shape = tuple[int, int]  # n, k
 # steps with four (several requests at once, or drafts of a small model).
 STEPS = {1: 256, 4: 16, 128: 4}
 
-FORMAT = 2  # src/ggml/tuning_file.cpp
+FORMAT = 2  # src/matrix/tuning_file.cpp
 TUNING_FILE = BUILD_DIR / "tuning.json"
-PRESETS = ROOT / "preset_kernels" / "tuning"  # a file for each tier
-PRESET_KEY = ""  # they go with every machine of the tier
+PRESETS = ROOT / "preset_kernels" / "tuning"  # of each tier one for any CPU, and those of some CPUs
+PRESET_KEY = ""  # they go with every machine that is like theirs
 MOST_THREADS = 1 << 20  # src/matrix/tuning.cpp: a matrix is packed before anybody says how many
 FARTHEST = math.log(4)  # src/matrix/tuning.cpp
 
@@ -81,6 +81,7 @@ class Tuning:
         layers: what the packings took.
         cpu: where it was measured, for people.
         tables: "tl1" and "tl2" -> kernel for few tokens of such panels; one that is missing is as without tuning.
+        match: of a preset: the CPUs that it is for, as members of :func:`utils.host.cpu_cores`; an empty one fits all.
         behind: what counts for shapes that are far from all of these; not in the file.
     """
 
@@ -90,6 +91,7 @@ class Tuning:
     layers: list[Layer] = field(default_factory=list)
     cpu: str = field(default_factory=cpu_name)
     tables: dict[str, str] = field(default_factory=dict)
+    match: Sequence[Mapping[str, str | int]] = ()
     behind: Tuning | None = None
 
     def nearest(self, n: int, k: int, threads: int) -> Choice | None:
@@ -149,7 +151,7 @@ def merged(old: Tuning | None, new: Tuning) -> Tuning:
 
 
 def in_use(tier: str) -> Tuning | None:
-    """What the engine reads (src/ggml/tuning_file.cpp): the file, behind it the preset; None if there is neither."""
+    """What the engine reads (src/matrix/tuning_file.cpp): the file, behind it the preset; None if there is neither."""
     given = os.environ.get("TRIT_TUNING") or str(TUNING_FILE)
     if given == "off":
         return None
@@ -160,15 +162,39 @@ def in_use(tier: str) -> Tuning | None:
     return replace(tuning, behind=preset(tier)) if tuning.tier == tier else preset(tier)
 
 
-def preset(tier: str) -> Tuning | None:
-    """What is used on a tier until something is measured; None if nothing is kept for it."""
-    path = preset_path(tier)
-    return load(path) if path.is_file() else None
+def preset(tier: str, cores: Sequence[Mapping[str, str]] | None = None) -> Tuning | None:
+    """What is used on a tier until something is measured; None if nothing is kept for it.
+
+    Args:
+        tier: of the kernels.
+        cores: what :func:`utils.host.cpu_cores` says; None: of this machine.
+
+    Returns:
+        The preset that is nearest to the CPU (src/matrix/tuning_file.cpp): the one with the most members of an entry of
+        its "match" that fits.
+    """
+    found = cpu_cores() if cores is None else cores
+    presets = [load(path) for path in sorted(PRESETS.glob("*.json"))]
+    near = [(_nearness(one.match, found), one) for one in presets if one.tier == tier]
+    distance, best = max(near, key=lambda pair: pair[0], default=(-1, None))
+    return best if distance >= 0 else None
 
 
-def preset_path(tier: str) -> Path:
-    """The file of that."""
-    return PRESETS / f"{tier}.json"
+def _nearness(match: Sequence[Mapping[str, str | int]], cores: Sequence[Mapping[str, str]]) -> int:
+    """Members of the longest entry that fits a core; -1 if none does."""
+    fits = (len(entry) for entry in match for core in cores if all(core.get(k) == str(v) for k, v in entry.items()))
+    return max(fits, default=-1)
+
+
+def own_preset(tier: str) -> tuple[Path, Tuning | None]:
+    """The file of a preset for exactly this CPU, which may not be there yet, and what is in it."""
+    core = cpu_cores()[0]
+    for path in sorted(PRESETS.glob("*.json")):
+        tuning = load(path)
+        if tuning.tier == tier and core in [{name: str(value) for name, value in one.items()} for one in tuning.match]:
+            return path, tuning
+    name = "-".join([tier, *core.values()]).lower().replace(" ", "_")
+    return PRESETS / f"{name}.json", None
 
 
 def save(path: Path, tuning: Tuning) -> None:
@@ -176,6 +202,7 @@ def save(path: Path, tuning: Tuning) -> None:
     content = {
         "format": FORMAT,
         "tier": tuning.tier,
+        **({"match": list(tuning.match)} if tuning.match else {}),
         "cpu": tuning.cpu,
         "key": tuning.key,
         "date": datetime.now(timezone.utc).date().isoformat(),
@@ -201,6 +228,7 @@ def load(path: Path) -> Tuning:
         shapes = [Choice(**shape) for shape in content["shapes"]]
         layers = [Layer(**layer) for layer in content["layers"]]
         tables = dict(content.get("tables", {}))
-        return Tuning(content["tier"], content["key"], shapes, layers, content["cpu"], tables)
+        match = tuple(content.get("match", ()))
+        return Tuning(content["tier"], content["key"], shapes, layers, content["cpu"], tables, match)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no tuning file ({error}); make it with: python3 -m utils.tune") from error

@@ -3,6 +3,8 @@
 /// has the other).
 #include "kernels/tier.h"
 
+static constexpr trit_tier kAbsent = trit_absent_tier("avx2", "AVX2, F16C", 20);
+
 #ifdef TRIT_X86
 
 #include <immintrin.h>
@@ -39,14 +41,26 @@ __m256i widen(Lane lane) { return _mm256_madd_epi16(lane, _mm256_set1_epi16(1));
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_avx2 = {
-    "avx2", "AVX2, F16C", 20,       supported, quantize, i2_s, {panel_2_bits, nullptr},
-    finish, accumulate,   mac_loop, read_loop, nullptr};
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = mac_loop;
+    tier.read_loop = read_loop;
+    return tier;
+}
+
+}  // namespace
+
+extern "C" const trit_tier trit_tier_avx2 = with_kernels(kAbsent);
 
 #else
 
-extern "C" const trit_tier trit_tier_avx2 = {
-    "avx2",  "AVX2, F16C", 20,      trit_never, nullptr, nullptr, {nullptr, nullptr},
-    nullptr, nullptr,      nullptr, nullptr,    nullptr};
+extern "C" const trit_tier trit_tier_avx2 = kAbsent;
 
 #endif

@@ -8,6 +8,9 @@
 /// 16 and inputs beyond a multiple of 64 go through vpdpbusd.
 #include "kernels/tier.h"
 
+static constexpr trit_tier kAbsent =
+    trit_absent_tier("avx512_amx", "AVX-512 F, BW, VNNI, VBMI, AMX-TILE, AMX-INT8", 60);
+
 // GNU assembler syntax in amx_tiles-inl.h; Visual C++ builds have the tier below this one.
 #if defined(TRIT_X86) && defined(__GNUC__)
 
@@ -168,32 +171,28 @@ int64_t amx_mac_loop(int64_t rounds) {
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_avx512_amx = {"avx512_amx",
-                                                   "AVX-512 F, BW, VNNI, VBMI, AMX-TILE, AMX-INT8",
-                                                   60,
-                                                   supported,
-                                                   quantize,
-                                                   i2_s,
-                                                   {panel_2_bits<AmxTiles>, panel_5_trits<AmxTiles>},
-                                                   finish,
-                                                   accumulate,
-                                                   amx_mac_loop,
-                                                   read_loop,
-                                                   q6_k};
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits<AmxTiles>;
+    tier.panel[TRIT_PACKING_5_TRITS] = panel_5_trits<AmxTiles>;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = amx_mac_loop;
+    tier.read_loop = read_loop;
+    tier.q6_k = q6_k;
+    return tier;
+}
+
+}  // namespace
+
+extern "C" const trit_tier trit_tier_avx512_amx = with_kernels(kAbsent);
 
 #else
 
-extern "C" const trit_tier trit_tier_avx512_amx = {"avx512_amx",
-                                                   "AVX-512 F, BW, VNNI, VBMI, AMX-TILE, AMX-INT8",
-                                                   60,
-                                                   trit_never,
-                                                   nullptr,
-                                                   nullptr,
-                                                   {nullptr, nullptr},
-                                                   nullptr,
-                                                   nullptr,
-                                                   nullptr,
-                                                   nullptr,
-                                                   nullptr};
+extern "C" const trit_tier trit_tier_avx512_amx = kAbsent;
 
 #endif

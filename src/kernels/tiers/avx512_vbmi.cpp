@@ -2,6 +2,8 @@
 /// Tier avx512_vbmi: as avx512_vnni, and five trits per byte by one 128-byte table lookup (vpermi2b).
 #include "kernels/tier.h"
 
+static constexpr trit_tier kAbsent = trit_absent_tier("avx512_vbmi", "AVX-512 F, BW, VNNI, VBMI", 50);
+
 #ifdef TRIT_X86
 
 #include <immintrin.h>
@@ -24,32 +26,28 @@ int supported() {
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_avx512_vbmi = {"avx512_vbmi",
-                                                    "AVX-512 F, BW, VNNI, VBMI",
-                                                    50,
-                                                    supported,
-                                                    quantize,
-                                                    i2_s,
-                                                    {panel_2_bits<DotTiles>, panel_5_trits<DotTiles>},
-                                                    finish,
-                                                    accumulate,
-                                                    DotTiles::mac_loop,
-                                                    read_loop,
-                                                    q6_k};
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits<DotTiles>;
+    tier.panel[TRIT_PACKING_5_TRITS] = panel_5_trits<DotTiles>;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = DotTiles::mac_loop;
+    tier.read_loop = read_loop;
+    tier.q6_k = q6_k;
+    return tier;
+}
+
+}  // namespace
+
+extern "C" const trit_tier trit_tier_avx512_vbmi = with_kernels(kAbsent);
 
 #else
 
-extern "C" const trit_tier trit_tier_avx512_vbmi = {"avx512_vbmi",
-                                                    "AVX-512 F, BW, VNNI, VBMI",
-                                                    50,
-                                                    trit_never,
-                                                    nullptr,
-                                                    nullptr,
-                                                    {nullptr, nullptr},
-                                                    nullptr,
-                                                    nullptr,
-                                                    nullptr,
-                                                    nullptr,
-                                                    nullptr};
+extern "C" const trit_tier trit_tier_avx512_vbmi = kAbsent;
 
 #endif

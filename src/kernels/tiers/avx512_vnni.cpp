@@ -2,6 +2,8 @@
 /// Tier avx512_vnni: 512-bit integers with vpdpbusd. Needs AVX-512 F, BW and VNNI.
 #include "kernels/tier.h"
 
+static constexpr trit_tier kAbsent = trit_absent_tier("avx512_vnni", "AVX-512 F, BW, VNNI", 40);
+
 #ifdef TRIT_X86
 
 #include <immintrin.h>
@@ -21,32 +23,27 @@ int supported() { return trit_x86_has(TRIT_X86_AVX512F | TRIT_X86_AVX512BW | TRI
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_avx512_vnni = {"avx512_vnni",
-                                                    "AVX-512 F, BW, VNNI",
-                                                    40,
-                                                    supported,
-                                                    quantize,
-                                                    i2_s,
-                                                    {panel_2_bits<DotTiles>, nullptr},
-                                                    finish,
-                                                    accumulate,
-                                                    DotTiles::mac_loop,
-                                                    read_loop,
-                                                    q6_k};
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits<DotTiles>;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = DotTiles::mac_loop;
+    tier.read_loop = read_loop;
+    tier.q6_k = q6_k;
+    return tier;
+}
+
+}  // namespace
+
+extern "C" const trit_tier trit_tier_avx512_vnni = with_kernels(kAbsent);
 
 #else
 
-extern "C" const trit_tier trit_tier_avx512_vnni = {"avx512_vnni",
-                                                    "AVX-512 F, BW, VNNI",
-                                                    40,
-                                                    trit_never,
-                                                    nullptr,
-                                                    nullptr,
-                                                    {nullptr, nullptr},
-                                                    nullptr,
-                                                    nullptr,
-                                                    nullptr,
-                                                    nullptr,
-                                                    nullptr};
+extern "C" const trit_tier trit_tier_avx512_vnni = kAbsent;
 
 #endif

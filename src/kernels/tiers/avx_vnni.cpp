@@ -2,6 +2,8 @@
 /// Tier avx_vnni: 256-bit vpdpbusd in its VEX form, for CPUs without AVX-512 (Alder Lake and later).
 #include "kernels/tier.h"
 
+static constexpr trit_tier kAbsent = trit_absent_tier("avx_vnni", "AVX2, F16C, AVX-VNNI", 30);
+
 #ifdef TRIT_X86
 
 #include <immintrin.h>
@@ -54,32 +56,26 @@ __m256i widen(Lane lane) { return lane; }
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_avx_vnni = {"avx_vnni",
-                                                 "AVX2, F16C, AVX-VNNI",
-                                                 30,
-                                                 supported,
-                                                 quantize,
-                                                 i2_s,
-                                                 {panel_2_bits, nullptr},
-                                                 finish,
-                                                 accumulate,
-                                                 mac_loop,
-                                                 read_loop,
-                                                 nullptr};
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = mac_loop;
+    tier.read_loop = read_loop;
+    return tier;
+}
+
+}  // namespace
+
+extern "C" const trit_tier trit_tier_avx_vnni = with_kernels(kAbsent);
 
 #else
 
-extern "C" const trit_tier trit_tier_avx_vnni = {"avx_vnni",
-                                                 "AVX2, F16C, AVX-VNNI",
-                                                 30,
-                                                 trit_never,
-                                                 nullptr,
-                                                 nullptr,
-                                                 {nullptr, nullptr},
-                                                 nullptr,
-                                                 nullptr,
-                                                 nullptr,
-                                                 nullptr,
-                                                 nullptr};
+extern "C" const trit_tier trit_tier_avx_vnni = kAbsent;
 
 #endif

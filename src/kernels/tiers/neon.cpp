@@ -2,6 +2,8 @@
 /// Tier neon: Advanced SIMD of every 64-bit ARM, without a dot-product instruction.
 #include "kernels/tier.h"
 
+static constexpr trit_tier kAbsent = trit_absent_tier("neon", "Advanced SIMD", 20);
+
 #ifdef TRIT_ARM64
 
 #include <arm_neon.h>
@@ -68,14 +70,26 @@ int8x16_t as_bytes(Lane lane) { return vreinterpretq_s8_s16(veorq_s16(lane.low, 
 
 }  // namespace
 
-extern "C" const trit_tier trit_tier_neon = {
-    "neon", "Advanced SIMD", 20,       supported, quantize, i2_s, {panel_2_bits, nullptr},
-    finish, accumulate,      mac_loop, read_loop, nullptr};
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = mac_loop;
+    tier.read_loop = read_loop;
+    return tier;
+}
+
+}  // namespace
+
+extern "C" const trit_tier trit_tier_neon = with_kernels(kAbsent);
 
 #else
 
-extern "C" const trit_tier trit_tier_neon = {
-    "neon",  "Advanced SIMD", 20,      trit_never, nullptr, nullptr, {nullptr, nullptr},
-    nullptr, nullptr,         nullptr, nullptr,    nullptr};
+extern "C" const trit_tier trit_tier_neon = kAbsent;
 
 #endif

@@ -2,6 +2,8 @@
 /// Tier neon_dotprod: sdot (ARMv8.2's dot product; Cortex-A75 and later). Needs FEAT_DotProd.
 #include "kernels/tier.h"
 
+static constexpr trit_tier kAbsent = trit_absent_tier("neon_dotprod", "FEAT_DotProd", 30);
+
 #ifdef TRIT_ARM64
 
 #include <arm_neon.h>
@@ -31,14 +33,26 @@ Lane multiply_add(Lane lane, int8x16_t a, int8x16_t b) { return add(lane, a, b);
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_neon_dotprod = {
-    "neon_dotprod",          "FEAT_DotProd", 30,         supported, quantize,  i2_s,
-    {panel_2_bits, nullptr}, finish,         accumulate, mac_loop,  read_loop, nullptr};
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = mac_loop;
+    tier.read_loop = read_loop;
+    return tier;
+}
+
+}  // namespace
+
+extern "C" const trit_tier trit_tier_neon_dotprod = with_kernels(kAbsent);
 
 #else
 
-extern "C" const trit_tier trit_tier_neon_dotprod = {
-    "neon_dotprod",     "FEAT_DotProd", 30,      trit_never, nullptr, nullptr,
-    {nullptr, nullptr}, nullptr,        nullptr, nullptr,    nullptr, nullptr};
+extern "C" const trit_tier trit_tier_neon_dotprod = kAbsent;
 
 #endif

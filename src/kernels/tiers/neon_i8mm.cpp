@@ -3,6 +3,8 @@
 /// later). Needs FEAT_DotProd and FEAT_I8MM.
 #include "kernels/tier.h"
 
+static constexpr trit_tier kAbsent = trit_absent_tier("neon_i8mm", "FEAT_DotProd, FEAT_I8MM", 40);
+
 #ifdef TRIT_ARM64
 
 #include <arm_neon.h>
@@ -36,32 +38,26 @@ constexpr int kMultiplyAddMacs = 32;
 }  // namespace
 TRIT_TARGET_END
 
-extern "C" const trit_tier trit_tier_neon_i8mm = {"neon_i8mm",
-                                                  "FEAT_DotProd, FEAT_I8MM",
-                                                  40,
-                                                  supported,
-                                                  quantize,
-                                                  i2_s,
-                                                  {panel_2_bits, nullptr},
-                                                  finish,
-                                                  accumulate,
-                                                  mac_loop,
-                                                  read_loop,
-                                                  nullptr};
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = mac_loop;
+    tier.read_loop = read_loop;
+    return tier;
+}
+
+}  // namespace
+
+extern "C" const trit_tier trit_tier_neon_i8mm = with_kernels(kAbsent);
 
 #else
 
-extern "C" const trit_tier trit_tier_neon_i8mm = {"neon_i8mm",
-                                                  "FEAT_DotProd, FEAT_I8MM",
-                                                  40,
-                                                  trit_never,
-                                                  nullptr,
-                                                  nullptr,
-                                                  {nullptr, nullptr},
-                                                  nullptr,
-                                                  nullptr,
-                                                  nullptr,
-                                                  nullptr,
-                                                  nullptr};
+extern "C" const trit_tier trit_tier_neon_i8mm = kAbsent;
 
 #endif

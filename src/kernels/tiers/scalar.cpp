@@ -176,17 +176,20 @@ void q6_k(int64_t k, const uint8_t* w, size_t w_row_bytes, int64_t n, const uint
     }
 }
 
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = always;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel<TRIT_PACKING_2_BITS>;
+    tier.panel[TRIT_PACKING_5_TRITS] = panel<TRIT_PACKING_5_TRITS>;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = mac_loop;
+    tier.read_loop = read_loop;
+    tier.q6_k = q6_k;
+    return tier;
+}
+
 }  // namespace
 
-extern "C" const trit_tier trit_tier_scalar = {"scalar",
-                                               "nothing",
-                                               0,
-                                               always,
-                                               quantize,
-                                               i2_s,
-                                               {panel<TRIT_PACKING_2_BITS>, panel<TRIT_PACKING_5_TRITS>},
-                                               finish,
-                                               accumulate,
-                                               mac_loop,
-                                               read_loop,
-                                               q6_k};
+extern "C" const trit_tier trit_tier_scalar = with_kernels(trit_absent_tier("scalar", "nothing", 0));

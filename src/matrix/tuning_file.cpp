@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include "ggml/tuning_file.h"
+#include "matrix/tuning_file.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -9,9 +10,10 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu_identity.h"
 #include "kernels/packing_names.h"
 #include "kernels/registry.h"
-#include "matrix/lookup_plan.h"
+#include "matrix/lookup_choice.h"
 #include "matrix/tuning.h"
 
 namespace trit {
@@ -21,7 +23,7 @@ using Json = nlohmann::json;
 
 constexpr int kFormat = 2;  // utils/tune/store.py
 
-/// preset_kernels/tuning/*.json, one for each tier.
+/// preset_kernels/tuning/*.json: of each tier one for any CPU, and those of some CPUs.
 constexpr const char* kPresets[] = {
 #include "trit_presets.inc"
     nullptr};
@@ -152,10 +154,48 @@ std::string use(const Json& file) {
     return fault;
 }
 
-/// The first preset that fits. One that names what this build lacks says nothing about this machine.
-void use_preset() {
-    for (const char* preset : kPresets) {
-        if (preset != nullptr && use(Json::parse(preset, nullptr, false)).empty()) {
+/// Whether a core is one of those that an entry of "match" names: {"vendor": "AuthenticAMD", "family": 25}.
+bool is_like(const CpuCore& core, const Json& entry) {
+    for (const auto& [name, value] : entry.items()) {
+        const auto found = core.find(name);
+        const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
+        if (found == core.end() || found->second != text) {
+            return false;
+        }
+    }
+    return entry.is_object();
+}
+
+/// How near a preset is to this CPU: members of the longest entry of its "match" that fits; an empty one fits
+/// all. -1: it is for others.
+int nearness(const Json& preset, const std::vector<CpuCore>& cores) {
+    const auto match = preset.is_object() ? preset.find("match") : preset.end();
+    int most = -1;
+    if (match == preset.end() || !match->is_array()) {
+        return most;
+    }
+    for (const Json& entry : *match) {
+        for (const CpuCore& core : cores) {
+            most = is_like(core, entry) ? std::max(most, static_cast<int>(entry.size())) : most;
+        }
+    }
+    return most;
+}
+
+/// The nearest preset. One that names what this build lacks says nothing about this machine.
+void use_preset(const std::vector<CpuCore>& cores) {
+    std::vector<std::pair<int, Json>> presets;
+    for (const char* text : kPresets) {
+        Json preset = text != nullptr ? Json::parse(text, nullptr, false) : Json();
+        const int near = nearness(preset, cores);
+        if (near >= 0) {
+            presets.emplace_back(near, std::move(preset));
+        }
+    }
+    std::stable_sort(presets.begin(), presets.end(),
+                     [](const auto& a, const auto& b) { return a.first > b.first; });
+    for (const auto& [near, preset] : presets) {
+        if (use(preset).empty()) {
             return;
         }
     }
@@ -163,7 +203,7 @@ void use_preset() {
 
 }  // namespace
 
-void load_tuning() {
+void load_tuning(const std::vector<CpuCore>& cores) {
     const char* given = std::getenv("TRIT_TUNING");
     const bool is_given = given != nullptr && given[0] != '\0';
     const std::string name = is_given ? given : TRIT_TUNING_FILE;
@@ -171,7 +211,7 @@ void load_tuning() {
         return;
     }
     // Also beside a file: it may have been made for another model.
-    use_preset();
+    use_preset(cores);
     std::ifstream stream;
     if (name != "preset") {
         stream.open(name);

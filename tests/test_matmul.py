@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""One product: what the engine plans for its tensors is what the tuner and the benchmark time under a way's name."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from kernel_build import TEXT, build_kernels, call, need
+
+from tiers import TIERS
+from utils.cli import ROOT
+
+# What the tools' side does otherwise in each: a way's name, or the number of threads.
+FAULTS = ("threads", "panels", "least", "packing", "table")
+
+
+@pytest.fixture(scope="module")
+def driver(engine_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The engine's adapter (src/ggml/mul_mat.cpp) and the tools' products in one program."""
+    if os.name != "posix":
+        pytest.skip("finds ggml's library as Linux and macOS do")
+    need("c++")
+    folder = tmp_path_factory.mktemp("plans")
+    kernels = build_kernels(folder / "kernels", None, targets=("trit_objects",))
+    ggml = ROOT / "3rdparty" / "llama.cpp" / "ggml"
+    # Headers of the engine may have what we are warned of.
+    engine = [ggml / "include", ggml / "src", ggml / "src" / "ggml-cpu"]
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", f"-I{ROOT / 'include'}"]
+    flags += [f"-I{ROOT / 'src'}", *(word for path in engine for word in ("-isystem", str(path)))]
+    sources = [
+        ROOT / "src" / f"{name}.cpp" for name in ("ggml/mul_mat", "ggml/repack", "tools/measure", "tools/product")
+    ]
+    objects = sorted((kernels / "src" / "CMakeFiles" / "trit_objects.dir").rglob("*.cpp.o"))
+    libraries = [f"-L{engine_bin}", "-lggml-base", f"-Wl,-rpath,{engine_bin}"]
+    program = folder / "plan_driver"
+    call("c++", *flags, ROOT / "tests" / "plan_driver.cpp", *sources, *objects, *libraries, "-o", program)
+    return program
+
+
+def run(driver: Path, tier: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("TRIT_")}
+    return subprocess.run([str(driver), *arguments], env={**inherited, "TRIT_TIER": tier}, **TEXT)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_the_engine_plans_what_the_tools_time(driver: Path, tier: str) -> None:
+    result = run(driver, tier)
+    if "this CPU lacks" in result.stderr:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0, result.stderr
+    count = re.fullmatch(rf"{tier}: (\d+) plans, all equal\n", result.stdout)
+    assert count and int(count[1]) >= 600 * 12 * 5
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_that_comparison_notices(driver: Path, fault: str) -> None:
+    for tier in TIERS:
+        result = run(driver, tier, fault)
+        if result.returncode == 1:
+            assert re.match(r"\d+x\d+, \d+ tokens, \d+ threads, way \S+:\n  engine: .*\n  tools:  .*\n", result.stderr)
+            return
+    pytest.fail("no tier noticed it")
