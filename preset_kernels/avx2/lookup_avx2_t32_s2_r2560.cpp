@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by trit/tune/codegen, version 6; changes here are lost. To make it again:
+// Made by trit/tune/codegen, version 7; changes here are lost. To make it again:
 //     trit codegen lookup --tier avx2 --registers 2 --steps 2 --rows 2560 --least-tokens 24
 #include "kernels/lookup/lookup_avx2-inl.h"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by trit/tune/codegen, version 6; changes here are lost. To make it again:
+// Made by trit/tune/codegen, version 7; changes here are lost. To make it again:
 //     trit codegen tl1 --tier avx512_vbmi --BM 2560 --BK 6912 --bm 64
 #include "kernels/lookup/table_avx512_vbmi-inl.h"
 

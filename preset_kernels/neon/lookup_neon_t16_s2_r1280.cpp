@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Made by trit/tune/codegen, version 6; changes here are lost. To make it again:
+// Made by trit/tune/codegen, version 7; changes here are lost. To make it again:
 //     trit codegen lookup --tier neon --registers 2 --steps 2 --rows 1280 --least-tokens 9
 #include "kernels/lookup/lookup_neon-inl.h"
 

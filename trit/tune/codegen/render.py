@@ -9,7 +9,7 @@ from trit.base.files import atomic_output
 from trit.tune.codegen.configuration import Lookup, Table
 
 # Goes up with every change of what stands in a source file, or of what src/kernels/lookup/ reads of it: files name it.
-VERSION = 6
+VERSION = 7
 COLUMNS = 110  # .clang-format
 
 
