@@ -78,7 +78,7 @@ _seconds: Counter[str] = Counter()
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Count the time of a room's tests, fixtures included."""
-    _seconds[report.nodeid.rpartition("/")[0]] += report.duration
+    _seconds[report.nodeid.partition("::")[0].rpartition("/")[0]] += report.duration
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
