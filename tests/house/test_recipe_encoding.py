@@ -108,14 +108,14 @@ from trit.gguf.identify import identify
 from trit.gguf.loadable import check_loadable
 from trit.gguf.types import GGMLQuantizationType
 from trit.hub.choice import encoding_in_name, ready_models
-from trit.measure.formats.ways import parse_way
+from trit.measure.variants import parse_variant
 from trit.models.registry import registry
 from trit.setup.options import parse_options
 from trit.tune.shapes import of_model
 
 assert _parser().parse_args(["m", "--outtype", "x2_0"]).outtype == parse_options(["-q", "x2_0"]).quant_type == "x2_0"
 assert encoding_in_name("Model-X2_0.gguf") == "x2_0" and len(ready_models(["a-x2_0.gguf", "a-q4_0.gguf"], "i2_s")) == 1
-assert parse_way("x2_0:no-repack").kernels == "llama.cpp's" and GGMLQuantizationType["X2_0"] == 50
+assert parse_variant("x2_0:no-repack").kernels == "llama.cpp's" and GGMLQuantizationType["X2_0"] == 50
 outputs = [registry().outputs(registry().find(name)) for name in ("BitNet-b1.58-2B-4T", "Ternary-Bonsai-8B-unpacked")]
 assert all("x2_0" in names for names in outputs) and list(registry().families.values())[0].outputs == outputs[0]
 row = ENCODINGS["x2_0"]
