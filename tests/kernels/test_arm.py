@@ -19,6 +19,7 @@ from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT
 from trit.engine.tuning_file import load
 from trit.gguf.encoding_table import AUTO_TYPES, MADE_FOR
 
+pytestmark = pytest.mark.compiles
 ROOT = Path(__file__).resolve().parents[2]
 BUILDS = ROOT / "build" / "aarch64"
 TRIPLE = "aarch64-linux-gnu"

@@ -138,6 +138,7 @@ def test_stopped_while_downloading(checkout: Checkout, slow_index: SlowIndex, nu
     finish(checkout)
 
 
+@pytest.mark.engine
 def test_killed_while_making_the_environment(tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path, None)
     process = checkout.start("--no-run")

@@ -25,7 +25,7 @@ BY_FIXTURE = {
 }
 BY_IMPORT = {
     "torch": {"torch", "transformers"},
-    "compiles": {"tests.support.stock_engine"},
+    "compiles": {"tests.support.kernel_build", "tests.support.stock_engine"},
 }
 _IMPORT = re.compile(r"^(?:from ([\w.]+) import (\(?[^#\n]*)|import ([\w.]+))", re.MULTILINE)
 
