@@ -109,8 +109,9 @@ def test_run_tells_what_matters_of_a_failure(tmp_path: Path) -> None:
         processes.run(["no/such/program"], "trying", tmp_path / "x.log")
 
 
-def test_run_ends_what_it_started(tmp_path: Path) -> None:
+def test_run_ends_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also a grandchild that ignores Ctrl-C."""
+    monkeypatch.setattr(processes, "_GRACE_S", 0.5)
     child = (
         "import os, signal, subprocess, sys, time\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"

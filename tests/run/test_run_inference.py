@@ -116,7 +116,7 @@ def test_what_the_engine_adds_is_taken_off(
 
 
 def test_text_streams(engine: FakeEngine) -> None:
-    engine.plan(stdout=[" first", " second", "\n\n"], stderr=PERF.format(sampled=9), pause=1.5)
+    engine.plan(stdout=[" first", " second", "\n\n"], stderr=PERF.format(sampled=9), pause=0.5)
     code = "from trit.run import completion; "
     code += f"completion.engine_binary = lambda name: {str(engine.program)!r}; "
     code += f"completion.main(['-m', {str(engine.model)!r}, '-p', 'Q'])"

@@ -24,6 +24,7 @@ _TELLING = re.compile(
 )
 _TAIL_LINES = 20
 _LINE_WIDTH = 240
+_GRACE_S = 5.0  # for a program that was asked to end
 
 
 def telling_lines(lines: Sequence[str], limit: int = _TAIL_LINES) -> list[str]:
@@ -41,7 +42,7 @@ def end_group(process: subprocess.Popen[Any]) -> None:
             else:
                 process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)
+            process.wait(timeout=_GRACE_S)
             return
 
 
