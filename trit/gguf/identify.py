@@ -134,12 +134,3 @@ def other_reading(header: RawHeader) -> str:
     last = max(header.tensors.values(), key=lambda tensor: tensor.offset)
     what = [row.what for row in REFUSED if last.ggml_type in row.ids and not row.sizes]
     return f"{last.name} has type {last.ggml_type}, {what[0]}" if what else ""
-
-
-def ternary_names(found: Iterable[Found]) -> dict[str, int]:
-    """How many tensors have each ternary layout."""
-    counts: dict[str, int] = {}
-    for item in found:
-        if item.layout:
-            counts[item.name] = counts.get(item.name, 0) + 1
-    return counts

@@ -21,7 +21,7 @@ from trit.gguf.decode import Bytes, Decoded, Ternary
 TL2_STRIP = 32
 TL2_ROW_GROUPS = (0, 2, 1, 3)
 # Columns of a vector: TL1 has 256 / bmm, TL2 6 (two triples); signs come 24 columns at a time; the rest 32 x 4.
-TL2_VECTOR, TL2_SIGNS, REST_TILE, REST_VECTOR = 6, 24, 32, 4
+TL2_VECTOR, TL2_SIGNS, REST_TILE = 6, 24, 32
 
 
 @dataclass(frozen=True)

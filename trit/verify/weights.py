@@ -132,10 +132,6 @@ class GgufFile:
         """Type of a tensor."""
         return Type(self._tensors[name].tensor_type)
 
-    def matrix_types(self) -> set[Type]:
-        """Types of the blocks' matrices."""
-        return {self.type_of(n) for n in self.names() if n.startswith("blk.") and len(self._tensors[n].shape) == 2}
-
     def tensor(self, name: str) -> FileTensor:
         """Dequantise one tensor; raises UserError if there is no reader for its type."""
         entry = self._tensors[name]
