@@ -41,7 +41,7 @@ from trit.tune.codegen import Lookup, Table, render
 
 PRESETS = sorted(path.stem for path in (ROOT / "preset_kernels").glob("*/*.cpp"))
 # Not a product of the generator, and exact like them.
-COMPARISON = ROOT / "benchmarks" / "bitnet_style" / "tl2_bitnet_style.cpp"
+COMPARISON = ROOT / "tests" / "support" / "bitnet_style" / "tl2_bitnet_style.cpp"
 NAMES = sorted([*PRESETS, *(other.name for other in OTHERS), COMPARISON.stem])
 CANARY = 0x5EED5EED
 

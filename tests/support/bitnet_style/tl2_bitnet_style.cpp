@@ -5,7 +5,7 @@
 /// look-up are put together to 16 bits at once and negated there, by an addition and an exclusive or with a
 /// mask made of two shifts; blocks of 96 inputs are added up in 16 bits and go to 32 bits in memory.
 ///
-///     cmake -S . -B build -DTRIT_KERNELS_DIR=$PWD/benchmarks/bitnet_style
+///     cmake -S . -B build -DTRIT_KERNELS_DIR=$PWD/tests/support/bitnet_style
 ///     build/bin/trit-bench --packings 2_bits,tl2,tl2_bitnet_style --m 1
 #include <cstring>
 
