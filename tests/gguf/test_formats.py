@@ -231,7 +231,7 @@ def test_plus_two_of_q2_0_is_no_ternary_weight() -> None:
 
 
 def test_sizes_of_llama_cpp_s_types() -> None:
-    """The table of utils.foreign, which works without packages, against gguf-py's."""
+    """The table of trit.gguf.layouts, which works without packages, against gguf-py's."""
     known = {kind.value: (kind.name.lower(), *size) for kind, size in gguf.GGML_QUANT_SIZES.items()}
     # gguf-py has the q8_1 of 2023, with two float32; block_q8_1 of ggml-common.h has two float16.
     assert known.pop(9) == ("q8_1", 32, 40) and PLAIN[9] == ("q8_1", 32, 36)

@@ -95,7 +95,7 @@ void compare(const ggml_tensor* w, const trit::Matrix& matrix, bool packed, cons
     }
 }
 
-/// The name that utils/tune has for a packing and its kernel for many tokens.
+/// The name that trit/tune has for a packing and its kernel for many tokens.
 std::string name_of(trit_packing packing, LookupChoice many) {
     std::string name = trit::packing_name(packing);
     if (packing >= TRIT_TIER_PACKINGS && fault == "table") {

@@ -3,7 +3,7 @@
 
 Every count, length and offset is compared with the bytes that are there before anything is allocated for it, so a
 damaged or hostile file costs one sentence and a bounded amount of memory. Nothing is assumed about tensor types: what
-a number means is for ``utils.foreign`` and ``trit.gguf.types`` to say. ``run_inference.py`` reads headers with this
+a number means is for ``trit.gguf.layouts`` and ``trit.gguf.types`` to say. ``run_inference.py`` reads headers with this
 before it starts the engine; arrays, which are nearly all of a header, can be skipped for that (60 ms instead of 300 ms
 for a vocabulary of 128,256 tokens).
 

@@ -25,7 +25,7 @@ class ReadyMade:
     """A ternary GGUF model on the Hub.
 
     Attributes:
-        layout: name of its matrices' layout (utils.foreign).
+        layout: name of its matrices' layout (trit.gguf.layouts).
         loads: whether the engine loads it as it is; otherwise set-up converts it.
     """
 
