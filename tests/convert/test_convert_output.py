@@ -77,7 +77,7 @@ def test_output_path_that_is_no_path(master: Path, capsys: pytest.CaptureFixture
 CHILD = """
 import sys, time
 import trit.convert.from_checkpoint as pipeline
-from trit.base.processes import run_main
+from trit.base.errors import run_main
 from trit.convert.command import main
 
 def wait(*arguments):
@@ -114,7 +114,7 @@ def test_interrupted_conversion(number: signal.Signals, master: Path, capsys: py
 def test_full_disk(limit: int, master: Path) -> None:
     """A limit on file size stands for the full disk: the header alone is too long, or the tensors are."""
     code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-    code += "import sys; from trit.base.processes import run_main; from trit.convert.command import main\n"
+    code += "import sys; from trit.base.errors import run_main; from trit.convert.command import main\n"
     code += "sys.exit(run_main(main, sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, str(master)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
