@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// `trit-roofline`: what this machine can do at most, for each tier and number of threads: int8
-/// multiply-accumulates in registers, and reading memory. One JSON object a line; trit/engine/roofline makes a
-/// table of them.
+/// multiply-accumulates in registers, and reading memory. One JSON object a line; trit/engine/roofline makes
+/// a table of them.
 ///
 ///     --tier all          a name, "chosen" or "all"
 ///     --threads 1,2       numbers of threads

@@ -24,6 +24,7 @@ BY_FIXTURE = {
     "compiles": {"kernels", "emulated_avx512"},
 }
 BY_IMPORT = {
+    "engine": {"tests.support.fake_checkout", "trit.setup"},
     "torch": {"torch", "transformers"},
     "compiles": {"tests.support.kernel_build", "tests.support.stock_engine"},
 }
