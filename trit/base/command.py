@@ -54,9 +54,8 @@ def _hand_over(error: ModuleNotFoundError) -> int:
     name = (error.name or "").partition(".")[0]
     if name in {"", "trit", "utils", "tests"}:
         raise error
-    from trit.base.processes import (
-        become,  # only now: the less is imported before run_main, the sooner Ctrl-C is answered
-    )
+    # Only now: the less is imported before run_main, the sooner Ctrl-C is answered.
+    from trit.base.processes import become
 
     python = environment_python()
     if python.is_file() and Path(sys.prefix).resolve() != VENV.resolve():

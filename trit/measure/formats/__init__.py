@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The same weights in several formats, one beside the other: what ``utils/compare.py`` is made of."""
+"""The same weights in several formats, one beside the other: what ``trit compare`` is made of."""
