@@ -139,10 +139,10 @@ def test_patches_have_the_number_of_lines_that_the_table_says() -> None:
 
 def test_the_version_is_the_same_everywhere() -> None:
     patterns = {
-        "pyproject.toml": r'(?ms)^\[project\]$.*?^version = "([^"]+)"',
+        "trit/__init__.py": r'(?m)^__version__ = "([^"]+)"$',
         "CITATION.cff": r"(?m)^version: (\S+)$",
         "CHANGELOG.md": r"(?m)^## (\d\S*)",
     }
     found = {name: re.search(pattern, (ROOT / name).read_text(encoding="utf-8")) for name, pattern in patterns.items()}
     versions = {name: match.group(1) for name, match in found.items() if match}
-    assert "CITATION.cff" in versions and len(set(versions.values())) == 1, f"the versions differ: {versions}"
+    assert versions.keys() == found.keys() and len(set(versions.values())) == 1, f"the versions differ: {versions}"
