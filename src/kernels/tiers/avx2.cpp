@@ -41,21 +41,7 @@ __m256i widen(Lane lane) { return _mm256_madd_epi16(lane, _mm256_set1_epi16(1));
 }  // namespace
 TRIT_TARGET_END
 
-namespace {
-
-constexpr trit_tier with_kernels(trit_tier tier) {
-    tier.supported = supported;
-    tier.quantize = quantize;
-    tier.i2_s = i2_s;
-    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
-    tier.finish = finish;
-    tier.accumulate = accumulate;
-    tier.mac_loop = mac_loop;
-    tier.read_loop = read_loop;
-    return tier;
-}
-
-}  // namespace
+#include "kernels/tiers/kernels-inl.h"
 
 extern "C" const trit_tier trit_tier_avx2 = with_kernels(kAbsent);
 

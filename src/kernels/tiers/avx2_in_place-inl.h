@@ -8,8 +8,9 @@
 /// widening to int32. (Widening every 32 blocks, as other engines do, overflows for activations of one sign:
 /// 65024 > 32767.)
 
+#include "kernels/tiers/scale-inl.h"
+
 constexpr int kFlushBlocks = 8;
-constexpr int kInPlaceTokens = 4;
 
 int32_t sum_lanes(__m256i v) {
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
@@ -18,8 +19,7 @@ int32_t sum_lanes(__m256i v) {
     return _mm_cvtsi128_si32(s);
 }
 
-/// Largest bit pattern of |x[i]|: for floats without sign the order of the bits is the order of the values,
-/// and NaN and infinity stand above all others.
+/// Largest bit pattern of |x[i]|.
 uint32_t max_abs_bits(int64_t k, const float* x) {
     const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF);
     __m256i best = _mm256_setzero_si256();
@@ -37,16 +37,10 @@ uint32_t max_abs_bits(int64_t k, const float* x) {
 }
 
 void quantize(int64_t k, const float* x, int8_t* q, float* scale, int32_t* sum) {
-    const uint32_t bits = max_abs_bits(k, x);
-    if (bits >= 0x7F800000u) {
-        std::memset(q, 0, static_cast<size_t>(k));
-        *scale = std::numeric_limits<float>::quiet_NaN();
-        *sum = 0;
+    if (!find_scale(max_abs_bits(k, x), k, q, scale, sum)) {
         return;
     }
-    float max_abs = 0.0f;
-    std::memcpy(&max_abs, &bits, sizeof(max_abs));
-    const float s = 127.0f / (max_abs > 1e-5f ? max_abs : 1e-5f);
+    const float s = *scale;
     const __m256 vs = _mm256_set1_ps(s);
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     __m256i total = _mm256_setzero_si256();
@@ -62,7 +56,6 @@ void quantize(int64_t k, const float* x, int8_t* q, float* scale, int32_t* sum) 
         const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(q + i), bytes);
     }
-    *scale = s;
     *sum = sum_lanes(total);
 }
 
@@ -112,19 +105,4 @@ void row_by_tokens(int64_t blocks, const uint8_t* row, const int8_t* q, size_t q
     }
 }
 
-void i2_s(int64_t k, const uint8_t* w, size_t w_row_bytes, int n, const int8_t* q, size_t q_row_bytes, int m,
-          int32_t* c, size_t c_stride) {
-    const int64_t blocks = k / TRIT_I2_S_BLOCK;
-    for (int i = 0; i < n; ++i) {
-        const uint8_t* row = w + static_cast<size_t>(i) * w_row_bytes;
-        int j = 0;
-        for (; j + kInPlaceTokens <= m; j += kInPlaceTokens) {
-            row_by_tokens<kInPlaceTokens>(blocks, row, q + static_cast<size_t>(j) * q_row_bytes, q_row_bytes,
-                                          c + static_cast<size_t>(j) * c_stride + i, c_stride);
-        }
-        for (; j < m; ++j) {
-            row_by_tokens<1>(blocks, row, q + static_cast<size_t>(j) * q_row_bytes, q_row_bytes,
-                             c + static_cast<size_t>(j) * c_stride + i, c_stride);
-        }
-    }
-}
+#include "kernels/tiers/i2_s_rows-inl.h"

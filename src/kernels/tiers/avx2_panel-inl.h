@@ -12,6 +12,8 @@
 /// so that the rows of a panel can be visited one register after the other while its bytes are read in one
 /// stream.
 
+#include "kernels/tiers/passes-inl.h"
+
 constexpr int kTileRegisters = 2;  // 16 rows
 constexpr int kTileTokens = 6;
 constexpr size_t kPanelAhead = 8192;
@@ -85,7 +87,7 @@ void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t*
 
 /// Adds `steps` x 16 inputs of all rows x M tokens to c, straight from the panel.
 template <int M>
-void direct(int64_t steps, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, bool first,
+void direct(int64_t steps, const uint8_t* panel, bool first, const int8_t* q, size_t q_row_bytes,
             int32_t* c) {
     const __m256i mask = _mm256_set1_epi8(3);
     for (int r = 0; r < TRIT_PANEL_ROWS; r += 8 * kTileRegisters) {
@@ -134,35 +136,17 @@ void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t 
                        int32_t* c) {
     constexpr int64_t kChunk = (kMostFours < 64 ? kMostFours : 64) / 4;
     const int64_t steps = (k + 15) / 16;
-    const int groups = (m + 3) / 4;
+    constexpr decltype(&direct<1>) kDirect[] = {direct<1>, direct<2>, direct<3>, direct<4>};
     for (int64_t step = 0; step < steps; step += kChunk) {
         const int64_t count = steps - step < kChunk ? steps - step : kChunk;
-        for (int t = 0; t < groups; ++t) {
-            const int from = m * t / groups;
-            const int8_t* x = q + 16 * step + static_cast<size_t>(from) * q_row_bytes;
-            int32_t* sums = c + from * TRIT_PANEL_ROWS;
-            switch (m * (t + 1) / groups - from) {
-                case 1:
-                    direct<1>(count, panel + 256 * step, x, q_row_bytes, step == 0, sums);
-                    break;
-                case 2:
-                    direct<2>(count, panel + 256 * step, x, q_row_bytes, step == 0, sums);
-                    break;
-                case 3:
-                    direct<3>(count, panel + 256 * step, x, q_row_bytes, step == 0, sums);
-                    break;
-                default:
-                    direct<4>(count, panel + 256 * step, x, q_row_bytes, step == 0, sums);
-                    break;
-            }
-        }
+        in_passes(kDirect, m, q + 16 * step, q_row_bytes, c, count, panel + 256 * step, step == 0);
     }
 }
 
 /// Adds `fours` x 4 unpacked inputs of 16 rows x M tokens to c. bytes: for every 4 inputs the panel's 4
 /// vectors.
 template <int M>
-void tile(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, bool first, int32_t* c) {
+void tile(int fours, const uint8_t* bytes, bool first, const int8_t* q, size_t q_row_bytes, int32_t* c) {
     Lane acc[M][kTileRegisters];
     TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
@@ -197,14 +181,16 @@ void tile(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, 
 
 /// All tokens against one unpacked chunk, 16 rows after 16 rows.
 template <int M>
-void tiles(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, bool first, int32_t* c) {
+void tiles(int fours, const uint8_t* bytes, bool first, const int8_t* q, size_t q_row_bytes, int32_t* c) {
     for (int r = 0; r < TRIT_PANEL_ROWS; r += 8 * kTileRegisters) {
-        tile<M>(fours, bytes + 4 * r, q, q_row_bytes, first, c + r);
+        tile<M>(fours, bytes + 4 * r, first, q, q_row_bytes, c + r);
     }
 }
 
 void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
                         int32_t* c) {
+    constexpr decltype(&tiles<1>) kTiles[kTileTokens] = {tiles<1>, tiles<2>, tiles<3>,
+                                                         tiles<4>, tiles<5>, tiles<6>};
     // As many inputs as a lane can add up; in the first-level cache.
     constexpr int kChunk = (kMostFours < 64 ? kMostFours : 64) / 4 * 16;
     alignas(64) uint8_t bytes[kChunk * TRIT_PANEL_ROWS];
@@ -222,35 +208,7 @@ void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t
                 ystore(out + 768 + 32 * r, _mm256_and_si256(_mm256_srli_epi16(codes, 6), mask));
             }
         }
-        const int fours = inputs / 4;
-        const bool first = chunk == 0;
-        // In tiles of nearly the same size: 8 tokens are 4 + 4, not 6 + 2.
-        const int count = (m + kTileTokens - 1) / kTileTokens;
-        for (int t = 0; t < count; ++t) {
-            const int from = m * t / count;
-            const int8_t* x = q + chunk + static_cast<size_t>(from) * q_row_bytes;
-            int32_t* sums = c + from * TRIT_PANEL_ROWS;
-            switch (m * (t + 1) / count - from) {
-                case 1:
-                    tiles<1>(fours, bytes, x, q_row_bytes, first, sums);
-                    break;
-                case 2:
-                    tiles<2>(fours, bytes, x, q_row_bytes, first, sums);
-                    break;
-                case 3:
-                    tiles<3>(fours, bytes, x, q_row_bytes, first, sums);
-                    break;
-                case 4:
-                    tiles<4>(fours, bytes, x, q_row_bytes, first, sums);
-                    break;
-                case 5:
-                    tiles<5>(fours, bytes, x, q_row_bytes, first, sums);
-                    break;
-                default:
-                    tiles<kTileTokens>(fours, bytes, x, q_row_bytes, first, sums);
-                    break;
-            }
-        }
+        in_passes(kTiles, m, q + chunk, q_row_bytes, c, inputs / 4, bytes, chunk == 0);
     }
 }
 

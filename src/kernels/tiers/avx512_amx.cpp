@@ -145,51 +145,35 @@ struct AmxTiles {
                   c + tokens * TRIT_PANEL_ROWS);
         }
     }
-};
 
-/// The rate of the matrix unit: 4 accumulating tiles, 2 of each operand, as in the prefill step.
-int64_t amx_mac_loop(int64_t rounds) {
-    alignas(64) static const uint8_t ones[1024] = {1, 1, 1, 1};
-    const Tiles8 configured;
-    TRIT_TILE_LOAD(0, ones, 64);
-    TRIT_TILE_LOAD(1, ones, 64);
-    TRIT_TILE_LOAD(2, ones, 64);
-    TRIT_TILE_LOAD(3, ones, 64);
-    TRIT_TILE_LOAD(4, ones, 64);
-    TRIT_TILE_LOAD(5, ones, 64);
-    TRIT_TILE_LOAD(6, ones, 64);
-    TRIT_TILE_LOAD(7, ones, 64);
-    for (int64_t round = 0; round < rounds; ++round) {
-        TRIT_TILE_DPBSUD(0, 4, 6);
-        TRIT_TILE_DPBSUD(1, 4, 7);
-        TRIT_TILE_DPBSUD(2, 5, 6);
-        TRIT_TILE_DPBSUD(3, 5, 7);
+    /// The rate of the matrix unit: 4 accumulating tiles, 2 of each operand, as in the prefill step.
+    static int64_t mac_loop(int64_t rounds) {
+        alignas(64) static const uint8_t ones[1024] = {1, 1, 1, 1};
+        const Tiles8 configured;
+        TRIT_TILE_LOAD(0, ones, 64);
+        TRIT_TILE_LOAD(1, ones, 64);
+        TRIT_TILE_LOAD(2, ones, 64);
+        TRIT_TILE_LOAD(3, ones, 64);
+        TRIT_TILE_LOAD(4, ones, 64);
+        TRIT_TILE_LOAD(5, ones, 64);
+        TRIT_TILE_LOAD(6, ones, 64);
+        TRIT_TILE_LOAD(7, ones, 64);
+        for (int64_t round = 0; round < rounds; ++round) {
+            TRIT_TILE_DPBSUD(0, 4, 6);
+            TRIT_TILE_DPBSUD(1, 4, 7);
+            TRIT_TILE_DPBSUD(2, 5, 6);
+            TRIT_TILE_DPBSUD(3, 5, 7);
+        }
+        return rounds * 4 * 16 * 16 * 64;
     }
-    return rounds * 4 * 16 * 16 * 64;
-}
+};
 
 }  // namespace
 TRIT_TARGET_END
 
-namespace {
+#include "kernels/tiers/avx512_kernels-inl.h"
 
-constexpr trit_tier with_kernels(trit_tier tier) {
-    tier.supported = supported;
-    tier.quantize = quantize;
-    tier.i2_s = i2_s;
-    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits<AmxTiles>;
-    tier.panel[TRIT_PACKING_5_TRITS] = panel_5_trits<AmxTiles>;
-    tier.finish = finish;
-    tier.accumulate = accumulate;
-    tier.mac_loop = amx_mac_loop;
-    tier.read_loop = read_loop;
-    tier.q6_k = q6_k;
-    return tier;
-}
-
-}  // namespace
-
-extern "C" const trit_tier trit_tier_avx512_amx = with_kernels(kAbsent);
+extern "C" const trit_tier trit_tier_avx512_amx = with_trits<AmxTiles>(with_kernels<AmxTiles>(kAbsent));
 
 #else
 

@@ -15,6 +15,8 @@
 /// factor, so a shift of the finished sums takes them out exactly. |u << 6| * |q| * 4 products <= 192 * 128 *
 /// 4 = 98304 per block and lane: an int32 lane holds 2^31 / 98304 = 21845 blocks, k = 2.7 million.
 
+#include "kernels/tiers/scale-inl.h"
+
 constexpr int kInPlaceRows = 4;
 constexpr int kInPlaceTokens = 4;
 /// How far ahead of the loads the weights are asked for, in bytes, when one token streams through them.
@@ -32,23 +34,16 @@ __m512i halves(char low, char high) {
 }
 
 void quantize(int64_t k, const float* x, int8_t* q, float* scale, int32_t* sum) {
-    // Largest bit pattern of |x[i]|: ordered as the values are, with NaN and infinity above all others. 16
-    // floats at a time; k % 32 == 0 leaves no tail.
+    // Largest bit pattern of |x[i]|, 16 floats at a time; k % 32 == 0 leaves no tail.
     const __m512i magnitude = _mm512_set1_epi32(0x7FFFFFFF);
     __m512i best = _mm512_setzero_si512();
     for (int64_t i = 0; i < k; i += 16) {
         best = _mm512_max_epu32(best, _mm512_and_si512(load(x + i), magnitude));
     }
-    const uint32_t bits = _mm512_reduce_max_epu32(best);
-    if (bits >= 0x7F800000u) {
-        std::memset(q, 0, static_cast<size_t>(k));
-        *scale = std::numeric_limits<float>::quiet_NaN();
-        *sum = 0;
+    if (!find_scale(_mm512_reduce_max_epu32(best), k, q, scale, sum)) {
         return;
     }
-    float max_abs = 0.0f;
-    std::memcpy(&max_abs, &bits, sizeof(max_abs));
-    const float s = 127.0f / (max_abs > 1e-5f ? max_abs : 1e-5f);
+    const float s = *scale;
     const __m512 vs = _mm512_set1_ps(s);
     __m512i total = _mm512_setzero_si512();
     for (int64_t i = 0; i < k; i += 16) {
@@ -56,7 +51,6 @@ void quantize(int64_t k, const float* x, int8_t* q, float* scale, int32_t* sum) 
         total = _mm512_add_epi32(total, v);
         _mm_storeu_si128(reinterpret_cast<__m128i*>(q + i), _mm512_cvtepi32_epi8(v));
     }
-    *scale = s;
     *sum = _mm512_reduce_add_epi32(total);
 }
 

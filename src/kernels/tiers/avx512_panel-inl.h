@@ -6,11 +6,12 @@
 /// - one token: weights stream from memory once. Codes are masked, not shifted, so each field has its own
 ///   accumulator of weight 1, 4, 16 or 64; finished sums are shifted back, exactly.
 /// - 2 to Tiles::kDirect tokens: codes are shifted once and meet up to 8 tokens while they are in registers.
-/// - more: a chunk of the panel's inputs is unpacked to one byte per code, and every tile of 64 rows x kTile
+/// - more: a chunk of the panel's inputs is unpacked to one byte per code, and every tile of 64 rows x 6
 ///   tokens reads them from the first-level cache: 24 accumulators, 4 vectors of codes, 1 activation.
 /// Largest lane: 192 * 128 * 4 for each step of 16 inputs, so TRIT_PANEL_MAX_K inputs stay below 2^31.
 
-constexpr int kTile = 6;
+#include "kernels/tiers/passes-inl.h"
+
 constexpr size_t kPanelAhead = 8192;
 
 template <typename T>
@@ -133,7 +134,7 @@ void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t 
 
 /// Adds `fours` x 4 unpacked inputs of M tokens to c. bytes: for every 4 inputs the 4 vectors of 64 rows.
 template <int M>
-void tile(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, bool first, int32_t* c) {
+void tile(int fours, const uint8_t* bytes, bool first, const int8_t* q, size_t q_row_bytes, int32_t* c) {
     __m512i acc[M][4];
     TRIT_UNROLL
     for (int j = 0; j < M; ++j) {
@@ -166,36 +167,11 @@ void tile(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, 
     }
 }
 
-/// All tokens against one unpacked chunk, in tiles of nearly the same size: 8 tokens are 4 + 4, not 6 + 2.
+/// All tokens against one unpacked chunk.
 void tiles(int fours, const uint8_t* bytes, const int8_t* q, size_t q_row_bytes, int m, bool first,
            int32_t* c) {
-    static_assert(kTile == 6, "one case for each");
-    const int count = (m + kTile - 1) / kTile;
-    for (int t = 0; t < count; ++t) {
-        const int from = m * t / count;
-        const int8_t* x = q + static_cast<size_t>(from) * q_row_bytes;
-        int32_t* out = c + from * TRIT_PANEL_ROWS;
-        switch (m * (t + 1) / count - from) {
-            case 1:
-                tile<1>(fours, bytes, x, q_row_bytes, first, out);
-                break;
-            case 2:
-                tile<2>(fours, bytes, x, q_row_bytes, first, out);
-                break;
-            case 3:
-                tile<3>(fours, bytes, x, q_row_bytes, first, out);
-                break;
-            case 4:
-                tile<4>(fours, bytes, x, q_row_bytes, first, out);
-                break;
-            case 5:
-                tile<5>(fours, bytes, x, q_row_bytes, first, out);
-                break;
-            default:
-                tile<6>(fours, bytes, x, q_row_bytes, first, out);
-                break;
-        }
-    }
+    constexpr decltype(&tile<1>) kTiles[] = {tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
+    in_passes(kTiles, m, q, q_row_bytes, c, fours, bytes, first);
 }
 
 /// How the many-token kernels multiply a chunk: by vpdpbusd.
@@ -264,18 +240,6 @@ void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t
     }
 }
 
-/// Few tokens in passes of nearly the same size over the panel, which is in a cache after the first.
-template <typename Few, int kMost>
-void in_passes(const Few (&few)[kMost], int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes,
-               int m, int32_t* c) {
-    const int count = (m + kMost - 1) / kMost;
-    for (int t = 0; t < count; ++t) {
-        const int from = m * t / count;
-        few[m * (t + 1) / count - from - 1](k, panel, q + static_cast<size_t>(from) * q_row_bytes,
-                                            q_row_bytes, c + from * TRIT_PANEL_ROWS);
-    }
-}
-
 template <typename Tiles>
 void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
     using Few = void (*)(int64_t, const uint8_t*, const int8_t*, size_t, int32_t*);
@@ -285,7 +249,8 @@ void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row
     if (m > Tiles::kDirect) {
         return many_tokens_2_bits<Tiles>(k, panel, q, q_row_bytes, m, c);
     }
-    in_passes(kFew, k, panel, q, q_row_bytes, m, c);
+    // In passes over the panel, which is in a cache after the first.
+    in_passes(kFew, m, q, q_row_bytes, c, k, panel);
 }
 
 void finish(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale, int w_step,

@@ -156,21 +156,7 @@ void q6_k_rows(int64_t k, const uint8_t* w, size_t w_row_bytes, int64_t n, const
 
 void q6_k(int64_t k, const uint8_t* w, size_t w_row_bytes, int64_t n, const uint8_t* tokens,
           size_t token_bytes, int m, float* const* out) {
-    static_assert(TRIT_Q6_K_TOKENS == 7, "one case for each");
-    switch (m) {
-        case 1:
-            return q6_k_rows<1>(k, w, w_row_bytes, n, tokens, token_bytes, out);
-        case 2:
-            return q6_k_rows<2>(k, w, w_row_bytes, n, tokens, token_bytes, out);
-        case 3:
-            return q6_k_rows<3>(k, w, w_row_bytes, n, tokens, token_bytes, out);
-        case 4:
-            return q6_k_rows<4>(k, w, w_row_bytes, n, tokens, token_bytes, out);
-        case 5:
-            return q6_k_rows<5>(k, w, w_row_bytes, n, tokens, token_bytes, out);
-        case 6:
-            return q6_k_rows<6>(k, w, w_row_bytes, n, tokens, token_bytes, out);
-        default:
-            return q6_k_rows<7>(k, w, w_row_bytes, n, tokens, token_bytes, out);
-    }
+    constexpr decltype(&q6_k_rows<1>) kRows[TRIT_Q6_K_TOKENS] = {
+        q6_k_rows<1>, q6_k_rows<2>, q6_k_rows<3>, q6_k_rows<4>, q6_k_rows<5>, q6_k_rows<6>, q6_k_rows<7>};
+    kRows[m - 1](k, w, w_row_bytes, n, tokens, token_bytes, out);
 }

@@ -185,5 +185,12 @@ void panel_5_trits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_ro
     if (m > Tiles::kDirect) {
         return many_tokens_5_trits<Tiles>(k, panel, q, q_row_bytes, m, c);
     }
-    in_passes(kFew, k, panel, q, q_row_bytes, m, c);
+    in_passes(kFew, m, q, q_row_bytes, c, k, panel);
+}
+
+/// A tier, and its kernel of five trits; Tiles as for with_kernels.
+template <typename Tiles>
+constexpr trit_tier with_trits(trit_tier tier) {
+    tier.panel[TRIT_PACKING_5_TRITS] = panel_5_trits<Tiles>;
+    return tier;
 }

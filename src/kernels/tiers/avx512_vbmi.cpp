@@ -26,25 +26,9 @@ int supported() {
 }  // namespace
 TRIT_TARGET_END
 
-namespace {
+#include "kernels/tiers/avx512_kernels-inl.h"
 
-constexpr trit_tier with_kernels(trit_tier tier) {
-    tier.supported = supported;
-    tier.quantize = quantize;
-    tier.i2_s = i2_s;
-    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits<DotTiles>;
-    tier.panel[TRIT_PACKING_5_TRITS] = panel_5_trits<DotTiles>;
-    tier.finish = finish;
-    tier.accumulate = accumulate;
-    tier.mac_loop = DotTiles::mac_loop;
-    tier.read_loop = read_loop;
-    tier.q6_k = q6_k;
-    return tier;
-}
-
-}  // namespace
-
-extern "C" const trit_tier trit_tier_avx512_vbmi = with_kernels(kAbsent);
+extern "C" const trit_tier trit_tier_avx512_vbmi = with_trits<DotTiles>(with_kernels<DotTiles>(kAbsent));
 
 #else
 

@@ -70,21 +70,7 @@ int8x16_t as_bytes(Lane lane) { return vreinterpretq_s8_s16(veorq_s16(lane.low, 
 
 }  // namespace
 
-namespace {
-
-constexpr trit_tier with_kernels(trit_tier tier) {
-    tier.supported = supported;
-    tier.quantize = quantize;
-    tier.i2_s = i2_s;
-    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
-    tier.finish = finish;
-    tier.accumulate = accumulate;
-    tier.mac_loop = mac_loop;
-    tier.read_loop = read_loop;
-    return tier;
-}
-
-}  // namespace
+#include "kernels/tiers/kernels-inl.h"
 
 extern "C" const trit_tier trit_tier_neon = with_kernels(kAbsent);
 

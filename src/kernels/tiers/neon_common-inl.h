@@ -8,7 +8,7 @@
 ///     int32x4_t widen(Lane)    sums of four neighbouring products
 ///     kMostAdds                how often `add` may be called with codes up to 3 before `widen`
 
-constexpr int kInPlaceTokens = 4;
+#include "kernels/tiers/scale-inl.h"
 
 void prefetch([[maybe_unused]] const void* p) {
 #if defined(__GNUC__)
@@ -25,8 +25,7 @@ void add_to(int32_t* c, bool first, int32x4_t sums) {
     vst1q_s32(c, first ? sums : vaddq_s32(vld1q_s32(c), sums));
 }
 
-/// Largest bit pattern of |x[i]|: for floats without sign the order of the bits is the order of the values,
-/// and NaN and infinity stand above all others.
+/// Largest bit pattern of |x[i]|.
 uint32_t max_abs_bits(int64_t k, const float* x) {
     uint32x4_t best[4] = {vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0)};
     for (int64_t i = 0; i < k; i += 16) {
@@ -39,16 +38,10 @@ uint32_t max_abs_bits(int64_t k, const float* x) {
 }
 
 void quantize(int64_t k, const float* x, int8_t* q, float* scale, int32_t* sum) {
-    const uint32_t bits = max_abs_bits(k, x);
-    if (bits >= 0x7F800000u) {
-        std::memset(q, 0, static_cast<size_t>(k));
-        *scale = std::numeric_limits<float>::quiet_NaN();
-        *sum = 0;
+    if (!find_scale(max_abs_bits(k, x), k, q, scale, sum)) {
         return;
     }
-    float max_abs = 0.0f;
-    std::memcpy(&max_abs, &bits, sizeof(max_abs));
-    const float s = 127.0f / (max_abs > 1e-5f ? max_abs : 1e-5f);
+    const float s = *scale;
     int32x4_t total = vdupq_n_s32(0);
     for (int64_t i = 0; i < k; i += 16) {
         int16x4_t v[4];
@@ -61,7 +54,6 @@ void quantize(int64_t k, const float* x, int8_t* q, float* scale, int32_t* sum) 
         vst1q_s8(q + i,
                  vcombine_s8(vqmovn_s16(vcombine_s16(v[0], v[1])), vqmovn_s16(vcombine_s16(v[2], v[3]))));
     }
-    *scale = s;
     *sum = vaddvq_s32(total);
 }
 
@@ -113,22 +105,7 @@ void row_by_tokens(int64_t blocks, const uint8_t* row, const int8_t* q, size_t q
     }
 }
 
-void i2_s(int64_t k, const uint8_t* w, size_t w_row_bytes, int n, const int8_t* q, size_t q_row_bytes, int m,
-          int32_t* c, size_t c_stride) {
-    const int64_t blocks = k / TRIT_I2_S_BLOCK;
-    for (int i = 0; i < n; ++i) {
-        const uint8_t* row = w + static_cast<size_t>(i) * w_row_bytes;
-        int j = 0;
-        for (; j + kInPlaceTokens <= m; j += kInPlaceTokens) {
-            row_by_tokens<kInPlaceTokens>(blocks, row, q + static_cast<size_t>(j) * q_row_bytes, q_row_bytes,
-                                          c + static_cast<size_t>(j) * c_stride + i, c_stride);
-        }
-        for (; j < m; ++j) {
-            row_by_tokens<1>(blocks, row, q + static_cast<size_t>(j) * q_row_bytes, q_row_bytes,
-                             c + static_cast<size_t>(j) * c_stride + i, c_stride);
-        }
-    }
-}
+#include "kernels/tiers/i2_s_rows-inl.h"
 
 void finish(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale, int w_step,
             float* out) {

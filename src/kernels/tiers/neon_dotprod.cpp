@@ -33,21 +33,7 @@ Lane multiply_add(Lane lane, int8x16_t a, int8x16_t b) { return add(lane, a, b);
 }  // namespace
 TRIT_TARGET_END
 
-namespace {
-
-constexpr trit_tier with_kernels(trit_tier tier) {
-    tier.supported = supported;
-    tier.quantize = quantize;
-    tier.i2_s = i2_s;
-    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
-    tier.finish = finish;
-    tier.accumulate = accumulate;
-    tier.mac_loop = mac_loop;
-    tier.read_loop = read_loop;
-    return tier;
-}
-
-}  // namespace
+#include "kernels/tiers/kernels-inl.h"
 
 extern "C" const trit_tier trit_tier_neon_dotprod = with_kernels(kAbsent);
 

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT
+/// The table of a tier's kernels. Included behind its target region; every SIMD tier has these kernels under
+/// these names, and sets what it has beside them itself.
+
+namespace {
+
+constexpr trit_tier with_kernels(trit_tier tier) {
+    tier.supported = supported;
+    tier.quantize = quantize;
+    tier.i2_s = i2_s;
+    tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
+    tier.finish = finish;
+    tier.accumulate = accumulate;
+    tier.mac_loop = mac_loop;
+    tier.read_loop = read_loop;
+    return tier;
+}
+
+}  // namespace
