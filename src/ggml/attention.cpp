@@ -166,12 +166,7 @@ void score(const Cache& keys, const int32_t* visible, const float* q, int64_t dk
 template <int R, int C>
 void add_values(const Cache& values, const int32_t* visible, int64_t count, const float* weights, int64_t d,
                 float* const* out) {
-    Floats sums[R][C];
-    for (int r = 0; r < R; ++r) {
-        for (int c = 0; c < C; ++c) {
-            sums[r][c] = Floats::set(0.0f);
-        }
-    }
+    Floats sums[R][C] = {};
     for (int64_t p = 0; p < count; ++p) {
         const ggml_fp16_t* value = values.at(visible[p]) + d;
         Floats x[C];

@@ -168,11 +168,7 @@ struct Table {
         for (int row = 0; row < TRIT_PANEL_ROWS; row += kRegisters * kRegisterRows) {
             for (int64_t from = 0; from < steps; from += kWidenSteps) {
                 const int64_t to = steps - from < kWidenSteps ? steps : from + kWidenSteps;
-                Words sums[kRegisters];
-                TRIT_UNROLL
-                for (int r = 0; r < kRegisters; ++r) {
-                    sums[r] = zero_words();
-                }
+                Words sums[kRegisters] = {};
                 for (int64_t step = from; step < to; ++step) {
                     const size_t at = static_cast<size_t>(step) * kStepBytes;
                     const size_t soon = at + C::kAhead;

@@ -92,8 +92,6 @@ inline void store_rows(uint8_t* to, const Bytes (&bytes)[4]) {
     _mm256_store_si256(p + 3, _mm256_permute2x128_si256(fours[2], fours[3], 0x31));
 }
 
-inline Words zero_words() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-
 inline Words add_nibbles(Words sums, Bytes low, Bytes high) {
     const __m256i worth = _mm256_set1_epi16(0x1001);
     return {_mm256_add_epi16(sums.even, _mm256_maddubs_epi16(worth, _mm256_unpacklo_epi8(low, high))),

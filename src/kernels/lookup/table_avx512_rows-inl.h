@@ -60,8 +60,6 @@ inline void store_rows(uint8_t* to, const Bytes (&bytes)[4]) {
     _mm512_store_si512(to + 192, _mm512_shuffle_i64x2(second[0], second[1], 0xDD));
 }
 
-inline Words zero_words() { return {_mm512_setzero_si512(), _mm512_setzero_si512()}; }
-
 inline Words add_nibbles(Words sums, Bytes low, Bytes high) {
     const __m512i worth = _mm512_set1_epi16(0x1001);
     return {_mm512_add_epi16(sums.even, _mm512_maddubs_epi16(worth, _mm512_unpacklo_epi8(low, high))),

@@ -72,8 +72,6 @@ inline void store_rows(uint8_t* to, const Bytes (&bytes)[4]) {
     vst4q_s8(reinterpret_cast<int8_t*>(to), four);
 }
 
-inline Words zero_words() { return {vdupq_n_s16(0), vdupq_n_s16(0)}; }
-
 inline Words add_nibbles(Words sums, Bytes low, Bytes high) {
     const int8x8_t worth = vdup_n_s8(16);
     return {vmlal_s8(vaddw_s8(sums.even, vget_low_s8(low)), vget_low_s8(high), worth),

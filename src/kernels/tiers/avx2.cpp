@@ -20,7 +20,6 @@ int supported() { return trit_x86_has(TRIT_X86_AVX2 | TRIT_X86_F16C); }
 /// vpmaddubsw: two neighbouring products in 16 bits, at most 2 * 3 * 128 = 768 for codes of 2 bits.
 using Lane = __m256i;
 constexpr int kMostFours = 40;  // 40 * 768 < 32768
-Lane zero_lane() { return _mm256_setzero_si256(); }
 // (As a pair of instructions for GCC, which otherwise computes all products of a tile first and then spills
 // them; that cost 40 % of the speed.)
 Lane add(Lane lane, __m256i u, __m256i act) {

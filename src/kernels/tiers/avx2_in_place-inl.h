@@ -65,18 +65,10 @@ void row_by_tokens(int64_t blocks, const uint8_t* row, const int8_t* q, size_t q
                    size_t c_stride) {
     const __m256i field = _mm256_set1_epi8(3);
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256i total[M];
-    TRIT_UNROLL
-    for (int j = 0; j < M; ++j) {
-        total[j] = _mm256_setzero_si256();
-    }
+    __m256i total[M] = {};
     for (int64_t first = 0; first < blocks; first += kFlushBlocks) {
         const int64_t last = first + kFlushBlocks < blocks ? first + kFlushBlocks : blocks;
-        __m256i pairs[M];
-        TRIT_UNROLL
-        for (int j = 0; j < M; ++j) {
-            pairs[j] = _mm256_setzero_si256();
-        }
+        __m256i pairs[M] = {};
         for (int64_t block = first; block < last; ++block) {
             const __m256i codes =
                 _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + block * TRIT_I2_S_BLOCK_BYTES));

@@ -50,10 +50,10 @@ void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t*
     for (int64_t step = 0; step < steps; step += kWidenSteps) {
         const int64_t end = steps - step < kWidenSteps ? steps : step + kWidenSteps;
         for (int r = 0; r < TRIT_PANEL_ROWS; r += 8 * kRegisters) {
-            Lane ones[kRegisters] = {zero_lane(), zero_lane(), zero_lane(), zero_lane()};
+            Lane ones[kRegisters] = {};
             for (int64_t from = step; from < end; from += kFoldSteps) {
                 const int64_t to = end - from < kFoldSteps ? end : from + kFoldSteps;
-                Lane fours[kRegisters] = {zero_lane(), zero_lane(), zero_lane(), zero_lane()};
+                Lane fours[kRegisters] = {};
                 const uint8_t* bytes = panel + from * 256 + 4 * r;
                 const int8_t* x = q + from * 16;
                 for (int64_t i = from; i < to; ++i, bytes += 256, x += 16) {
@@ -91,14 +91,7 @@ void direct(int64_t steps, const uint8_t* panel, bool first, const int8_t* q, si
             int32_t* c) {
     const __m256i mask = _mm256_set1_epi8(3);
     for (int r = 0; r < TRIT_PANEL_ROWS; r += 8 * kTileRegisters) {
-        Lane acc[M][kTileRegisters];
-        TRIT_UNROLL
-        for (int j = 0; j < M; ++j) {
-            TRIT_UNROLL
-            for (int g = 0; g < kTileRegisters; ++g) {
-                acc[j][g] = zero_lane();
-            }
-        }
+        Lane acc[M][kTileRegisters] = {};
         const uint8_t* bytes = panel + 4 * r;
         const int8_t* x = q;
         for (int64_t i = 0; i < steps; ++i, bytes += 256, x += 16) {
@@ -147,14 +140,7 @@ void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t 
 /// vectors.
 template <int M>
 void tile(int fours, const uint8_t* bytes, bool first, const int8_t* q, size_t q_row_bytes, int32_t* c) {
-    Lane acc[M][kTileRegisters];
-    TRIT_UNROLL
-    for (int j = 0; j < M; ++j) {
-        TRIT_UNROLL
-        for (int r = 0; r < kTileRegisters; ++r) {
-            acc[j][r] = zero_lane();
-        }
-    }
+    Lane acc[M][kTileRegisters] = {};
     for (int l = 0; l < fours; ++l, bytes += 256, q += 4) {
         __m256i u[kTileRegisters];
         TRIT_UNROLL
@@ -275,8 +261,7 @@ int64_t mac_loop(int64_t rounds) {
 }
 
 uint64_t read_loop(const uint8_t* data, size_t bytes, size_t ahead) {
-    __m256i acc[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
-                      _mm256_setzero_si256()};
+    __m256i acc[4] = {};
     for (size_t i = 0; i < bytes; i += 128) {
         if (ahead != 0) {
             _mm_prefetch(reinterpret_cast<const char*>(data + i + ahead), _MM_HINT_T0);

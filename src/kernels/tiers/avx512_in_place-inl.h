@@ -71,14 +71,7 @@ template <int R, int M>
 void in_place_tile(int64_t blocks, const uint8_t* w, size_t w_row_bytes, const int8_t* q, size_t q_row_bytes,
                    int32_t* c, size_t c_stride) {
     const __m512i mask = halves(0x0C, 0x03);
-    __m512i acc[M][R];
-    TRIT_UNROLL
-    for (int j = 0; j < M; ++j) {
-        TRIT_UNROLL
-        for (int i = 0; i < R; ++i) {
-            acc[j][i] = _mm512_setzero_si512();
-        }
-    }
+    __m512i acc[M][R] = {};
     for (int64_t block = 0; block < blocks; ++block) {
         const uint8_t* codes = w + block * TRIT_I2_S_BLOCK_BYTES;
         TRIT_UNROLL
@@ -119,12 +112,8 @@ template <int R>
 void stream(int64_t blocks, const uint8_t* w, size_t w_row_bytes, const int8_t* q, int32_t* c) {
     const __m512i first = halves(static_cast<char>(0xC0), 0x30);
     const __m512i second = halves(0x0C, 0x03);
-    __m512i acc0[R];
-    __m512i acc1[R];
-    TRIT_UNROLL
-    for (int i = 0; i < R; ++i) {
-        acc0[i] = acc1[i] = _mm512_setzero_si512();
-    }
+    __m512i acc0[R] = {};
+    __m512i acc1[R] = {};
     for (int64_t block = 0; block < blocks; ++block) {
         const __m512i x0 = load(q + block * TRIT_I2_S_BLOCK);
         const __m512i x1 = load(q + block * TRIT_I2_S_BLOCK + 64);

@@ -43,14 +43,7 @@ void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p),
 void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t, int32_t* c) {
     const __m512i mask[4] = {_mm512_set1_epi8(0x03), _mm512_set1_epi8(0x0C), _mm512_set1_epi8(0x30),
                              _mm512_set1_epi8(static_cast<char>(0xC0))};
-    __m512i acc[4][4];
-    TRIT_UNROLL
-    for (int f = 0; f < 4; ++f) {
-        TRIT_UNROLL
-        for (int g = 0; g < 4; ++g) {
-            acc[f][g] = _mm512_setzero_si512();
-        }
-    }
+    __m512i acc[4][4] = {};
     for (int64_t first = 0; first < k; first += 16, panel += 256, q += 16) {
         __m512i x[4];
         TRIT_UNROLL
@@ -80,14 +73,7 @@ void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t, 
 template <int M, int kGroups>
 void few_tokens_groups(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
     const __m512i mask = _mm512_set1_epi8(3);
-    __m512i acc[M][kGroups];
-    TRIT_UNROLL
-    for (int j = 0; j < M; ++j) {
-        TRIT_UNROLL
-        for (int g = 0; g < kGroups; ++g) {
-            acc[j][g] = _mm512_setzero_si512();
-        }
-    }
+    __m512i acc[M][kGroups] = {};
     for (int64_t first = 0; first < k; first += 16, panel += 256, q += 16) {
         __m512i x[kGroups];
         TRIT_UNROLL
@@ -278,10 +264,7 @@ void accumulate(const int32_t* c, int32_t act_sum, float act_step, const uint16_
 }
 
 uint64_t read_loop(const uint8_t* data, size_t bytes, size_t ahead) {
-    __m512i acc[4];
-    for (__m512i& lane : acc) {
-        lane = _mm512_setzero_si512();
-    }
+    __m512i acc[4] = {};
     for (size_t i = 0; i < bytes; i += 256) {
         TRIT_UNROLL
         for (int part = 0; part < 4; ++part) {

@@ -92,11 +92,7 @@ void q6_k_two_rows(int64_t k, const uint8_t* const w[2], size_t ahead, const uin
         Q6 codes[2];
         codes[0].load(block[0]);
         codes[1].load(block[1]);
-        __m512i sums[2][M];
-        TRIT_UNROLL
-        for (int j = 0; j < M; ++j) {
-            sums[0][j] = sums[1][j] = _mm512_setzero_si512();
-        }
+        __m512i sums[2][M] = {};
         TRIT_UNROLL
         for (int f = 0; f < 4; ++f) {
             const __m512i scale[2] = {_mm512_permutexvar_epi16(where.field[f], scales),

@@ -36,14 +36,7 @@ void masked_half(int64_t k, const uint8_t* half, const int8_t* q, size_t q_row_b
     const __m512i eighty_one = _mm512_set1_epi8(81);
     const __m512i mask[4] = {_mm512_set1_epi8(0x03), _mm512_set1_epi8(0x0C), _mm512_set1_epi8(0x30),
                              _mm512_set1_epi8(static_cast<char>(0xC0))};
-    __m512i acc[M][5][2];
-    TRIT_UNROLL
-    for (int j = 0; j < M; ++j) {
-        TRIT_UNROLL
-        for (int f = 0; f < 5; ++f) {
-            acc[j][f][0] = acc[j][f][1] = _mm512_setzero_si512();
-        }
-    }
+    __m512i acc[M][5][2] = {};
     for (int64_t first = 0; first < k; first += 20, half += 128, q += 20) {
         TRIT_UNROLL
         for (int g = 0; g < 2; ++g) {
@@ -86,14 +79,7 @@ void few_tokens_half(int64_t k, const uint8_t* half, const int8_t* q, size_t q_r
     const __m512i table[2] = {zload(kTritTable.fields), zload(kTritTable.fields + 64)};
     const __m512i eighty_one = _mm512_set1_epi8(81);
     const __m512i mask = _mm512_set1_epi8(3);
-    __m512i acc[kSets][M][2];
-    TRIT_UNROLL
-    for (int set = 0; set < kSets; ++set) {
-        TRIT_UNROLL
-        for (int j = 0; j < M; ++j) {
-            acc[set][j][0] = acc[set][j][1] = _mm512_setzero_si512();
-        }
-    }
+    __m512i acc[kSets][M][2] = {};
     for (int64_t first = 0; first < k; first += 20, half += 128, q += 20) {
         Trits trits[2];
         TRIT_UNROLL

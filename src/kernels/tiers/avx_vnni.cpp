@@ -25,7 +25,6 @@ int supported() {
 /// vpdpbusd: four neighbouring products in 32 bits; TRIT_PANEL_MAX_K inputs fit without widening.
 using Lane = __m256i;
 constexpr int kMostFours = 1 << 10;
-Lane zero_lane() { return _mm256_setzero_si256(); }
 Lane add(Lane lane, __m256i u, __m256i act) {
 #if defined(TRIT_EMULATE)
     uint8_t codes[32];

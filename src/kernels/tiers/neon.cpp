@@ -22,7 +22,6 @@ struct Lane {
 };
 constexpr int kMostAdds = 84;  // 84 * 384 < 32768, and whole steps of 4
 
-Lane zero_lane() { return {vdupq_n_s16(0), vdupq_n_s16(0)}; }
 // In assembly for GCC, which otherwise copies accumulators to and fro.
 Lane add(Lane lane, int8x16_t u, int8x16_t act) {
 #if defined(__GNUC__) && !defined(__clang__)
@@ -43,7 +42,6 @@ Lane add_four(Lane lane, int8x16_t u, int8x16_t act) {
 // For one token.
 using TokenSums = Lane;
 constexpr int kTokenSteps = kMostAdds / 4;
-TokenSums zero_token() { return zero_lane(); }
 void add_step(TokenSums& sums, uint8x16_t bytes, int8x16_t act) {
     const auto field = [](uint8x16_t shifted) {
         return vreinterpretq_s8_u8(vandq_u8(shifted, vdupq_n_u8(3)));

@@ -2,8 +2,7 @@
 /// What all ARM tiers have in common: activations, results, in-place i2_s. Included inside the target region
 /// and the anonymous namespace of a tier, which defines before:
 ///
-///     Lane                     what products are added up in
-///     Lane zero_lane()
+///     Lane                     what products are added up in; {} is zero
 ///     Lane add(Lane, u, act)   16 products of codes and activations, element by element
 ///     int32x4_t widen(Lane)    sums of four neighbouring products
 ///     kMostAdds                how often `add` may be called with codes up to 3 before `widen`
@@ -27,7 +26,7 @@ void add_to(int32_t* c, bool first, int32x4_t sums) {
 
 /// Largest bit pattern of |x[i]|.
 uint32_t max_abs_bits(int64_t k, const float* x) {
-    uint32x4_t best[4] = {vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0)};
+    uint32x4_t best[4] = {};
     for (int64_t i = 0; i < k; i += 16) {
         TRIT_UNROLL
         for (int part = 0; part < 4; ++part) {
@@ -64,18 +63,10 @@ void row_by_tokens(int64_t blocks, const uint8_t* row, const int8_t* q, size_t q
                    size_t c_stride) {
     constexpr int64_t kFlushBlocks = kMostAdds / 8;  // 4 fields of 2 registers
     const uint8x16_t field = vdupq_n_u8(3);
-    int32x4_t total[M];
-    TRIT_UNROLL
-    for (int j = 0; j < M; ++j) {
-        total[j] = vdupq_n_s32(0);
-    }
+    int32x4_t total[M] = {};
     for (int64_t first = 0; first < blocks; first += kFlushBlocks) {
         const int64_t last = first + kFlushBlocks < blocks ? first + kFlushBlocks : blocks;
-        Lane lane[M];
-        TRIT_UNROLL
-        for (int j = 0; j < M; ++j) {
-            lane[j] = zero_lane();
-        }
+        Lane lane[M] = {};
         for (int64_t block = first; block < last; ++block) {
             TRIT_UNROLL
             for (int half = 0; half < 32; half += 16) {
@@ -133,7 +124,7 @@ void accumulate(const int32_t* c, int32_t act_sum, float act_step, const uint16_
 }
 
 uint64_t read_loop(const uint8_t* data, size_t bytes, size_t ahead) {
-    uint8x16_t acc[4] = {vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0), vdupq_n_u8(0)};
+    uint8x16_t acc[4] = {};
     for (size_t i = 0; i < bytes; i += 64) {
         if (ahead != 0) {
             prefetch(data + i + ahead);

@@ -6,7 +6,6 @@
 using Lane = int32x4_t;
 constexpr int kMostAdds = 1 << 20;
 
-Lane zero_lane() { return vdupq_n_s32(0); }
 int32x4_t widen(Lane lane) { return lane; }
 int8x16_t as_bytes(Lane lane) { return vreinterpretq_s8_s32(lane); }
 
@@ -41,7 +40,6 @@ struct TokenSums {
 };
 constexpr int kTokenSteps = 32;  // 32 * 4 * 48 * 128 < 2^31
 
-TokenSums zero_token() { return {zero_lane(), zero_lane(), zero_lane()}; }
 void add_step(TokenSums& sums, uint8x16_t bytes, int8x16_t act) {
     const auto field = [bytes](uint8_t mask) {
         return vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(mask)));

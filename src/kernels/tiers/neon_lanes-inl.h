@@ -40,14 +40,7 @@ void add_field(Lane (&acc)[M][kTileRegisters], const int8_t* unpacked, const int
 
 template <int M>
 void tile(int fours, const int8_t* unpacked, const int8_t* q, size_t q_row_bytes, bool first, int32_t* c) {
-    Lane acc[M][kTileRegisters];
-    TRIT_UNROLL
-    for (int j = 0; j < M; ++j) {
-        TRIT_UNROLL
-        for (int r = 0; r < kTileRegisters; ++r) {
-            acc[j][r] = zero_lane();
-        }
-    }
+    Lane acc[M][kTileRegisters] = {};
     for (int l = 0; l < fours; l += 4, unpacked += 4 * 256, q += 16) {
         int8x16_t act[M];
         TRIT_UNROLL

@@ -50,14 +50,7 @@ void pair_tokens(int fours, const int8_t* q, size_t q_row_bytes, int8_t* out) {
 template <int M>
 void tile(int fours, const int8_t* unpacked, const int8_t* tokens, bool first, int32_t* c) {
     constexpr int kPairs = (M + 1) / 2;
-    Lane acc[kPairs][kPairRegisters];
-    TRIT_UNROLL
-    for (int p = 0; p < kPairs; ++p) {
-        TRIT_UNROLL
-        for (int r = 0; r < kPairRegisters; ++r) {
-            acc[p][r] = zero_lane();
-        }
-    }
+    Lane acc[kPairs][kPairRegisters] = {};
     for (int l = 0; l < fours; l += 2, unpacked += 512, tokens += 16 * kPairs) {
         int8x16_t act[kPairs];
         TRIT_UNROLL

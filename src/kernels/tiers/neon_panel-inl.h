@@ -3,7 +3,6 @@
 /// target region and the anonymous namespace of a tier, which defines before:
 ///
 ///     TokenSums                         one token's sums of 4 rows
-///     TokenSums zero_token()
 ///     add_step(TokenSums&, bytes, act)  adds 4 rows x 16 inputs
 ///     int32x4_t total(TokenSums)
 ///     kTokenSteps                       how often add_step may be called before total
@@ -22,7 +21,7 @@ void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t*
         for (int row = 0; row < TRIT_PANEL_ROWS; row += 16) {
             const uint8_t* bytes = panel + step * 256 + 4 * row;
             const int8_t* x = q + step * 16;
-            TokenSums sums[4] = {zero_token(), zero_token(), zero_token(), zero_token()};
+            TokenSums sums[4] = {};
             for (int64_t i = 0; i < count; ++i, bytes += 256, ahead += 64, x += 16) {
                 prefetch(ahead);
                 const int8x16_t act = load(x);
@@ -86,7 +85,7 @@ int64_t mac_loop(int64_t rounds) {
     Lane acc[kLanes];
     TRIT_UNROLL_24
     for (int i = 0; i < kLanes; ++i) {
-        acc[i] = multiply_add(zero_lane(), a, vdupq_n_s8(static_cast<int8_t>(seed + i)));
+        acc[i] = multiply_add(Lane{}, a, vdupq_n_s8(static_cast<int8_t>(seed + i)));
     }
     for (int64_t round = 0; round < rounds; ++round) {
         TRIT_UNROLL_24
