@@ -22,7 +22,6 @@ PARTS = {
     "kernels": ("kernels", "matrix products in the shapes of known models"),
     "end-to-end": ("end_to_end", "whole models, with llama-bench"),
     "profile": ("token_profile", "where a token's time goes"),
-    "convert-memory": ("convert_memory", "time and peak memory of a conversion"),
     "summary": ("summary", "what the documents show of the results"),
 }
 
