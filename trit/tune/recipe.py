@@ -17,7 +17,7 @@ from trit.base.processes import capture
 from trit.engine import kept_kernels
 
 # What a kernel's object depends on besides its source and the command.
-HEADERS = ("include/trit.h", "src/kernels/tier.h", "src/kernels/lookup/*.h")
+HEADERS = ("include/trit.h", "src/kernels/tier.h", "src/kernels/tiers/simd.h", "src/kernels/lookup/*.h")
 
 
 @dataclass(frozen=True)

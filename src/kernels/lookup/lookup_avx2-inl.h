@@ -7,14 +7,9 @@
 ///     widen(sums, first, to)  adds a register's sums to 32-bit ones in memory (first: overwrites them)
 ///     spread(...)             16 inputs of some tokens, as 16-bit numbers, inputs outside
 ///     gather(...)             32-bit sums, rows outside, to results, tokens outside
-#include <cstring>
-#include <utility>
-
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 #ifdef TRIT_X86
-
-#include <immintrin.h>
 
 TRIT_TARGET_BEGIN("avx2")
 namespace {

@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// Prefill by tables over tokens (lookup-inl.h) for AVX-512BW. lookup_avx2-inl.h says what each word means.
-#include <cstring>
-#include <utility>
-
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 #ifdef TRIT_X86
-
-#include <immintrin.h>
 
 TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq")
 namespace {

@@ -1,14 +1,9 @@
 // SPDX-License-Identifier: MIT
 /// Prefill by tables over tokens (lookup-inl.h) for Advanced SIMD. lookup_avx2-inl.h says what each word
 /// means.
-#include <cstring>
-#include <utility>
-
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 #ifdef TRIT_ARM64
-
-#include <arm_neon.h>
 
 TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_SIMD)
 namespace {

@@ -17,15 +17,9 @@
 ///     merge                 of four moved codes: their byte
 ///     store_rows            for each row its 4 bytes side by side
 ///     widen                 adds the rows' sums to 32-bit ones in memory (first: overwrites them)
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 #ifdef TRIT_X86
-
-#include <immintrin.h>
 
 TRIT_TARGET_BEGIN("avx2")
 namespace {

@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// TL1 and TL2 kernels (table-inl.h) for AVX-512 with VBMI. table_avx2-inl.h says what each word means.
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 #ifdef TRIT_X86
-
-#include <immintrin.h>
 
 TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi")
 namespace {

@@ -1,14 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// TL1 and TL2 kernels (table-inl.h) for Advanced SIMD. table_avx2-inl.h says what each word means.
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 #ifdef TRIT_ARM64
-
-#include <arm_neon.h>
 
 TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_SIMD)
 namespace {

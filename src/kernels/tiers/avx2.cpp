@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: MIT
 /// Tier avx2: 256-bit integers without a dot-product instruction. Needs AVX2 and F16C (every CPU with the one
 /// has the other).
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 static constexpr trit_tier kAbsent = trit_absent_tier("avx2", "AVX2, F16C", 20);
 
 #ifdef TRIT_X86
-
-#include <immintrin.h>
-
-#include <cstring>
-#include <limits>
 
 TRIT_TARGET_BEGIN("avx2,f16c")
 namespace {

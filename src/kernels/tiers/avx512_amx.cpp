@@ -6,18 +6,13 @@
 /// inputs, are the 16 rows of a tile of weights (64 inputs x 16 rows). A tile of activations is 16 tokens x
 /// 64 inputs, read in place. 2 x 2 result tiles (32 tokens x 32 rows) per step; tokens beyond a multiple of
 /// 16 and inputs beyond a multiple of 64 go through vpdpbusd.
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 static constexpr trit_tier kAbsent =
     trit_absent_tier("avx512_amx", "AVX-512 F, BW, VNNI, VBMI, AMX-TILE, AMX-INT8", 60);
 
 // GNU assembler syntax in amx_tiles-inl.h; Visual C++ builds have the tier below this one.
 #if defined(TRIT_X86) && defined(__GNUC__)
-
-#include <immintrin.h>
-
-#include <cstring>
-#include <limits>
 
 TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vnni,avx512vbmi,amx-tile,amx-int8")
 namespace {

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// Tier avx512_vbmi: as avx512_vnni, and five trits per byte by one 128-byte table lookup (vpermi2b).
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 static constexpr trit_tier kAbsent = trit_absent_tier("avx512_vbmi", "AVX-512 F, BW, VNNI, VBMI", 50);
 
 #ifdef TRIT_X86
-
-#include <immintrin.h>
-
-#include <cstring>
-#include <limits>
 
 TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vnni,avx512vbmi")
 namespace {

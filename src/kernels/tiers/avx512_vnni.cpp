@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// Tier avx512_vnni: 512-bit integers with vpdpbusd. Needs AVX-512 F, BW and VNNI.
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 static constexpr trit_tier kAbsent = trit_absent_tier("avx512_vnni", "AVX-512 F, BW, VNNI", 40);
 
 #ifdef TRIT_X86
-
-#include <immintrin.h>
-
-#include <cstring>
-#include <limits>
 
 TRIT_TARGET_BEGIN("avx512f,avx512bw,avx512vnni")
 namespace {

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// Tier avx_vnni: 256-bit vpdpbusd in its VEX form, for CPUs without AVX-512 (Alder Lake and later).
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 static constexpr trit_tier kAbsent = trit_absent_tier("avx_vnni", "AVX2, F16C, AVX-VNNI", 30);
 
 #ifdef TRIT_X86
-
-#include <immintrin.h>
-
-#include <cstring>
-#include <limits>
 
 TRIT_TARGET_BEGIN("avx2,f16c,avxvnni")
 namespace {

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// Tier neon: Advanced SIMD of every 64-bit ARM, without a dot-product instruction.
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 static constexpr trit_tier kAbsent = trit_absent_tier("neon", "Advanced SIMD", 20);
 
 #ifdef TRIT_ARM64
-
-#include <arm_neon.h>
-
-#include <cstring>
-#include <limits>
 
 namespace {
 

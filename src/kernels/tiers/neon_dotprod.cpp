@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// Tier neon_dotprod: sdot (ARMv8.2's dot product; Cortex-A75 and later). Needs FEAT_DotProd.
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 static constexpr trit_tier kAbsent = trit_absent_tier("neon_dotprod", "FEAT_DotProd", 30);
 
 #ifdef TRIT_ARM64
-
-#include <arm_neon.h>
-
-#include <cstring>
-#include <limits>
 
 TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_DOTPROD)
 namespace {

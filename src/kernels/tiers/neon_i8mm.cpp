@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: MIT
 /// Tier neon_i8mm: smmla, which multiplies 2 rows by 2 tokens (ARMv8.6; Cortex-X2, Neoverse V1, Apple M2 and
 /// later). Needs FEAT_DotProd and FEAT_I8MM.
-#include "kernels/tier.h"
+#include "kernels/tiers/simd.h"
 
 static constexpr trit_tier kAbsent = trit_absent_tier("neon_i8mm", "FEAT_DotProd, FEAT_I8MM", 40);
 
 #ifdef TRIT_ARM64
-
-#include <arm_neon.h>
-
-#include <cstring>
-#include <limits>
 
 TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_I8MM)
 namespace {
