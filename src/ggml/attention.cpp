@@ -17,6 +17,7 @@
 #include "ggml-backend.h"
 #include "ggml-impl.h"
 #include "ggml/floats.h"
+#include "ggml/repack.h"
 #include "kernels/align.h"
 
 #ifdef TRIT_HAS_FLOATS
@@ -381,11 +382,7 @@ class Attention {
         const ggml_tensor* mask = dst_->src[3];
         visible_ = 0;
         const uint16_t* row =
-            mask == nullptr
-                ? nullptr
-                : reinterpret_cast<const uint16_t*>(
-                      static_cast<const char*>(mask->data) + static_cast<size_t>(token(b)) * mask->nb[1] +
-                      static_cast<size_t>(stream(b) % mask->ne[3]) * mask->nb[3]);
+            mask == nullptr ? nullptr : row_at<uint16_t>(mask, token(b), 0, stream(b) % mask->ne[3]);
         for (int64_t p = 0; p < s_.positions; ++p) {
             const uint16_t bias = row == nullptr ? 0 : row[p];
             if (bias == kHidden) {
@@ -399,9 +396,7 @@ class Attention {
 
     Cache cache(const ggml_tensor* t, int64_t b) const {
         const int64_t stream_of_cache = stream(b) / (s_.streams / t->ne[3]);
-        return {static_cast<const char*>(t->data) + static_cast<size_t>(kv_head(b)) * t->nb[2] +
-                    static_cast<size_t>(stream_of_cache) * t->nb[3],
-                t->nb[1]};
+        return {row_at<char>(t, 0, kv_head(b), stream_of_cache), t->nb[1]};
     }
 
     /// Chunk c of a block; look() knows the block's token.
@@ -410,9 +405,7 @@ class Attention {
         if (loaded_ != b) {
             loaded_ = b;
             for (int r = 0; r < rows(b); ++r) {
-                const auto* from = reinterpret_cast<const float*>(
-                    static_cast<const char*>(q->data) + static_cast<size_t>(token(b)) * q->nb[1] +
-                    static_cast<size_t>(head(b) + r) * q->nb[2] + static_cast<size_t>(stream(b)) * q->nb[3]);
+                const auto* from = row_at<float>(q, token(b), head(b) + r, stream(b));
                 for (int64_t d = 0; d < s_.dk; ++d) {
                     scratch_.q[r * s_.dk + d] = from[d] * scale_;
                 }
@@ -429,9 +422,7 @@ class Attention {
 
     /// A token that sees nothing gives zeros, as upstream.
     void write(int64_t b, int r, const float* whole) const {
-        auto* out = reinterpret_cast<float*>(
-            static_cast<char*>(dst_->data) + static_cast<size_t>(head(b) + r) * dst_->nb[1] +
-            static_cast<size_t>(token(b)) * dst_->nb[2] + static_cast<size_t>(stream(b)) * dst_->nb[3]);
+        auto* out = row_at<float>(dst_, head(b) + r, token(b), stream(b));
         const float factor = visible_ == 0 || whole[1] == 0.0f ? 0.0f : 1.0f / whole[1];
         for (int64_t d = 0; d < s_.dv; ++d) {
             out[d] = visible_ == 0 ? 0.0f : whole[2 + d] * factor;

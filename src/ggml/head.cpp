@@ -12,6 +12,7 @@
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "ggml-impl.h"
+#include "ggml/repack.h"
 #include "kernels/align.h"
 #include "trit.h"
 
@@ -106,34 +107,27 @@ void stream(const ggml_compute_params* params, ggml_tensor* dst) {
                    static_cast<size_t>(params->ith) * align_up(token_bytes * static_cast<size_t>(m));
     const auto from_float = ggml_get_type_traits_cpu(traits->vec_dot_type)->from_float;
     for (int64_t j = 0; j < m; ++j) {
-        const auto* row = reinterpret_cast<const float*>(static_cast<const char*>(x->data) +
-                                                         static_cast<size_t>(j) * x->nb[1]);
-        from_float(row, tokens + static_cast<size_t>(j) * token_bytes, k);
+        from_float(row_at<float>(x, j), tokens + static_cast<size_t>(j) * token_bytes, k);
     }
     const int64_t first = n * params->ith / params->nth;
     const int64_t last = n * (params->ith + 1) / params->nth;
-    const auto* rows = static_cast<const char*>(w->data);
     static const trit_q6_k_fn q6_k = checked_q6_k();
     if (w->type == GGML_TYPE_Q6_K && q6_k != nullptr) {
         float* out[TRIT_Q6_K_TOKENS];
         for (int64_t j = 0; j < m; ++j) {
-            out[j] = reinterpret_cast<float*>(static_cast<char*>(dst->data) +
-                                              static_cast<size_t>(j) * dst->nb[1]) +
-                     first;
+            out[j] = row_at<float>(dst, j) + first;
         }
-        q6_k(k, reinterpret_cast<const uint8_t*>(rows) + static_cast<size_t>(first) * w->nb[1], w->nb[1],
-             last - first, reinterpret_cast<const uint8_t*>(tokens), token_bytes, static_cast<int>(m), out);
+        q6_k(k, row_at<uint8_t>(w, first), w->nb[1], last - first, reinterpret_cast<const uint8_t*>(tokens),
+             token_bytes, static_cast<int>(m), out);
         return;
     }
     for (int64_t r = first; r < last; ++r) {
-        const char* row = rows + static_cast<size_t>(r) * w->nb[1];
+        const char* row = row_at<char>(w, r);
         for (size_t line = 0; line < w->nb[1]; line += kCacheLine) {
             prefetch(row + kAhead + line);
         }
         for (int64_t j = 0; j < m; ++j) {
-            auto* out =
-                reinterpret_cast<float*>(static_cast<char*>(dst->data) + static_cast<size_t>(j) * dst->nb[1]);
-            traits->vec_dot(static_cast<int>(k), out + r, 0, row, 0,
+            traits->vec_dot(static_cast<int>(k), row_at<float>(dst, j) + r, 0, row, 0,
                             tokens + static_cast<size_t>(j) * token_bytes, 0, 1);
         }
     }

@@ -51,10 +51,8 @@ void get_rows(const ggml_compute_params* params, ggml_tensor* dst) {
                     static_cast<const char*>(ids->data) + i0 * ids->nb[0] + i1 * ids->nb[1] + i2 * ids->nb[2],
                     sizeof(id));
         GGML_ASSERT(id >= 0 && id < w->ne[1]);
-        const auto* row =
-            reinterpret_cast<const uint8_t*>(w->data) + id * w->nb[1] + i1 * w->nb[2] + i2 * w->nb[3];
-        float* out = reinterpret_cast<float*>(static_cast<char*>(dst->data) + i0 * dst->nb[1] +
-                                              i1 * dst->nb[2] + i2 * dst->nb[3]);
+        const auto* row = trit::row_at<uint8_t>(w, id, i1, i2);
+        float* out = trit::row_at<float>(dst, i0, i1, i2);
         for (int64_t first = 0; first < w->ne[0]; first += encoding.block, row += encoding.block_bytes) {
             encoding.unpack(encoding.block, row, codes);
             for (int64_t l = 0; l < encoding.block; ++l) {
@@ -129,26 +127,17 @@ class TernaryTraits : public ggml::cpu::tensor_traits {
     std::once_flag said_;
 };
 
-class HeadTraits : public ggml::cpu::tensor_traits {
+/// Of an op that is computed by a function of its own.
+template <size_t (*kWorkBytes)(const ggml_tensor*, int),
+          void (*kCompute)(const ggml_compute_params*, ggml_tensor*)>
+class Traits : public ggml::cpu::tensor_traits {
     bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
-        size = trit::stream_work_bytes(op, n_threads);
+        size = kWorkBytes(op, n_threads);
         return true;
     }
 
     bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
-        trit::stream(params, op);
-        return true;
-    }
-};
-
-class AttentionTraits : public ggml::cpu::tensor_traits {
-    bool work_size(int n_threads, const ggml_tensor* op, size_t& size) override {
-        size = trit::attend_work_bytes(op, n_threads);
-        return true;
-    }
-
-    bool compute_forward(ggml_compute_params* params, ggml_tensor* op) override {
-        trit::attend(params, op);
+        kCompute(params, op);
         return true;
     }
 };
@@ -187,8 +176,8 @@ class ExtraBufferType : public ggml::cpu::extra_buffer_type {
     }
 
     TernaryTraits ternary_;
-    HeadTraits head_;
-    AttentionTraits attention_;
+    Traits<trit::stream_work_bytes, trit::stream> head_;
+    Traits<trit::attend_work_bytes, trit::attend> attention_;
 };
 
 const char* buffer_type_name(ggml_backend_buffer_type_t) { return "trit"; }

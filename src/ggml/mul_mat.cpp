@@ -17,12 +17,6 @@
 namespace trit {
 namespace {
 
-const float* source_row(const ggml_tensor* x, int64_t i1, int64_t i2, int64_t i3) {
-    return reinterpret_cast<const float*>(
-        static_cast<const char*>(x->data) + static_cast<size_t>(i1) * x->nb[1] +
-        static_cast<size_t>(i2) * x->nb[2] + static_cast<size_t>(i3) * x->nb[3]);
-}
-
 void check_types(const ggml_tensor* x, const ggml_tensor* dst) {
     GGML_ASSERT(x->type == GGML_TYPE_F32 && dst->type == GGML_TYPE_F32);
     GGML_ASSERT(x->nb[0] == sizeof(float) && dst->nb[0] == sizeof(float));
@@ -59,9 +53,7 @@ class Stack {
         if (packed_) {
             return Weights::panels(panels_, i2 + i3 * w_->ne[2]);
         }
-        const auto* rows = static_cast<const uint8_t*>(w_->data) + static_cast<size_t>(i2) * w_->nb[2] +
-                           static_cast<size_t>(i3) * w_->nb[3];
-        return Weights::rows(encoding_, rows, w_->nb[1], scale_);
+        return Weights::rows(encoding_, row_at<uint8_t>(w_, 0, i2, i3), w_->nb[1], scale_);
     }
 
  private:
@@ -157,11 +149,11 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
     const Activations act(params->wdata, alone ? params->nth : tokens, w->ne[0], weights.group());
     TRIT_PROFILE(trit_profile_quantize());
     if (alone) {
-        act.quantize(tier, source_row(x, 0, 0, 0), params->ith);
+        act.quantize(tier, row_at<float>(x, 0, 0, 0), params->ith);
         TRIT_PROFILE(trit_profile_product(dst));
     } else {
         for (int64_t t = params->ith; t < tokens; t += params->nth) {
-            act.quantize(tier, source_row(x, t % m, t / m % x->ne[2], t / m / x->ne[2]), t);
+            act.quantize(tier, row_at<float>(x, t % m, t / m % x->ne[2], t / m / x->ne[2]), t);
         }
         TRIT_PROFILE(trit_profile_product(dst));
         if (weights.must_unpack(product)) {
@@ -174,11 +166,7 @@ void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed) {
                     static_cast<size_t>(params->ith) * product.scratch_bytes();
     for (int64_t i3 = 0; i3 < x->ne[3]; ++i3) {
         for (int64_t i2 = 0; i2 < x->ne[2]; ++i2) {
-            char* results = static_cast<char*>(dst->data) + static_cast<size_t>(i2) * dst->nb[2] +
-                            static_cast<size_t>(i3) * dst->nb[3];
-            const auto row_of = [&](int64_t j) {
-                return reinterpret_cast<float*>(results + static_cast<size_t>(j) * dst->nb[1]);
-            };
+            const auto row_of = [&](int64_t j) { return row_at<float>(dst, j, i2, i3); };
             const int64_t token = alone ? params->ith : (i3 * x->ne[2] + i2) * m;
             const int64_t w2 = i2 / (x->ne[2] / w->ne[2]);
             const int64_t w3 = i3 / (x->ne[3] / w->ne[3]);
@@ -215,7 +203,7 @@ void mul_mat_id(const ggml_compute_params* params, ggml_tensor* dst, bool packed
     TRIT_PROFILE(trit_profile_quantize());
     for (int64_t i = params->ith; i < pairs; i += params->nth) {
         const int64_t pair = routes.order[i];
-        act.quantize(tier, source_row(x, pair % slots % x->ne[1], pair / slots, 0), i);
+        act.quantize(tier, row_at<float>(x, pair % slots % x->ne[1], pair / slots, 0), i);
     }
     TRIT_PROFILE(trit_profile_product(dst));
     ggml_barrier(params->threadpool);
@@ -224,9 +212,7 @@ void mul_mat_id(const ggml_compute_params* params, ggml_tensor* dst, bool packed
         const int64_t start = routes.first[e];
         const auto row_of = [&](int64_t j) {
             const int64_t pair = routes.order[start + j];
-            return reinterpret_cast<float*>(static_cast<char*>(dst->data) +
-                                            static_cast<size_t>(pair % slots) * dst->nb[1] +
-                                            static_cast<size_t>(pair / slots) * dst->nb[2]);
+            return row_at<float>(dst, pair % slots, pair / slots);
         };
         product.run(weights.at(e, 0), act, start, routes.first[e + 1] - start, params->ith, scratch, row_of);
     }

@@ -24,6 +24,13 @@ float scale_of(const ggml_tensor* w);
 
 Shape shape_of(const ggml_tensor* w);
 
+/// Row (i1, i2, i3) of a tensor.
+template <typename T>
+T* row_at(const ggml_tensor* t, int64_t i1, int64_t i2 = 0, int64_t i3 = 0) {
+    return reinterpret_cast<T*>(static_cast<char*>(t->data) + static_cast<size_t>(i1) * t->nb[1] +
+                                static_cast<size_t>(i2) * t->nb[2] + static_cast<size_t>(i3) * t->nb[3]);
+}
+
 /// Whether a tensor, or what it is a view of, is in our buffer. A view has a buffer of its own only once the
 /// graph is allocated.
 bool is_packed(const ggml_tensor* w);

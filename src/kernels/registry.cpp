@@ -104,6 +104,13 @@ const trit_lookup_kernel* choose_kernel(trit_packing packing) {
     return nullptr;
 }
 
+/// One static for each packing: only those that are asked for are tested.
+template <trit_packing kPacking>
+const trit_lookup_kernel* chosen_kernel() {
+    static const trit_lookup_kernel* const kernel = choose_kernel(kPacking);
+    return kernel;
+}
+
 trit_packing read_packing() {
     const char* name = std::getenv("TRIT_PACKING");
     if (name == nullptr || name[0] == '\0') {
@@ -114,8 +121,7 @@ trit_packing read_packing() {
         if (std::strcmp(name, trit::packing_name(packing)) != 0) {
             continue;
         }
-        if (i < TRIT_TIER_PACKINGS ? trit_tier_chosen()->panel[i] == nullptr
-                                   : trit_lookup_chosen(packing) == nullptr) {
+        if (!trit::is_readable(*trit_tier_chosen(), packing)) {
             std::fprintf(
                 stderr, "error: TRIT_PACKING=%s: no kernel for it works beside tier %s; unset TRIT_PACKING\n",
                 name, trit_tier_chosen()->name);
@@ -144,6 +150,11 @@ const std::string& trit::lookup_fault(const trit_lookup_kernel* kernel) {
     char message[256] = "";
     const bool passed = trit_lookup_selftest(kernel, message, sizeof(message)) != 0;
     return faults[kernel] = passed ? "" : message;
+}
+
+bool trit::is_readable(const trit_tier& tier, trit_packing packing) {
+    return packing < TRIT_TIER_PACKINGS ? tier.panel[packing] != nullptr
+                                        : trit_lookup_chosen(packing) != nullptr;
 }
 
 int trit_lookup_count(void) { return static_cast<int>(kernels().size()); }
@@ -177,20 +188,13 @@ const trit_lookup_kernel* trit_lookup_chosen(trit_packing packing) {
         (forced == nullptr || forced[0] == '\0')) {
         return preferred(packing);
     }
-    // One static for each packing: only those that are asked for are tested.
     switch (packing) {
-        case TRIT_PACKING_2_BITS: {
-            static const trit_lookup_kernel* const kernel = choose_kernel(TRIT_PACKING_2_BITS);
-            return kernel;
-        }
-        case TRIT_PACKING_TL1: {
-            static const trit_lookup_kernel* const kernel = choose_kernel(TRIT_PACKING_TL1);
-            return kernel;
-        }
-        case TRIT_PACKING_TL2: {
-            static const trit_lookup_kernel* const kernel = choose_kernel(TRIT_PACKING_TL2);
-            return kernel;
-        }
+        case TRIT_PACKING_2_BITS:
+            return chosen_kernel<TRIT_PACKING_2_BITS>();
+        case TRIT_PACKING_TL1:
+            return chosen_kernel<TRIT_PACKING_TL1>();
+        case TRIT_PACKING_TL2:
+            return chosen_kernel<TRIT_PACKING_TL2>();
         default:
             return nullptr;
     }

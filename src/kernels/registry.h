@@ -13,6 +13,9 @@ namespace trit {
 /// shapes); empty if nothing is.
 const std::string& lookup_fault(const trit_lookup_kernel* kernel);
 
+/// Whether the tier, or a look-up kernel that works here, has code for panels of a packing.
+bool is_readable(const trit_tier& tier, trit_packing packing);
+
 }  // namespace trit
 
 #endif  // TRIT_REGISTRY_H

@@ -31,16 +31,25 @@ class Random {
     uint64_t state_ = 42;
 };
 
+enum class Fill { kRandom, kHighest, kLowest };
+
 struct Problem {
     int64_t k;
     std::vector<uint8_t> codes;
     std::vector<int8_t> q;
 };
 
+/// Codes below `kinds`, or all the highest one.
+std::vector<uint8_t> make_codes(Random& random, size_t count, uint32_t kinds, Fill fill) {
+    std::vector<uint8_t> codes(count, static_cast<uint8_t>(kinds - 1));
+    for (size_t i = 0; fill == Fill::kRandom && i < count; ++i) {
+        codes[i] = static_cast<uint8_t>(random.next() % kinds);
+    }
+    return codes;
+}
+
 enum class Outcome { kEqual, kDiffers, kIllegal };
 using Guard = trit::IllegalInstructionGuard;
-
-enum class Fill { kRandom, kHighest, kLowest };
 
 void fill_activations(Random& random, Fill fill, std::vector<int8_t>& q) {
     for (int8_t& value : q) {
@@ -89,16 +98,12 @@ Outcome compare_panel(Guard& guard, const trit_tier& tier, Random& random, trit_
                       Fill fill) {
     const size_t width = static_cast<size_t>(k);
     const size_t q_row_bytes = width + TRIT_PANEL_OVERREAD;
-    std::vector<uint8_t> codes(TRIT_PANEL_ROWS * width);
-    std::vector<int8_t> q(kPanelTokens * q_row_bytes);
     const uint32_t kinds = packing == TRIT_PACKING_2_BITS ? 4 : 3;
-    for (uint8_t& code : codes) {
-        code = static_cast<uint8_t>(fill == Fill::kRandom ? random.next() % kinds : kinds - 1);
-    }
+    const std::vector<uint8_t> codes = make_codes(random, TRIT_PANEL_ROWS * width, kinds, fill);
+    std::vector<int8_t> q(kPanelTokens * q_row_bytes);
     fill_activations(random, fill, q);
     std::vector<uint8_t> memory(trit_panel_bytes(packing, k) + TRIT_PANEL_ALIGN);
-    uint8_t* panel =
-        memory.data() + (TRIT_PANEL_ALIGN - reinterpret_cast<uintptr_t>(memory.data()) % TRIT_PANEL_ALIGN);
+    auto* panel = reinterpret_cast<uint8_t*>(trit::align_up(reinterpret_cast<size_t>(memory.data())));
     trit_panel_pack(packing, k, TRIT_PANEL_ROWS, codes.data(), width, panel);
     std::vector<int32_t> all(kPanelTokens * TRIT_PANEL_ROWS);
     trit_tier_scalar.panel[packing](k, panel, q.data(), q_row_bytes, kPanelTokens, all.data());
@@ -123,10 +128,7 @@ Outcome compare_lookup(Guard& guard, const trit_lookup_kernel& kernel, Random& r
     const size_t rows = static_cast<size_t>(count) * TRIT_PANEL_ROWS;
     const size_t panel_bytes = trit_panel_bytes(kernel.packing, k);
     const size_t reference_bytes = trit_panel_bytes(TRIT_PACKING_2_BITS, k);
-    std::vector<uint8_t> codes(rows * width);
-    for (uint8_t& code : codes) {
-        code = static_cast<uint8_t>(fill == Fill::kRandom ? random.next() % 3 : 2);
-    }
+    const std::vector<uint8_t> codes = make_codes(random, rows * width, 3, fill);
     std::vector<int8_t> q(static_cast<size_t>(m) * width + TRIT_PANEL_OVERREAD);
     fill_activations(random, fill, q);
     // Panels are multiples of TRIT_PANEL_ALIGN.
@@ -257,10 +259,7 @@ Outcome compare_q6_k(Guard& guard, const trit_tier& tier, Random& random, int ro
 /// A panel of table indices, written as one of 2 bits.
 Outcome compare_unpacking(Guard& guard, const trit_lookup_kernel& kernel, Random& random, int64_t k) {
     const size_t width = static_cast<size_t>(k);
-    std::vector<uint8_t> codes(TRIT_PANEL_ROWS * width);
-    for (uint8_t& code : codes) {
-        code = static_cast<uint8_t>(random.next() % 3);
-    }
+    const std::vector<uint8_t> codes = make_codes(random, TRIT_PANEL_ROWS * width, 3, Fill::kRandom);
     const size_t panel_bytes = trit_panel_bytes(kernel.packing, k);
     const size_t out_bytes = trit_panel_bytes(TRIT_PACKING_2_BITS, k);
     std::vector<uint8_t> memory(TRIT_PANEL_ALIGN + panel_bytes + 2 * out_bytes, 0xFF);
@@ -273,45 +272,51 @@ Outcome compare_unpacking(Guard& guard, const trit_lookup_kernel& kernel, Random
     return outcome(legal, std::memcmp(expected, actual, out_bytes) == 0);
 }
 
-/// Writes the sentence of a failure; true if there is one.
-bool failed(Outcome outcome, char* message, size_t message_bytes, const char* kernel, int64_t k, int m) {
-    if (outcome != Outcome::kEqual && message != nullptr) {
-        std::snprintf(
-            message, message_bytes, "%s (k = %lld, m = %d) %s", kernel, static_cast<long long>(k), m,
-            outcome == Outcome::kIllegal ? "stops at an instruction that this machine does not execute"
-                                         : "differs from the scalar reference");
+/// Where the sentence of a failure goes.
+struct Message {
+    char* text;
+    size_t bytes;
+
+    /// Whether there is a failure.
+    bool failed(Outcome outcome, const char* kernel, int64_t k, int m) const {
+        if (outcome != Outcome::kEqual && text != nullptr) {
+            std::snprintf(text, bytes, "%s (k = %lld, m = %d) %s", kernel, static_cast<long long>(k), m,
+                          outcome == Outcome::kIllegal
+                              ? "stops at an instruction that this machine does not execute"
+                              : "differs from the scalar reference");
+        }
+        return outcome != Outcome::kEqual;
     }
-    return outcome != Outcome::kEqual;
-}
+};
 
 }  // namespace
 
 int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
     Guard guard;
     Random random;
+    const Message said{message, message_bytes};
     for (const int64_t k : {int64_t{128}, int64_t{2560}, int64_t{128 * 37}}) {
         for (const Fill fill : {Fill::kRandom, Fill::kHighest, Fill::kLowest}) {
             const Problem p = make_problem(random, k, fill);
             for (const int m : {1, 2, 3, 4, 5, 6, kTokens}) {
-                if (failed(compare_sums(guard, *tier, p, m), message, message_bytes, "i2_s", k, m)) {
+                if (said.failed(compare_sums(guard, *tier, p, m), "i2_s", k, m)) {
                     return 0;
                 }
             }
         }
         for (const float magnitude : {0.0f, 1e-7f, 1.0f, 12345.678f, 3e38f}) {
             const Outcome quantized = compare_quantize(guard, *tier, random, k, magnitude);
-            if (failed(quantized, message, message_bytes, "quantize", k, 1)) {
+            if (said.failed(quantized, "quantize", k, 1)) {
                 return 0;
             }
         }
     }
-    if (tier->finish != nullptr && failed(compare_ends(guard, *tier, random), message, message_bytes,
-                                          "finish or accumulate", TRIT_PANEL_ROWS, 1)) {
+    if (tier->finish != nullptr &&
+        said.failed(compare_ends(guard, *tier, random), "finish or accumulate", TRIT_PANEL_ROWS, 1)) {
         return 0;
     }
     for (int m = 1; tier->q6_k != nullptr && m <= TRIT_Q6_K_TOKENS; ++m) {
-        if (failed(compare_q6_k(guard, *tier, random, 4 + m % 2, m), message, message_bytes, "q6_k",
-                   3 * TRIT_K_BLOCK, m)) {
+        if (said.failed(compare_q6_k(guard, *tier, random, 4 + m % 2, m), "q6_k", 3 * TRIT_K_BLOCK, m)) {
             return 0;
         }
     }
@@ -324,7 +329,7 @@ int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
             for (const Fill fill : {Fill::kRandom, Fill::kHighest, Fill::kLowest}) {
                 const Outcome panel =
                     compare_panel(guard, *tier, random, static_cast<trit_packing>(packing), k, fill);
-                if (failed(panel, message, message_bytes, kPanels[packing], k, kPanelTokens)) {
+                if (said.failed(panel, kPanels[packing], k, kPanelTokens)) {
                     return 0;
                 }
             }
@@ -336,11 +341,11 @@ int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
 int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t message_bytes) {
     Guard guard;
     Random random;
+    const Message said{message, message_bytes};
     for (const int64_t k : {int64_t{32}, int64_t{672}}) {
         for (const Fill fill : {Fill::kRandom, Fill::kHighest, Fill::kLowest}) {
             for (const int m : {1, kernel->tokens / 2 + 1, kernel->tokens}) {
-                if (failed(compare_lookup(guard, *kernel, random, k, fill, m), message, message_bytes,
-                           "look-up", k, m)) {
+                if (said.failed(compare_lookup(guard, *kernel, random, k, fill, m), "look-up", k, m)) {
                     return 0;
                 }
             }
@@ -348,14 +353,13 @@ int trit_lookup_selftest(const trit_lookup_kernel* kernel, char* message, size_t
     }
     for (const int64_t k : {int64_t{32}, int64_t{64}, int64_t{672}}) {
         if (kernel->to_2_bits != nullptr &&
-            failed(compare_unpacking(guard, *kernel, random, k), message, message_bytes, "to_2_bits", k, 0)) {
+            said.failed(compare_unpacking(guard, *kernel, random, k), "to_2_bits", k, 0)) {
             return 0;
         }
     }
     // Inputs in several turns.
     constexpr int64_t kMany = 4128;
-    if (failed(compare_lookup(guard, *kernel, random, kMany, Fill::kRandom, 1), message, message_bytes,
-               "look-up", kMany, 1)) {
+    if (said.failed(compare_lookup(guard, *kernel, random, kMany, Fill::kRandom, 1), "look-up", kMany, 1)) {
         return 0;
     }
     return 1;

@@ -17,9 +17,6 @@ struct LookupChoice {
         return kernel != nullptr ? LookupChoice{kernel, kernel->panels, kernel->least_tokens}
                                  : LookupChoice{};
     }
-    bool is_default() const {
-        return kernel == nullptr || (panels == kernel->panels && least_tokens == kernel->least_tokens);
-    }
 };
 
 }  // namespace trit

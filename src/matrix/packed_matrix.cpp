@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/registry.h"
 #include "matrix/tuning.h"
 
 namespace trit {
@@ -172,11 +173,6 @@ const char* write_panels(const Encoding& e, const Shape& shape, const uint8_t* d
 }
 
 }  // namespace
-
-bool PackedMatrix::is_readable(const trit_tier& tier, trit_packing packing) {
-    return packing < TRIT_TIER_PACKINGS ? tier.panel[packing] != nullptr
-                                        : trit_lookup_chosen(packing) != nullptr;
-}
 
 size_t PackedMatrix::panel_bytes(trit_packing packing, int64_t k, int64_t group) {
     if (group == 0) {

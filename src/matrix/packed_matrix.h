@@ -45,8 +45,6 @@ class PackedMatrix {
     /// In front of the codes of a panel's group of inputs.
     static constexpr size_t kScalesBytes = TRIT_PANEL_ROWS * sizeof(uint16_t);
 
-    /// Whether the tier, or a look-up kernel that works here, has code for panels of a packing.
-    static bool is_readable(const trit_tier& tier, trit_packing packing);
     /// Of one panel, with scales for groups of inputs if group is not 0.
     static size_t panel_bytes(trit_packing packing, int64_t k, int64_t group);
     /// Whether a tier has what a matrix of this encoding needs.

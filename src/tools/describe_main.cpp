@@ -50,12 +50,6 @@ Order parse(const std::string& text) {
 std::string name_of(const trit_lookup_kernel* kernel) { return kernel != nullptr ? kernel->name : ""; }
 
 void introduce(const trit_tier& tier) {
-    std::vector<std::string> packings;
-    for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
-        if (PackedMatrix::is_readable(tier, static_cast<trit_packing>(i))) {
-            packings.emplace_back(trit::packing_name(static_cast<trit_packing>(i)));
-        }
-    }
     std::vector<std::string> cores;
     for (const trit::CpuCore& core : trit::cpu_cores()) {
         std::string text;
@@ -67,7 +61,7 @@ void introduce(const trit_tier& tier) {
     trit::JsonLine()
         .add("kind", "head")
         .add("tier", tier.name)
-        .add("packings", packings)
+        .add("packings", trit::packings_of(tier, TRIT_PACKING_COUNT))
         .count("panel_rows", TRIT_PANEL_ROWS)
         .add("cores", cores)
         .print();

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <thread>
 
+#include "kernels/registry.h"
 #include "matrix/big_memory.h"
 
 #if !defined(_WIN32)
@@ -67,6 +68,15 @@ std::string shown(double value) {
     char text[32];
     std::snprintf(text, sizeof(text), "%.9g", value);
     return text;
+}
+
+template <typename T, typename Show>
+std::string listed(const std::vector<T>& values, const Show& show) {
+    std::string list;
+    for (const T& value : values) {
+        list += (list.empty() ? "" : ", ") + show(value);
+    }
+    return "[" + list + "]";
 }
 
 }  // namespace
@@ -262,24 +272,27 @@ JsonLine& JsonLine::add(const char* key, double value) { return raw(key, shown(v
 JsonLine& JsonLine::count(const char* key, int64_t value) { return raw(key, std::to_string(value)); }
 
 JsonLine& JsonLine::add(const char* key, const std::vector<double>& values) {
-    std::string list;
-    for (const double value : values) {
-        list += (list.empty() ? "" : ", ") + shown(value);
-    }
-    return raw(key, "[" + list + "]");
+    return raw(key, listed(values, shown));
 }
 
 JsonLine& JsonLine::add(const char* key, const std::vector<std::string>& values) {
-    std::string list;
-    for (const std::string& value : values) {
-        list += (list.empty() ? "" : ", ") + quoted(value);
-    }
-    return raw(key, "[" + list + "]");
+    return raw(key, listed(values, quoted));
 }
 
 void JsonLine::print() const {
     std::printf("{%s}\n", text_.c_str());
     std::fflush(stdout);
+}
+
+std::vector<std::string> packings_of(const trit_tier& tier, int count) {
+    std::vector<std::string> names;
+    for (int i = 0; i < count; ++i) {
+        const auto packing = static_cast<trit_packing>(i);
+        if (is_readable(tier, packing)) {
+            names.emplace_back(packing_name(packing));
+        }
+    }
+    return names;
 }
 
 std::string compiler_name() {

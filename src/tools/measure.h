@@ -119,6 +119,9 @@ class JsonLine {
     std::string text_;
 };
 
+/// Names of the first `count` packings that the tier, or a look-up kernel that works here, reads.
+std::vector<std::string> packings_of(const trit_tier& tier, int count);
+
 /// "gcc 12.2.0"
 std::string compiler_name();
 

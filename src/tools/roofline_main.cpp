@@ -74,17 +74,11 @@ int main(int argc, char** argv) {
         .add("megabytes", static_cast<double>(bytes >> 20))
         .print();
     for (const trit_tier* tier : tiers) {
-        std::vector<std::string> packings;
-        for (int p = 0; p < TRIT_TIER_PACKINGS; ++p) {
-            if (tier->panel[p] != nullptr) {
-                packings.push_back(trit::packing_name(static_cast<trit_packing>(p)));
-            }
-        }
         trit::JsonLine()
             .add("kind", "tier")
             .add("tier", tier->name)
             .add("features", tier->features)
-            .add("packings", packings)
+            .add("packings", trit::packings_of(*tier, TRIT_TIER_PACKINGS))
             .print();
         for (const int count : threads) {
             measure(*tier, count, seconds, huge, plain);

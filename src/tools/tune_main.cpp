@@ -152,17 +152,10 @@ void introduce(const trit_tier& tier) {
             least.push_back(kernel->least_tokens);
         }
     }
-    std::vector<std::string> packings;
-    for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
-        const auto packing = static_cast<trit_packing>(i);
-        if (i < TRIT_TIER_PACKINGS ? tier.panel[i] != nullptr : trit_lookup_chosen(packing) != nullptr) {
-            packings.emplace_back(trit::packing_name(packing));
-        }
-    }
     const trit_lookup_kernel* chosen = trit_lookup_chosen(TRIT_PACKING_2_BITS);
     trit::JsonLine()
         .add("tier", tier.name)
-        .add("packings", packings)
+        .add("packings", trit::packings_of(tier, TRIT_PACKING_COUNT))
         .add("default", chosen != nullptr ? chosen->name : "")
         .add("kernels", names)
         .add("tokens", tokens)

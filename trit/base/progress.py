@@ -10,7 +10,6 @@ import shutil
 import sys
 import threading
 import time
-from types import TracebackType
 
 _REDRAW_S = 0.5
 _SPARSE_S = 20.0
@@ -58,9 +57,7 @@ class StepLine:
             self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
         if self._live:
             self._thread.join()

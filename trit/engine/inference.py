@@ -63,32 +63,16 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def add_common_flags(parser: argparse.ArgumentParser, n_predict: int) -> None:
     """The flags of both commands, with bitnet.cpp's names."""
-    model = default_model()
-    parser.add_argument("-m", "--model", type=Path, default=model, help="GGUF file (default: the bundled model)")
-    parser.add_argument(
-        "-n",
-        "--n-predict",
-        type=int,
-        default=n_predict,
-        metavar="N",
-        help="most tokens to generate; -1: until the model ends or the context is full (default: %(default)s)",
-    )
-    parser.add_argument(
-        "-t", "--threads", type=int, metavar="N", help=f"threads (default: physical cores, here {physical_cores()})"
-    )
-    parser.add_argument(
-        "-c",
-        "--ctx-size",
-        type=int,
-        default=2048,
-        metavar="N",
-        help="tokens of prompt and answer together; 0: what the model was trained for (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--no-repack",
-        action="store_true",
-        help="leave ternary weights in the mapped file as they are: starts sooner, answers slower",
-    )
+    add = parser.add_argument
+    add("-m", "--model", type=Path, default=default_model(), help="GGUF file (default: the bundled model)")
+    text = "most tokens to generate; -1: until the model ends or the context is full (default: %(default)s)"
+    add("-n", "--n-predict", type=int, default=n_predict, metavar="N", help=text)
+    text = f"threads (default: physical cores, here {physical_cores()})"
+    add("-t", "--threads", type=int, metavar="N", help=text)
+    text = "tokens of prompt and answer together; 0: what the model was trained for (default: %(default)s)"
+    add("-c", "--ctx-size", type=int, default=2048, metavar="N", help=text)
+    text = "leave ternary weights in the mapped file as they are: starts sooner, answers slower"
+    add("--no-repack", action="store_true", help=text)
 
 
 def check_common(args: argparse.Namespace) -> None:

@@ -31,30 +31,20 @@ from trit.tune.tuner import Tuned, tune
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="trit tune", description=(__doc__ or "").split("\n")[0])
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--model", "-m", type=Path, metavar="FILE", help="GGUF file or checkpoint folder whose shapes are tuned for"
-    )
+    what, add = parser.add_mutually_exclusive_group(), parser.add_argument
+    text = "GGUF file or checkpoint folder whose shapes are tuned for"
+    what.add_argument("--model", "-m", type=Path, metavar="FILE", help=text)
     what.add_argument("--shape", default="bitnet-2b-4t", metavar="NAME", help="or a published shape (%(default)s)")
-    parser.add_argument(
-        "--threads", "-t", default=str(physical_cores()), metavar="N[,N]", help="(default: %(default)s)"
-    )
-    parser.add_argument("--seconds", type=float, default=60.0, help="budget of the search (default: %(default)g)")
-    parser.add_argument(
-        "--out", type=Path, default=tuning_file.TUNING_FILE, help="file that is written (default: %(default)s)"
-    )
-    parser.add_argument("--if-needed", action="store_true", help="only if a shape of the model is not tuned yet")
-    parser.add_argument(
-        "--use-pretuned", action="store_true", help="measure nothing: say what the preset for this CPU is"
-    )
-    parser.add_argument(
-        "--as-preset",
-        action="store_true",
-        help="write the preset for this tier and CPU (preset_kernels/tuning) instead",
-    )
-    parser.add_argument("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the search (needs matplotlib)")
-    parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add("--threads", "-t", default=str(physical_cores()), metavar="N[,N]", help="(default: %(default)s)")
+    add("--seconds", type=float, default=60.0, help="budget of the search (default: %(default)g)")
+    add("--out", type=Path, default=tuning_file.TUNING_FILE, help="file that is written (default: %(default)s)")
+    add("--if-needed", action="store_true", help="only if a shape of the model is not tuned yet")
+    add("--use-pretuned", action="store_true", help="measure nothing: say what the preset for this CPU is")
+    text = "write the preset for this tier and CPU (preset_kernels/tuning) instead"
+    add("--as-preset", action="store_true", help=text)
+    add("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
+    add("--plot", type=Path, metavar="FILE.png", help="draw the search (needs matplotlib)")
+    add("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
     return parser
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from trit.base.statistics import resampled_medians
 from trit.engine.tuning_file import STEPS, Shape
-from trit.tune.search import BATCH, LEAST_ROUNDS, MOST_ROUNDS, PRECISE, winner
+from trit.tune.search import BATCH, LEAST_ROUNDS, why_stop, winner
 from trit.tune.timer import Product, Timer
 
 
@@ -122,7 +122,9 @@ def layer_contest(
         if len(candidates) == 1:
             result.stopped = "nothing else is possible"
         elif rounds >= LEAST_ROUNDS:
-            result.stopped = _verdict(result, rounds, time.monotonic() > end)
+            result.stopped = why_stop(
+                [result.interval(one.name) for one in candidates[1:]], rounds, time.monotonic() > end
+            )
     result.winner = winner(result.default, {one.name: result.interval(one.name) for one in candidates})
     return result
 
@@ -136,13 +138,6 @@ def _measure(timer: Timer, result: LayerContest, shape: Shape, tokens: int) -> N
     for name, way in ways.items():
         ratios = result.ratios.setdefault(name, {}).setdefault((shape, tokens), [])
         ratios.extend(own / other for own, other in zip(times[way], default, strict=True))
-
-
-def _verdict(result: LayerContest, rounds: int, late: bool) -> str:
-    intervals = (result.interval(one.name) for one in result.candidates[1:])
-    if all((high - low) / 2 < PRECISE for _, low, high in intervals):
-        return "precise enough"
-    return "rounds" if rounds >= MOST_ROUNDS else "time" if late else ""
 
 
 def candidates(

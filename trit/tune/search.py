@@ -98,6 +98,11 @@ def _verdict(result: Contest, alive: Sequence[str], rounds: int, late: bool) -> 
     bounds = [result.interval(way) for way in alive if way != result.default]
     if len(alive) == 1 or (len(alive) == 2 and (bounds[0][2] < 1 - MARGIN or bounds[0][1] > 1 - MARGIN)):
         return "decided"
+    return why_stop(bounds, rounds, late)
+
+
+def why_stop(bounds: Sequence[tuple[float, float, float]], rounds: int, late: bool) -> str:
+    """Why measuring ends after so many rounds, by the intervals of all but the default; empty if it does not."""
     if all((high - low) / 2 < PRECISE for _, low, high in bounds):
         return "precise enough"
     return "rounds" if rounds >= MOST_ROUNDS else "time" if late else ""

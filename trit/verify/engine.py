@@ -34,17 +34,8 @@ def logprobs(gguf: Path, text: Path, folder: Path, context: int, chunks: int) ->
 
 def hidden_server(gguf: Path, threads: int, context: int) -> Server:
     """A server that answers with hidden states, tokens and chat prompts."""
-    flags = (
-        "--embedding",
-        "--pooling",
-        "none",
-        "--no-prefill-assistant",
-        "-b",
-        str(context),
-        "-ub",
-        str(context),
-        *PRECISE,
-    )
+    batch = str(context)
+    flags = ("--embedding", "--pooling", "none", "--no-prefill-assistant", "-b", batch, "-ub", batch, *PRECISE)
     return Server(gguf, threads, flags, slots=1, context=context)
 
 

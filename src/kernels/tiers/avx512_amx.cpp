@@ -163,12 +163,15 @@ struct AmxTiles {
     }
 };
 
+constexpr trit_panel_fn panel_2_bits = panel_2_bits_by<AmxTiles>;
+constexpr trit_mac_loop_fn mac_loop = AmxTiles::mac_loop;
+
 }  // namespace
 TRIT_TARGET_END
 
-#include "kernels/tiers/avx512_kernels-inl.h"
+#include "kernels/tiers/kernels-inl.h"
 
-extern "C" const trit_tier trit_tier_avx512_amx = with_trits<AmxTiles>(with_kernels<AmxTiles>(kAbsent));
+extern "C" const trit_tier trit_tier_avx512_amx = with_trits<AmxTiles>(with_q6_k(with_kernels(kAbsent)));
 
 #else
 

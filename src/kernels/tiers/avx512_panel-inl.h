@@ -227,11 +227,11 @@ void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t
 }
 
 template <typename Tiles>
-void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
-    using Few = void (*)(int64_t, const uint8_t*, const int8_t*, size_t, int32_t*);
-    static constexpr Few kFew[] = {one_token_2_bits,     few_tokens_2_bits<2>, few_tokens_2_bits<3>,
-                                   few_tokens_2_bits<4>, few_tokens_2_bits<5>, few_tokens_2_bits<6>,
-                                   few_tokens_2_bits<7>, few_tokens_2_bits<8>};
+void panel_2_bits_by(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
+                     int32_t* c) {
+    static constexpr decltype(&one_token_2_bits) kFew[] = {
+        one_token_2_bits,     few_tokens_2_bits<2>, few_tokens_2_bits<3>, few_tokens_2_bits<4>,
+        few_tokens_2_bits<5>, few_tokens_2_bits<6>, few_tokens_2_bits<7>, few_tokens_2_bits<8>};
     if (m > Tiles::kDirect) {
         return many_tokens_2_bits<Tiles>(k, panel, q, q_row_bytes, m, c);
     }

@@ -156,3 +156,8 @@ void q6_k(int64_t k, const uint8_t* w, size_t w_row_bytes, int64_t n, const uint
         q6_k_rows<1>, q6_k_rows<2>, q6_k_rows<3>, q6_k_rows<4>, q6_k_rows<5>, q6_k_rows<6>, q6_k_rows<7>};
     kRows[m - 1](k, w, w_row_bytes, n, tokens, token_bytes, out);
 }
+
+constexpr trit_tier with_q6_k(trit_tier tier) {
+    tier.q6_k = q6_k;
+    return tier;
+}

@@ -164,17 +164,16 @@ void many_tokens_5_trits(int64_t k, const uint8_t* panel, const int8_t* q, size_
 
 template <typename Tiles>
 void panel_5_trits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
-    using Few = void (*)(int64_t, const uint8_t*, const int8_t*, size_t, int32_t*);
-    static constexpr Few kFew[] = {few_tokens_5_trits<1>, few_tokens_5_trits<2>, few_tokens_5_trits<3>,
-                                   few_tokens_5_trits<4>, few_tokens_5_trits<5>, few_tokens_5_trits<6>,
-                                   few_tokens_5_trits<7>, few_tokens_5_trits<8>};
+    static constexpr decltype(&few_tokens_5_trits<1>) kFew[] = {
+        few_tokens_5_trits<1>, few_tokens_5_trits<2>, few_tokens_5_trits<3>, few_tokens_5_trits<4>,
+        few_tokens_5_trits<5>, few_tokens_5_trits<6>, few_tokens_5_trits<7>, few_tokens_5_trits<8>};
     if (m > Tiles::kDirect) {
         return many_tokens_5_trits<Tiles>(k, panel, q, q_row_bytes, m, c);
     }
     in_passes(kFew, m, q, q_row_bytes, c, k, panel);
 }
 
-/// A tier, and its kernel of five trits; Tiles as for with_kernels.
+/// Tiles: what multiplies an unpacked chunk, such as DotTiles.
 template <typename Tiles>
 constexpr trit_tier with_trits(trit_tier tier) {
     tier.panel[TRIT_PACKING_5_TRITS] = panel_5_trits<Tiles>;

@@ -15,12 +15,15 @@ int supported() { return trit_x86_has(TRIT_X86_AVX512F | TRIT_X86_AVX512BW | TRI
 #include "kernels/tiers/avx512_panel-inl.h"
 #include "kernels/tiers/avx512_q6_k-inl.h"
 
+constexpr trit_panel_fn panel_2_bits = panel_2_bits_by<DotTiles>;
+constexpr trit_mac_loop_fn mac_loop = DotTiles::mac_loop;
+
 }  // namespace
 TRIT_TARGET_END
 
-#include "kernels/tiers/avx512_kernels-inl.h"
+#include "kernels/tiers/kernels-inl.h"
 
-extern "C" const trit_tier trit_tier_avx512_vnni = with_kernels<DotTiles>(kAbsent);
+extern "C" const trit_tier trit_tier_avx512_vnni = with_q6_k(with_kernels(kAbsent));
 
 #else
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// The table of a tier's kernels. Included behind its target region; every SIMD tier has these kernels under
-/// these names, and sets what it has beside them itself.
+/// The table of a tier's kernels. Included behind its target region; every tier with vectors has these
+/// kernels under these names. What else it has is set by with_... functions of its own.
 
 namespace {
 

@@ -67,9 +67,13 @@ class Family(ABC):
     def tensors(self, config: Mapping[str, Any]) -> list[TensorSpec]:
         """Every tensor that the engine wants, in the order of the file."""
 
-    @abstractmethod
     def copies(self, config: Mapping[str, Any]) -> dict[str, str]:
-        """Tensors that may be in the checkpoint as equal copies of another: name -> name of the original."""
+        """Tensors that may be in the checkpoint as equal copies of another: name -> name of the original.
+
+        A tied head is the embedding; some savers write it a second time.
+        """
+        tied = boolean(config, "tie_word_embeddings", False)
+        return {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
 
     def computed(self, config: Mapping[str, Any]) -> dict[str, Floats]:
         """Float32 tensors of the file that follow from the configuration alone: name -> values; most have none."""

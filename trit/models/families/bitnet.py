@@ -82,11 +82,6 @@ class BitNet(Family):
             specs.append(TensorSpec("lm_head.weight", "output.weight", Kind.EMBEDDING, (vocab, hidden)))
         return specs
 
-    def copies(self, config: Mapping[str, Any]) -> dict[str, str]:
-        """A tied head is the embedding; some savers write it a second time."""
-        tied = boolean(config, "tie_word_embeddings", False)
-        return {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
-
     def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
         """The keys that the engine's ``bitnet`` graphs read."""
         heads, kv_heads = _heads(config)

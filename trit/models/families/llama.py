@@ -111,11 +111,6 @@ class Llama(Family):
             specs.append(TensorSpec("lm_head.weight", "output.weight", Kind.EMBEDDING, (vocab, hidden)))
         return specs
 
-    def copies(self, config: Mapping[str, Any]) -> dict[str, str]:
-        """A tied head is the embedding; some savers write it a second time."""
-        tied = boolean(config, "tie_word_embeddings", False)
-        return {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
-
     def computed(self, config: Mapping[str, Any]) -> dict[str, Floats]:
         """The frequency factors of LLaMA 3.1's RoPE."""
         factors = llama3_factors(config, head_layout(config)[2], DEFAULT_THETA)

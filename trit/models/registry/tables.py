@@ -27,16 +27,8 @@ def terminal_table(known: Registry) -> str:
     """One line per model: name, kind, parameters, download, licence, what it can be converted to."""
     rows = [("NAME", "KIND", "PARAMETERS", "DOWNLOAD", "LICENCE", "REPOSITORY")]
     for model in known.models:
-        rows.append(
-            (
-                model.name,
-                model.kind or "-",
-                _count(model.parameters),
-                _size(model.download_bytes),
-                model.licence or "-",
-                model.repo,
-            )
-        )
+        sizes = _count(model.parameters), _size(model.download_bytes)
+        rows.append((model.name, model.kind or "-", *sizes, model.licence or "-", model.repo))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, "", "- means not known here. Any other repository works, too: --hf-repo ORG/NAME"])
