@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Large matrices of stock types, such as a model's head: streamed by us, with the bits of llama.cpp's own way.
+"""Large matrices of stock types, and a model's head: streamed by us, with the bits of llama.cpp's dot product.
 
 What llama.cpp computes is had from it in two ways: the same matrix with a stack of activations, which is not streamed,
 and its dot product of one row and one token.
@@ -96,6 +96,11 @@ class Head(GuardedGgml):
         self.write(w, rows)
         return w
 
+    def head(self, name: str, rows: np.ndarray, k: int, called: str = "output.weight") -> ctypes.c_void_p:
+        w = self.matrix(name, rows, k)
+        self.base("ggml_set_name", w, called.encode())
+        return w
+
     def rows_of(self, w: ctypes.c_void_p, k: int, row_bytes: int, first: int, count: int) -> ctypes.c_void_p:
         size = ctypes.c_int64
         return self.call(
@@ -165,15 +170,42 @@ def test_strided_tokens_and_a_part_of_a_matrix(ggml: Head, name: str) -> None:
     same_bits(ggml.compute(node, (m, n), 3), expected)
 
 
+@pytest.mark.parametrize("called", ["output.weight", "token_embd.weight"])
+@pytest.mark.parametrize("name", STOCK)
+def test_a_token_s_logits_do_not_depend_on_the_tokens_beside_it(ggml: Head, name: str, called: str) -> None:
+    k, n, most = 768, 331, 40
+    rows, x = random_rows(name, n, k, np.random.default_rng(SEED)), activations(most, k)
+    w = ggml.head(name, rows, k, called)
+    alone = np.concatenate([ggml.upstream(w, n, row.reshape(1, k)) for row in x])
+    assert np.isfinite(alone).all() and len(np.unique(alone)) > n * most // 2
+    for m in (1, 2, 3, 6, 7, 8, 9, 14, 15, 16, 32, 33, most):
+        for first in {0, most - m}:
+            node = ggml.mul_mat(w, x[first : first + m])
+            for threads in (1, 3):
+                what = f"{m} tokens, {threads} threads"
+                same_bits(ggml.compute(node, (m, n), threads), alone[first : first + m], what)
+
+
+def test_many_tokens_of_another_matrix_are_left_to_llama_cpp(ggml: Head) -> None:
+    k, m = 2048, 8
+    n = odd_rows("q6_K", k)
+    rows = random_rows("q6_K", n, k, np.random.default_rng(SEED))
+    size = [
+        ggml.plan(ggml.mul_mat(w, activations(m, k)), 8)[1].work_size
+        for w in (ggml.matrix("q6_K", rows, k), ggml.head("q6_K", rows, k))
+    ]
+    assert size[0] != size[1]
+
+
 def stream_q6_k(engine_bin: str) -> None:
     ggml = Head(Path(engine_bin))
     k = 2048
     n = odd_rows("q6_K", k)
     rows = random_rows("q6_K", n, k, np.random.default_rng(SEED))
-    w = ggml.matrix("q6_K", rows, k)
-    for m in (1, 2, 7):
-        expected = ggml.upstream(w, n, activations(m, k))
-        same_bits(ggml.compute(ggml.mul_mat(w, activations(m, k)), (m, n), 3), expected, m)
+    w, x = ggml.head("q6_K", rows, k), activations(16, k)
+    expected = np.concatenate([ggml.upstream(w, n, x[:7]), ggml.upstream(w, n, x[7:14]), ggml.upstream(w, n, x[14:])])
+    for m in (1, 2, 7, 8, 16):
+        same_bits(ggml.compute(ggml.mul_mat(w, x[:m]), (m, n), 3), expected[:m], m)
     ggml._cpu.trit_tier_chosen.restype = ctypes.POINTER(TierStruct)
     print(ggml._cpu.trit_tier_chosen().contents.name.decode())
 

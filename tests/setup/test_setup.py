@@ -449,6 +449,7 @@ def test_flags_of_bitnet_keep_names_and_defaults() -> None:
         "compiler": "auto",
         "jobs": None,
         "llama_cpp_dir": None,
+        "native": False,
         "clean": False,
         "log_dir": Path("logs"),
         "no_run": False,
@@ -508,3 +509,24 @@ def test_real_second_run_is_quick() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count("up to date") == 4 and "auto: " in result.stdout, result.stdout
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"),
+    [
+        ("fpu avx avx2 bmi1 bmi2 f16c fma", False),
+        ("fpu avx f16c", True),
+        ("fpu avx2x bmi2 f16c fma", True),
+        (None, False),
+    ],
+)
+def test_a_cpu_without_avx2_gets_a_build_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | None, native: bool
+) -> None:
+    monkeypatch.setattr(build.platform, "machine", lambda: "x86_64")
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"processor\t: 0\nvmx flags\t: avx2\nflags\t\t: {flags}\nbugs\t\t: fma\n")
+    assert build.needs_native_build(cpuinfo) is native
+    monkeypatch.setattr(build.platform, "machine", lambda: "aarch64")
+    assert build.needs_native_build(cpuinfo) is False

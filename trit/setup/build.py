@@ -32,8 +32,10 @@ _JOB_BYTES = 1 << 30
 def run(setup: Setup, line: StepLine) -> str:
     """Configure and compile unless sources, engine, compiler, CPU and options are those of the last good build."""
     assert setup.compiler is not None
-    configure = configure_command(setup.python, setup.compiler)
-    wanted = digest(*configure[1:], setup.compiler.name, engine_key(), sources_key(), cpu_key())
+    native = setup.options.native or needs_native_build()
+    configure = configure_command(setup.python, setup.compiler, native)
+    cpu = cpu_key() if native or not is_x86_64() else ""
+    wanted = digest(*configure[1:], setup.compiler.name, engine_key(), sources_key(), cpu)
     stamp_file = STAMPS / "build.json"
     programs = [engine_program(name) for name in (*PROGRAMS, SELFTEST, *MEASURING)]
     current = context.read_stamp(stamp_file).get("key") == wanted and all(path.is_file() for path in programs)
@@ -59,14 +61,18 @@ def run(setup: Setup, line: StepLine) -> str:
     return f"compiled with {setup.compiler.name}, {jobs} jobs, {clock(seconds)}, into {ENGINE_BIN.relative_to(ROOT)}"
 
 
-def configure_command(python: Path, compiler: Compiler) -> list[str]:
-    """The CMake call that sets the build up; cmake and ninja are those of the environment."""
+def configure_command(python: Path, compiler: Compiler, native: bool) -> list[str]:
+    """The CMake call that sets the build up; cmake and ninja are those of the environment.
+
+    ``native``: upstream's part for this CPU alone, not for every x86-64 CPU with AVX2.
+    """
     defines = {
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_C_COMPILER": compiler.cc,
         "CMAKE_CXX_COMPILER": compiler.cxx,
         "CMAKE_MAKE_PROGRAM": environment_program(python, "ninja"),
         "TRIT_KERNELS_DIR": str(kept_kernels.folder(BUILD_DIR)),
+        "TRIT_NATIVE": "ON" if native else "OFF",
         **compiler.defines,
     }
     if ccache := shutil.which("ccache"):
@@ -101,6 +107,19 @@ def sources_key() -> str:
     folders = [ROOT / name for name in ("src", "include", "preset_kernels")]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return files_digest([ROOT / "CMakeLists.txt", *files])
+
+
+def is_x86_64() -> bool:
+    """Whether this Python runs on an x86-64 machine."""
+    return platform.machine().lower() in {"x86_64", "amd64"}
+
+
+def needs_native_build(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this is an x86-64 CPU without AVX2, FMA or F16C, for which the common build is too large."""
+    if not is_x86_64() or not cpuinfo.is_file():
+        return False
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return flags is not None and not {"avx2", "fma", "f16c", "bmi2"} <= set(flags[1].split())
 
 
 def cpu_key() -> str:

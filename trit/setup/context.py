@@ -31,6 +31,7 @@ class Options:
     tune_seconds: float
     compiler: str
     llama_cpp_dir: Path | None
+    native: bool
     jobs: int | None
     clean: bool
     test: bool

@@ -78,6 +78,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="{auto,gcc,clang,zig,PATH}",
         help="compiler: the best there is, one kind, zig (pip installs it), or a path; kept for later runs",
     )
+    build.add_argument(
+        "--native",
+        action="store_true",
+        help="compile llama.cpp's own part for this CPU alone, not for every x86-64 CPU with AVX2",
+    )
     build.add_argument("--jobs", type=_positive, metavar="N", help="parallel compilers (default: all cores)")
     build.add_argument("--llama-cpp-dir", type=Path, metavar="DIR", help="take llama.cpp from here, not from PyPI")
     build.add_argument(
