@@ -5,8 +5,7 @@
 ``tests/gguf/test_validate.py`` compares them.
 """
 
-ARCHITECTURES = frozenset(
-    """
+_ARCHITECTURES = """
     llama llama4 deci falcon grok gpt2 gptj gptneox mpt baichuan starcoder refact bert modern-bert nomic-bert
     nomic-bert-moe neo-bert jina-bert-v2 jina-bert-v3 eurobert bloom stablelm qwen qwen2 qwen2moe qwen2vl qwen3
     qwen3moe qwen3next qwen3vl qwen3vlmoe qwen35 qwen35moe qwen4exp phi2 phi3 phimoe plamo plamo2 plamo3
@@ -20,11 +19,10 @@ ARCHITECTURES = frozenset(
     dream smallthinker llada llada-moe seed_oss grovemoe apertus minimax-01 hrm_text minimax-m2 minimax-m3
     cogvlm rnd1 pangu-embedded mistral3 eagle3 dflash mistral4 paddleocr mimo2 step35 spark2_5 llama-embed
     maincoder kimi-linear kimi-k3 glm5-next talkie mellum nanbeige qwen3tts pockettts
-    """.split()
-)
+"""
+ARCHITECTURES = frozenset(_ARCHITECTURES.split())
 
-PRE_TOKENIZERS = frozenset(
-    """
+_PRE_TOKENIZERS = """
     a.x-4.0 afmoe bailingmoe bailingmoe2 bloom chameleon chatglm-bpe codeshell cohere2moe command-r dbrx
     deepseek-coder deepseek-llm deepseek-r1-qwen deepseek-v3 default exaone exaone-moe exaone4 f2llmv2 falcon
     falcon-h1 falcon3 gemma4 gigachat glm4 glm5 gpt-2 gpt-4o gpt3-finnish granite-docling
@@ -34,5 +32,5 @@ PRE_TOKENIZERS = frozenset(
     minimax-m2 modern-bert mpt olmo phi-2 pixtral poro-chat qwen2 qwen35 refact roberta-bpe sarvam-moe
     seed-coder smaug-bpe smollm solar-open spark2_5 stablelm2 starcoder superbpe talkie tekken tiny_aya trillion
     ufakzeka viking whitespace youtu
-    """.split()
-)
+"""
+PRE_TOKENIZERS = frozenset(_PRE_TOKENIZERS.split())

@@ -4,7 +4,7 @@
 Every count, length and offset is compared with the bytes that are there before anything is allocated for it, so a
 damaged or hostile file costs one sentence and a bounded amount of memory. Nothing is assumed about tensor types: what
 a number means is for ``trit.gguf.layouts`` and ``trit.gguf.types`` to say. ``run_inference.py`` reads headers with this
-before it starts the engine; long arrays, which are nearly all of a header, can be skipped for that.
+before it starts the engine; long arrays, which are nearly all of a header, can be skipped.
 
 Format: docs/gguf.md of ggml.
 """
@@ -31,7 +31,7 @@ MAX_KEYS, MAX_TENSORS, MAX_ELEMENTS = 1 << 14, 1 << 16, 1 << 22
 MAX_STRING_BYTES, MAX_STRINGS_BYTES, MAX_NAME_BYTES = 1 << 24, 1 << 27, 1 << 10
 MAX_DIMENSIONS, MAX_ALIGNMENT = 4, 1 << 20
 MAX_WEIGHTS = 1 << 48
-# Arrays of so many elements are read even where long ones are skipped: hyper-parameters that differ between layers.
+# Arrays of so few elements are read beside those that are asked for: hyper-parameters that differ between layers.
 SHORT_ARRAY = 1 << 10
 # GGUF's value types: number -> struct format of one value, little-endian.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -96,7 +96,7 @@ def read_raw_header(path: Path, arrays: bool | Collection[str] = True, whole: bo
 
     Args:
         path: The file.
-        arrays: Whether to read long arrays, or the keys of those to read; others are stepped over, their values None.
+        arrays: Whether to read arrays, or the keys of the long ones to read; others are stepped over (value None).
         whole: Whether to refuse a file that ends before the last tensor's data begins; otherwise its span is 0.
 
     Raises:
@@ -167,8 +167,7 @@ class _Cursor:
         count = self.count("array elements", self.elements_left, size)
         self.elements_left -= count
         self.counts[key] = count
-        wanted = self.arrays if isinstance(self.arrays, bool) else key in self.arrays
-        wanted = wanted or count <= SHORT_ARRAY
+        wanted = self.arrays if isinstance(self.arrays, bool) else key in self.arrays or count <= SHORT_ARRAY
         if element != STRING:
             start = self.position
             self.position += count * size

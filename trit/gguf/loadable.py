@@ -15,12 +15,12 @@ from trit.gguf.layouts import TILED
 from trit.gguf.parts import read_parts
 from trit.gguf.validate import LOOKED_AT, broken_numbers, misplaced, unsound
 
-_AGAIN = "; download or convert it again"
+AGAIN = "; download or convert it again"
 _ROTATED = "prism.hadamard."
 
 
-def check_loadable(path: Path) -> None:
-    """Refuse a file that the engine does not load, or would load and compute nonsense with.
+def check_loadable(path: Path) -> RawHeader:
+    """Refuse a file that the engine does not load, or would load and compute nonsense with; else the model's header.
 
     Headers are read, of a split model those of all its files, and the vectors of a model, not its matrices.
 
@@ -37,14 +37,16 @@ def check_loadable(path: Path) -> None:
         if reason := damage(part, header, found):
             raise UserError(f"{part}: {reason}")
     tensors = {name: tensor for _, header, _ in parts for name, tensor in header.tensors.items()}
-    if reason := unsound(replace(parts[0][1], tensors=tensors)):
-        raise UserError(f"{path}: {reason}{_AGAIN}")
+    model = replace(parts[0][1], tensors=tensors)
+    if reason := unsound(model):
+        raise UserError(f"{path}: {reason}{AGAIN}")
+    return model
 
 
 def damage(part: Path, header: RawHeader, found: list[Found]) -> str | None:
     """What is wrong with the data of a file whose layouts are all loaded; None if nothing is."""
     reason = misplaced(header, found) or broken_numbers(part, found)
-    return f"{reason}{_AGAIN}" if reason else None
+    return f"{reason}{AGAIN}" if reason else None
 
 
 def why_not(path: Path, header: RawHeader, found: list[Found]) -> str | None:

@@ -105,7 +105,9 @@ def misplaced(header: RawHeader, found: Iterable[Found]) -> str | None:
     expected = header.data_offset
     for item in found:
         if item.tensor.offset != expected:
-            return f"{item.tensor.name} begins at byte {item.tensor.offset:,}, but the tensor before ends at {expected:,}"
+            return (
+                f"{item.tensor.name} begins at byte {item.tensor.offset:,}, but the tensor before ends at {expected:,}"
+            )
         expected += -(-item.nbytes // header.alignment) * header.alignment
     return None
 
@@ -200,9 +202,7 @@ class _Model:
             raise Unsound(f"{architecture}.attention.head_count {heads} is no multiple of head_count_kv {kv_heads}")
         if family and f"{architecture}.{_EPSILON}" not in keys.values:
             raise Unsound(f"{architecture}.{_EPSILON} is missing")
-        return cls(
-            header, architecture, layers, embedding, forward, heads, kv_heads, key, value, rotated, experts
-        )
+        return cls(header, architecture, layers, embedding, forward, heads, kv_heads, key, value, rotated, experts)
 
 
 class _Keys:
@@ -269,14 +269,16 @@ class _Keys:
 
     def check_floats(self) -> None:
         """Compare the floats that every graph multiplies with."""
-        for names, least, words in ((_POSITIVE, 0.0, "positive"), (_NOT_NEGATIVE, 0.0, "0 or more"), (_FINITE, -math.inf, "finite")):
-            for name in names:
-                key = f"{self.architecture}.{name}"
-                value = self.typed(key, F32)
-                if value is None:
-                    continue
-                if not math.isfinite(value) or value < least or (names is _POSITIVE and value == 0):
-                    raise Unsound(f"{key} is {value:g}, expected a {words} number")
+        for name in (*_POSITIVE, *_NOT_NEGATIVE, *_FINITE):
+            key = f"{self.architecture}.{name}"
+            value = self.typed(key, F32)
+            if value is None:
+                continue
+            if not math.isfinite(value) or (name not in _FINITE and value < 0) or (name in _POSITIVE and value == 0):
+                words = (
+                    "above 0" if name in _POSITIVE else "of 0 or more" if name in _NOT_NEGATIVE else "that is finite"
+                )
+                raise Unsound(f"{key} is {value:g}, expected a number {words}")
 
 
 def _check_experts(keys: _Keys, layers: int) -> int:
@@ -359,10 +361,10 @@ def _check_merges(header: RawHeader) -> None:
 
 def _check_bytes(name: str, tokens: list[str], types: list[int] | None) -> None:
     """Text that is no token becomes tokens of its bytes: there have to be all of them; raises Unsound."""
-    if name in ("llama", "t5", "plamo2") and types and _BYTE in types:
-        wrong = (token for token, kind in zip(tokens, types, strict=False) if kind == _BYTE and not _BYTE_TOKEN.fullmatch(token))
-        if (token := next(wrong, None)) is not None:
-            raise Unsound(f"{TOKEN_TYPES} says that the token {token[:40]!a} is a byte, which would be written <0xNN>")
+    if name in _SCORED and types and _BYTE in types:
+        for token, kind in zip(tokens, types, strict=False):
+            if kind == _BYTE and not _BYTE_TOKEN.fullmatch(token):
+                raise Unsound(f"{TOKEN_TYPES} says that the token {token[:40]!a} is a byte, which is written <0xNN>")
     if name in ("llama", "plamo2"):
         known = set(tokens)
         for byte in range(256):
@@ -437,6 +439,9 @@ _FAMILIES = {
     "qwen3": _Family(_QK_NORMS),
     **dict.fromkeys(("gemma3", "gemma-embedding"), _Family(_QK_NORMS | _POST_NORMS, turns_all=False)),
 }
+
+# Architectures of which every tensor's shape is compared.
+KNOWN_SHAPES = frozenset(_FAMILIES)
 
 
 def _check_family(model: _Model) -> None:
