@@ -275,9 +275,9 @@ def failed(model: Path, code: int, stderr: str) -> int:
     if match := re.search(r"prompt is too long \((\d+) tokens, max (\d+)\)", stderr):
         raise UserError(f"the prompt has {match[1]} tokens, the context has room for {match[2]}; give a larger -c")
     if match := re.search(r"logits are not finite, first in (\S+)(?: \(from (\S+)\))?", stderr):
-        weight = f", which {match[2]} is multiplied into" if match[2] else ""
+        place = f"{match[1]}, of {match[2]}" if match[2] else match[1]
         raise UserError(
-            f"{model}: the engine computes numbers that are not finite, first in {match[1]}{weight}; the file is damaged: "
+            f"{model}: the engine computes numbers that are not finite, first in {place}; the file is damaged: "
             "download or convert it again"
         )
     if code not in (EXIT_INTERRUPTED, -signal.SIGINT):
