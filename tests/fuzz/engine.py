@@ -2,7 +2,7 @@
 """Load damaged model files of all our types, but for those that our own check refuses, in the engine.
 
 Example: python -m tests.fuzz.engine --build /tmp/plain --plain --count 20000   # the engine that set-up has built
-Example: python -m tests.fuzz.engine --build /tmp/asan --count 20000   # one with the address sanitizer, 15 minutes first
+Example: python -m tests.fuzz.engine --build /tmp/asan --count 20000   # compiled first with the address sanitizer
 
 What counts as a failure is that the engine ends by a signal, an abort included, hangs, or that the sanitizer reports a
 memory error. With --unchecked every file goes to the engine; its aborts (GGML_ASSERT, an exception that nobody catches)

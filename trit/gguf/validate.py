@@ -430,7 +430,7 @@ _POST_NORMS = {"post_attention_norm": "embedding", "post_ffw_norm": "embedding"}
 # Of those that only some models have, whose shapes are left to the engine.
 _OPTIONAL = re.compile(
     r"(rope_freqs|rope_factors_long|rope_factors_short|output|cls|cls\.output|dense_2|dense_3)\.(weight|bias|scale)"
-    r"|blk\.\d+\.(attn_qkv\.weight|attn_qkv\.bias|\w+\.input_scale)"
+    r"|blk\.\d+\.(attn_qkv\.weight|attn_qkv\.bias|\w+\.input_scale|\w+\.weight_scale)"
 )
 _FAMILIES = {
     **dict.fromkeys(("bitnet", "bitnet-b1.58", "bitnet-25"), _Family(_SUB_NORMS, square=True, turns_all=False)),
