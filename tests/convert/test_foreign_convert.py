@@ -35,7 +35,7 @@ KERNEL_CONFIG = {
 }
 
 
-KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
+from tests.support.tiny_gguf import KEYS
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,8 @@ def test_a_server_ends_with_a_sentence(
 def test_usual_templates_stay_within_the_limits(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> None:
     """What templates do at most: macros in macros, filters in a row, long chains of elif."""
     template = (
-        "{% macro part(m, n) %}{% if n %}{{ part(m, n - 1) }}{% else %}{{ m|trim|upper|lower }}{% endif %}{% endmacro %}"
+        "{% macro part(m, n) %}{% if n %}{{ part(m, n - 1) }}{% else %}{{ m|trim|upper|lower }}{% endif %}"
+        "{% endmacro %}"
         "{% for m in messages %}{% if m.role == 'x' %}"
         + "{% elif m.role == 'y' %}" * 60
         + "{% else %}{{ part(m.content, 20) }}{% endif %}{% endfor %}{% for i in range(5000) %}{% endfor %}"
