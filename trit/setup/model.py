@@ -61,7 +61,7 @@ def run(setup: Setup, line: StepLine) -> str:
         if not BUNDLED_MODEL.is_dir():
             raise TritError(f"the bundled model {BUNDLED_MODEL} is missing; get it back with: git checkout -- models")
     _check_folder(setup.model_dir, setup.quant_type)
-    _inspect(setup, line)
+    inspect_model(setup, line)
     if setup.known and (advice := setup.known.advice()):
         line.note(advice)
     return f"{summary}: {shown(setup.model_dir)}"
@@ -136,7 +136,7 @@ def _check_folder(folder: Path, quant_type: str | None) -> None:
         raise UserError(f"{folder} holds neither config.json nor {wanted}; name a model's folder, or use --hf-repo")
 
 
-def _inspect(setup: Setup, line: StepLine) -> None:
+def inspect_model(setup: Setup, line: StepLine) -> None:
     """Refuse what neither loads nor converts before anything is compiled for it; what was looked at stays good.
 
     Raises:
