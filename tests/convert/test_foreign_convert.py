@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.foreign_files import TILED, WRITERS, Key, codes, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
 from tests.support.gguf_models import answer, assert_same_model
+from tests.support.tiny_gguf import KEYS
 from trit.base.errors import TritError, UserError, run_main
 from trit.base.places import engine_program
 from trit.convert.command import main
@@ -33,9 +34,6 @@ KERNEL_CONFIG = {
     )
     for layout, tiles in TILES.items()
 }
-
-
-KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 
 
 @pytest.fixture(scope="module")

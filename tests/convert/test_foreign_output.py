@@ -16,6 +16,7 @@ from tests.support.engine_logits import run_engine
 from tests.support.foreign_files import WRITERS, Key, Tensor, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
 from tests.support.gguf_models import answer, assert_same_model
 from tests.support.tiny_checkpoints import bitnet_1bitllm
+from tests.support.tiny_gguf import KEYS
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT, engine_program
 from trit.convert import from_checkpoint
@@ -28,8 +29,6 @@ from trit.gguf.loadable import check_loadable
 from trit.gguf.source import Source
 from trit.gguf.types import read_header
 from trit.inspect.command import inspect
-
-KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 
 
 def options(**changes: Any) -> Options:

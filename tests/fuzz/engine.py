@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Load damaged model files of all our types in an engine compiled with the address sanitizer.
+"""Load damaged model files of all our types, but for those that our own check refuses, in the engine.
 
-Example: python -m tests.fuzz.engine --build /tmp/asan --count 20000       # compiles into /tmp/asan first, 15 minutes
+Example: python -m tests.fuzz.engine --build /tmp/plain --plain --count 20000   # the engine that set-up has built
+Example: python -m tests.fuzz.engine --build /tmp/asan --count 20000   # compiled first with the address sanitizer
 
-What counts as a failure is a memory error that the sanitizer reports, a crash by another signal than abort, or a hang.
-Aborts (GGML_ASSERT, an exception that nobody catches) are upstream's way to refuse and are counted by their place.
-POSIX only.
+What counts as a failure is that the engine ends by a signal, an abort included, hangs, or that the sanitizer reports a
+memory error. With --unchecked every file goes to the engine; its aborts (GGML_ASSERT, an exception that nobody catches)
+are upstream's way to refuse, and are only counted by their place. POSIX only.
 """
 
 from __future__ import annotations
@@ -22,34 +23,39 @@ from pathlib import Path
 from random import Random
 
 from tests.fuzz.mutate import mutate_gguf
-from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
+from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError, run_main
 from trit.base.host import usable_cpus
-from trit.base.places import BUNDLED_MODEL, ENGINE_DIR, ROOT
+from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ENGINE_DIR, ROOT
 from trit.base.processes import call
 from trit.convert.from_random import generate
 from trit.gguf.encodings import ENCODINGS
+from trit.gguf.loadable import check_loadable
 from trit.models.shapes import Shape
 
 FLAGS = "-O1 -g1 -DNDEBUG -fno-omit-frame-pointer -fsanitize=address"
 # No leak check: upstream leaves memory behind where it refuses. Allocations over 2 GB fail, as on a small machine.
 ASAN_OPTIONS = "detect_leaks=0:exitcode=99:max_allocation_size_mb=2048:allocator_may_return_null=1:handle_abort=0"
-MEMORY_ERROR, ABORT = "exit 99", "signal 6"
+MEMORY_ERROR, ABORT, CHECKED = "exit 99", "signal 6", "refused by our check"
 BATCH = 50
 SHAPE = Shape("bitnet-b1.58", 1, 256, 256, 2, 1, 512, True, 10000.0, 64, 1e-5, BUNDLED_MODEL)
 
 
-def build(folder: Path) -> Path:
-    """Compile the engine's library with the sanitizer, and the program; returns the program."""
+def build(folder: Path, plain: bool) -> Path:
+    """Compile the program, and the engine's library with the sanitizer before unless ``plain``; the program."""
+    folder.mkdir(parents=True, exist_ok=True)
     settings = [f"-DCMAKE_{language}_FLAGS={FLAGS}" for language in ("C", "CXX")]
     settings += ["-DCMAKE_BUILD_TYPE=None", "-DGGML_OPENMP=OFF", "-DGGML_LLAMAFILE=OFF"]
     steps: list[list[str | Path]] = [
         ["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *settings],
         ["cmake", "--build", folder, "--target", "llama", "--parallel", str(usable_cpus())],
     ]
+    bin_dir, flags = folder / "bin", FLAGS.split()
+    if plain:
+        bin_dir, flags, steps = ENGINE_BIN, ["-O1"], []
     includes = [f"-I{ENGINE_DIR / 'include'}", f"-I{ENGINE_DIR / 'ggml' / 'include'}"]
-    links = [f"-L{folder / 'bin'}", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{folder / 'bin'}"]
+    links = [f"-L{bin_dir}", "-lllama", "-lggml", "-lggml-base", f"-Wl,-rpath,{bin_dir}"]
     program = folder / "load"
-    steps.append(["c++", "-std=c++17", *FLAGS.split(), *includes, ROOT / "tests/fuzz/load.cpp", *links, "-o", program])
+    steps.append(["c++", "-std=c++17", *flags, *includes, ROOT / "tests/fuzz/load.cpp", *links, "-o", program])
     for step in steps:
         if call(step) != EXIT_OK:
             raise TritError(f"{step[0]} failed; see above")
@@ -67,14 +73,20 @@ def seeds(folder: Path) -> list[bytes]:
     return files
 
 
-def results(program: Path, files: Sequence[bytes], seed: int, start: int, stop: int) -> Iterator[tuple[int, str, str]]:
-    """(number, how it ended, why) of the damaged files [start, stop) of a seed."""
+def results(
+    program: Path, files: Sequence[bytes], seed: int, numbers: range, checked: bool = True
+) -> Iterator[tuple[int, str, str]]:
+    """(number, how it ended, why) of damaged files of a seed; ``checked``: our check stands in front."""
     with tempfile.TemporaryDirectory() as folder:
-        for begin in range(start, stop, BATCH):
+        for begin in range(0, len(numbers), BATCH):
             names = {}
-            for i in range(begin, min(begin + BATCH, stop)):
+            for i in numbers[begin : begin + BATCH]:
                 path = Path(folder) / f"{i}.gguf"
                 path.write_bytes(damaged(files, seed, i))
+                if checked and (reason := refused(path)):
+                    path.unlink()
+                    yield i, CHECKED, reason
+                    continue
                 names[str(path)] = i
             environment = {**os.environ, "ASAN_OPTIONS": ASAN_OPTIONS, "GGML_NO_BACKTRACE": "1"}
             listed = "\n".join(names) + "\n"
@@ -85,6 +97,15 @@ def results(program: Path, files: Sequence[bytes], seed: int, start: int, stop: 
                 name, how, why = line.split("\t", 2)
                 yield names[name], how, why
                 Path(name).unlink()
+
+
+def refused(path: Path) -> str | None:
+    """What our check says of a file that it refuses; None if the engine gets it."""
+    try:
+        check_loadable(path)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def damaged(files: Sequence[bytes], seed: int, number: int) -> bytes:
@@ -103,23 +124,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.engine", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--build", type=Path, required=True, help="folder to compile in, kept for the next run")
     parser.add_argument("--no-build", action="store_true", help="take the program that is there")
+    parser.add_argument("--plain", action="store_true", help="the engine that set-up has built, without the sanitizer")
+    parser.add_argument("--unchecked", action="store_true", help="also files that our own check refuses")
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--start", type=int, default=0, help="first input, to run slices beside each other")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where files that failed go")
     args = parser.parse_args(argv)
-    program = args.build / "load" if args.no_build else build(args.build)
+    program = args.build / "load" if args.no_build else build(args.build, args.plain)
     ends: Counter[str] = Counter()
     aborts: Counter[str] = Counter()
     failures: dict[str, list[int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         files = seeds(Path(folder))
-    for number, how, why in results(program, files, args.seed, args.start, args.start + args.count):
+    numbers = range(args.start, args.start + args.count)
+    for number, how, why in results(program, files, args.seed, numbers, not args.unchecked):
         ends[how] += 1
-        if how == ABORT:
+        if how == ABORT and args.unchecked:
             aborts[place(why)] += 1
             print(f"{number}: abort: {why[:300]}", flush=True)
-        elif how not in {"loaded", "refused", "exit 1"}:
+        elif how not in {"loaded", "refused", "exit 1", CHECKED}:
             failures.setdefault(f"{how}: {place(why) if how != MEMORY_ERROR else why[:600]}", []).append(number)
             print(f"{number}: FAILURE: {how}: {why}", flush=True)
             if args.keep:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/// load < LIST: loads each model file that a line of LIST names and computes one token, in a process of its
-/// own. Prints a line per file: how it ended (loaded, refused, exit N, signal N, slow) and the telling line
-/// of its messages. Linked with an engine that was compiled with -fsanitize=address; a report of it ends the
-/// process with code 99.
+/// load < LIST: loads each model file that a line of LIST names, takes a text apart and computes its first
+/// token, in a process of its own. Prints a line per file: how it ended (loaded, refused, exit N, signal N,
+/// slow) and the telling line of its messages. Linked with an engine that was compiled with
+/// -fsanitize=address; a report of it ends the process with code 99.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -38,7 +38,11 @@ int load(const std::string& path, int number) {
     if (context == nullptr) {
         return kRefused;
     }
-    llama_token token = 1;
+    const std::string text = "Where is Mary?\n\x01 \xc3\xa9\xf0\x9f\x98\x80";
+    llama_token tokens[256];
+    const int32_t count = llama_tokenize(llama_model_get_vocab(model), text.data(),
+                                         static_cast<int32_t>(text.size()), tokens, 256, true, true);
+    llama_token token = count > 0 ? tokens[0] : 1;
     const int code = llama_decode(context, llama_batch_get_one(&token, 1));
     llama_free(context);
     llama_model_free(model);

@@ -35,6 +35,7 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
 from trit.base.host import usable_cpus
 from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
+from trit.gguf.loadable import check_loadable
 from trit.gguf.types import read_header
 from trit.inspect.command import inspect
 from trit.models.checkpoint import Checkpoint
@@ -72,8 +73,10 @@ def make_gguf(rng: Random, folder: Path) -> None:
 
 
 def read_gguf(folder: Path) -> None:
-    """The header, and every tensor's data; then what the inspector says of it."""
+    """What stands in front of the engine, the inspector, the header, and every tensor's data."""
     path = folder / "input.gguf"
+    with suppress(TritError):
+        check_loadable(path)
     inspect(path)
     for entry in read_header(path).tensors.values():
         entry.read(path)

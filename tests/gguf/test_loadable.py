@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.foreign_files import TILED, WRITERS, Key, keys_of, random_rows, write_gguf
-from tests.support.tiny_gguf import tiny_gguf
+from tests.support.tiny_gguf import KEYS, tiny_gguf
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT
 from trit.convert.command import main as convert_main
@@ -21,9 +21,8 @@ from trit.gguf.header import read_raw_header
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.loadable import check_loadable
 from trit.run import completion, serve
-from trit.setup.conversion import check_given
+from trit.setup.model import check_given
 
-KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 # What nothing in a file tells apart from the published layout, or what its shapes do.
 SILENT = ("i2_s_flat", "i2_s_arm", "i2_s_rows4")
 
@@ -92,7 +91,7 @@ def test_damaged_headers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     path = tmp_path / "m.gguf"
     for raw, reason in (
         (b"GGUF\3\0\0\0", "it ends inside its header, after 8 bytes"),
-        (tiny_gguf("i2_s")[:170], "a string of 19 bytes at offset 163 runs too far"),
+        (tiny_gguf("i2_s")[:170], "a string of 25 bytes at offset 155 runs too far"),
         (b"GGUF" + struct.pack("<IQQ", 3, 1 << 40, 0), "says that it has 1099511627776 tensors"),
         (tiny_gguf("i2_s").replace(b"output_norm", b"output\xff\xffrm"), "a key or name is not UTF-8"),
     ):

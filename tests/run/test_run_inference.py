@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny_gguf import EMPTY
+from tests.support.tiny_gguf import EMPTY, tiny_model
 from trit.base.errors import run_main
 from trit.base.host import physical_cores
 from trit.base.places import DEMO_PROMPT, ROOT
@@ -343,15 +343,8 @@ def test_too_long_an_argument(engine: FakeEngine, capfd: pytest.CaptureFixture[s
 
 
 def gguf_with_template(path: Path, template: str) -> None:
-    """A GGUF file's beginning, as the gguf package writes it."""
-    import gguf
-
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_token_list(["a", "tokenizer.chat_template", "b"])
-    writer.add_chat_template(template)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
+    """A small model whose metadata names the key before it has it."""
+    tiny_model(path, general__note="tokenizer.chat_template", tokenizer__chat_template=template)
 
 
 def test_chat_becomes_llama_cli(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -465,20 +458,9 @@ def test_ctrl_c_ends_cleanly(engine_bin: Path, story_gguf: Path) -> None:
 
 
 def with_pooling(path: Path, pooling: int | None) -> Path:
-    """A GGUF file with a word about pooling among its metadata, or none."""
-    import numpy as np
-    from gguf import GGUFWriter
-
-    writer = GGUFWriter(path, "qwen3")
-    writer.add_string("general.note", "x.pooling_type")  # only a text
-    if pooling is not None:
-        writer.add_uint32("qwen3.pooling_type", pooling)
-    writer.add_tensor("blk.0.attn_norm.weight", np.ones(64, dtype=np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    """A small model with a word about pooling among its metadata, or none."""
+    more = {} if pooling is None else {"stablelm__pooling_type": pooling}
+    return tiny_model(path, general__note="x.pooling_type", **more)
 
 
 @pytest.mark.parametrize(("pooling", "embeds"), [(None, False), (0, False), (1, True), (3, True)])

@@ -18,8 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.foreign_files import write_gguf
-from tests.support.tiny_gguf import EMPTY
+from tests.support.tiny_gguf import EMPTY, tiny_model
 from trit.base.errors import run_main
 from trit.base.host import physical_cores
 from trit.base.places import ROOT
@@ -40,16 +39,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """The beginning of a GGUF file with a chat template."""
-    import gguf
-
-    path = tmp_path / "model.gguf"
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.close()
-    return path
+    """A small model with a chat template."""
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    return tiny_model(tmp_path / "model.gguf", tokenizer__chat_template=template)
 
 
 def free_port() -> int:
@@ -86,7 +78,7 @@ def test_a_model_without_a_chat_template_is_warned_of(
 ) -> None:
     bare = tmp_path / "bare.gguf"
     bare.write_bytes(EMPTY)
-    vectors = write_gguf(tmp_path / "vectors.gguf", [("x.pooling_type", 4, None, 3)], [])
+    vectors = tiny_model(tmp_path / "vectors.gguf", stablelm__pooling_type=3)
     for path, flags, warned in (
         (bare, [], True),
         (bare, ["--slots"], True),

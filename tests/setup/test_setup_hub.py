@@ -38,6 +38,8 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
         monkeypatch.setenv("TRIT_HUB_BACKOFF_S", "0.01")
         for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE"):
             monkeypatch.delenv(name, raising=False)
+        # What these repositories hold is no model.
+        monkeypatch.setattr(model, "inspect_model", lambda setup, line: None)
         yield server
 
 

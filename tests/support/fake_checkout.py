@@ -97,6 +97,10 @@ def for_setup(arguments, tell):
         partial.write_bytes({empty!r} + args.outtype.encode() + str(args.quant_embd).encode())
     return {{"paths": [args.outfile]}}
 """
+INSPECT = """
+def for_setup(path, tell):
+    return {}
+"""
 TUNE = """
 import os, pathlib
 {hold}
@@ -267,6 +271,7 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
         shutil.copy(ROOT / name, root)
     shutil.copytree(ROOT / "trit", root / "trit", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "trit" / "convert" / "command.py").write_text(CONVERT.format(hold=HOLD, empty=EMPTY))
+    (root / "trit" / "inspect" / "command.py").write_text(INSPECT)
     (root / "trit" / "tune" / "command.py").write_text(TUNE.format(hold=HOLD))
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "fake_backend.py").write_text(BACKEND)

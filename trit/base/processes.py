@@ -114,7 +114,7 @@ def run(
     return list(lines)
 
 
-def capture(command: Sequence[str | Path], timeout_s: float = 60) -> tuple[int, str]:
+def capture(command: Sequence[str | Path], timeout_s: float = 60, cwd: Path | None = None) -> tuple[int, str]:
     """Exit code and output (stdout and stderr) of a short program; code 127 if it does not start or does not end."""
     try:
         result = subprocess.run(
@@ -126,6 +126,7 @@ def capture(command: Sequence[str | Path], timeout_s: float = 60) -> tuple[int, 
             errors="replace",
             timeout=timeout_s,
             check=False,
+            cwd=cwd,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return 127, str(error)

@@ -8,8 +8,9 @@ from typing import Any
 
 from trit.base.errors import UserError
 from trit.gguf.header import ARRAY, STRING, RawHeader
-from trit.gguf.loadable import no_model, rotation
+from trit.gguf.loadable import AGAIN, no_model, rotation
 from trit.gguf.types import GGUFValueType, GGUFWriter
+from trit.gguf.validate import unsound
 
 # Names that uploads have used for one architecture.
 ARCHITECTURES = {"bitnet-25": "bitnet-b1.58"}
@@ -23,7 +24,7 @@ def check_convertible(header: RawHeader) -> None:
     """Refuse what cannot become a file that the engine runs, whatever its tensors are.
 
     Raises:
-        UserError: a file that is not a model's, rotated weights, or no architecture.
+        UserError: a file that is not a model's, rotated weights, no architecture, or what the engine cannot take.
     """
     metadata = header.metadata
     if reason := no_model(header) or rotation(header):
@@ -33,6 +34,8 @@ def check_convertible(header: RawHeader) -> None:
         raise UserError("it names no architecture (general.architecture), so no engine can run it")
     if not isinstance(name, str) or not name.isascii():
         raise UserError(f"its general.architecture is {name!a}, so no engine can run it")
+    if reason := unsound(header):
+        raise UserError(f"{reason}{AGAIN}")
 
 
 def architecture(header: RawHeader) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, python_command
+from trit.gguf.known_order import refuse_other_order
 from trit.gguf.loadable import check_loadable
 from trit.gguf.made import default_model
 
@@ -125,7 +126,7 @@ def check_model(path: Path, flag: str = "-m") -> None:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise UserError(f"{flag} {path} is not a GGUF file; convert its folder with: {setup} -md {path.parent}")
-    check_loadable(path)
+    refuse_other_order(path, check_loadable(path))
 
 
 def chat_template(path: Path) -> str | None:

@@ -4,8 +4,7 @@
 Every count, length and offset is compared with the bytes that are there before anything is allocated for it, so a
 damaged or hostile file costs one sentence and a bounded amount of memory. Nothing is assumed about tensor types: what
 a number means is for ``trit.gguf.layouts`` and ``trit.gguf.types`` to say. ``run_inference.py`` reads headers with this
-before it starts the engine; arrays, which are nearly all of a header, can be skipped for that (60 ms instead of 300 ms
-for a vocabulary of 128,256 tokens).
+before it starts the engine; long arrays, which are nearly all of a header, can be skipped.
 
 Format: docs/gguf.md of ggml.
 """
@@ -15,6 +14,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ MAX_KEYS, MAX_TENSORS, MAX_ELEMENTS = 1 << 14, 1 << 16, 1 << 22
 MAX_STRING_BYTES, MAX_STRINGS_BYTES, MAX_NAME_BYTES = 1 << 24, 1 << 27, 1 << 10
 MAX_DIMENSIONS, MAX_ALIGNMENT = 4, 1 << 20
 MAX_WEIGHTS = 1 << 48
+# Arrays of so few elements are read beside those that are asked for: hyper-parameters that differ between layers.
+SHORT_ARRAY = 1 << 10
 # GGUF's value types: number -> struct format of one value, little-endian.
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
@@ -73,6 +75,7 @@ class RawHeader:
     Attributes:
         metadata: Key -> value; arrays are lists (or None where they were skipped), strings are str.
         types: Key -> (value type, element type of arrays or None), as numbers.
+        counts: Key of an array -> number of its elements, also where they were skipped.
         tensors: Name -> row of the table, in the file's order.
         alignment: Every tensor's offset is a multiple of this.
         data_offset: Where the data section begins.
@@ -81,18 +84,19 @@ class RawHeader:
 
     metadata: dict[str, Any]
     types: dict[str, tuple[int, int | None]]
+    counts: dict[str, int]
     tensors: dict[str, RawTensor]
     alignment: int
     data_offset: int
     file_bytes: int
 
 
-def read_raw_header(path: Path, arrays: bool = True, whole: bool = True) -> RawHeader:
+def read_raw_header(path: Path, arrays: bool | Collection[str] = True, whole: bool = True) -> RawHeader:
     """Read the header of a little-endian GGUF file.
 
     Args:
         path: The file.
-        arrays: Whether to read arrays; otherwise they are stepped over and their values are None.
+        arrays: Whether to read arrays, or the keys of the long ones to read; others are stepped over (value None).
         whole: Whether to refuse a file that ends before the last tensor's data begins; otherwise its span is 0.
 
     Raises:
@@ -113,9 +117,10 @@ def read_raw_header(path: Path, arrays: bool = True, whole: bool = True) -> RawH
 class _Cursor:
     """Reads GGUF's primitive values one after the other; every read is checked against the end of the file."""
 
-    def __init__(self, buffer: mmap.mmap, arrays: bool) -> None:
+    def __init__(self, buffer: mmap.mmap, arrays: bool | Collection[str]) -> None:
         self.buffer = buffer
         self.arrays = arrays
+        self.counts: dict[str, int] = {}
         self.position = 0
         self.elements_left = MAX_ELEMENTS
         self.strings_left = MAX_STRINGS_BYTES
@@ -155,17 +160,19 @@ class _Cursor:
             raise ValueError(f"value type {kind} is unknown")
         return self.scalar(SCALARS[kind])
 
-    def array(self, element: int) -> list[Any] | None:
+    def array(self, key: str, element: int) -> list[Any] | None:
         if element != STRING and element not in SCALARS:
             raise ValueError(f"an array of value type {element} is unknown")
         size = 8 if element == STRING else struct.calcsize("<" + SCALARS[element])
         count = self.count("array elements", self.elements_left, size)
         self.elements_left -= count
+        self.counts[key] = count
+        wanted = self.arrays if isinstance(self.arrays, bool) else key in self.arrays or count <= SHORT_ARRAY
         if element != STRING:
             start = self.position
             self.position += count * size
-            return list(struct.unpack_from(f"<{count}{SCALARS[element]}", self.buffer, start)) if self.arrays else None
-        if self.arrays:
+            return list(struct.unpack_from(f"<{count}{SCALARS[element]}", self.buffer, start)) if wanted else None
+        if wanted:
             return self.strings(count)
         self.skip_strings(count)
         return None
@@ -215,7 +222,7 @@ def _parse(cursor: _Cursor, whole: bool) -> RawHeader:
             raise ValueError(f"the key {key} is there twice")
         if kind == ARRAY:
             element = cursor.scalar("I")
-            metadata[key] = cursor.array(element)
+            metadata[key] = cursor.array(key, element)
         else:
             metadata[key] = cursor.value(kind)
         types[key] = (kind, element)
@@ -225,7 +232,8 @@ def _parse(cursor: _Cursor, whole: bool) -> RawHeader:
         raise ValueError(f"general.alignment is {alignment}, expected a power of two")
     size = len(cursor.buffer)
     start = -(-cursor.position // alignment) * alignment
-    return RawHeader(metadata, types, _table(rows, start, alignment, size, whole), alignment, start, size)
+    tensors = _table(rows, start, alignment, size, whole)
+    return RawHeader(metadata, types, cursor.counts, tensors, alignment, start, size)
 
 
 def _tensor_row(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:

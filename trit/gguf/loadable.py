@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import UserError
@@ -12,26 +13,44 @@ from trit.gguf.header import RawHeader
 from trit.gguf.identify import Found, identify
 from trit.gguf.layouts import TILED
 from trit.gguf.parts import read_parts
+from trit.gguf.validate import LOOKED_AT, broken_numbers, misplaced, unsound
 
+AGAIN = "; download or convert it again"
 _ROTATED = "prism.hadamard."
 
 
-def check_loadable(path: Path) -> None:
-    """Refuse a file that the engine does not load, or would load and compute nonsense with.
+def check_loadable(path: Path) -> RawHeader:
+    """Refuse a file that the engine does not load, or would load and compute nonsense with; else the model's header.
 
-    Only headers are read; of a split model those of all its files.
+    Headers are read, of a split model those of all its files, and the vectors of a model, not its matrices.
 
     Raises:
-        UserError: the file is damaged or cut short (names it and the bytes), or a tensor has a layout that is not
-            loaded (names both, who writes it, and the command that helps).
+        UserError: the file is damaged or cut short (names it and the bytes), a tensor has a layout that is not loaded
+            (names both, who writes it, and the command that helps), or the engine would not come through with a number
+            in it (names the key or tensor, what it is and what it has to be).
     """
-    for part, header in read_parts(path, arrays=False):
-        if reason := why_not(path, header, identify(header)):
+    parts = [(part, header, identify(header)) for part, header in read_parts(path, arrays=LOOKED_AT)]
+    for part, header, found in parts:
+        if reason := why_not(path, header, found):
             raise UserError(f"{part}: {reason}")
+    for part, header, found in parts:
+        if reason := damage(part, header, found):
+            raise UserError(f"{part}: {reason}")
+    tensors = {name: tensor for _, header, _ in parts for name, tensor in header.tensors.items()}
+    model = replace(parts[0][1], tensors=tensors)
+    if reason := unsound(model):
+        raise UserError(f"{path}: {reason}{AGAIN}")
+    return model
+
+
+def damage(part: Path, header: RawHeader, found: list[Found]) -> str | None:
+    """What is wrong with the data of a file whose layouts are all loaded; None if nothing is."""
+    reason = misplaced(header, found) or broken_numbers(part, found)
+    return f"{reason}{AGAIN}" if reason else None
 
 
 def why_not(path: Path, header: RawHeader, found: list[Found]) -> str | None:
-    """Why the engine does not load a file, with the command that helps if there is one; None if it does."""
+    """Why the engine loads none of the file's kind or layouts, with the command that helps if there is one, or None."""
     if reason := no_model(header) or rotation(header):
         return reason
     item = next((item for item in found if not item.loads), None)

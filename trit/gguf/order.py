@@ -17,12 +17,15 @@ gains says nothing, and then nothing is claimed.
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from trit.base.errors import UserError
+from trit.base.errors import EXIT_OK, UserError, run_main
 from trit.gguf.decode import decode
 from trit.gguf.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PUBLISHED_I2_S
 from trit.gguf.source import Source
@@ -67,8 +70,8 @@ class Order:
         return best
 
 
-def measure_order(source: Source) -> Order:
-    """Q of every layout on up to ``LAYERS`` layers of a file with i2_s tensors."""
+def measure_order(source: Source, layers: int = LAYERS) -> Order:
+    """Q of every layout on up to ``layers`` layers of a file with i2_s tensors."""
     blocks = sorted(
         {
             int(name.split(".")[1])
@@ -78,7 +81,7 @@ def measure_order(source: Source) -> Order:
             and name.split(".")[1].isdigit()
         }
     )
-    chosen = blocks[:: max(1, len(blocks) // LAYERS)][:LAYERS]
+    chosen = blocks[:: max(1, len(blocks) // layers)][:layers]
     scores: dict[str, list[float]] = {}
     for block in chosen:
         for key, layout in I2_S_LAYOUTS.items():
@@ -164,3 +167,14 @@ def check_order(source: Source, asked: str | None) -> None:
         f"({reason}); give --i2-s-layout {right}",
         flags=["--i2-s-layout"],
     )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the layout of ``I2_S_LAYOUTS`` that one layer of a file speaks for, or nothing; for ``known_order``."""
+    (path,) = sys.argv[1:] if argv is None else argv
+    print(measure_order(Source.open(Path(path), arrays=False), layers=1).suggestion or "")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -8,6 +8,7 @@ one has all other metadata.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from trit.base.errors import UserError
@@ -23,7 +24,7 @@ def whole_name(path: Path) -> str:
     return match[1] if match else path.stem
 
 
-def read_parts(path: Path, arrays: bool = True) -> list[tuple[Path, RawHeader]]:
+def read_parts(path: Path, arrays: bool | Collection[str] = True) -> list[tuple[Path, RawHeader]]:
     """The model's files, in their order, with their headers: the file itself, or it and all parts that follow.
 
     Raises:
@@ -61,7 +62,7 @@ def read_parts(path: Path, arrays: bool = True) -> list[tuple[Path, RawHeader]]:
     return parts
 
 
-def _read_header(path: Path, arrays: bool) -> RawHeader:
+def _read_header(path: Path, arrays: bool | Collection[str]) -> RawHeader:
     """A header whose data is all there, as far as the file's size tells."""
     header = read_raw_header(path, arrays, whole=False)
     needed = least_bytes(header)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from trit.base.errors import UserError
 from trit.gguf.types import quiet_gguf_package
@@ -67,6 +68,23 @@ def inspect(path: Path, context: int = DEFAULT_CONTEXT, exact: bool = False) -> 
     return found
 
 
+def for_setup(path: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """What set-up asks of a folder before it compiles anything.
+
+    Raises:
+        UserError: the folder would be refused.
+    """
+    quiet_gguf_package()
+    found = inspect(Path(path))
+    _refuse(found)
+    return {"verdict": found.verdict}
+
+
+def _refuse(found: Description) -> None:
+    if found.refused:
+        raise UserError(found.refused if found.path in found.refused else f"{found.path}: {found.refused}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Look, measure, print.
 
@@ -89,6 +107,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in lines(found, args.layers):
             # Names come from the file: what a terminal would act on is shown, not sent.
             print("".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line))
-    if found.refused:
-        raise UserError(found.refused if found.path in found.refused else f"{found.path}: {found.refused}")
+    _refuse(found)
     return 0

@@ -7,19 +7,17 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-import gguf
-
 from trit.base.errors import UserError
 from trit.base.places import python_command
 from trit.gguf.identify import Found
 from trit.gguf.layouts import PUBLISHED_I2_S
-from trit.gguf.loadable import convert_command, no_model, rotation, why_not
+from trit.gguf.loadable import AGAIN, check_loadable, convert_command, no_model, rotation, why_not
 from trit.gguf.order import measure_order
 from trit.gguf.source import Source
+from trit.gguf.validate import KNOWN_SHAPES, unsound
 from trit.inspect.description import Description, Shares, panel_bytes
 from trit.inspect.sample import counts, look, scale_kind
 
-OWN_ARCHITECTURES = ("bitnet-b1.58", "bitnet-25")
 # Key behind the architecture's name -> dimension.
 DIMENSIONS = {
     "block_count": "layers",
@@ -130,9 +128,17 @@ def _judge(found: Description, source: Source) -> None:
     if reason and (no_model(source.header) or rotation(source.header) or broken):
         found.refuse(reason)
         return
+    if wrong := unsound(source.header):
+        found.refuse(f"{wrong}{AGAIN}")
+        return
     if foreign:
         found.command = convert_command(path, foreign)
         found.verdict = f"is to be converted: {reason}"
+        return
+    try:
+        check_loadable(path)
+    except UserError as error:
+        found.refuse(str(error))
         return
     if any(item.name == PUBLISHED_I2_S for item in source.found.values()):
         order = measure_order(source)
@@ -147,15 +153,12 @@ def _judge(found: Description, source: Source) -> None:
     if found.problems:
         found.refuse("damaged, it holds bytes that mean nothing: download or convert it again")
         return
-    known = {*gguf.MODEL_ARCH_NAMES.values(), *OWN_ARCHITECTURES}
-    if found.architecture not in known:
-        found.refuse(f"the engine has no graph for the architecture {found.architecture}")
-        return
-    if not source.found:
-        found.verdict = "has no weights: only a vocabulary"
-        return
     found.command = f"{python_command('run_inference.py')} -m {shlex.quote(found.path)} -p ..."
-    found.verdict = "loads as it is" if found.layers else "loads as it is, but nothing in it is ternary"
+    found.verdict = "loads as it is"
+    if found.architecture not in KNOWN_SHAPES:
+        found.verdict += f", if its tensors are those of {found.architecture}, which are not compared"
+    elif not found.layers:
+        found.verdict += ", but nothing in it is ternary"
 
 
 def _first_i2_s(source: Source) -> Found:

@@ -186,7 +186,7 @@ def complete(args: argparse.Namespace, command: list[str], counters: Path | None
             engine.wait()
     stderr = log.read()
     if code != 0:
-        return failed(code, stderr)
+        return failed(args.model, code, stderr)
     result = describe(args, text, stderr)
     profile = add_profile(result, counters) if counters is not None else None
     print(json.dumps(result, ensure_ascii=False) if args.json else "")
@@ -266,14 +266,20 @@ class Log:
         return "".join(self._lines)
 
 
-def failed(code: int, stderr: str) -> int:
+def failed(model: Path, code: int, stderr: str) -> int:
     """Say why the engine failed; its exit code.
 
     Raises:
-        UserError: the prompt does not fit the context.
+        UserError: the prompt does not fit the context, or the file makes the engine compute no numbers.
     """
     if match := re.search(r"prompt is too long \((\d+) tokens, max (\d+)\)", stderr):
         raise UserError(f"the prompt has {match[1]} tokens, the context has room for {match[2]}; give a larger -c")
+    if match := re.search(r"logits are not finite, first in (\S+)(?: \(from (\S+)\))?", stderr):
+        place = f"{match[1]}, of {match[2]}" if match[2] else match[1]
+        raise UserError(
+            f"{model}: the engine computes numbers that are not finite, first in {place}; the file is damaged: "
+            "download or convert it again"
+        )
     if code not in (EXIT_INTERRUPTED, -signal.SIGINT):
         print(f"error: {inference.explain_exit(code, stderr)}", file=sys.stderr)
     return inference.shell_code(code)

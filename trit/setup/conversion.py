@@ -10,13 +10,9 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.base.places import BUNDLED_MODEL, ROOT, STAMPS, gguf_path, python_command
 from trit.base.progress import StepLine
-from trit.gguf.identify import identify
-from trit.gguf.layouts import TILED
-from trit.gguf.loadable import check_loadable
-from trit.gguf.parts import read_parts
 from trit.models.source_note import read_manifest
 from trit.setup.context import AUTO, Setup, digest, files_digest, read_stamp, write_stamp
-from trit.setup.model import given_gguf, shown
+from trit.setup.model import check_given, given_gguf, is_gguf, shown
 from trit.setup.tool import tool
 
 NAME = "conversion"
@@ -100,30 +96,9 @@ def _convert(setup: Setup, line: StepLine, job: Job) -> str:
     return f"{shown(gguf)} ({gguf.stat().st_size / 1e6:.1f} MB)"
 
 
-def check_given(path: Path) -> str | None:
-    """The encoding to convert a GGUF of another engine to; None if ours loads it as it is.
-
-    Raises:
-        UserError: it is no GGUF file, or it is damaged, or does neither load nor convert; says why.
-    """
-    if _magic(path) != b"GGUF":
-        raise UserError(f"{path} is not a GGUF file; download or convert it again")
-    found = [item for _, header in read_parts(path, arrays=False) for item in identify(header)]
-    foreign = next((item for item in found if not item.loads), None)
-    if foreign is None or foreign.layout is None or foreign.name in TILED or any(item.problem for item in found):
-        check_loadable(path)
-        return None
-    return foreign.layout.outtype
-
-
 def _is_good(gguf: Path, inputs: list[Path], stamp: dict[str, str], key: str, quant_embd: str | None) -> bool:
     """Whether a GGUF can stay; of one without a stamp, which is not ours, only the time can be judged."""
     if stamp:
         return stamp.get("key") == key and stamp.get("bytes") == str(gguf.stat().st_size)
     newest = max(path.stat().st_mtime for path in inputs)
-    return quant_embd is None and gguf.stat().st_mtime > newest and _magic(gguf) == b"GGUF"
-
-
-def _magic(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4)
+    return quant_embd is None and gguf.stat().st_mtime > newest and is_gguf(gguf)

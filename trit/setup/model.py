@@ -7,12 +7,17 @@ import re
 from pathlib import Path
 
 from trit.base.errors import TritError, UnknownNameError, UserError
-from trit.base.places import BUNDLED_MODEL, MODELS_DIR, ROOT, gguf_path
+from trit.base.places import BUNDLED_MODEL, MODELS_DIR, ROOT, STAMPS, gguf_path
 from trit.base.progress import StepLine
 from trit.gguf.encoding_table import AUTO_TYPES, DEFAULT
+from trit.gguf.identify import identify
+from trit.gguf.known_order import refuse_other_order
+from trit.gguf.layouts import TILED
+from trit.gguf.loadable import check_loadable
+from trit.gguf.parts import read_parts
 from trit.models.registry import model_in, registry, resolve
 from trit.models.source_note import read_manifest
-from trit.setup.context import AUTO, Setup
+from trit.setup.context import AUTO, Setup, digest, read_stamp, write_stamp
 from trit.setup.tool import tool
 
 NAME = "model"
@@ -36,6 +41,8 @@ def check_options(setup: Setup) -> None:
         _parse_repo(setup.options.hf_repo)
     elif setup.options.model_dir:
         _check_folder(setup.options.model_dir, setup.quant_type)
+        if given := ready_made(setup.options.model_dir, setup.quant_type):
+            check_given(given)
 
 
 def run(setup: Setup, line: StepLine) -> str:
@@ -54,6 +61,7 @@ def run(setup: Setup, line: StepLine) -> str:
         if not BUNDLED_MODEL.is_dir():
             raise TritError(f"the bundled model {BUNDLED_MODEL} is missing; get it back with: git checkout -- models")
     _check_folder(setup.model_dir, setup.quant_type)
+    inspect_model(setup, line)
     if setup.known and (advice := setup.known.advice()):
         line.note(advice)
     return f"{summary}: {shown(setup.model_dir)}"
@@ -90,6 +98,28 @@ def given_gguf(setup: Setup) -> Path | None:
     return ready_made(setup.model_dir, None if setup.options.quant_type == AUTO else setup.quant_type)
 
 
+def check_given(path: Path) -> str | None:
+    """The encoding to convert a GGUF of another engine to; None if ours loads it as it is.
+
+    Raises:
+        UserError: it is no GGUF file, or it is damaged, or does neither load nor convert as it is; says why.
+    """
+    if not is_gguf(path):
+        raise UserError(f"{path} is not a GGUF file; download or convert it again")
+    found = [item for _, header in read_parts(path, arrays=False) for item in identify(header)]
+    foreign = next((item for item in found if not item.loads), None)
+    if foreign is None or foreign.layout is None or foreign.name in TILED or any(item.problem for item in found):
+        refuse_other_order(path, check_loadable(path))
+        return None
+    return foreign.layout.outtype
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF file does."""
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
+
+
 def _parse_repo(text: str) -> tuple[str, str]:
     """``ORG/NAME@REVISION`` or a known model's short name -> repository and revision."""
     match = _REPO.fullmatch(text)
@@ -104,6 +134,26 @@ def _check_folder(folder: Path, quant_type: str | None) -> None:
     if not (folder / "config.json").is_file() and not ready_made(folder, quant_type):
         wanted = gguf_path(folder, quant_type or DEFAULT).name
         raise UserError(f"{folder} holds neither config.json nor {wanted}; name a model's folder, or use --hf-repo")
+
+
+def inspect_model(setup: Setup, line: StepLine) -> None:
+    """Refuse what neither loads nor converts before anything is compiled for it; what was looked at stays good.
+
+    Raises:
+        UserError: what ``trit inspect`` says of it.
+    """
+    assert setup.model_dir is not None
+    if given := given_gguf(setup):
+        check_given(given)
+        return
+    files = [path for path in sorted(setup.model_dir.iterdir()) if path.is_file() and path.suffix != ".gguf"]
+    key = digest(*[(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+    stamp = STAMPS / f"inspected-{digest(setup.model_dir.resolve())}.json"
+    if read_stamp(stamp).get("key") == key:
+        return
+    line.update("looking at it")
+    tool(setup, line, NAME, "looking at the model", "trit.inspect.command:for_setup", {"path": str(setup.model_dir)})
+    write_stamp(stamp, {"key": key})
 
 
 def _download(setup: Setup, line: StepLine, repo: str, revision: str, folder: Path) -> str:

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""Files with numbers that the engine would end itself on are refused in front of it; those that it runs are not."""
+
+from __future__ import annotations
+
+import re
+import struct
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.foreign_files import Key, Tensor, keys_of, rewrite, write_gguf
+from tests.support.tiny_gguf import KEYS, tiny_model
+from trit.base.errors import UserError, run_main
+from trit.base.places import ENGINE_DIR
+from trit.gguf import known_order
+from trit.gguf.engine_names import ARCHITECTURES, PRE_TOKENIZERS
+from trit.gguf.header import RawHeader, read_raw_header
+from trit.gguf.identify import identify
+from trit.gguf.known_order import refuse_other_order
+from trit.gguf.loadable import check_loadable
+from trit.gguf.source import Source
+from trit.gguf.validate import LOOKED_AT, broken_numbers, misplaced, unsound
+from trit.inspect.command import main as inspect_main
+
+U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
+GGML = "tokenizer.ggml."
+
+
+def edited(header: RawHeader, *keys: Key, without: str = "") -> RawHeader:
+    """A header with other keys; those that begin with a dot belong to the architecture."""
+    metadata, types, counts = dict(header.metadata), dict(header.types), dict(header.counts)
+    for name, kind, element, value in keys:
+        key = metadata["general.architecture"] + name if name.startswith(".") else name
+        metadata[key], types[key] = value, (kind, element)
+        if kind == ARRAY:
+            counts[key] = len(value)
+    if without:
+        del metadata[without]
+    return replace(header, metadata=metadata, types=types, counts=counts)
+
+
+@pytest.fixture
+def header(story_gguf: Path) -> RawHeader:
+    return read_raw_header(story_gguf)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ((".block_count", U32, None, 1000), ".block_count is 1000, expected 1 to 512"),
+        ((".block_count", I32, None, 4), ".block_count is not a uint32"),
+        ((".context_length", U32, None, 0), ".context_length is 0, expected 1 to"),
+        ((".embedding_length", U32, None, 1 << 30), ".embedding_length is 1073741824"),
+        ((".attention.head_count", U32, None, 0), ".attention.head_count 0 is no multiple"),
+        ((".attention.head_count_kv", U32, None, 5), ".attention.head_count 4 is no multiple of head_count_kv 5"),
+        ((".attention.head_count", ARRAY, U32, [4, 4, 4]), ".attention.head_count has 3 numbers for 4 layers"),
+        ((".attention.head_count_kv", ARRAY, I32, [4, 4, -4, 4]), ".attention.head_count_kv holds -4 to 4"),
+        ((".attention.head_count_kv", ARRAY, U32, [4, 2, 4, 4]), ".attention.head_count_kv differs between layers"),
+        ((".attention.key_length", U32, None, 96), "4 heads of 96 and 64"),
+        ((".attention.value_length", U32, None, 32), "4 heads of 64 and 32"),
+        ((".rope.dimension_count", U32, None, 66), ".rope.dimension_count is 66 for heads of 64"),
+        ((".rope.dimension_count", U32, None, 31), ".rope.dimension_count is 31, which is odd"),
+        ((".rope.scaling.type", STRING, None, "ntk"), ".rope.scaling.type is 'ntk', which is none of"),
+        ((".rope.scaling.factor", F32, None, -2.0), ".rope.scaling.factor is -2, expected a number of 0 or more"),
+        ((".rope.freq_base", F32, None, float("inf")), ".rope.freq_base is inf, expected a number above 0"),
+        ((".attention.layer_norm_rms_epsilon", F32, None, -1e-5), "_rms_epsilon is -1e-05"),
+        ((".final_logit_softcapping", F32, None, float("nan")), ".final_logit_softcapping is nan"),
+        ((".expert_count", U32, None, 8), ".expert_used_count is 0 of 8 experts"),
+        ((".expert_count", U32, None, 2000), ".expert_count is 2000, expected 0 to 1024"),
+        ((".nextn_predict_layers", U32, None, 9), ".nextn_predict_layers is 9"),
+        ((".pooling_type", U32, None, 7), ".pooling_type is 7, expected 0 to 4"),
+        ((".feed_forward_length", U32, None, 770), "ffn_gate.weight has the shape [768, 256], expected [770, 256]"),
+        (("general.architecture", STRING, None, "bitnet-b1.59"), "general.architecture is 'bitnet-b1.59', for which"),
+        (("general.architecture", STRING, None, "qwen2"), "qwen2.context_length is missing"),
+        ((f"{GGML}model", STRING, None, "sentencepiece"), "model is 'sentencepiece', which the engine does not know"),
+        ((f"{GGML}model", STRING, None, "no_vocab"), "it has no tokenizer"),
+        ((f"{GGML}model", STRING, None, "llama"), "tokenizer.ggml.scores is missing"),
+        ((f"{GGML}pre", STRING, None, "gpt-5"), "tokenizer.ggml.pre is 'gpt-5'"),
+        ((f"{GGML}tokens", ARRAY, STRING, ["a", "b", "a\0c"]), "has the token 'a' twice, as 0 and 2"),
+        ((f"{GGML}tokens", ARRAY, STRING, ["", "[EMPTY_0]"]), "has the token '[EMPTY_0]' twice, as 0 and 1"),
+        ((f"{GGML}tokens", ARRAY, STRING, []), "tokenizer.ggml.tokens is empty"),
+        ((f"{GGML}tokens", ARRAY, STRING, ["a"]), "token_embd.weight has the shape [2013, 256], expected [1, 256]"),
+        ((f"{GGML}merges", ARRAY, U32, [1]), "tokenizer.ggml.merges is missing or no array of strings"),
+        ((f"{GGML}token_type", ARRAY, I32, [1, 1]), "token_type has 2 elements for 2013 tokens"),
+        ((f"{GGML}scores", ARRAY, U32, [0] * 2013), "scores is no array of float32 or int32 numbers"),
+        ((f"{GGML}scores", ARRAY, F32, [float("nan")] * 2013), "scores holds a number that is not finite"),
+        ((f"{GGML}add_bos_token", STRING, None, "true"), "add_bos_token is not a bool"),
+        ((f"{GGML}suppress_tokens", ARRAY, U32, [1]), "suppress_tokens is no array of int32 numbers"),
+    ],
+)  # fmt: skip
+def test_a_wrong_number_is_named(key: Key, said: str, header: RawHeader) -> None:
+    assert unsound(header) is None
+    reason = unsound(edited(header, key))
+    assert reason is not None and said in reason, reason
+
+
+def with_tokenizer(header: RawHeader, model: str, tokens: list[str], **more: Any) -> str | None:
+    """What is said of a file of another architecture with this tokenizer."""
+    keys: list[Key] = [
+        (f"{GGML}model", STRING, None, model),
+        (f"{GGML}tokens", ARRAY, STRING, tokens),
+        (f"{GGML}scores", ARRAY, F32, [0.0] * len(tokens)),
+        (f"{GGML}token_type", ARRAY, I32, more.get("types", [1] * len(tokens))),
+        ("general.architecture", STRING, None, "stablelm"),
+    ]
+    for name in ("context_length", "embedding_length", "block_count"):
+        keys.append((f"stablelm.{name}", U32, None, 4))
+    return unsound(edited(header, *keys, without=f"{GGML}bos_token_id"))
+
+
+def test_tokenizers_of_bytes_need_all_bytes(header: RawHeader) -> None:
+    all_bytes = [f"<0x{byte:02X}>" for byte in range(256)]
+    assert with_tokenizer(header, "llama", ["a", "b", "c", *all_bytes]) is None
+    # Text may be a token itself, a byte of more than seven bits may not.
+    assert with_tokenizer(header, "llama", [*all_bytes[:97], "a", *all_bytes[98:]]) is None
+    assert "lacks <0x80>" in str(with_tokenizer(header, "llama", [*all_bytes[:128], *all_bytes[129:]]))
+    assert "lacks <0x61>" in str(with_tokenizer(header, "plamo2", [*all_bytes[:97], "a", *all_bytes[98:]]))
+    assert "the token 'xy' is a byte" in str(with_tokenizer(header, "llama", ["xy", *all_bytes], types=[6] * 257))
+    world = [f"\\x{byte:02x}" for byte in range(256)]
+    assert with_tokenizer(header, "rwkv", world) is None
+    assert with_tokenizer(header, "rwkv", [*world[:10], "\\n", *world[11:65], "A", *world[66:]]) is None
+    assert "lacks the byte 255" in str(with_tokenizer(header, "rwkv", world[:255]))
+
+
+def test_a_token_that_is_always_added_has_to_be_one(header: RawHeader) -> None:
+    tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    assert with_tokenizer(header, "bert", tokens) is None
+    assert "bos_token_id is missing or no token" in str(with_tokenizer(header, "bert", tokens[:50]))
+
+
+def test_keys_with_a_default_may_be_missing(header: RawHeader) -> None:
+    for name in ("attention.head_count_kv", "rope.freq_base", "rope.dimension_count"):
+        key = f"{header.metadata['general.architecture']}.{name}"
+        if key in header.metadata:
+            assert unsound(edited(header, without=key)) is None
+    assert unsound(edited(header, (f"{GGML}padding_token_id", U32, None, 2**32 - 1))) is None
+    assert unsound(edited(header, (".rope.scaling.type", STRING, None, "yarn"))) is None
+    assert unsound(edited(header, (".attention.head_count", ARRAY, U32, [4] * 4))) is None
+
+
+def test_tensors_are_those_of_the_architecture(header: RawHeader) -> None:
+    tensors = header.tensors
+    norm = tensors["blk.1.attn_norm.weight"]
+
+    def said(**changes: Any) -> str | None:
+        changed = {name: tensor for name, tensor in tensors.items() if changes.get(name, tensor) is not None}
+        return unsound(replace(header, tensors={**changed, **{k: v for k, v in changes.items() if v is not None}}))
+
+    assert said(**{norm.name: None}) == "blk.1.attn_norm.weight is missing"
+    assert "the engine wants float32 or float16" in str(said(**{norm.name: replace(norm, ggml_type=30)}))
+    assert said(**{norm.name: replace(norm, ggml_type=1)}) is None
+    assert said(**{norm.name: replace(norm, shape=(1, 1, 256))}) is None
+    assert "expected [256]" in str(said(**{norm.name: replace(norm, shape=(2, 128))}))
+    assert "'blk.1.attn_gate.weight' is no tensor of a" in str(said(**{"blk.1.attn_gate.weight": norm}))
+    assert "is no tensor of a" in str(said(**{"blk.4.attn_norm.weight": norm}))
+    assert said(**{"rope_freqs.weight": norm}) is None
+    embedding = tensors["token_embd.weight"]
+    assert "type i8, which the engine does not multiply" in str(
+        said(**{embedding.name: replace(embedding, ggml_type=24)})
+    )
+
+
+def test_vectors_and_scales_have_to_be_numbers(story_gguf: Path, tmp_path: Path) -> None:
+    """The second norm, a half-precision norm, scales behind matrices of three encodings."""
+    opened = Source.open(story_gguf)
+    whole = bytearray(story_gguf.read_bytes())
+    norm = opened.found["blk.2.ffn_norm.weight"].tensor
+    matrix = opened.found["blk.3.ffn_down.weight"]
+    for at, value, said in (
+        (norm.offset + 4 * 200, float("-inf"), "blk.2.ffn_norm.weight holds a number that is not finite"),
+        (matrix.tensor.offset + matrix.nbytes - 32, -0.25, "blk.3.ffn_down.weight has a scale of -0.25"),
+        (matrix.tensor.offset + matrix.nbytes - 32, float("nan"), "blk.3.ffn_down.weight holds a number that is not"),
+    ):
+        data = bytearray(whole)
+        data[at : at + 4] = struct.pack("<f", value)
+        path = tmp_path / "m.gguf"
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=re.escape(f"{path}: {said}")):
+            check_loadable(path)
+    half: list[Tensor] = [("output_norm.weight", (8,), 1, np.full(8, np.inf, "<f2").tobytes())]
+    path = write_gguf(tmp_path / "half.gguf", KEYS, half)
+    assert broken_numbers(path, identify(read_raw_header(path))) == (
+        "output_norm.weight holds a number that is not finite"
+    )
+    for layout in ("tl1", "tl2"):
+        with pytest.raises(UserError, match=r"blk\.0\.attn_q\.weight .*scale of -1"):
+            check_loadable(rewritten(story_gguf, tmp_path / f"{layout}.gguf", layout))
+
+
+def rewritten(story: Path, path: Path, layout: str) -> Path:
+    """The story model in a layout, with the first matrix's scale negative."""
+    item = Source.open(rewrite(story, path, layout)).found["blk.0.attn_q.weight"]
+    assert item.layout is not None
+    data = bytearray(path.read_bytes())
+    at = item.tensor.offset + item.nbytes - item.layout.sizes(0, 256)[0]
+    data[at : at + 4] = struct.pack("<f", -1.0)
+    path.write_bytes(data)
+    return path
+
+
+def test_data_is_where_the_engine_looks(tmp_path: Path) -> None:
+    """The engine wants the tensors of a file behind each other in the table's order."""
+    tensors: list[Tensor] = [(f"{name}.weight", (8,), 0, bytes(32)) for name in ("a", "b")]
+    path = write_gguf(tmp_path / "m.gguf", KEYS, tensors)
+    header = read_raw_header(path)
+    assert misplaced(header, identify(header)) is None
+    swapped = replace(header, tensors=dict(reversed(header.tensors.items())))
+    assert "b.weight begins at byte" in str(misplaced(swapped, identify(swapped)))
+
+
+def test_names_are_the_engine_s(engine_bin: Path) -> None:
+    source = (ENGINE_DIR / "src" / "llama-arch.cpp").read_text(encoding="utf-8")
+    table = source[source.index("LLM_ARCH_NAMES = {") :].partition("};")[0]
+    assert set(re.findall(r'"([^"]+)"', table)) == ARCHITECTURES | {"clip", "(unknown)"}
+    vocabulary = (ENGINE_DIR / "src" / "llama-vocab.cpp").read_text(encoding="utf-8")
+    assert set(re.findall(r'tokenizer_pre == "([^"]+)"', vocabulary)) == PRE_TOKENIZERS
+
+
+def test_inspect_says_the_same(story_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Source.open(story_gguf)
+    keys = [
+        (key, kind, element, 0 if key.endswith("head_count_kv") else value)
+        for key, kind, element, value in keys_of(source.header)
+    ]
+    tensors = [
+        (
+            item.tensor.name,
+            item.tensor.shape,
+            item.tensor.ggml_type,
+            source.bytes(item.tensor, 0, item.nbytes).tobytes(),
+        )
+        for item in source.found.values()
+    ]
+    path = write_gguf(tmp_path / "m.gguf", keys, tensors)
+    with pytest.raises(UserError) as error:
+        check_loadable(path)
+    assert run_main(inspect_main, [str(path), "--no-speed"]) == 2
+    assert capsys.readouterr().err == f"error: {error.value}\n"
+    other = tiny_model(tmp_path / "other.gguf")
+    assert run_main(inspect_main, [str(other), "--no-speed"]) == 0
+    assert "loads as it is, if its tensors are those of stablelm" in capsys.readouterr().out
+
+
+def test_costs_little(tmp_path: Path, header: RawHeader) -> None:
+    """A vocabulary of 128,256 tokens; 66 ms measured, header included."""
+    keys = keys_of(
+        header,
+        tokens=[f"token{i}" for i in range(128_256)],
+        token_type=[1] * 128_256,
+        merges=[f"a{i} b{i}" for i in range(280_147)],
+    )
+    path = write_gguf(tmp_path / "m.gguf", keys, [("output_norm.weight", (1,), 0, bytes(4))])
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        assert "token_embd.weight is missing" in str(unsound(read_raw_header(path, LOOKED_AT)))
+        times.append(time.process_time() - started)
+    assert min(times) < 1
+
+
+@pytest.mark.parametrize("order", ["arm", "rows4"])
+def test_another_order_is_refused_and_remembered(
+    order: str, story_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_order, "_KEPT", tmp_path / "kept")
+    path = rewrite(story_gguf, tmp_path / "m.gguf", f"i2_s_{order}")
+    header = check_loadable(path)
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"answer nonsense; convert it: .* --i2-s-layout {order}$"):
+            refuse_other_order(path, header)
+        # The second time nothing is looked at.
+        monkeypatch.setattr(known_order, "capture", lambda *_, **__: pytest.fail("looked again"))
+    monkeypatch.undo()
+    monkeypatch.setattr(known_order, "_KEPT", tmp_path / "kept")
+    # A file that has changed is looked at again.
+    path.write_bytes(story_gguf.read_bytes())
+    refuse_other_order(path, check_loadable(path))
