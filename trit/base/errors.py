@@ -66,7 +66,7 @@ def explain(error: OSError, path: Path | None = None) -> TritError:
         path: of the file, where the error does not name it.
     """
     place = path or (Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None)
-    name = str(place) if place else "a file"
+    name = str(place) if place else "standard output, or a file,"
     if error.errno in _DISK_FULL:
         return TritError(f"{name} cannot be written: the disk is full{_free(place)}; free some space, run this again")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -136,15 +136,11 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
         _close_stdout()
         return EXIT_FAILED
     except OSError as error:
-        place = None
-        try:
-            sys.stdout.flush()
-        except OSError:
-            # What failed before, fails again.
-            place = Path("standard output")
+        if error.filename is None:
+            # Probably our own output: whatever else is written goes through trit.base.files, which names the file.
             _close_stdout()
         with suppress(OSError):
-            print(f"error: {explain(error, place)}", file=sys.stderr)
+            print(f"error: {explain(error)}", file=sys.stderr)
         return EXIT_FAILED
 
 
