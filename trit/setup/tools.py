@@ -49,7 +49,9 @@ def run(setup: Setup, line: StepLine) -> str:
     if setup.options.test:
         wanted += ["requirements-train.txt", "requirements-test.txt"]
     for name in wanted:
-        installed |= install(setup, line, prefix, name, ["-r", str(ROOT / name)])
+        # torch comes in builds of many kinds, from many indexes: no list of hashes would have them all.
+        hashes = [] if name == "requirements-train.txt" else ["--require-hashes"]
+        installed |= install(setup, line, prefix, name, [*hashes, "-r", str(ROOT / name)])
     # The package itself, from this folder: the command trit, and `import trit` from anywhere. What builds it is there.
     installed |= install(setup, line, prefix, "pyproject.toml", ["--no-deps", "--no-build-isolation", "-e", str(ROOT)])
     line.update("looking for a compiler")
