@@ -21,7 +21,6 @@ from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT
 from trit.gguf.encodings import ENCODINGS, check_fits
 from trit.setup import answer, build, compiler, context, conversion, engine, lock, model, pipeline, suite, tools, tuning
-from trit.setup.context import Setup
 from trit.setup.options import build_parser, parse_options
 
 MODULES = (
@@ -278,19 +277,6 @@ def test_a_ccache_that_appears_later_rebuilds_nothing(
     # One that is gone is no longer called.
     ccache.unlink()
     assert configured() == (True, False)
-
-
-def test_moved_link_to_an_environment_makes_one_of_its_own(inside: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    stamp = inside.root / ".venv" / "trit-setup.json"
-    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "prefix": "/elsewhere/.venv"}))
-    made: list[Setup] = []
-    monkeypatch.setattr(tools, "make_venv", made.append)
-    assert setup("--no-run") == 0
-    assert len(made) == 1
-    inside.forget_downloads()
-    assert setup("--no-run", "--clean") == 0
-    assert len(made) == 1
-    assert json.loads(stamp.read_text())["prefix"] == str(inside.root / ".venv")
 
 
 def test_what_a_link_to_an_environment_points_to_is_never_emptied(inside: Checkout) -> None:
