@@ -44,8 +44,8 @@ def only_one() -> Iterator[tuple[int, ...]]:
         with names_file(path):
             file.seek(0)
             file.truncate()
-            file.write(str(os.getpid()))
-            file.flush()
+            # Past the file's buffer: what it cannot get rid of would fail once more when it is closed.
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield () if sys.platform == "win32" else (file.fileno(),)
         file.seek(0)
         file.truncate()
