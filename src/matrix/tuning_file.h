@@ -8,9 +8,9 @@
 
 namespace trit {
 
-/// Reads what trit/tune found: the file that TRIT_TUNING names, else tuning.json in the folder that the
-/// engine was built in. Behind it, where there is none, and for TRIT_TUNING=preset, the tier's preset that is
-/// nearest to this CPU is used (preset_kernels/tuning); for TRIT_TUNING=off nothing. A file that cannot be
+/// Reads what trit/tune found: the file that TRIT_TUNING names, else tuning.json beside the folder of
+/// the engine's programs. Behind it, where there is none, and for TRIT_TUNING=preset, the tier's preset that
+/// is nearest to this CPU is used (preset_kernels/tuning); for TRIT_TUNING=off nothing. A file that cannot be
 /// used is said in one line.
 void load_tuning(const std::vector<CpuCore>& cores = cpu_cores());
 

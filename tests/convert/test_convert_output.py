@@ -66,7 +66,7 @@ def test_read_only_folder(pristine: Path, capsys: pytest.CaptureFixture[str]) ->
             if root:
                 os.seteuid(0)
             checkpoint.chmod(0o755)
-    assert "cannot be written (Permission denied); choose another --outfile" in line
+    assert "cannot be written (Permission denied); choose another place" in line
 
 
 def test_output_path_that_is_no_path(master: Path, capsys: pytest.CaptureFixture[str]) -> None:

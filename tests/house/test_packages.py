@@ -10,10 +10,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").is_file())
-RUN, TRAIN, TEST = "requirements.txt", "requirements-train.txt", "requirements-test.txt"
+RUN, TRAIN, TEST = "requirements.in", "requirements-train.txt", "requirements-test.in"
 FILES = (RUN, TRAIN, TEST)
+# What .ci/lock makes of two of them: also what their packages need in turn.
+LOCKS = ("requirements.txt", "requirements-test.txt")
+_LOCKED = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.]+( ; [^#]*?)?( --hash=sha256:[0-9a-f]{64})+")
 # Folders with Python code; one that is not there (yet) has none.
 CODE = ("utils", "trit", "benchmarks")
 # Import names that are not the name of the package.
@@ -111,14 +115,33 @@ def test_an_import_that_nothing_names_is_found() -> None:
     assert packages(source, {"utils"}) == {"pyyaml", "left-pad"}
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", LOCKS)
+def test_every_package_is_locked_by_version_and_hash(file: str) -> None:
+    lines = [line for line in (ROOT / file).read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert lines
+    loose = [line[:60] for line in lines if not _LOCKED.fullmatch(line)]
+    assert not loose, f"{file}: no version or hash, or an address: {loose}; run .ci/lock"
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_the_locks_hold_what_the_inputs_ask_for(file: str) -> None:
+    asked = (ROOT / file).with_suffix(".in").read_text(encoding="utf-8").splitlines()
+    locked = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    versions = [re.match(r"([\w.-]+)==([\w.]+)", line) for line in locked]
+    for line in filter(None, (re.match(r"([A-Za-z0-9][\w.-]*)(?:\[\w+\])?(.*)", line) for line in asked)):
+        name, bounds = normal(line[1]), SpecifierSet(line[2])
+        found = [match[2] for match in versions if match and normal(match[1]) == name]
+        assert found and all(version in bounds for version in found), f"{file}: {name} {found}; run .ci/lock"
+
+
+@pytest.mark.parametrize("file", [*FILES, *LOCKS])
 def test_third_party_names_every_package_with_its_licence(file: str) -> None:
     licences = {name: row[1] for row in rows(ROOT / "THIRD_PARTY.md") for name in words(row[0])}
     missing = sorted(name for name in required(file) if not licences.get(name))
     assert not missing, f"THIRD_PARTY.md has no licence of {missing}, which {file} names"
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", [*FILES, *LOCKS])
 def test_third_party_names_no_package_that_is_gone(file: str) -> None:
     told = set().union(*(words(row[0]) for row in rows(ROOT / "THIRD_PARTY.md") if f"`{file}`" in row[-1]))
     assert told <= required(file), f"THIRD_PARTY.md: {sorted(told - required(file))} is no longer in {file}"

@@ -77,7 +77,7 @@ def test_roofline_is_parsed() -> None:
     with pytest.raises(TritError, match="did not measure fast on 2 threads"):
         parsed.of("fast", 2)
     row = roofline_main.table(parsed).splitlines()[1]
-    assert row.split() == ["fast", "1", "300.0", "100.0", "20.0", "19.0", "plain", "pages,", "prefetch", "512"]
+    assert row.split() == ["fast", "1", "300.0", "100.0", "20.0", "19.0", "plain,", "512", "ahead"]
 
 
 @pytest.mark.parametrize("broken", [[], [HEAD, {"kind": "int8"}], [{}], [HEAD, HEAD], [HEAD, ROOFLINE[4]]])
@@ -299,9 +299,23 @@ def positive(samples: list[float]) -> bool:
     return bool(samples) and min(samples) > 0
 
 
-def test_roofline_runs(engine_bin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_roofline_runs(
+    engine_bin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(roofline_main, "CACHE", tmp_path / "kept.json")
     output = tmp_path / "limits.json"
-    flags = ["--threads", "2", "--json", str(output), "--bin-dir", str(engine_bin), *TINY_ROOFLINE]
+    flags = [
+        "--threads",
+        "2",
+        "--tier",
+        "all",
+        "--again",
+        "--json",
+        str(output),
+        "--bin-dir",
+        str(engine_bin),
+        *TINY_ROOFLINE,
+    ]
     assert run_main(roofline_main.main, flags) == 0
     data = json.loads(output.read_text())
     assert data["megabytes"] == 8 and data["cpu"] == host.cpu_name()

@@ -37,6 +37,8 @@ ENGINE = """#!{python}
 import json, os, sys, time
 plan = json.load(open(os.environ["ENGINE_PLAN"]))
 json.dump(sys.argv[1:], open(os.environ["ENGINE_PLAN"] + ".args", "w"))
+if "-f" in sys.argv:
+    open(os.environ["ENGINE_PLAN"] + ".prompt", "wb").write(open(sys.argv[sys.argv.index("-f") + 1], "rb").read())
 sys.stderr.write(plan.get("stderr", ""))
 sys.stderr.flush()
 for part in plan.get("stdout", []):
@@ -69,6 +71,11 @@ class FakeEngine:
     @property
     def arguments(self) -> list[str]:
         return list(json.loads(Path(f"{self.plan_file}.args").read_text()))
+
+    @property
+    def prompt(self) -> bytes:
+        """What was in the file of the prompt when the engine ran."""
+        return Path(f"{self.plan_file}.prompt").read_bytes()
 
     def value(self, flag: str) -> str:
         return self.arguments[self.arguments.index(flag) + 1]
@@ -141,11 +148,11 @@ def test_flags_reach_the_engine(engine: FakeEngine) -> None:
 
 def test_defaults_are_bitnet_s(engine: FakeEngine) -> None:
     defaults = completion.build_parser().parse(["-p", "x"])[0]
-    assert (defaults.n_predict, defaults.ctx_size, defaults.temperature) == (128, 2048, 0.8)
+    assert (defaults.ctx_size, defaults.temperature) == (2048, 0.8)
     assert defaults.model == default_model()
     assert (defaults.conversation, defaults.json, defaults.verbose) == (False, False, False)
     assert run(engine, "-p", "x") == 0
-    assert engine.value("-t") == str(physical_cores())
+    assert engine.value("-t") == str(physical_cores()) and engine.value("-n") == "128"
     assert not {"--seed", "--top-k", "--top-p", "--repeat-penalty"} & set(engine.arguments)
     long = ["--model", "m", "--n-predict", "1", "--threads", "2", "--ctx-size", "3", "--temperature", "4"]
     short = ["-m", "m", "-n", "1", "-t", "2", "-c", "3", "-temp", "4", "-p", "x"]
@@ -213,6 +220,59 @@ def test_notes_and_warnings_are_never_hidden(engine: FakeEngine, capfd: pytest.C
     ]
 
 
+def test_a_busy_machine_is_said_to_people(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(inference, "usable_cpus", lambda: 4)
+    for load, arguments, at_terminal, told in [
+        (2.4, ("-t", "2"), True, False),
+        (2.6, ("-t", "2"), True, True),
+        (0.6, ("-t", "4"), True, True),
+        (9.0, ("-t", "1"), False, False),
+        (9.0, ("-t", "1", "--json"), True, False),
+    ]:
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 0.0, 0.0), raising=False)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda there=at_terminal: there, raising=False)
+        assert run(engine, "-p", "Q", *arguments) == 0
+        assert ("note: other programs are busy here" in capsys.readouterr().err) == told, (load, arguments)
+
+
+def test_two_bos_are_said(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    words = "0.0 W check_double_bos_eos: Added a BOS token, but the prompt also starts with a BOS token. So now\n"
+    engine.plan(stdout=[" x", "\n\n"], stderr=words + PERF.format(sampled=13))
+    assert run(engine, "-p", "<s>Q") == 0
+    assert capfd.readouterr().err.startswith("note: the prompt begins with the model's bos token")
+
+
+def test_the_bundled_model_says_what_it_is_for(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(engine, "-p", "The capital of France is") == 0
+    assert capfd.readouterr().err == ""
+    monkeypatch.setattr(completion, "BUNDLED_MODEL", engine.model.parent)
+    assert run(engine, "-p", "The capital of France is", "--json") == 0
+    assert run(engine, "-p", DEMO_PROMPT) == run(engine, "-p", "Ann left.\nWhere is Ann?\nAnswer: ") == 0
+    assert capfd.readouterr().err == ""
+    assert run(engine, "-p", "The capital of France is") == 0
+    assert "only knows where somebody is" in capfd.readouterr().err
+
+
+def test_a_folder_or_a_name_with_one_model_is_taken(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    (models / "Name").mkdir(parents=True)
+    only = models / "Name" / "weights-00001-of-00002.gguf"
+    only.write_bytes(EMPTY)
+    (models / "Name" / "weights-00002-of-00002.gguf").write_bytes(EMPTY)
+    monkeypatch.setattr(inference, "MODELS_DIR", models)
+    for given in (str(only.parent), "org/Name", "https://hub.example/org/Name", "https://hub.example/org/Name/tree/x"):
+        assert inference.find_model(Path(given)) == only
+    assert inference.find_model(Path("org/Other")) == Path("org/Other")
+    (models / "Name" / "second.gguf").write_bytes(EMPTY)
+    assert inference.find_model(only.parent) == only.parent
+
+
 def test_more_threads_than_cpus_is_said(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(engine, "-p", "Q", "-t", "5000") == 0
     assert "note: -t 5000 is more than this machine's" in capfd.readouterr().err
@@ -222,16 +282,32 @@ def test_prompt_from_a_file(engine: FakeEngine, tmp_path: Path, monkeypatch: pyt
     file = tmp_path / "prompt.txt"
     file.write_text("two\\nlines are one\n", encoding="utf-8")
     assert run(engine, "-f", str(file)) == 0
-    assert engine.value("-f") == str(file)
+    assert engine.prompt == b"two\\nlines are one"
     assert "--no-escape" in engine.arguments
-    monkeypatch.setattr(sys, "stdin", io.StringIO("piped \u20ac\n"))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("piped \u20ac\n".encode())))
     assert run(engine, "--file", "-") == 0
-    assert engine.value("-p") == "piped \u20ac"
+    assert engine.prompt == b"piped \xe2\x82\xac"
     reader, writer = os.pipe()
     os.write(writer, b"from a pipe\n")
     os.close(writer)
     assert run(engine, "-f", f"/dev/fd/{reader}") == 0
-    assert engine.value("-p") == "from a pipe"
+    assert engine.prompt == b"from a pipe"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"word " * 400_000)))
+    assert run(engine, "--file", "-") == 0
+    assert len(engine.prompt) == 2_000_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_prompt_files_of_other_systems(engine: FakeEngine, tmp_path: Path, encoding: str, end: str) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_bytes(f"H\u00e9l\u00e8ne sat down.{end}{end}Who sat?{end}".encode(encoding))
+    assert run(engine, "-f", str(file)) == 0
+    assert engine.prompt.decode() == "H\u00e9l\u00e8ne sat down.\n\nWho sat?"
+    for codec, mark in (("utf-16-be", b"\xfe\xff"), ("utf-32-be", b"\0\0\xfe\xff")):
+        file.write_bytes(mark + f"Big \u20ac{end}".encode(codec))
+        assert run(engine, "-f", str(file)) == 0
+        assert engine.prompt.decode() == "Big \u20ac"
 
 
 @pytest.mark.parametrize(
@@ -241,14 +317,29 @@ def test_prompt_from_a_file(engine: FakeEngine, tmp_path: Path, monkeypatch: pyt
         (("-p", ""), "the prompt is empty"),
         (("-f", "no/file"), "-f no/file cannot be read: No such file"),
         (("-f", "empty"), "-f empty is empty or no text"),
-        (("-f", "binary"), "-f binary is not UTF-8 text"),
+        (("-f", "binary"), "-f binary is not utf-16-le text (byte 2); save it as UTF-8"),
+        (("-f", "latin"), "-f latin is not utf-8 text (byte 1); save it as UTF-8"),
+        (("-f", "unmarked"), "-f unmarked is empty or no text"),
+        (("where", "-n", "5", "is", "she"), "'where' stands alone; a prompt goes behind -p, in quotation marks: "),
+        (("-p", "where", "is she"), "run_inference.py -p 'where is she'"),
+        (
+            ("-p", "x", "-m", "org/name"),
+            "if that is a model on the Hub, fetch it with: python3 setup_env.py -hr org/name",
+        ),
+        (
+            ("-p", "x", "-m", "https://hf.example/org/name/tree/v2"),
+            "fetch it with: python3 setup_env.py -hr org/name@v2",
+        ),
+        (("-p", "x", "-m", "two"), "-m two is a folder; name one of the GGUF files in it: a.gguf, b.gguf"),
+        (("-p", "x", "-m", "checkpoint"), "make one with: python3 setup_env.py -md checkpoint"),
+        (("-p", "x", "-m", "checkpoint/x.gguf"), "make it with: python3 setup_env.py -md checkpoint"),
         (("-p", "x", "-n", "0"), "-n 0: give a positive number of tokens, or -1"),
         (("-p", "x", "-t", "0"), "-t 0: give 1 or more threads"),
         (("-p", "x", "-t", "-3"), "-t -3: give 1 or more threads"),
         (("-p", "x", "-c", "-1"), "-c -1: give a positive number of tokens"),
-        (("-p", "x", "-m", "no.gguf"), "the model no.gguf is not there; make it with: python3 setup_env.py -md ."),
+        (("-p", "x", "-m", "no.gguf"), "the model no.gguf is not there; beside it is model.gguf; give the path"),
         (("-p", "x", "-m", "binary"), "-m binary is not a GGUF file"),
-        (("-p", "x", "-m", "."), "-m . is a folder; name the GGUF file in it"),
+        (("-p", "x", "-m", "bare"), "-m bare is a folder without a model in it; give the path of a GGUF file"),
         (("-cnv",), "has no chat template, so -cnv cannot be used with it"),
         (("-cnv", "--json"), "--json is for one prompt"),
     ],
@@ -263,7 +354,12 @@ def test_mistakes_are_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").touch()
-    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0\xd8")
+    (tmp_path / "latin").write_bytes(b"h\xe9")
+    (tmp_path / "unmarked").write_bytes("text".encode("utf-16-le"))
+    for name in ("two/a.gguf", "two/b.gguf", "checkpoint/config.json", "bare/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     assert run(engine, *arguments) == 2
     out, err = capfd.readouterr()
     assert out == ""
@@ -347,7 +443,9 @@ def gguf_with_template(path: Path, template: str) -> None:
     tiny_model(path, general__note="tokenizer.chat_template", tokenizer__chat_template=template)
 
 
-def test_chat_becomes_llama_cli(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_chat_becomes_llama_cli(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     became: list[list[str]] = []
     monkeypatch.setattr(completion, "become", lambda command: became.append(command) or 0)
     gguf_with_template(engine.model, "{{ messages }} \u20ac")
@@ -355,8 +453,12 @@ def test_chat_becomes_llama_cli(engine: FakeEngine, monkeypatch: pytest.MonkeyPa
     assert run(engine, "-p", 'You are\\na "helpful" assistant', "-cnv", "-n", "9", "--", "--foo") == 0
     command = became[0]
     assert command[command.index("-sys") + 1] == 'You are\na "helpful" assistant'
-    assert command[-1] == "--foo"
-    assert run(engine, "-cnv", "--verbose") == 0
+    assert command[-1] == "--foo" and command[command.index("-n") + 1] == "9"
+    assert run(engine, "-cnv", "--verbose", "-c", "4000") == 0
+    assert became[1][became[1].index("-n") + 1] == "-1"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"chat with {engine.model}, by its own template; 4096 tokens of context (-c); /exit or Ctrl-C leaves"
+    )
     assert "-sys" not in became[1]
     (tmp_path / "system").write_text("from a\\file\n")
     assert run(engine, "-cnv", "-f", str(tmp_path / "system")) == 0
@@ -443,7 +545,7 @@ def test_real_context_that_fills_up(engine_bin: Path, story_gguf: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_ends_cleanly(engine_bin: Path, story_gguf: Path) -> None:
     """As a terminal does it: the signal goes to the whole group."""
-    command = [sys.executable, str(ROOT / "run_inference.py"), "-m", str(story_gguf), "-p", "Mary", "-n", "100000"]
+    command = [sys.executable, str(ROOT / "run_inference.py"), "-m", str(story_gguf), "-p", DEMO_PROMPT, "-n", "100000"]
     command += ["-t", "1", "--", "--ignore-eos", "--context-shift"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -21,7 +21,6 @@ from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT
 from trit.gguf.encodings import ENCODINGS, check_fits
 from trit.setup import answer, build, compiler, context, conversion, engine, lock, model, pipeline, suite, tools, tuning
-from trit.setup.context import Setup
 from trit.setup.options import build_parser, parse_options
 
 MODULES = (
@@ -125,7 +124,9 @@ def test_what_changes_is_done_again(inside: Checkout, capsys: pytest.CaptureFixt
     assert redone() == {"conversion"} | always
     (inside.root / "requirements.txt").write_text("# other\n\n")
     assert redone() == always, "a comment is no requirement"
-    (inside.root / "requirements.txt").write_text("pip\n")
+    (inside.root / "requirements.txt").write_text(
+        "# no package\npip==0 ; python_version < '3' --hash=sha256:" + "0" * 64
+    )
     assert redone() == {"tools"} | always
     patch = inside.root / "3rdparty" / "patches" / "0001-test.patch"
     patch.write_text(patch.read_text().replace("patched_engine", "other_engine"))
@@ -232,17 +233,50 @@ def test_wrong_hash_from_the_index(inside: Checkout, capsys: pytest.CaptureFixtu
     assert not inside.engine.exists()
 
 
-def test_moved_checkout_makes_its_environment_anew(inside: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    stamp = inside.root / ".venv" / "trit-setup.json"
-    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "prefix": "/elsewhere/.venv"}))
-    made: list[Setup] = []
-    monkeypatch.setattr(tools, "make_venv", made.append)
+def test_what_was_built_stays_good_in_a_moved_checkout(checkout: Checkout) -> None:
+    assert checkout.run("--no-run").returncode == 0
+    new = checkout.root.with_name("moved")
+    checkout.root.rename(new)
+    moved = Checkout(new, checkout.index, checkout.tools)
+    built = (new / "build" / "bin" / "llama-cli").stat().st_mtime_ns
+    done = moved.run("--no-run")
+    assert done.returncode == 0, done.stderr
+    assert "up to date in build/bin" in done.stdout and "up to date: models/trit-story-3m/" in done.stdout
+    assert (new / "build" / "bin" / "llama-cli").stat().st_mtime_ns == built
+    # What is compiled later must not look into the old folder.
+    log = (new / "logs" / "build.log").read_text()
+    assert f"-S {new}" in log and "--fresh" in log and "--build" not in log
+    assert moved.run("--no-run").returncode == 0
+    assert (new / "logs" / "build.log").read_text() == log
+
+
+def test_a_ccache_that_appears_later_rebuilds_nothing(
+    inside: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ccache, which = inside.root / "ccache", shutil.which
+
+    def find(name: str) -> str | None:
+        return which(name) if name != "ccache" else str(ccache) if ccache.exists() else None
+
+    def configured() -> tuple[bool, bool]:
+        """Whether a change of a source set the build up from nothing, and whether with a launcher."""
+        (inside.root / "src" / "ours.cpp").write_text(f"int at_{time.monotonic_ns()};\n")
+        assert setup("--no-run") == 0
+        log = (inside.root / "logs" / "build.log").read_text()
+        return "--fresh" in log, f"-DCMAKE_CXX_COMPILER_LAUNCHER={ccache}" in log
+
+    monkeypatch.setattr(shutil, "which", find)
+    assert configured() == (True, False)
+    ccache.touch()
+    capsys.readouterr()
     assert setup("--no-run") == 0
-    assert len(made) == 1
-    inside.forget_downloads()
+    assert "up to date in build/bin" in capsys.readouterr().out
+    assert configured() == (False, False)
     assert setup("--no-run", "--clean") == 0
-    assert len(made) == 1
-    assert json.loads(stamp.read_text())["prefix"] == str(inside.root / ".venv")
+    assert configured() == (False, True)
+    # One that is gone is no longer called.
+    ccache.unlink()
+    assert configured() == (True, False)
 
 
 def test_what_a_link_to_an_environment_points_to_is_never_emptied(inside: Checkout) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -198,7 +200,7 @@ def test_requirements_of_a_file(tmp_path: Path) -> None:
 
 
 def test_missing_package_explains_itself(checkout: Checkout) -> None:
-    (checkout.root / "requirements.txt").write_text("no-such-package==1\n")
+    (checkout.root / "requirements.txt").write_text("no-such-package==1 --hash=sha256:" + "0" * 64)
     result = checkout.run()
     assert result.returncode == 1
     assert "No matching distribution found for no-such-package" in result.stderr
@@ -206,7 +208,36 @@ def test_missing_package_explains_itself(checkout: Checkout) -> None:
     assert "logs/tools.log" in result.stderr
 
 
-def test_old_python_gets_a_sentence(checkout: Checkout) -> None:
-    text = (checkout.root / "setup_env.py").read_text()
-    head = text[: text.index("from trit")].replace("sys.version_info <", "(3, 9) <")
-    assert compiler.capture([sys.executable, "-c", head])[1].startswith("error: trit.cpp needs Python 3.10 or newer")
+def test_a_compiler_that_appears_later_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair(path, "clang-16", "clang++-16", clang(16))
+    first = compiler.find_compiler(make_setup())
+    pair(path, "gcc", "g++", gcc(14))
+    monkeypatch.setenv("PATH", f"/somewhere/else{os.pathsep}{path}")
+    assert compiler.find_compiler(make_setup()) == first
+    (path / "clang++-16").unlink()
+    assert compiler.find_compiler(make_setup()).name == "gcc 14.2.0"
+
+
+def test_a_moved_environment_is_adapted_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    venv = tmp_path / "new place" / ".venv"
+    scripts = tools.script_path(venv, "python").parent
+    scripts.mkdir(parents=True)
+    monkeypatch.setattr(tools, "VENV", venv)
+    long = "#!/bin/sh\n'''exec' \"/old/place/.venv/bin/python\" \"$0\" \"$@\"\n' '''\nimport sys\n"
+    (scripts / "tool").write_text(long)
+    (scripts / "tool").chmod(0o755)
+    (scripts / "program").write_bytes(b"\x7fELF\0/old/place/.venv\0")
+    (scripts / "other").write_text("#!/usr/bin/python3\n")
+    (venv / "lib").mkdir()
+    (venv / "lib" / "package.py").touch()
+    notes = {"requirements.txt": "a", "pyproject.toml": "b", "prefix": "/old/place/.venv"}
+    (venv / "trit-setup.json").write_text(json.dumps(notes))
+    assert tools._moved()
+    tools.adapt_venv()
+    assert not tools._moved()
+    assert (scripts / "tool").read_text() == long.replace("/old/place", str(venv.parent))
+    assert os.access(scripts / "tool", os.X_OK)
+    assert b"/old/place/.venv" in (scripts / "program").read_bytes()
+    assert (venv / "lib" / "package.py").is_file()
+    # The package of this folder is the only one to be installed again.
+    assert json.loads((venv / "trit-setup.json").read_text()) == {"requirements.txt": "a", "prefix": str(venv)}

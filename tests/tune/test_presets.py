@@ -70,7 +70,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "trit_presets.inc").write_text("".join(f'R"json({json.dumps(file)})json",\n' for file in files()[::-1]))
     kernels = build_kernels(folder / "kernels", None, targets=("trit_objects",))
     objects = sorted((kernels / "src" / "CMakeFiles" / "trit_objects.dir").rglob("*.cpp.o"))
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", '-DTRIT_TUNING_FILE="none"']
+    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
     flags += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}", f"-I{folder}", "-isystem", str(json_library)]
     sources = [ROOT / "tests" / "support" / "preset_choice.cpp", ROOT / "src" / "matrix" / "tuning_file.cpp"]
     call("c++", *flags, *sources, *objects, "-o", folder / "preset_choice")

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -50,14 +55,76 @@ class CommandError(TritError):
         self.returncode = returncode
 
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def explain(error: OSError, path: Path | None = None) -> TritError:
+    """One sentence about a file that could not be read or written; a full disk is called so.
+
+    Args:
+        error: what the system said.
+        path: of the file, where the error does not name it.
+    """
+    place = path or (Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None)
+    name = str(place) if place else "standard output, or a file,"
+    if error.errno in _DISK_FULL:
+        return TritError(f"{name} cannot be written: the disk is full{_free(place)}; free some space, run this again")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return TritError(f"{name}: {error.strerror}; allow it, or name another place")
+    return TritError(f"{name}: {error.strerror or error}; mend that and run this again")
+
+
+def _free(place: Path | None) -> str:
+    """How much the disk of a file has left."""
+    import shutil  # only now: the less is imported before run_main, the sooner Ctrl-C is answered
+
+    for folder in place.absolute().parents if place else ():
+        with suppress(OSError):
+            return f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB are free in {folder})"
+    return ""
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    r"""Write letters that an encoding lacks as ``\\u6a21``: readable, and inside of JSON the same text."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2)), error.end
+
+
+codecs.register_error("trit-escape", _escape)
+
+
+def make_printable() -> None:
+    """Let ``print`` never raise for what it is to print: the one place that decides this, for all commands.
+
+    Letters that the terminal's encoding lacks are escaped. What was closed when we were started leads nowhere;
+    otherwise the next file that is opened would take its number, and get what is printed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+        elif number and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="trit-escape")
+
+
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
     """Call ``main(argv)`` and turn its exceptions into one line on stderr and an exit code.
 
     Returns:
         What ``main`` returned; 1 or 2 for a :class:`TritError`; 130 after Ctrl-C.
     """
+    make_printable()
     try:
-        return main(argv)
+        code = main(argv)
+        # Here, where a full disk behind it still becomes a sentence.
+        sys.stdout.flush()
+        return code
     except TritError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -66,5 +133,18 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`... | head`): not an error of ours, but nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return EXIT_FAILED
+    except OSError as error:
+        if error.filename is None:
+            # Probably our own output: whatever else is written goes through trit.base.files, which names the file.
+            _close_stdout()
+        with suppress(OSError):
+            print(f"error: {explain(error)}", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _close_stdout() -> None:
+    """What is still to be written goes nowhere: the interpreter would try it again at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

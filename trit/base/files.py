@@ -5,8 +5,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def names_file(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Around what writes a file: an OSError without a name (a full disk), or with the temporary one, gets its name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or (partial and error.filename == str(partial)):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -20,15 +31,18 @@ def atomic_outputs(paths: Sequence[Path]) -> Iterator[list[Path]]:
         path.parent.mkdir(parents=True, exist_ok=True)
     partials = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path in paths]
     try:
-        yield partials
-        for partial in partials:
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-        for partial, path in reversed(list(zip(partials, paths, strict=True))):
-            partial.replace(path)
+        with names_file(paths[0], partials[0]):
+            yield partials
+            for partial in partials:
+                with partial.open("rb+") as file:
+                    os.fsync(file.fileno())
+            for partial, path in reversed(list(zip(partials, paths, strict=True))):
+                partial.replace(path)
     finally:
         for partial in partials:
-            partial.unlink(missing_ok=True)
+            # A folder that cannot be written has none.
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
 
 
 @contextmanager

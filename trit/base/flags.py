@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 from trit.base.errors import UserError
@@ -38,6 +39,18 @@ def at_least(name: str, value: float, least: float) -> None:
     """Refuse a flag's value that is too small."""
     if value < least:
         raise UserError(f"{name} {value}: expected {least} or more")
+
+
+# https://HOST/ORG/NAME, and what the Hub's pages and files have behind it; a Path has lost one of the slashes.
+_HUB_URL = re.compile(r"https?:/+[^/]+/([\w.-]+/[\w.-]+?)(?:/(?:tree|resolve|blob|raw)/([^/?#]+)[^?#]*)?/?(?:[?#].*)?")
+
+
+def hub_name(text: str) -> str:
+    """``ORG/NAME`` or ``ORG/NAME@REVISION`` for the address of a model on the Hub; any other text as it is."""
+    match = _HUB_URL.fullmatch(text)
+    if not match:
+        return text
+    return match[1] if match[2] in (None, "main") else f"{match[1]}@{match[2]}"
 
 
 _names: dict[str, str] = {}

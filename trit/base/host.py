@@ -48,9 +48,8 @@ def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/p
     if not self_file.is_file():
         return None
     quotas = [text.split() for text in _cgroup_files("cpu.max", root, self_file)]
-    v1 = [root / "cpu" / name for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
-    if all(file.is_file() for file in v1):
-        quotas.append([file.read_text().strip() for file in v1])
+    v1 = [_cgroup_files(name, root, self_file, "cpu") for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
+    quotas += [[quota.strip(), period.strip()] for quota, period in zip(*v1)]  # noqa: B905 - of the same groups
     granted = [int(quota) // int(period) for quota, period in quotas if quota not in ("max", "-1")]
     return max(1, min(granted)) if granted else None
 
@@ -60,28 +59,34 @@ def cgroup_memory(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/
     if not self_file.is_file():
         return None
     limits = [text.strip() for text in _cgroup_files("memory.max", root, self_file)]
-    v1 = root / "memory" / "memory.limit_in_bytes"
-    if v1.is_file():
-        limits.append(v1.read_text().strip())
+    limits += [text.strip() for text in _cgroup_files("memory.limit_in_bytes", root, self_file, "memory")]
     granted = [int(limit) for limit in limits if limit.isdigit()]
     # Version 1 says "no limit" by a number near 2^63.
     return min((limit for limit in granted if limit < 1 << 60), default=None)
 
 
 def cgroup_stops(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int:
-    """How often the quotas of a container or slice have stopped its programs until their next period (cgroup v2)."""
+    """How often the quotas of a container or slice have stopped its programs until their next period."""
     if not self_file.is_file():
         return 0
-    lines = [line.split() for text in _cgroup_files("cpu.stat", root, self_file) for line in text.splitlines()]
+    texts = [*_cgroup_files("cpu.stat", root, self_file), *_cgroup_files("cpu.stat", root, self_file, "cpu")]
+    lines = [line.split() for text in texts for line in text.splitlines()]
     return sum(int(words[1]) for words in lines if words[:1] == ["nr_throttled"])
 
 
-def _cgroup_files(name: str, root: Path, self_file: Path) -> list[str]:
-    """The texts of a control file in our own cgroup and those around it (version 2)."""
-    files = []
-    for path in [line[3:] for line in self_file.read_text().splitlines() if line.startswith("0::")]:
-        group = root / path.strip("/")
-        files += [folder / name for folder in (group, *group.parents) if folder.is_relative_to(root)]
+def _cgroup_files(name: str, root: Path, self_file: Path, controller: str = "") -> list[str]:
+    """The texts of a control file in our own cgroup and those around it.
+
+    Each line of ``self_file`` is NUMBER:CONTROLLERS:PATH. Version 2 has one line, whose controllers are empty.
+    Version 1 has a hierarchy for each controller, or several together (``cpu,cpuacct``), which ``root`` holds under
+    the controller's own name. In a container the path may be the host's: then only the top is there.
+    """
+    lines = [line.split(":", 2) for line in self_file.read_text().splitlines()]
+    paths = [path for _, controllers, path in lines if controller in controllers.split(",")]
+    top = root / controller
+    files: dict[Path, None] = {}
+    for group in [top / path.strip("/") for path in paths] or [top]:
+        files |= dict.fromkeys(folder / name for folder in (group, *group.parents) if folder.is_relative_to(top))
     return [file.read_text() for file in files if file.is_file()]
 
 

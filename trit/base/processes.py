@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import CommandError
+from trit.base.files import names_file
 from trit.base.places import ROOT
 
 # Lines of a log that say what went wrong, in the words of compilers, linkers, CMake, ninja, pip, git and Python.
@@ -79,7 +80,7 @@ def run(
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
     variables = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
-    with log.open("a", encoding="utf-8") as file:
+    with names_file(log), log.open("a", encoding="utf-8") as file:
         print(f"$ {shlex.join(words)}", file=file, flush=True)
         try:
             process = subprocess.Popen(

@@ -10,6 +10,7 @@ import argparse
 import mmap
 import os
 import re
+import shlex
 import signal
 import struct
 import sys
@@ -17,15 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import UserError
-from trit.base.host import physical_cores
-from trit.base.places import BUNDLED_MODEL, python_command
+from trit.base.flags import hub_name
+from trit.base.host import physical_cores, usable_cpus
+from trit.base.places import BUNDLED_MODEL, MODELS_DIR, python_command
 from trit.gguf.known_order import refuse_other_order
 from trit.gguf.loadable import check_loadable
 from trit.gguf.made import default_model
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256
-_TEMPLATE_FLAGS = {"--chat-template", "--chat-template-file"}
+TEMPLATE_FLAGS = {"--chat-template", "--chat-template-file"}
 # Without --no-jinja the engine takes a template's name for the template itself.
 TEMPLATE_ADVICE = "name the template that it was trained with, such as: -- --no-jinja --chat-template llama3"
 _TEMPLATE_KEY = b"tokenizer.chat_template"
@@ -35,6 +37,9 @@ _STRING_TYPE = 8
 _UINT32_TYPE = 4
 # Metadata comes first in a GGUF; no tokenizer's is larger than this.
 _METADATA_BYTES = 64 << 20
+_FIRST_PART = re.compile(r"-00001-of-\d{5}\.gguf$")
+_LATER_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+_REPO = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _MADE = re.compile(r"ggml-model-(\w+)\.gguf")
 _LEVEL = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) ?(.*)")
 _ABORT = re.compile(r"\.(c|cpp|h):\d+: ")
@@ -59,15 +64,30 @@ class ArgumentParser(argparse.ArgumentParser):
                 word = f"--prompt={words[position]}"
             joined.append(word)
             position += 1
-        return self.parse_args(joined), engine
+        args, rest = self.parse_known_args(joined)
+        if rest:
+            self.refuse(args, rest)
+        return args, engine
+
+    def refuse(self, args: argparse.Namespace, rest: Sequence[str]) -> None:
+        """Say what is wrong with words that are no flags of ours."""
+        self.error(f"unrecognized arguments: {' '.join(rest)}")
 
 
-def add_common_flags(parser: argparse.ArgumentParser, n_predict: int) -> None:
-    """The flags of both commands, with bitnet.cpp's names."""
+def add_common_flags(parser: argparse.ArgumentParser, n_predict: int, *, in_chats: int | None = None) -> None:
+    """The flags of both commands, with bitnet.cpp's names.
+
+    Args:
+        parser: gets them.
+        n_predict: default of ``-n``.
+        in_chats: default of ``-n`` with ``-cnv``; args.n_predict is None where none is given, then.
+    """
     add = parser.add_argument
-    add("-m", "--model", type=Path, default=default_model(), help="GGUF file (default: the bundled model)")
-    text = "most tokens to generate; -1: until the model ends or the context is full (default: %(default)s)"
-    add("-n", "--n-predict", type=int, default=n_predict, metavar="N", help=text)
+    text = "GGUF file, or a folder with one in it (default: the bundled model)"
+    add("-m", "--model", type=Path, default=default_model(), help=text)
+    text = "most tokens to generate; -1: until the model ends or the context is full "
+    text += f"(default: {n_predict}{'' if in_chats is None else f', with -cnv {in_chats}'})"
+    add("-n", "--n-predict", type=int, default=n_predict if in_chats is None else None, metavar="N", help=text)
     text = f"threads (default: physical cores, here {physical_cores()})"
     add("-t", "--threads", type=int, metavar="N", help=text)
     text = "tokens of prompt and answer together; 0: what the model was trained for (default: %(default)s)"
@@ -82,8 +102,9 @@ def check_common(args: argparse.Namespace) -> None:
     Raises:
         UserError: one of them cannot be right.
     """
+    args.model = find_model(args.model)
     check_model(args.model)
-    if args.n_predict == 0 or args.n_predict < -2:
+    if args.n_predict is not None and (args.n_predict == 0 or args.n_predict < -2):
         raise UserError(f"-n {args.n_predict}: give a positive number of tokens, or -1 for no limit")
     if args.threads is None:
         args.threads = physical_cores()
@@ -96,16 +117,39 @@ def check_common(args: argparse.Namespace) -> None:
     args.ctx_size = -(-args.ctx_size // _CONTEXT_STEP) * _CONTEXT_STEP
 
 
+def gguf_files(folder: Path) -> list[Path]:
+    """The models among the GGUF files of a folder: whole ones, and the first part of each split one."""
+    found = [path for path in sorted(folder.glob("*.gguf")) if not path.name.startswith(".")]
+    return [path for path in found if _FIRST_PART.search(path.name) or not _LATER_PART.search(path.name)]
+
+
+def find_model(path: Path) -> Path:
+    """The file that is meant: of a folder, or of a model's name or address on the Hub, the only GGUF that is there."""
+    name = hub_name(str(path)).partition("@")[0]
+    folder = path if path.is_dir() else MODELS_DIR / name.split("/")[-1] if _REPO.fullmatch(name) else None
+    files = gguf_files(folder) if folder and not path.is_file() else []
+    return files[0] if len(files) == 1 else path
+
+
 def _how_to_make(path: Path) -> str:
     command = python_command("setup_env.py")
-    if path.parent != BUNDLED_MODEL:
-        command += f" -md {path.parent}"
-    # Set-up makes what is fastest, unless it is told a type.
-    if (name := _MADE.fullmatch(path.name)) and path != default_model():
-        command += f" -q {name[1]}"
-    beside = [other.name for other in sorted(path.parent.glob("ggml-model-*.gguf"))]
+    name = hub_name(str(path))
+    if _REPO.fullmatch(name) and not path.parent.is_dir() and path.suffix != ".gguf":
+        return f"if that is a model on the Hub, fetch it with: {command} -hr {name}"
+    beside = [other.name for other in gguf_files(path.parent)]
     there = f"beside it is {beside[0]}; " if beside else ""
+    if path.parent != BUNDLED_MODEL:
+        if not (path.parent / "config.json").is_file() and not (beside and _MADE.fullmatch(path.name)):
+            return f"{there}give the path of a GGUF file, or fetch a model from the Hub with: {command} -hr ORG/NAME"
+        command += f" -md {_quoted(path.parent)}"
+    # Set-up makes what is fastest, unless it is told a type.
+    if (made := _MADE.fullmatch(path.name)) and path != default_model():
+        command += f" -q {made[1]}"
     return f"{there}make it with: {command}"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def check_model(path: Path, flag: str = "-m") -> None:
@@ -120,12 +164,23 @@ def check_model(path: Path, flag: str = "-m") -> None:
     """
     setup = python_command("setup_env.py")
     if path.is_dir():
-        raise UserError(f"{flag} {path} is a folder; name the GGUF file in it, or make one with: {setup} -md {path}")
+        if files := gguf_files(path):
+            names = ", ".join(file.name for file in files)
+            raise UserError(f"{flag} {path} is a folder; name one of the GGUF files in it: {names}")
+        if (path / "config.json").is_file():
+            raise UserError(
+                f"{flag} {path} is a folder without a GGUF file; make one with: {setup} -md {_quoted(path)}"
+            )
+        raise UserError(f"{flag} {path} is a folder without a model in it; give the path of a GGUF file")
     if not path.is_file():
         raise UserError(f"the model {path} is not there; {_how_to_make(path)}")
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
-            raise UserError(f"{flag} {path} is not a GGUF file; convert its folder with: {setup} -md {path.parent}")
+            folder = path.parent
+            how = "give the path of a GGUF file"
+            if (folder / "config.json").is_file():
+                how = f"convert its folder with: {setup} -md {_quoted(folder)}"
+            raise UserError(f"{flag} {path} is not a GGUF file; {how}")
     refuse_other_order(path, check_loadable(path))
 
 
@@ -150,7 +205,7 @@ def lacks_chat_template(path: Path, engine_flags: Sequence[str]) -> bool:
 
     The engine then takes ChatML without a word, which a model that was trained on something else answers badly.
     """
-    return not _TEMPLATE_FLAGS & set(engine_flags) and chat_template(path) is None
+    return not TEMPLATE_FLAGS & set(engine_flags) and chat_template(path) is None
 
 
 def is_embedding_model(path: Path) -> bool:
@@ -162,6 +217,22 @@ def is_embedding_model(path: Path) -> bool:
             return False
         (pooling,) = struct.unpack_from("<I", data, place + len(needle))
         return bool(pooling)
+
+
+def note_if_busy(threads: int) -> None:
+    """Say to somebody at a terminal that other programs leave fewer CPUs free than there are threads.
+
+    Each step of the engine waits for the slowest of its threads, so a shared CPU costs more than its share.
+    """
+    if not (hasattr(os, "getloadavg") and sys.stderr.isatty()):
+        return
+    cpus, load = usable_cpus(), os.getloadavg()[0]
+    if load > max(0, cpus - threads) + 0.5:
+        print(
+            f"note: other programs are busy here (load {load:.1f} on {cpus} CPUs, and {threads} threads are wanted): "
+            "answers will be slow; fewer threads (-t) may be faster",
+            file=sys.stderr,
+        )
 
 
 def unescape(text: str) -> str:

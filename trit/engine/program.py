@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,15 @@ from trit.base.errors import EXIT_USAGE, CommandError, TritError, UserError
 from trit.base.places import ROOT
 from trit.base.processes import run
 
-LOG = ROOT / "logs" / "benchmarks.log"
+
+def _log() -> Path:
+    """Where the programs' output is kept: a checkout may be another user's, or on a read-only disk."""
+    folder = ROOT / "logs"
+    usable = os.access(folder if folder.exists() else ROOT, os.W_OK)
+    return folder / "benchmarks.log" if usable else Path(tempfile.gettempdir(), f"trit-benchmarks-{os.getpid()}.log")
+
+
+LOG = _log()
 
 
 def json_lines(

@@ -40,9 +40,11 @@ def output_errors(outfile: Path, planned: Iterable[PlannedTensor]) -> Iterator[N
         yield
     except OSError as error:
         megabytes = sum(tensor.nbytes for tensor in planned) / 1e6
-        full = error.errno in {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-        hint = f"; it needs {megabytes:.1f} MB" if full else ""
-        raise TritError(f"{outfile}: cannot be written ({error.strerror}){hint}; choose another --outfile") from None
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        why = "the disk is full" if full else error.strerror
+        need = f"; it needs {megabytes:.1f} MB" if full or error.errno == errno.EFBIG else ""
+        remedy = "free some space" if full else "choose another place"
+        raise TritError(f"{outfile}: cannot be written ({why}){need}; {remedy}") from None
 
 
 class StreamWriter:

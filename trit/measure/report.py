@@ -11,8 +11,10 @@ import csv
 import io
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +60,34 @@ def padded(table: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[l
 def plain(table: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
     """A padded table for a terminal."""
     return "\n".join("  ".join(line).rstrip() for line in padded(table, left))
+
+
+_WIDTH = 80
+
+
+def show(text: str) -> None:
+    """Print a text with Markdown tables; on a terminal in columns that fit it, anything else may be pasted as it is."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    for is_table, group in groupby(text.splitlines(), lambda line: line.startswith("|")):
+        lines = list(group)
+        print("\n".join(_fitted(lines) if is_table else lines))
+
+
+def _fitted(lines: Sequence[str]) -> list[str]:
+    """A Markdown table in columns; what does not fit in 80 stands below, behind the same first columns."""
+    head, rule, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    table = padded([head, *rows], [i for i, mark in enumerate(rule) if not mark.endswith(":")])
+    names = next((i for i, mark in enumerate(rule) if mark.endswith(":")), len(rule))
+    widths = [len(cell) + 2 for cell in table[0]]
+    blocks: list[list[int]] = [[]]
+    for column in range(names, len(widths)):
+        if blocks[-1] and sum(widths[:names]) + sum(widths[i] for i in [*blocks[-1], column]) - 2 > _WIDTH:
+            blocks.append([])
+        blocks[-1].append(column)
+    shown = [["  ".join(line[i] for i in [*range(names), *block]).rstrip() for line in table] for block in blocks]
+    return "\n\n".join("\n".join(block) for block in shown).split("\n")
 
 
 def sentences(notes: Iterable[str]) -> list[str]:

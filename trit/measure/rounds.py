@@ -157,6 +157,27 @@ class Progress(Observer):
         print(f"{where}[{self.done}/{self.total}] {what}", file=sys.stderr)
 
 
+class SoFar(Observer):
+    """Keeps what was measured, for somebody who does not wait for the rest.
+
+    Attributes:
+        results: As far as they are.
+    """
+
+    def __init__(self) -> None:
+        self.results: Results = {}
+        self._variant: Variant | None = None
+
+    def before(self, number: int, variant: Variant) -> None:
+        """See Observer."""
+        self._variant = variant
+
+    def finished(self, case: Case, speeds: Sequence[float]) -> None:
+        """See Observer."""
+        assert self._variant is not None
+        self.results.setdefault((self._variant, case), Result(self._variant, case)).speeds += speeds
+
+
 class Loads(Observer):
     """Loads each file before its run.
 

@@ -8,6 +8,7 @@ come with a chat template. Standard library only.
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError
-from trit.base.places import engine_binary, python_command
+from trit.base.places import BUNDLED_MODEL, engine_binary, python_command
 from trit.base.processes import become
 from trit.engine import inference, token_profile
 from trit.models.registry import model_in
@@ -30,15 +31,39 @@ from trit.models.registry import model_in
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
 _ENDED = b" [end of text]\n\n\n"
 _CUT = b"\n\n"
+# Defaults of -n: a model that only continues texts seldom ends one, a chat model ends its replies.
+_ANSWER, _NO_LIMIT = 128, -1
+# How a file of text says that it is not UTF-8; what Windows' editors and shells put in front.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+# The engine's words when the prompt's own text begins with the token that it puts in front.
+_TWICE = "the prompt also starts with a BOS token"
+# All that the bundled model has learned.
+_STORY_QUESTION = re.compile(r"Where is \w+\?\s+Answer:\s*\Z")
+
+
+class _Parser(inference.ArgumentParser):
+    def refuse(self, args: argparse.Namespace, rest: Sequence[str]) -> None:
+        """Text that stands alone is a prompt, or the rest of one whose quotation marks were forgotten."""
+        if not any(word.startswith("-") for word in rest):
+            prompt = shlex.quote(" ".join([*([args.prompt] if args.prompt else []), *rest]))
+            command = f"{python_command('run_inference.py')} -p {prompt}"
+            raise UserError(f"{rest[0]!r} stands alone; a prompt goes behind -p, in quotation marks: {command}")
+        super().refuse(args, rest)
 
 
 def build_parser() -> inference.ArgumentParser:
     """The argument parser."""
-    parser = inference.ArgumentParser(
+    parser = _Parser(
         prog="run_inference.py",
         description="Ask a ternary model. What follows -- is for the engine: llama-completion, or llama-cli with -cnv.",
     )
-    inference.add_common_flags(parser, n_predict=128)
+    inference.add_common_flags(parser, n_predict=_ANSWER, in_chats=_NO_LIMIT)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument(
         "-p", "--prompt", metavar="TEXT", help=r"prompt, \n in it is a newline; with -cnv the system prompt"
@@ -65,6 +90,8 @@ def build_parser() -> inference.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one prompt or a chat; the engine's exit code."""
     args, extra = build_parser().parse(argv)
+    if args.n_predict is None:
+        args.n_predict = _NO_LIMIT if args.conversation else _ANSWER
     inference.check_common(args)
     if inference.is_embedding_model(args.model):
         raise UserError(
@@ -73,13 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.conversation:
         return chat(args, extra)
-    prompt = read_prompt(args)
-    command = [*engine_command("llama-completion", args), *prompt, "-no-cnv", "--no-display-prompt", "--simple-io"]
-    command += ["--perf", *extra]
-    if not args.profile:
-        return complete(args, command)
-    with tempfile.TemporaryDirectory(prefix="trit-profile-") as folder:
-        return complete(args, command, Path(folder) / "counters.json")
+    with tempfile.TemporaryDirectory(prefix="trit-prompt-") as name:
+        folder = Path(name)
+        prompt = read_prompt(args, folder)
+        command = [*engine_command("llama-completion", args), *prompt, "-no-cnv", "--no-display-prompt", "--simple-io"]
+        command += ["--perf", *extra]
+        return complete(args, command, folder / "counters.json" if args.profile else None)
 
 
 def engine_command(program: str, args: argparse.Namespace) -> list[str]:
@@ -94,40 +120,55 @@ def engine_command(program: str, args: argparse.Namespace) -> list[str]:
     return command
 
 
-def read_prompt(args: argparse.Namespace) -> list[str]:
-    """The engine's flags for the prompt.
+def read_prompt(args: argparse.Namespace, folder: Path) -> list[str]:
+    """The engine's flags for the prompt; what comes from a file goes through one in ``folder``.
 
     Raises:
         UserError: there is none, or its file cannot be read.
     """
     if args.file is None:
         if not args.prompt:
-            raise UserError("the prompt is empty; give one with -p TEXT or -f FILE")
+            command = python_command("run_inference.py")
+            raise UserError(f'the prompt is empty; give one with -p TEXT or -f FILE: {command} -p "Once upon a time"')
+        note_purpose(args, inference.unescape(args.prompt))
         return ["-p", args.prompt]
-    # A file comes from an editor or a program, not through a shell: its backslashes are meant.
     text = read_file(args.file)
-    # What stands for an open stream (-, /dev/stdin, a pipe) has been read empty by now, and the engine could not read
-    # it again; a file goes by its name, because it may be longer than an argument can be.
-    path = Path(args.file).absolute()
-    by_name = path.is_file() and not str(path).startswith(("/dev/", "/proc/"))
-    return ["--no-escape", *(["-f", args.file] if by_name else ["-p", text])]
+    note_purpose(args, text)
+    # The engine reads bytes as they are, and an argument cannot be as long as a file.
+    cleaned = folder / "prompt.txt"
+    cleaned.write_text(text, encoding="utf-8", newline="")
+    # A file comes from an editor or a program, not through a shell: its backslashes are meant.
+    return ["--no-escape", "-f", str(cleaned)]
+
+
+def note_purpose(args: argparse.Namespace, prompt: str) -> None:
+    """Say what the bundled model is for to somebody who asks it something else."""
+    if args.model.parent == BUNDLED_MODEL and not args.json and not _STORY_QUESTION.search(prompt):
+        command = python_command("setup_env.py")
+        print(
+            "note: the bundled model only knows where somebody is at the end of a short story; for other prompts get "
+            f"another one: {command} -hr microsoft/BitNet-b1.58-2B-4T",
+            file=sys.stderr,
+        )
 
 
 def read_file(name: str) -> str:
-    """The text of a prompt file without its last newline.
+    """The text of a prompt file, UTF-8 or what its byte order mark says, with LF and without its last newline.
 
     Raises:
-        UserError: unreadable, not UTF-8, or empty.
+        UserError: unreadable, no text, or empty.
     """
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        encoding = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
+        text = data.decode(encoding)
     except OSError as error:
         raise UserError(f"-f {name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"-f {name} is not UTF-8 text (byte {error.start}); convert it first") from error
-    text = text.removesuffix("\n")
+        raise UserError(f"-f {name} is not {error.encoding} text (byte {error.start}); save it as UTF-8") from error
+    text = text.replace("\r\n", "\n").removesuffix("\n")
     if not text or "\0" in text:
-        raise UserError(f"-f {name} is empty or no text; give a file with the prompt in it")
+        raise UserError(f"-f {name} is empty or no text; give a file with the prompt in it, saved as UTF-8")
     return text
 
 
@@ -148,6 +189,14 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     known = model_in(args.model.parent)
     if known and (advice := known.advice()):
         print(f"note: {advice}", file=sys.stderr)
+    named = inference.TEMPLATE_FLAGS & set(extra)
+    print(
+        f"chat with {args.model}, by {'the template that you named' if named else 'its own template'}; "
+        f"{f'{args.ctx_size} tokens of context (-c)' if args.ctx_size else 'context as in training'}; "
+        "/exit or Ctrl-C leaves",
+        file=sys.stderr,
+    )
+    inference.note_if_busy(args.threads)
     command = engine_command("llama-cli", args)
     if args.file or args.prompt:
         command += ["-sys", read_file(args.file) if args.file else inference.unescape(args.prompt)]
@@ -158,6 +207,8 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
 
 def complete(args: argparse.Namespace, command: list[str], counters: Path | None = None) -> int:
     """Run the engine on one prompt, stream its text, and report; counters: where it is to write its profile."""
+    if not args.json:
+        inference.note_if_busy(args.threads)
     # On a failure the engine would start a debugger, which writes into our output.
     env = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     if counters is not None:
@@ -329,6 +380,12 @@ def report(args: argparse.Namespace, result: dict[str, Any], stderr: str) -> Non
     """Notes and timings for people, on standard error."""
     if result["stop"] == "context":
         print(f"note: the context of {result['ctx_size']} tokens is full; -c sets a larger one", file=sys.stderr)
+    if _TWICE in stderr:
+        print(
+            "note: the prompt begins with the model's bos token, which every prompt gets anyway: it is there twice; "
+            "leave it away",
+            file=sys.stderr,
+        )
     trained = re.search(r"n_ctx_train \((\d+)\)", stderr)
     used = result["prompt_tokens"] + result["generated_tokens"]
     if trained and used > int(trained[1]):

@@ -35,23 +35,26 @@ def run(setup: Setup, line: StepLine) -> str:
     native = setup.options.native or needs_native_build()
     configure = configure_command(setup.python, setup.compiler, native)
     cpu = cpu_key() if native or not is_x86_64() else ""
-    wanted = digest(*configure[1:], setup.compiler.name, engine_key(), sources_key(), cpu)
+    # Without the checkout's own path: what was built stays good where it is moved to.
+    options = [word.replace(str(ROOT), "") for word in configure[1:]]
+    wanted = digest(*options, setup.compiler.name, engine_key(), sources_key(), cpu)
     stamp_file = STAMPS / "build.json"
+    configured = STAMPS / "configure.json"
+    configure_key = digest(*configure, setup.compiler.name)
     programs = [engine_program(name) for name in (*PROGRAMS, SELFTEST, *MEASURING)]
     current = context.read_stamp(stamp_file).get("key") == wanted and all(path.is_file() for path in programs)
     if current and not (setup.options.use_pretuned and kept_kernels.sources(BUILD_DIR)):
+        if context.read_stamp(configured).get("key") != configure_key:
+            line.update("configuring")
+            # The folder was moved: what is compiled later (kernels that tuning finds) must not look in the old one.
+            _configure(setup, configure, configure_key)
         return f"up to date in {ENGINE_BIN.relative_to(ROOT)}"
     # Kernels that tuning added were made and measured with what was built before.
     kept_kernels.drop(BUILD_DIR)
     stamp_file.unlink(missing_ok=True)
     line.update("configuring")
-    configure_key = digest(*configure, setup.compiler.name)
-    configured = STAMPS / "configure.json"
-    # What CMake found out with another compiler or other options must not linger.
-    fresh = ["--fresh"] if context.read_stamp(configured).get("key") != configure_key else []
     try:
-        setup.run([*configure, *fresh], "configuring the build", NAME, env=setup.compiler.env)
-        context.write_stamp(configured, {"key": configure_key})
+        _configure(setup, configure, configure_key)
         jobs = setup.options.jobs or default_jobs()
         command = [configure[0], "--build", str(BUILD_DIR), "--parallel", str(jobs)]
         seconds = _compile(setup, line, command)
@@ -59,6 +62,25 @@ def run(setup: Setup, line: StepLine) -> str:
         raise CommandError(f"{error}; {_hint(error.tail)}", error.tail, error.returncode) from error
     context.write_stamp(stamp_file, {"key": wanted})
     return f"compiled with {setup.compiler.name}, {jobs} jobs, {clock(seconds)}, into {ENGINE_BIN.relative_to(ROOT)}"
+
+
+def _configure(setup: Setup, configure: list[str], key: str) -> None:
+    """Set the build up; from nothing where options, compiler or place are others than in the last one.
+
+    Only then a ccache is taken or left: one that appears later would make ninja compile everything again.
+    """
+    assert setup.compiler is not None
+    stamp_file = STAMPS / "configure.json"
+    stamp = context.read_stamp(stamp_file)
+    launcher = stamp.get("launcher", "")
+    # What CMake found out with another compiler or other options must not linger.
+    fresh = stamp.get("key") != key or bool(launcher and not Path(launcher).is_file())
+    if fresh:
+        launcher = shutil.which("ccache") or ""
+    launchers = [f"-DCMAKE_{language}_COMPILER_LAUNCHER={launcher}" for language in ("C", "CXX") if launcher]
+    command = [*configure, *launchers, *(["--fresh"] if fresh else [])]
+    setup.run(command, "configuring the build", NAME, env=setup.compiler.env)
+    context.write_stamp(stamp_file, {"key": key, "launcher": launcher})
 
 
 def configure_command(python: Path, compiler: Compiler, native: bool) -> list[str]:
@@ -75,8 +97,6 @@ def configure_command(python: Path, compiler: Compiler, native: bool) -> list[st
         "TRIT_NATIVE": "ON" if native else "OFF",
         **compiler.defines,
     }
-    if ccache := shutil.which("ccache"):
-        defines |= {"CMAKE_C_COMPILER_LAUNCHER": ccache, "CMAKE_CXX_COMPILER_LAUNCHER": ccache}
     options = [f"-D{key}={value}" for key, value in defines.items()]
     return [environment_program(python, "cmake"), "-S", str(ROOT), "-B", str(BUILD_DIR), "-G", "Ninja", *options]
 

@@ -27,6 +27,7 @@ def find_compiler(setup: Setup) -> Compiler:
     """The compiler that ``--compiler`` asks for, checked by compiling, linking and running a small C++17 program.
 
     The choice and what was found are noted: ``auto`` keeps to an earlier choice, unless CC or CXX make a new one.
+    A compiler that was found stays until it is gone: one that is installed later would make everything be built anew.
 
     Raises:
         UserError: none that is new enough and works; says which were looked at and how to install one.
@@ -36,7 +37,7 @@ def find_compiler(setup: Setup) -> Compiler:
     if choice == "auto" and not (os.environ.get("CC") or os.environ.get("CXX")):
         choice = stamp.get("choice", choice)
     finders = [Path(__file__).with_name(f"{name}.py") for name in ("compile_probe", "compiler", "zig", "msvc")]
-    key = digest(choice, *[os.environ.get(name) for name in ("CC", "CXX", "PATH")], files_digest(finders))
+    key = digest(choice, *[os.environ.get(name) for name in ("CC", "CXX")], files_digest(finders))
     if stamp.get("key") == key:
         known = Compiler(**json.loads(stamp["compiler"]))
         if Path(known.cxx).exists():

@@ -74,7 +74,8 @@ def _convert(setup: Setup, line: StepLine, job: Job) -> str:
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in job.inputs]
     sources = files_digest(path for pattern in _CONVERTER for path in ROOT.glob(pattern))
     key = digest(job.outtype, options.quant_embd, sources, *stats)
-    stamp_file = STAMPS / f"gguf-{digest(gguf.resolve())}.json"
+    # As seen from the checkout, which may be moved.
+    stamp_file = STAMPS / f"gguf-{digest(shown(gguf))}.json"
     stamp = read_stamp(stamp_file)
     if gguf.is_file() and _is_good(gguf, job.inputs, stamp, key, options.quant_embd):
         return f"up to date: {shown(gguf)} ({gguf.stat().st_size / 1e6:.1f} MB)"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from trit.base.errors import CommandError, TritError, UserError
+from trit.base.files import names_file
 from trit.base.places import CACHE_DIR, ENGINE_DIR, ROOT
 from trit.base.progress import StepLine
 from trit.setup.context import Setup, digest, files_digest, read_stamp, write_stamp
@@ -123,7 +124,8 @@ def fetch(setup: Setup, line: StepLine, lock: Lock) -> Path:
         folder = Path(name)
         backend = folder / "backend" / _BACKEND
         backend.parent.mkdir(parents=True)
-        backend.write_text(_BACKEND_CODE)
+        with names_file(backend):
+            backend.write_text(_BACKEND_CODE)
         pinned = f"{lock.package}=={lock.version}"
         (folder / "requirement.txt").write_text(f"{pinned} --hash=sha256:{lock.sha256}\n")
         pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--progress-bar", "off"]
@@ -169,7 +171,7 @@ def unpack(sdist: Path, target: Path, lock: Lock) -> None:
             found.add(path)
             place = target / path
             place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("wb") as file:
+            with names_file(place), place.open("wb") as file:
                 shutil.copyfileobj(stream, file)
     _check_kept(found, lock, str(sdist))
 
@@ -207,7 +209,8 @@ def _copy(source: Path, target: Path, lock: Lock) -> None:
     for path in files:
         place = target / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, place)
+        with names_file(place):
+            shutil.copyfile(source / path, place)
     _check_kept(set(files), lock, f"--llama-cpp-dir {source}")
 
 

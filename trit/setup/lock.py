@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from trit.base.errors import UserError
+from trit.base.files import names_file
 from trit.base.places import CACHE_DIR
 
 _WAIT_S = 30.0
@@ -28,7 +29,8 @@ def only_one() -> Iterator[tuple[int, ...]]:
         UserError: another set-up is running here.
     """
     CACHE_DIR.mkdir(parents=True, exist_ok=True)
-    with (CACHE_DIR / "setup.lock").open("a+", encoding="ascii") as file:
+    path = CACHE_DIR / "setup.lock"
+    with path.open("a+", encoding="ascii") as file:
         deadline = time.monotonic() + _WAIT_S
         while not _take(file):
             file.seek(0)
@@ -39,10 +41,11 @@ def only_one() -> Iterator[tuple[int, ...]]:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.2)
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+        with names_file(path):
+            file.seek(0)
+            file.truncate()
+            # Past the file's buffer: what it cannot get rid of would fail once more when it is closed.
+            os.write(file.fileno(), str(os.getpid()).encode())
         yield () if sys.platform == "win32" else (file.fileno(),)
         file.seek(0)
         file.truncate()

@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 from trit.base.errors import TritError, UnknownNameError, UserError
+from trit.base.flags import hub_name
 from trit.base.places import BUNDLED_MODEL, MODELS_DIR, ROOT, STAMPS, gguf_path
 from trit.base.progress import StepLine
+from trit.engine.inference import gguf_files
 from trit.gguf.encoding_table import AUTO_TYPES, DEFAULT
 from trit.gguf.identify import identify
 from trit.gguf.known_order import refuse_other_order
@@ -27,8 +29,6 @@ DEED = "finding the model"
 _REPO = re.compile(r"([^@\s]+)(?:@([\w./-]+))?")
 # GGUF repositories may have a config.json, too: only with weights it is a checkpoint.
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin")
-_FIRST_PART = re.compile(r"-00001-of-\d{5}\.gguf$")
-_LATER_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 
 def check_options(setup: Setup) -> None:
@@ -87,8 +87,7 @@ def ready_made(folder: Path, quant_type: str | None) -> Path | None:
     for name in [quant_type] if quant_type else AUTO_TYPES:
         if (usual := gguf_path(folder, name)).is_file():
             return usual
-    found = [path for path in sorted(folder.glob("*.gguf")) if not path.name.startswith(".")]
-    whole = [path for path in found if _FIRST_PART.search(path.name) or not _LATER_PART.search(path.name)]
+    whole = gguf_files(folder)
     return whole[0] if len(whole) == 1 else None
 
 
@@ -122,7 +121,7 @@ def is_gguf(path: Path) -> bool:
 
 def _parse_repo(text: str) -> tuple[str, str]:
     """``ORG/NAME@REVISION`` or a known model's short name -> repository and revision."""
-    match = _REPO.fullmatch(text)
+    match = _REPO.fullmatch(hub_name(text))
     if not match:
         raise UserError(f"--hf-repo {text}: expected ORG/NAME[@REVISION], such as microsoft/BitNet-b1.58-2B-4T")
     return resolve(match[1]), match[2] or "main"

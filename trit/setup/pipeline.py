@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType, ModuleType
 
-from trit.base.errors import EXIT_OK, CommandError, TritError
+from trit.base.errors import EXIT_OK, CommandError
 from trit.base.places import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS
 from trit.base.progress import StepLine
 from trit.models.registry import registry
@@ -38,11 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.tail:
             print(f"    {line}", file=sys.stderr)
         raise
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that"
-        raise TritError(f"{error.filename or 'a file'}: {error.strerror}; {hint} and run this again") from error
     except KeyboardInterrupt:
         print("stopped; run the same command again and it carries on where it was", file=sys.stderr)
         raise

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from trit.base.errors import CommandError, UserError
+from trit.base.files import atomic_output
 from trit.base.places import CACHE_DIR, ROOT, VENV
 from trit.base.processes import capture
 from trit.base.progress import StepLine
@@ -34,6 +35,10 @@ def run(setup: Setup, line: StepLine) -> str:
     prefix = active_environment() or VENV
     setup.python = environment_python(prefix)
     installed = False
+    # Windows' programs in it have the old place compiled in.
+    if prefix == VENV and _moved() and not _UNFINISHED.exists() and os.name != "nt":
+        line.update("adapting .venv to its new place")
+        adapt_venv()
     if not usable(setup.python) or (prefix == VENV and (_UNFINISHED.exists() or _moved())):
         if prefix != VENV:
             raise UserError(f"the active environment {prefix} has no pip; add it with: {setup.python} -m ensurepip")
@@ -44,7 +49,9 @@ def run(setup: Setup, line: StepLine) -> str:
     if setup.options.test:
         wanted += ["requirements-train.txt", "requirements-test.txt"]
     for name in wanted:
-        installed |= install(setup, line, prefix, name, ["-r", str(ROOT / name)])
+        # torch comes in builds of many kinds, from many indexes: no list of hashes would have them all.
+        hashes = [] if name == "requirements-train.txt" else ["--require-hashes"]
+        installed |= install(setup, line, prefix, name, [*hashes, "-r", str(ROOT / name)])
     # The package itself, from this folder: the command trit, and `import trit` from anywhere. What builds it is there.
     installed |= install(setup, line, prefix, "pyproject.toml", ["--no-deps", "--no-build-isolation", "-e", str(ROOT)])
     line.update("looking for a compiler")
@@ -82,6 +89,30 @@ def usable(python: Path) -> bool:
 def _moved() -> bool:
     """Whether ``.venv`` was made in another place: its programs still point there."""
     return read_stamp(VENV / _STAMP).get("prefix", str(VENV)) != str(VENV)
+
+
+def adapt_venv() -> None:
+    """Make a ``.venv`` that was moved or copied with its checkout work here; what is installed in it stays.
+
+    Its scripts name its Python by the full path: that is replaced. The package in this folder is installed anew.
+    """
+    if VENV.is_symlink():
+        # What it points to is another checkout's, and may still be in use there.
+        return VENV.unlink()
+    stamp = read_stamp(VENV / _STAMP)
+    old, new = os.fsencode(stamp.pop("prefix")), os.fsencode(VENV)
+    for script in script_path(VENV, "python").parent.iterdir():
+        if script.is_symlink() or not script.is_file():
+            continue
+        text = script.read_bytes()
+        if old in text and b"\0" not in text:
+            mode = script.stat().st_mode
+            with atomic_output(script) as partial:
+                partial.write_bytes(text.replace(old, new))
+                partial.chmod(mode)
+    stamp.pop("pyproject.toml", None)
+    # Only now: until all of it is done, the old place is noted.
+    write_stamp(VENV / _STAMP, {**stamp, "prefix": str(VENV)})
 
 
 def make_venv(setup: Setup) -> None:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PASSED, FAILED, LEFT_OUT = "pass", "FAIL", "left out"
+_WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ def table(checks: Sequence[Check]) -> str:
     lines = [f"{name:{widths[0]}}  {status:{widths[1]}}  {found}" for name, status, found, _ in rows[:1]]
     for name, status, measured, bound in rows[1:]:
         end = f" ({bound})" if bound else ""
-        lines.append(f"{name:{widths[0]}}  {status:{widths[1]}}  {measured}{end}")
+        line = f"{name:{widths[0]}}  {status:{widths[1]}}  {measured}{end}"
+        lines += textwrap.wrap(
+            line, _WIDTH, subsequent_indent=" " * (sum(widths) + 4), break_long_words=False, break_on_hyphens=False
+        )
     return "\n".join(lines)
 
 

@@ -188,6 +188,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.plot:
         paths.append(paths[0].with_suffix(".png"))
         tables.plot(comparison, paths[-1], f"{comparison.label}\n{about['cpu']}, {about['date']}")
-    print(content)
+    report.show(content)
     print(f"\nwritten: {paths[0]}, {', '.join(path.name for path in paths[1:])}")
     return 0

@@ -24,7 +24,7 @@ from trit.measure.perplexity import held_out, tables
 from trit.measure.perplexity.measure import CONTEXT, Row, Settings, logprobs_name, measure
 from trit.measure.perplexity.models import SWEEP, Model, with_heads
 from trit.measure.perplexity.texts import Text, find_texts
-from trit.measure.report import as_csv, as_json, check_file, write
+from trit.measure.report import as_csv, as_json, check_file, show, write
 
 QUICK_CHUNKS = 8
 _ETA = re.compile(r"seconds per pass - ETA (.+)")
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_gguf_package()
     with tempfile.TemporaryDirectory(prefix="perplexity-") as folder:
         rows = _measure(args, Path(folder))
-    print(tables.table(rows))
+    show(tables.table(rows))
     for note in tables.notes(rows):
         print(f"note: {note}")
     how = {

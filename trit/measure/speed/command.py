@@ -24,7 +24,7 @@ from trit.engine.inference import check_model
 from trit.engine.llama_bench import BATCH, PROGRAM, Case
 from trit.gguf.made import default_model
 from trit.measure import report, rounds
-from trit.measure.rounds import Limits, Observer, Progress, Result
+from trit.measure.rounds import Limits, Observer, Progress, Result, SoFar
 from trit.measure.speed import energy, tables
 from trit.measure.speed.machine import Watch, thread_warnings
 from trit.measure.variants import Variant, labelled
@@ -119,23 +119,31 @@ def _measure(
     turns = args.repetitions // repetitions
     progress = Progress(turns * len(files) * len(cases), repetitions)
     paths = {variant: file.path for variant, file in files.items()}
-    found = rounds.measure(paths, cases, turns, [*observers, progress], repetitions=repetitions, bin_dir=args.bin_dir)
+    so_far = SoFar()
+    told = [*observers, progress, so_far]
+    try:
+        found = rounds.measure(paths, cases, turns, told, repetitions=repetitions, bin_dir=args.bin_dir)
+    except KeyboardInterrupt:
+        if so_far.results:
+            print("\nstopped; what was measured until now:", file=sys.stderr)
+            report.show(tables.speed_table(list(so_far.results.values()), files))
+        raise
     return list(found.values())
 
 
 def _print(results: Sequence[Result], files: Files, args: argparse.Namespace, meter: energy.Meter | str) -> None:
     """The tables on stdout."""
-    print(tables.speed_table(results, files))
+    report.show(tables.speed_table(results, files))
     if args.baseline and args.repetitions >= LEAST_ROUNDS:
-        print(f"\n{tables.ratio_table(results)}")
+        report.show(f"\n{tables.ratio_table(results)}")
     if args.roofline:
-        print(f"\n{tables.limit_table(results)}")
+        report.show(f"\n{tables.limit_table(results)}")
         cache = last_level_cache_bytes() or 0
         fitting = {r.variant.name: None for r in results if r.case.n_gen and r.cost and r.cost.bytes <= cache}
         for name in fitting:
             print(f"\n{name} fits the caches ({cache >> 20} MiB): reading memory is no limit, int8 arithmetic is.")
     if isinstance(meter, energy.Meter):
-        print(f"\n{tables.energy_table(results, meter.idle_watts)}")
+        report.show(f"\n{tables.energy_table(results, meter.idle_watts)}")
         print(f"\nCounted: {', '.join(meter.counters.names)}; idle: {meter.idle_watts:.1f} W.")
     elif args.energy:
         print(f"\nenergy: not measured: {meter}")
