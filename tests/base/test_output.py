@@ -115,6 +115,12 @@ def test_the_log_of_a_program_on_a_full_disk(
     assert f"{log} cannot be written: the disk is full" in capsys.readouterr().err
 
 
+def test_names_that_are_no_utf8_can_be_logged(tmp_path: Path) -> None:
+    log = tmp_path / "step.log"
+    assert run([sys.executable, "-c", "print('ran')", "\udcfe.gguf"], "naming", log) == ["ran"]
+    assert "\\udcfe.gguf" in log.read_text(encoding="utf-8")
+
+
 def test_what_cannot_be_read_is_not_called_what_is_written(tmp_path: Path) -> None:
     for name in ("missing", str(tmp_path / "missing")):
         with pytest.raises(FileNotFoundError) as caught, atomic_outputs([tmp_path / "out"]):

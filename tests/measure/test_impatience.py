@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from trit.base.errors import EXIT_INTERRUPTED, run_main
+from trit.engine import llama_bench
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import parse
 from trit.measure import report, rounds
@@ -123,3 +124,20 @@ def test_results_so_far() -> None:
             if (number, variant) != (1, other):
                 so_far.finished(case, [10.0 + number])
     assert {key[0].name: result.speeds for key, result in so_far.results.items()} == {"one": [10, 11], "other": [10]}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+def test_a_comma_in_a_path_parts_no_models(tmp_path: Path) -> None:
+    """llama-bench takes a list behind -m."""
+    folder = tmp_path / "a,b"
+    folder.mkdir()
+    for name in ("x,1-00001-of-00002.gguf", "x,1-00002-of-00002.gguf"):
+        (folder / name).write_text(name)
+    with llama_bench._without_comma(folder / "x,1-00001-of-00002.gguf") as path:
+        assert "," not in str(path)
+        assert path.read_text() == "x,1-00001-of-00002.gguf"
+        assert path.with_name("x_1-00002-of-00002.gguf").read_text() == "x,1-00002-of-00002.gguf"
+    assert not path.exists()
+    plain = tmp_path / "plain.gguf"
+    with llama_bench._without_comma(plain) as path:
+        assert path == plain

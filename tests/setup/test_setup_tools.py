@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.fake_checkout import Checkout, make_checkout
 from trit.base.errors import UserError
+from trit.base.progress import StepLine
 from trit.setup import compiler, tools, zig
 from trit.setup.context import Compiler, Setup
 from trit.setup.options import parse_options
@@ -216,6 +217,13 @@ def test_a_compiler_that_appears_later_changes_nothing(path: Path, monkeypatch: 
     assert compiler.find_compiler(make_setup()) == first
     (path / "clang++-16").unlink()
     assert compiler.find_compiler(make_setup()).name == "gcc 14.2.0"
+
+
+@pytest.mark.parametrize("name", ["a;b", f"a{os.pathsep}b"])
+def test_a_folder_that_no_list_can_hold(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "ROOT", Path("/x") / name / "trit")
+    with StepLine(1, 1, "tools", "") as line, pytest.raises(UserError, match="in its name; move the checkout"):
+        tools.run(make_setup(), line)
 
 
 def test_a_moved_environment_is_adapted_not_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def run(
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [str(word) for word in command]
     variables = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
-    with names_file(log), log.open("a", encoding="utf-8") as file:
+    with names_file(log), log.open("a", encoding="utf-8", errors="backslashreplace") as file:
         print(f"$ {shlex.join(words)}", file=file, flush=True)
         try:
             process = subprocess.Popen(

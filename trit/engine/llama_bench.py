@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from trit.base.errors import TritError
+from trit.base.errors import TritError, UserError
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.engine.program import LOG, json_lines
 
@@ -102,6 +104,31 @@ def _flags(cases: Sequence[Case]) -> list[str]:
     return [*flags, "-t", joined([case.threads for case in cases])]
 
 
+@contextmanager
+def _without_comma(model: Path) -> Iterator[Path]:
+    """The file by a path that llama-bench takes for one: to it, a comma parts two models.
+
+    Absolute: programs are started in another folder than ours.
+
+    Raises:
+        UserError: the system lets nobody make links.
+    """
+    model = model.absolute()
+    if "," not in str(model):
+        yield model
+        return
+    with TemporaryDirectory(prefix="trit-bench-") as name:
+        if "," in name:
+            raise UserError(f"{name}: {PROGRAM} takes no path with a comma; set TMPDIR to a folder without one")
+        # All of them: the other parts of a split model are found by their names.
+        for file in model.parent.glob("*.gguf"):
+            try:
+                Path(name, file.name.replace(",", "_")).symlink_to(file)
+            except OSError as error:
+                raise UserError(f"{model}: {PROGRAM} takes no path with a comma; rename it") from error
+        yield Path(name, model.name.replace(",", "_"))
+
+
 def run(
     model: Path,
     cases: Sequence[Case],
@@ -145,12 +172,12 @@ def run(
         for observer in observers:
             observer.finished(case, speeds)
 
-    for group in calls(cases):
-        # Absolute: programs are started in another folder than ours.
-        command = [str(engine_binary(PROGRAM, bin_dir)), "-m", str(model.absolute()), "--repack", str(int(repack))]
-        command += _flags(group)
-        command += ["-r", str(repetitions), "-o", "jsonl", "--progress"]
-        json_lines(command, f"running {PROGRAM} on {model}", env=env, on_object=take, on_text=say)
+    with _without_comma(model) as path:
+        for group in calls(cases):
+            command = [str(engine_binary(PROGRAM, bin_dir)), "-m", str(path), "--repack", str(int(repack))]
+            command += _flags(group)
+            command += ["-r", str(repetitions), "-o", "jsonl", "--progress"]
+            json_lines(command, f"running {PROGRAM} on {model}", env=env, on_object=take, on_text=say)
     missing = [case.name for case in cases if len(found.get(case, [])) != repetitions]
     if missing:
         raise TritError(f"{PROGRAM} left out {', '.join(missing)} of {model}; see {LOG}")

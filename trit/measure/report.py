@@ -117,7 +117,7 @@ def write(path: Path, content: str, place: str = "place") -> None:
     """A whole file or none; raises UserError with the advice to choose another place."""
     try:
         with atomic_output(path) as partial:
-            partial.write_text(content, encoding="utf-8", newline="")
+            partial.write_text(content, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another {place}") from error
 

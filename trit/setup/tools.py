@@ -32,6 +32,11 @@ _UNFINISHED = CACHE_DIR / "venv.unfinished"
 
 def run(setup: Setup, line: StepLine) -> str:
     """Make or find the environment, install what is missing, find a compiler."""
+    # Lists of places are parted by these: CMake's by the first, a PATH by the other.
+    if parting := {";", os.pathsep} & set(str(ROOT)):
+        raise UserError(
+            f"{ROOT}: nothing can be built in a folder with {parting.pop()!r} in its name; move the checkout"
+        )
     prefix = active_environment() or VENV
     setup.python = environment_python(prefix)
     installed = False
