@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.foreign_files import TILED, VECTORS, WRITERS, Key, random_rows, write_gguf
+from tests.support.foreign_files import TILED, VECTORS, WRITERS, random_rows, write_gguf
+from tests.support.tiny_gguf import KEYS
 from trit.base.errors import UserError, run_main
 from trit.convert.command import main
 from trit.gguf.decode import decode
@@ -91,9 +92,6 @@ def test_codes_and_scales_that_mean_nothing_are_refused() -> None:
     for layout in TILED:
         with pytest.raises(UserError, match=r"^w: holds the (pair|triple) index 15"):
             decode_tiled(layout, np.full(128 * 192, 255, np.uint8), 1.0, 128, 192, TILES[layout], "w")
-
-
-KEYS: list[Key] = [("general.architecture", 8, None, "bitnet-b1.58")]
 
 
 def matrix_file(path: Path, layout: str, shapes: list[tuple[int, int]], kind: int | None = None) -> Path:

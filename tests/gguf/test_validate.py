@@ -106,6 +106,7 @@ def with_tokenizer(header: RawHeader, model: str, tokens: list[str], **more: Any
         (f"{GGML}tokens", ARRAY, STRING, tokens),
         (f"{GGML}scores", ARRAY, F32, [0.0] * len(tokens)),
         (f"{GGML}token_type", ARRAY, I32, more.get("types", [1] * len(tokens))),
+        (f"{GGML}add_bos_token", BOOL, None, model != "rwkv"),
         ("general.architecture", STRING, None, "stablelm"),
     ]
     for name in ("context_length", "embedding_length", "block_count"):

@@ -529,8 +529,8 @@ def test_real_failures(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> No
     unloadable = tmp_path / "unloadable.gguf"
     unloadable.write_bytes(EMPTY)
     broken = answer(unloadable, "-p", "x")
-    assert broken.returncode == 1
-    assert broken.stderr.startswith("error: the engine ended with exit code 1: ")
+    assert broken.returncode == 2
+    assert broken.stderr.startswith(f"error: {unloadable}: the engine does not load it: error loading model hyper")
     unknown = answer(story_gguf, "-p", "x", "--", "--no-such-flag")
     assert unknown.returncode == 1
     assert "invalid argument: --no-such-flag" in unknown.stderr

@@ -321,7 +321,7 @@ def failed(model: Path, code: int, stderr: str) -> int:
     """Say why the engine failed; its exit code.
 
     Raises:
-        UserError: the prompt does not fit the context, or the file makes the engine compute no numbers.
+        UserError: the prompt does not fit the context, or the file does not load or computes no numbers.
     """
     if match := re.search(r"prompt is too long \((\d+) tokens, max (\d+)\)", stderr):
         raise UserError(f"the prompt has {match[1]} tokens, the context has room for {match[2]}; give a larger -c")
@@ -331,6 +331,10 @@ def failed(model: Path, code: int, stderr: str) -> int:
             f"{model}: the engine computes numbers that are not finite, first in {place}; the file is damaged: "
             "download or convert it again"
         )
+    cause = inference.first_error(stderr) or ""
+    if code > 0 and ("error loading model" in cause or "the file is damaged" in cause):
+        reason = cause.removeprefix("llama_model_load: error loading model: ").removeprefix("error: ")
+        raise UserError(f"{model}: the engine does not load it: {reason}")
     if code not in (EXIT_INTERRUPTED, -signal.SIGINT):
         print(f"error: {inference.explain_exit(code, stderr)}", file=sys.stderr)
     return inference.shell_code(code)
