@@ -10,7 +10,6 @@ POSIX only.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -23,6 +22,7 @@ from random import Random
 
 from tests.fuzz.mutate import mutate_gguf
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
+from trit.base.flags import ArgumentParser
 from trit.base.host import usable_cpus
 from trit.base.places import BUNDLED_MODEL, ENGINE_DIR, ROOT
 from trit.base.processes import call
@@ -100,7 +100,7 @@ def place(why: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, run, report; exit 1 if anything but loading, refusing and aborting was seen."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.engine", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(prog="python -m tests.fuzz.engine", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--build", type=Path, required=True, help="folder to compile in, kept for the next run")
     parser.add_argument("--no-build", action="store_true", help="take the program that is there")
     parser.add_argument("--count", type=int, default=20_000)

@@ -10,12 +10,14 @@ import argparse
 import mmap
 import os
 import re
+import shlex
 import signal
 import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trit.base import flags
 from trit.base.errors import UserError
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, python_command
@@ -39,11 +41,15 @@ _LEVEL = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) ?(.*)")
 _ABORT = re.compile(r"\.(c|cpp|h):\d+: ")
 
 
-class ArgumentParser(argparse.ArgumentParser):
-    """argparse, but a prompt may begin with a dash, and what follows ``--`` is for the engine."""
+class ArgumentParser(flags.ArgumentParser):
+    """A parser, but a prompt may begin with a dash, and what follows ``--`` is for the engine."""
 
     def parse(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-        """Parse a command line; the options and what is for the engine."""
+        """Parse a command line; the options and what is for the engine.
+
+        Raises:
+            UserError: a flag is none of ours; says where one for the engine goes.
+        """
         words = list(sys.argv[1:] if argv is None else argv)
         engine: list[str] = []
         joined: list[str] = []
@@ -58,7 +64,15 @@ class ArgumentParser(argparse.ArgumentParser):
                 word = f"--prompt={words[position]}"
             joined.append(word)
             position += 1
-        return self.parse_args(joined), engine
+        args, unknown = self.parse_known_args(joined)
+        if not unknown:
+            return args, engine
+        if not unknown[0].startswith("-"):
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        raise UserError(
+            f"{self.prog} has no flag {unknown[0]}; one for the engine goes behind --, at the end: "
+            f"{self.prog} ... -- {shlex.join(unknown)}"
+        )
 
 
 def add_common_flags(parser: argparse.ArgumentParser, n_predict: int) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from trit.base.flags import at_least
+from trit.base.flags import ArgumentParser, at_least
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN
 from trit.engine.roofline import Limit, Roofline, measure, thread_counts
@@ -22,7 +22,7 @@ from trit.measure.report import as_json, plain, write
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="trit roofline",
         description="Measure int8 arithmetic and memory reading, per tier and threads.",
     )

@@ -10,7 +10,6 @@ cache; its peak is the kernel's own count (VmHWM), Python and libraries included
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import struct
@@ -26,6 +25,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError
+from trit.base.flags import ArgumentParser
 from trit.base.host import cpu_name
 from trit.base.places import ROOT
 from trit.convert.from_random import VALID_BYTES
@@ -189,7 +189,7 @@ def measure(folder: Path, flags: Sequence[str]) -> tuple[float, float, int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Make the checkpoint unless it is there, convert it, print time and peak; exit 1 if the peak is over 3 GB."""
-    parser = argparse.ArgumentParser(prog="trit committed convert-memory", description=__doc__.splitlines()[0])
+    parser = ArgumentParser(prog="trit committed convert-memory", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--shape", choices=["bitnet-2b-4t", "llama3-8b"], required=True)
     add("--workdir", type=Path, required=True, help="where the checkpoint and the file go, and stay")
