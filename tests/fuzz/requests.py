@@ -116,17 +116,17 @@ def schema(random: Random, depth: int = 0) -> Any:
         )
     for _ in range(random.randint(0, 4)):
         key = random.choice(KEYWORDS)
-        made[key] = random.choice(
-            (
-                "".join(("^", *random.choices(PIECES, k=random.randint(1, 12)), "$")),
-                random.choice(NUMBERS),
-                {random.choice("abc"): schema(random, depth + 1) for _ in range(3)},
-                [schema(random, depth + 1) for _ in range(2)],
-                schema(random, depth + 1),
-                "#/properties/a",
-                "#/",
-            )
-        )
+        kind = random.randrange(6)
+        if kind == 0:
+            made[key] = "".join(("^", *random.choices(PIECES, k=random.randint(1, 12)), "$"))
+        elif kind == 1:
+            made[key] = {random.choice("abc"): schema(random, depth + 1) for _ in range(3)}
+        elif kind == 2:
+            made[key] = [schema(random, depth + 1) for _ in range(2)]
+        elif kind == 3:
+            made[key] = schema(random, depth + 1)
+        else:
+            made[key] = random.choice((*NUMBERS, "#/properties/a", "#/"))
     return made
 
 
