@@ -88,19 +88,21 @@ def grammar(random: Random) -> str:
     """A grammar: nested, chained, repeated, ambiguous, or pieces without order."""
     size = 10 ** random.randint(1, 5)
     letter = random.choice("abc")
-    return random.choice(
-        (
-            f"root ::= {nested(random, '(', f'{letter!r}', ')')}".replace("'", '"'),
-            "root ::= r0\n"
-            + "".join(f"r{i} ::= r{i + 1}{random.choice(('', '?'))}\n" for i in range(size))
-            + f'r{size} ::= "a"',
-            f'root ::= "a"{{{random.choice((2, 2000, 5, size))},{random.choice((3, 2000, 10**9))}}}',
-            "root ::= " + '("a"{1000}){1000} ' * min(size, 50),
-            "root ::= " + "[a-z]? " * min(size, 4000),
-            "root ::= (" + " | ".join(f'"{i}"' for i in range(min(size, 20000))) + ")*",
-            'root ::= ("a"* "a"*)* ' + '"b"' * min(size, 1000),
-            "root ::= root? root?",
-            "root ::= " + "".join(random.choices(PIECES, k=random.randint(1, 40))),
+    return str(
+        random.choice(
+            (
+                f"root ::= {nested(random, '(', f'{letter!r}', ')')}".replace("'", '"'),
+                "root ::= r0\n"
+                + "".join(f"r{i} ::= r{i + 1}{random.choice(('', '?'))}\n" for i in range(size))
+                + f'r{size} ::= "a"',
+                f'root ::= "a"{{{random.choice((2, 2000, 5, size))},{random.choice((3, 2000, 10**9))}}}',
+                "root ::= " + '("a"{1000}){1000} ' * min(size, 50),
+                "root ::= " + "[a-z]? " * min(size, 4000),
+                "root ::= (" + " | ".join(f'"{i}"' for i in range(min(size, 20000))) + ")*",
+                'root ::= ("a"* "a"*)* ' + '"b"' * min(size, 1000),
+                "root ::= root? root?",
+                "root ::= " + "".join(random.choices(PIECES, k=random.randint(1, 40))),
+            )
         )
     )
 
