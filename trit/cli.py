@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from trit import __version__
 from trit.base.command import run_command
+from trit.base.flags import ArgumentParser
 from trit.base.places import LOCK, engine_program
 from trit.base.processes import capture
 
@@ -62,7 +63,7 @@ class _Version(argparse.Action):
 
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="trit",
         description="Ternary language models on CPUs. `trit NAME --help` has the flags of a command.",
         epilog="commands:\n" + "\n".join(f"  {name:{width}}  {deed}" for name, (_, deed) in COMMANDS.items()),

@@ -11,7 +11,6 @@ are upstream's way to refuse, and are only counted by their place. POSIX only.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -24,6 +23,7 @@ from random import Random
 
 from tests.fuzz.mutate import mutate_gguf
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError, run_main
+from trit.base.flags import ArgumentParser
 from trit.base.host import usable_cpus
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ENGINE_DIR, ROOT
 from trit.base.processes import call
@@ -121,7 +121,7 @@ def place(why: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, run, report; exit 1 if anything but loading, refusing and aborting was seen."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.engine", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(prog="python -m tests.fuzz.engine", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--build", type=Path, required=True, help="folder to compile in, kept for the next run")
     parser.add_argument("--no-build", action="store_true", help="take the program that is there")
     parser.add_argument("--plain", action="store_true", help="the engine that set-up has built, without the sanitizer")

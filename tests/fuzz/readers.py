@@ -9,7 +9,6 @@ Input number I of seed S is always the same bytes: ``--seed S --only I --keep FI
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import logging
 import multiprocessing
@@ -32,6 +31,7 @@ from tqdm import tqdm
 
 from tests.fuzz.mutate import damage, mutate_gguf, mutate_json, mutate_safetensors
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
+from trit.base.flags import ArgumentParser
 from trit.base.host import usable_cpus
 from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
@@ -210,7 +210,7 @@ def _show(found: Sequence[tuple[int, str]]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, report, exit 1 if anything was found."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.readers", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(prog="python -m tests.fuzz.readers", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--reader", choices=[*READERS, "all"], default="all")
     parser.add_argument("--count", type=int, default=100_000, help="inputs for each reader (default: %(default)s)")
     parser.add_argument("--start", type=int, default=0, help="first input, to run slices beside each other")

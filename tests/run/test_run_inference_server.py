@@ -62,7 +62,8 @@ def test_defaults_are_bitnet_s(commands: list[list[str]], model: Path, capsys: p
     port = str(free_port())
     assert run("-m", str(model), "--port", port, "-n", "7", "--temperature", "0.1", "--", "--slots") == 0
     flags = ["-m", str(model), "-n", "7", "-c", "2048", "-t", str(physical_cores()), "--temp", "0.1", "-cb"]
-    assert commands == [["/engine/llama-server", *flags, "--host", "127.0.0.1", "--port", port, "--slots"]]
+    flags += ["--host", "127.0.0.1", "--port", port, "--grace", "5", "--cache-ram", "256"]
+    assert commands == [["/engine/llama-server", *flags, "--slots"]]
     assert capsys.readouterr().out == f"Starting server on 127.0.0.1:{port}\n"
 
 
@@ -115,7 +116,7 @@ def test_mistakes_are_one_sentence(
         assert f"error: cannot listen on 127.0.0.1:{port} (Address already in use)" in capsys.readouterr().err
     assert run("-m", str(model), "--port", "70000") == 2
     assert "--port 70000: give a number from 1 to 65535" in capsys.readouterr().err
-    assert run("-m", str(model), "--host", "203.0.113.1") == 2
+    assert run("-m", str(model), "--host", "203.0.113.1", "--insecure") == 2
     assert "cannot listen on 203.0.113.1:8080" in capsys.readouterr().err
     bare = tmp_path / "bare.gguf"
     bare.write_bytes(EMPTY)

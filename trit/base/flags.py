@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""Flags: what a sentence calls them, and numbers on the command line of what measures."""
+"""Flags: the parser of every command, what a sentence calls them, and numbers of what measures."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from trit.base.errors import UserError
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse without abbreviations: ``--temp`` is not ``--temperature``, and a new flag changes no old command."""
+
+    def __init__(self, *args: Any, allow_abbrev: bool = False, **options: Any) -> None:
+        super().__init__(*args, allow_abbrev=allow_abbrev, **options)
 
 
 def numbers_from(least: int) -> Callable[[str], list[int]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.flags import ArgumentParser
 from trit.convert import from_checkpoint, from_gguf
 from trit.convert.report import Report
 from trit.gguf.embedding_types import EMBEDDING_TYPES
@@ -21,7 +22,7 @@ from trit.gguf.writer import parse_size
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="trit convert",
         description="Convert a Hugging Face checkpoint, or a GGUF file of another engine, with ternary (1.58-bit) "
         "weights to GGUF.",

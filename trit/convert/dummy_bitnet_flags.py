@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.flags import ArgumentParser
 from trit.convert.from_random import HEADS, OUTTYPES, generate, say
 from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.types import quiet_gguf_package
@@ -25,7 +26,7 @@ DEFAULT_SIZE = "7B"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="generate-dummy-bitnet-model.py",
         description="Write a random ternary model of one of bitnet.cpp's sizes, to measure speed.",
         epilog="Example: python3 utils/generate-dummy-bitnet-model.py models/trit-story-3m --outtype i2_s "

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
+from trit.base.flags import ArgumentParser
 from trit.convert.embedding import map_pieces, quantize_rows
 from trit.convert.random_heads import head_pieces
 from trit.convert.tokenizer import load_tokenizer
@@ -299,7 +300,7 @@ def say(outfile: Path, outtype: str, head: str, weights: int) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="trit dummy", description="Write a random ternary model in a known shape.")
+    parser = ArgumentParser(prog="trit dummy", description="Write a random ternary model in a known shape.")
     shapes = parser.add_mutually_exclusive_group(required=True)
     shapes.add_argument("--shape", choices=list(SHAPES), help="of a published model, or of the bundled one (story)")
     shapes.add_argument("--model-size", choices=list(SIZES), help="of bitnet.cpp's table of sizes")

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trit.base import flags
 from trit.base.errors import UserError
 from trit.base.flags import hub_name
 from trit.base.host import physical_cores, usable_cpus
@@ -45,11 +46,15 @@ _LEVEL = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) ?(.*)")
 _ABORT = re.compile(r"\.(c|cpp|h):\d+: ")
 
 
-class ArgumentParser(argparse.ArgumentParser):
-    """argparse, but a prompt may begin with a dash, and what follows ``--`` is for the engine."""
+class ArgumentParser(flags.ArgumentParser):
+    """A parser, but a prompt may begin with a dash, and what follows ``--`` is for the engine."""
 
     def parse(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-        """Parse a command line; the options and what is for the engine."""
+        """Parse a command line; the options and what is for the engine.
+
+        Raises:
+            UserError: a flag is none of ours; says where one for the engine goes.
+        """
         words = list(sys.argv[1:] if argv is None else argv)
         engine: list[str] = []
         joined: list[str] = []
@@ -71,7 +76,12 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def refuse(self, args: argparse.Namespace, rest: Sequence[str]) -> None:
         """Say what is wrong with words that are no flags of ours."""
-        self.error(f"unrecognized arguments: {' '.join(rest)}")
+        if not rest[0].startswith("-"):
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        raise UserError(
+            f"{self.prog} has no flag {rest[0]}; one for the engine goes behind --, at the end: "
+            f"{self.prog} ... -- {shlex.join(rest)}"
+        )
 
 
 def add_common_flags(parser: argparse.ArgumentParser, n_predict: int, *, in_chats: int | None = None) -> None:

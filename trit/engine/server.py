@@ -31,7 +31,11 @@ class Refused(TritError):
 
 
 class Server:
-    """A running llama-server; use it in a ``with`` statement, which ends it."""
+    """A running llama-server; use it in a ``with`` statement, which ends it.
+
+    Attributes:
+        url: where it listens, without a slash at the end.
+    """
 
     def __init__(
         self,
@@ -58,7 +62,7 @@ class Server:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        self._url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}"
         self._command = [str(engine_binary("llama-server")), "-m", str(gguf), "-ngl", "0"]
         self._command += ["--host", "127.0.0.1", "--port", str(port)]
         self._command += ["-t", str(threads), "-np", str(slots), "-c", str(slots * context), *flags]
@@ -108,7 +112,7 @@ class Server:
             TritError: it ended or answered otherwise with an error.
         """
         request = urllib.request.Request(
-            f"{self._url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self.url}{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         try:
             with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as response:
@@ -118,11 +122,16 @@ class Server:
         except (OSError, ValueError) as error:
             raise TritError(f"llama-server gave no answer ({error}); its last words: {self._last_words()}") from error
 
+    @property
+    def pid(self) -> int:
+        """Of the process, while it runs."""
+        return self._process.pid
+
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + _START_SECONDS
         while time.monotonic() < end and self._process.poll() is None:
             try:
-                with urllib.request.urlopen(f"{self._url}/health", timeout=5):
+                with urllib.request.urlopen(f"{self.url}/health", timeout=5):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)

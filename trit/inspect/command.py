@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import UserError
+from trit.base.flags import ArgumentParser
 from trit.gguf.types import quiet_gguf_package
 from trit.inspect import checkpoint_folder, gguf_file
 from trit.inspect.description import Description
@@ -21,7 +22,7 @@ DEFAULT_CONTEXT = 2048
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="trit inspect",
         description="Say what a model file or checkpoint folder is, what it needs, and what would be done with it.",
         epilog="Example: trit inspect models/trit-story-3m/ggml-model-i2_s.gguf --layers",

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import platform
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from trit import __version__
 from trit.base.command import environment_python
 from trit.base.errors import EXIT_FAILED, EXIT_OK
+from trit.base.flags import ArgumentParser
 from trit.base.host import cpu_name, free_memory_bytes, physical_cores
 from trit.base.places import BUILD_DIR, ENGINE_DIR, LOCK, ROOT, VENV, engine_program, python_command
 from trit.base.processes import capture
@@ -99,7 +99,7 @@ def _kernels(setup: str) -> Finding:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; 1 if something does not work."""
-    parser = argparse.ArgumentParser(prog="trit doctor", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(prog="trit doctor", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     args = parser.parse_args(argv)
     found = []

@@ -16,7 +16,7 @@ from pathlib import Path
 from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.flags import at_least, whole_numbers
+from trit.base.flags import ArgumentParser, at_least, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
 from trit.engine.llama_bench import PROGRAM, Case
@@ -44,7 +44,7 @@ Files = Mapping[Variant, Path]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="quantize_embeddings.py", description="Make and measure a model with several types of embedding and head."
     )
     add, cores = parser.add_argument, physical_cores()

@@ -19,7 +19,7 @@ from typing import Any
 
 from trit.base.errors import TritError
 from trit.base.files import atomic_output
-from trit.base.flags import at_least
+from trit.base.flags import ArgumentParser, at_least
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import CACHE_DIR, ENGINE_BIN, engine_binary
 from trit.engine.roofline import PROGRAM, Limit, Roofline, measure, parse, thread_counts
@@ -30,7 +30,7 @@ _DAY_S = 86400
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="trit roofline",
         description="Measure int8 arithmetic and memory reading, per tier and threads.",
     )

@@ -1,21 +1,33 @@
 # SPDX-License-Identifier: MIT
 """Serve a model over HTTP, with the routes of OpenAI's API under /v1: ``python3 run_inference_server.py``.
 
-Wraps the engine's llama-server; arguments after ``--`` go to it. Standard library only.
+Wraps the engine's llama-server; arguments after ``--`` go to it. Pages of other sites are not answered, nor is a
+network without a key. Standard library only.
 """
 
 from __future__ import annotations
 
+import argparse
+import ipaddress
 import json
+import os
+import re
 import socket
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from trit.base.errors import UserError
 from trit.base.places import engine_binary
 from trit.base.processes import become
 from trit.engine import inference
+
+_KEY_FLAGS = {"--api-key", "--api-key-file"}
+# Prompts of earlier chats that are kept to be continued; the engine alone would keep 8 GiB of them.
+_CACHE_MIB = 256
+# glibc gives back what large requests took, instead of keeping it in an arena of every thread.
+_MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_MMAP_THRESHOLD_": "4194304"}
 
 
 def build_parser() -> inference.ArgumentParser:
@@ -26,9 +38,29 @@ def build_parser() -> inference.ArgumentParser:
     )
     inference.add_common_flags(parser, n_predict=4096)
     parser.add_argument("-p", "--prompt", metavar="TEXT", help="system prompt of chats that bring none of their own")
-    parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="default: %(default)s; 0: greedy")
+    parser.add_argument(
+        "-temp", "--temperature", type=float, default=0.8, metavar="T", help="default: %(default)s; 0: greedy"
+    )
+    parser.add_argument(
+        "-cnv", "--conversation", action="store_true", help="as for run_inference.py: a server chats in any case"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--grace", type=int, default=5, metavar="S", help="most seconds to end in after SIGTERM (default: %(default)s)"
+    )
+    access = parser.add_argument_group("who is answered")
+    access.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="also pages of this origin, such as https://chat.example; else those of this machine",
+    )
+    access.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="also requests to this name of the server"
+    )
+    access.add_argument("--insecure", action="store_true", help="listen beyond this machine without a key")
     return parser
 
 
@@ -38,9 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     inference.check_common(args)
     command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
     command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
-    command += ["--host", args.host, "--port", str(args.port)]
+    command += ["--host", args.host, "--port", str(args.port), *access_flags(args), "--cache-ram", str(_CACHE_MIB)]
     if args.no_repack:
         command.append("--no-repack")
+    check_access(args, extra)
     check_port(args.host, args.port)
     if args.prompt:
         command += ["--jinja", "--chat-template", with_system_prompt(args.model, inference.unescape(args.prompt))]
@@ -52,7 +85,55 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush=True,
         )
     print(f"Starting server on {args.host}:{args.port}", flush=True)
+    for name, value in _MEMORY.items():
+        os.environ.setdefault(name, value)
     return become([*command, *extra])
+
+
+def access_flags(args: argparse.Namespace) -> list[str]:
+    """The engine's flags for who is answered, and for how long after it was told to end."""
+    command = ["--grace", str(args.grace)]
+    if args.allow_origin:
+        command += ["--cors-origins", ",".join(["localhost", *args.allow_origin])]
+    if args.allow_host:
+        command += ["--allowed-hosts", ",".join(args.allow_host)]
+    return command
+
+
+def check_access(args: argparse.Namespace, engine_flags: Sequence[str]) -> None:
+    """Refuse to serve a network that nobody has to show a key to, and values that cannot be right.
+
+    Raises:
+        UserError: names the flag.
+    """
+    if args.grace < 1:
+        raise UserError(f"--grace {args.grace}: give 1 second or more")
+    for origin in args.allow_origin:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/,\s]+", origin):
+            raise UserError(
+                f"--allow-origin {origin}: give scheme and host without a path, such as https://chat.example"
+            )
+    for name in args.allow_host:
+        if name != "*" and not re.fullmatch(r"[\w.-]+", name):
+            raise UserError(f"--allow-host {name}: give a name without scheme, port and path, such as llm.example")
+    hosts = [args.host, *(value for flag, value in pairwise(engine_flags) if flag == "--host")]
+    outside = [host for word in hosts for host in word.split(",") if not is_local(host)]
+    has_key = any(flag.partition("=")[0] in _KEY_FLAGS for flag in engine_flags) or os.environ.get("LLAMA_API_KEY")
+    if outside and not has_key and not args.insecure:
+        raise UserError(
+            f"--host {outside[0]} lets everyone on the network use this server; set a key with: "
+            "-- --api-key-file FILE, or say --insecure if that is meant"
+        )
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches a server on this address: loopback, or a UNIX socket."""
+    if host.endswith(".sock") or host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def check_port(host: str, port: int) -> None:

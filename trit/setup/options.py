@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from trit.base.flags import ArgumentParser
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.encoding_table import AUTO_TYPES, FLOATS, OURS, STOCK, in_words
 from trit.setup.context import AUTO, Options
@@ -22,7 +23,7 @@ _EXAMPLES = """examples:
 
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="setup_env.py",
         description="Fetch, convert, compile and try everything. Run it again at any time: finished steps are skipped.",
         epilog=_EXAMPLES,

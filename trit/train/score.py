@@ -18,6 +18,7 @@ from random import Random
 import torch
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.flags import ArgumentParser
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL
 from trit.engine.server import Server
@@ -61,7 +62,7 @@ def report(asked: Sequence[tuple[Story, Question]], answers: Sequence[str], show
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="trit score",
         description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

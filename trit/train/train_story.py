@@ -25,6 +25,7 @@ from torch.fx.experimental import _config as fx_config
 from torch.nn import functional
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.flags import ArgumentParser
 from trit.train.batches import IGNORED, Batch, BatchMaker
 from trit.train.checkpoint import load_checkpoint, save_checkpoint
 from trit.train.model import Decoder, DecoderConfig
@@ -157,7 +158,7 @@ def faster_dtype() -> torch.dtype:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="trit train",
         description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

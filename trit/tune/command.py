@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.flags import ArgumentParser
 from trit.base.host import cpu_cores, cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
@@ -30,7 +31,7 @@ from trit.tune.tuner import Tuned, tune
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="trit tune", description=(__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(prog="trit tune", description=(__doc__ or "").split("\n")[0])
     what, add = parser.add_mutually_exclusive_group(), parser.add_argument
     text = "GGUF file or checkpoint folder whose shapes are tuned for"
     what.add_argument("--model", "-m", type=Path, metavar="FILE", help=text)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, UserError
 from trit.base.files import atomic_output
+from trit.base.flags import ArgumentParser
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL
 from trit.engine.inference import check_model
@@ -25,7 +26,7 @@ NEEDED = ("torch", "transformers")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="trit verify",
         description="Prove a converted model: file and compiled engine against the checkpoint and transformers.",
         epilog="What is compared and why the bounds are what they are: docs/verify.md",

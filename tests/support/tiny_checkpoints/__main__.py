@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError, run_main
+from trit.base.flags import ArgumentParser
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m tests.support.tiny_checkpoints",
         description="Write a tiny random checkpoint folder with the configuration keys of a real model.",
     )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.command import run_command
+from trit.base.flags import ArgumentParser
 from trit.base.places import ENGINE_BIN
 from trit.measure import report
 from trit.measure.committed import end_to_end, kernels
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in PARTS:
         return run_command(f"{__package__}.{PARTS[words[0]][0]}", words[1:])
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="trit committed",
         description="The kernels, then whole models. `trit committed NAME` runs one part, with flags of its own.",
         epilog="parts:\n" + "\n".join(f"  {name:14}  {deed}" for name, (_, deed) in PARTS.items()),

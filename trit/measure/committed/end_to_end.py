@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trit.base.flags import at_least, whole_numbers
+from trit.base.flags import ArgumentParser, at_least, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.statistics import LEAST_ROUNDS
 from trit.convert.from_random import HEADS
@@ -62,7 +62,7 @@ def text(results: Results, rounds: int, model: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="trit committed end-to-end", description="Measure whole models.")
+    parser = ArgumentParser(prog="trit committed end-to-end", description="Measure whole models.")
     add = parser.add_argument
     add("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
     add("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from trit.base.errors import TritError, UserError
-from trit.base.flags import at_least, joined, whole_numbers
+from trit.base.flags import ArgumentParser, at_least, joined, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import engine_binary
 from trit.engine.program import json_lines
@@ -140,7 +140,7 @@ def text(products: Sequence[Product], megabytes: int) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="trit committed kernels", description="Measure the ternary kernels.")
+    parser = ArgumentParser(prog="trit committed kernels", description="Measure the ternary kernels.")
     add = parser.add_argument
     add("--model", choices=[*SHAPES, "all"], nargs="+", default=["all"], help="whose matrices (default: all)")
     add("--tier", default="chosen", help='name of a tier, "chosen" or "all" (default: chosen)')

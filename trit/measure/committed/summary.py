@@ -6,7 +6,6 @@ Example: trit committed summary (--check only compares the documents)
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError
+from trit.base.flags import ArgumentParser
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
 from trit.engine.llama_bench import Case
@@ -159,7 +159,7 @@ def draw(folder: Path = RESULTS, out: Path = PICTURES) -> list[Path]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the sections and the pictures, or fail if ``--check`` finds a section out of date."""
-    parser = argparse.ArgumentParser(prog="trit committed summary", description=__doc__.splitlines()[0])
+    parser = ArgumentParser(prog="trit committed summary", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if a document is out of date")
     args = parser.parse_args(argv)
     pages: dict[Path, Callable[[], str]] = {

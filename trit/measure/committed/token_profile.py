@@ -6,7 +6,6 @@ Example: trit committed profile --shape bitnet-2b-4t --threads 2
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from trit.base.errors import TritError
-from trit.base.flags import at_least
+from trit.base.flags import ArgumentParser, at_least
 from trit.base.host import physical_cores
 from trit.base.places import ROOT
 from trit.convert.from_random import HEADS
@@ -61,7 +60,7 @@ def as_table(result: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the model, run, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="trit committed profile", description=__doc__.splitlines()[0])
+    parser = ArgumentParser(prog="trit committed profile", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
     add("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")

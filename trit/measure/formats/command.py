@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import UserError
-from trit.base.flags import at_least, whole_numbers
+from trit.base.flags import ArgumentParser, at_least, whole_numbers
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import BUNDLED_MODEL, ROOT, engine_binary
 from trit.base.plots import check_plot
@@ -42,7 +42,7 @@ _WORDS_PER_TOKEN = 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python3 utils/compare.py",
         description="Compare formats of the same ternary weights: size, load time, memory, speed, error against f16.",
         epilog=f"Types: {', '.join(FORMATS)}. With :no-repack behind it, the engine does not rewrite the file's "

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.flags import ArgumentParser
 from trit.base.host import cpu_name, physical_cores
 from trit.base.plots import check_plot
 from trit.engine.llama_perplexity import Engine
@@ -31,7 +32,7 @@ _ETA = re.compile(r"seconds per pass - ETA (.+)")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="test_perplexity.py",
         description="Perplexity of models over texts, and how far their predictions are from a reference's.",
         epilog="How it is measured and what the numbers mean: docs/perplexity.md",

@@ -7,13 +7,13 @@ another one. Standard library only.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import atomic_output
+from trit.base.flags import ArgumentParser
 from trit.base.places import BUNDLED_MODEL
 from trit.train.story import MAX_SENTENCES, held_out_text
 
@@ -32,7 +32,7 @@ def make_text(seed: int = SEED, stories: int = STORIES) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the text."""
-    parser = argparse.ArgumentParser(prog="trit held-out", description=(__doc__ or "")[:78])
+    parser = ArgumentParser(prog="trit held-out", description=(__doc__ or "")[:78])
     parser.add_argument("--out", type=Path, default=HELD_OUT, help="file to write (default: the shipped one)")
     parser.add_argument("--seed", type=int, default=SEED, help="of the stories (default: %(default)s)")
     parser.add_argument("--stories", type=int, default=STORIES, help="how many (default: %(default)s)")

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from trit.base.errors import UserError
-from trit.base.flags import at_least, numbers_from, whole_numbers
+from trit.base.flags import ArgumentParser, at_least, numbers_from, whole_numbers
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
@@ -33,7 +33,7 @@ Files = Mapping[Variant, cost.ModelFile]
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="e2e_benchmark.py", description="Measure how fast a model reads prompts and writes text (llama-bench)."
     )
     add, cores = parser.add_argument, physical_cores()

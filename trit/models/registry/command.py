@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK
+from trit.base.flags import ArgumentParser
 from trit.models.families import all_families
 from trit.models.registry import registry
 from trit.models.registry.tables import PAGE, write_page
@@ -14,7 +14,7 @@ from trit.models.registry.tables import PAGE, write_page
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Rewrite the table, or fail if ``--check`` finds it out of date."""
-    parser = argparse.ArgumentParser(prog="trit registry", description=__doc__)
+    parser = ArgumentParser(prog="trit registry", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the table is out of date")
     args = parser.parse_args(argv)
     converted = {name for family in all_families() for name in family.architectures}

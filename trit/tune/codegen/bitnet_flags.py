@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.flags import ArgumentParser
 from trit.base.places import ROOT
 from trit.models.shapes import SHAPES, matrices
 from trit.tune.codegen.configuration import PANEL_ROWS, TABLE_ISA_OF_TIER, Table
@@ -90,7 +91,7 @@ def _write(packing: str, argv: Sequence[str] | None) -> int:
 
 
 def _parser(packing: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog=f"codegen_{packing}.py",
         description=f"Write the {packing} kernels for tiles in bitnet.cpp's way of naming them: one BM, BK and bm for "
         "each of the model's matrices, with commas between them.",

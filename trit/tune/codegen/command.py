@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, run_main
+from trit.base.flags import ArgumentParser
 from trit.tune.codegen.configuration import ISA_OF_TIER, SPLITS, TABLE_ISA_OF_TIER, Lookup, Table
 from trit.tune.codegen.render import write
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="trit codegen", description="Write a kernel's C++ source.")
+    parser = ArgumentParser(prog="trit codegen", description="Write a kernel's C++ source.")
     kinds = parser.add_subparsers(dest="kind", required=True)
     lookup = kinds.add_parser(
         "lookup", help="prefill by tables over tokens", description="Prefill by tables over tokens."
