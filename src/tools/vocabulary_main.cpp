@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT
 /// `trit-vocabulary FILE`: what the engine makes of texts and conversations with the vocabulary and the chat
-/// template of a GGUF file, which needs no weights. Orders come on standard input, one JSON value a line; every answer
-/// is one JSON value a line.
+/// template of a GGUF file, which needs no weights. Orders come on standard input, one JSON value a line;
+/// every answer is one JSON value a line.
 ///
 ///     "text"                    token ids: [1, 2]; tokens that the text names are read as such
 ///     ["text"]                  the same with what the vocabulary puts in front and behind
 ///     {"messages": [{"role": "user", "content": "Hi"}]}
 ///                               the prompt: {"prompt": "..."}, or why there is none: {"error": "..."}
 ///
-/// The first line says what there is: "tokens", how many; "bos" and "eos", their ids, -1 without one; "stops", the ids
-/// that end a generation. A file that the engine does not load is one sentence and exit code 1.
+/// The first line says what there is: "tokens", how many; "bos" and "eos", their ids, -1 without one;
+/// "stops", the ids that end a generation. A file that the engine does not load is one sentence and exit
+/// code 1.
 #include <cstdio>
 #include <exception>
 #include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "chat.h"
 #include "common.h"
@@ -48,7 +48,10 @@ json introduction(const llama_vocab* vocab) {
             stops.push_back(id);
         }
     }
-    return {{"tokens", count}, {"bos", llama_vocab_bos(vocab)}, {"eos", llama_vocab_eos(vocab)}, {"stops", stops}};
+    return {{"tokens", count},
+            {"bos", llama_vocab_bos(vocab)},
+            {"eos", llama_vocab_eos(vocab)},
+            {"stops", stops}};
 }
 
 json rendered(const llama_model* model, const json& messages) {
@@ -59,13 +62,21 @@ json rendered(const llama_model* model, const json& messages) {
         next.content = message.at("content").get<std::string>();
         inputs.messages.push_back(next);
     }
-    const common_chat_templates_ptr templates = common_chat_templates_init(model, "");
+    common_chat_templates_ptr templates;
+    try {
+        templates = common_chat_templates_init(model, "");
+    } catch (const std::exception&) {
+        // It throws a copy of the base class, which has no words: parse again for those.
+        const common_chat_template again(llama_model_chat_template(model, nullptr), "", "");
+        throw;
+    }
     return {{"prompt", common_chat_templates_apply(templates.get(), inputs).prompt}};
 }
 
 json answer(const llama_model* model, const json& order) {
     const llama_vocab* vocab = llama_model_get_vocab(model);
     if (order.is_object()) {
+        std::cout.flush();  // a template may end the program, or never end
         try {
             return rendered(model, order.at("messages"));
         } catch (const std::exception& error) {

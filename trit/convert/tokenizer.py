@@ -24,7 +24,7 @@ from trit.models.checkpoint import read_json
 # Stop tokens beside the first: llama.cpp has two more keys for them, our engine a list of all.
 SECOND_STOPS = ("add_eot_token_id", "add_eom_token_id")
 STOPS_KEY = "tokenizer.ggml.eog_token_ids"
-# Added tokens that take the spaces beside them. Our engine reads these lists (3rdparty/patches/0009).
+# Added tokens that take the spaces beside them. Our engine reads these lists (3rdparty/patches/0020).
 STRIPS = {"lstrip": "tokenizer.ggml.lstrip_token_ids", "rstrip": "tokenizer.ggml.rstrip_token_ids"}
 
 
@@ -110,7 +110,7 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, 
         UserError: no tokenizer, one that the engine cannot run as it is, too many tokens, no end token.
     """
     special = SpecialVocab(directory, load_merges=True, n_vocab=vocab_size)
-    stops = _stop_ids(directory, config, special.special_token_ids.get("eos"), vocab_size)
+    stops, left_out = _stop_ids(directory, config, special.special_token_ids.get("eos"), vocab_size)
     template = _chat_template(directory, special)
     path = directory / "tokenizer.json"
     if not path.is_file() and (directory / "tokenizer.model").is_file():
@@ -119,19 +119,29 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, 
         tokens, types = _padded(path, model.tokens, model.types, vocab_size)
         front = [special.special_token_ids.get("bos", 1)]  # as SentencePiece numbers its tokens
         adds, notes = _surroundings(directory, tokens, special, stops, front, [], embeds)
-        return Vocabulary("default", tokens, types, model, special, adds, stops, template, model.notes + notes)
+        return Vocabulary(
+            "default", tokens, types, model, special, adds, stops, template, model.notes + notes + left_out
+        )
     description = read_json(path)
     if (description.get("model") or {}).get("type") != "BPE":
         raise UserError(f"{path}: is a {(description.get('model') or {}).get('type')} tokenizer; only BPE is supported")
+    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if description["model"].get(key):
+            raise UserError(f"{path}: marks pieces of words ({key} {description['model'][key]!a}), the engine does not")
     sentencepiece = spm.is_sentencepiece(description)
     pre, notes = ("default", []) if sentencepiece else pre_tokenizer(path, description)
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers package raises bare Exception for everything
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the tokenizers package raises bare Exception for everything, its panics even less
         raise UserError(f"{path}: cannot be read ({error}); download the file again") from None
-    # Left by a trainer that saved while it used them; transformers, too, ignores them unless asked.
+    # Left by a trainer that saved while it used them: padding and truncation transformers ignores, too, unless asked.
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    if tokenizer.model.dropout:
+        notes.append("tokenizer.json's dropout, random merges for training, is left out")
+        tokenizer.model.dropout = None
     vocab, added = tokenizer.get_vocab(with_added_tokens=True), tokenizer.get_added_tokens_decoder()
     by_id = _by_id(path, vocab, vocab_size)
     pieces = spm.from_json(path, description, vocab, set(added)) if sentencepiece else None
@@ -150,7 +160,7 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, 
     tokens, types = _padded(path, tokens, types, vocab_size)
     front, back = _added_around(tokenizer)
     adds, more = _surroundings(directory, tokens, special, stops, front, back, embeds)
-    notes += (pieces.notes if pieces else []) + more
+    notes += (pieces.notes if pieces else []) + more + left_out
     strips = {side: sorted(i for i, token in added.items() if getattr(token, side)) for side in STRIPS}
     return Vocabulary(pre, tokens, types, pieces, special, adds, stops, template, notes, strips, tokenizer)
 
@@ -225,13 +235,15 @@ def _surroundings(
     token in front, whatever else is called so, and the end of an embedding model's texts is the first of ``stops``.
 
     Raises:
-        UserError: a token is to be added, and no file says which.
+        UserError: a token is to be added, and no file says which, or the model has it not.
     """
     path = directory / "tokenizer_config.json"
     says = read_json(path) if path.is_file() else {}
     wants = {name: says.get(f"add_{name}_token") for name in ("bos", "eos")}
     names = special.special_token_ids
     notes: list[str] = []
+    if beyond := [i for i in [*front, *back, *names.values()] if i >= len(tokens)]:
+        raise UserError(f"{directory}: token {beyond[0]} is to be added to texts, the model has {len(tokens)} tokens")
 
     def called(ids: Sequence[int]) -> str:
         return " ".join(tokens[i] for i in ids)
@@ -290,8 +302,10 @@ def _with_added(directory: Path, pieces: spm.Pieces) -> spm.Pieces:
     return pieces
 
 
-def _stop_ids(directory: Path, config: Mapping[str, Any], eos: int | None, vocab_size: int) -> list[int]:
-    """Ids that end a generation: the tokenizer's eos, then those of generation_config.json and config.json.
+def _stop_ids(
+    directory: Path, config: Mapping[str, Any], eos: int | None, vocab_size: int
+) -> tuple[list[int], list[str]]:
+    """Ids that end a generation: the tokenizer's eos, then those of generation_config.json and config.json; notes.
 
     Raises:
         UserError: there is none; the engine would silently take token 11.
@@ -302,14 +316,12 @@ def _stop_ids(directory: Path, config: Mapping[str, Any], eos: int | None, vocab
         read_json(generation).get("eos_token_id") if generation.is_file() else None,
         config.get("eos_token_id"),
     ]
-    ids: list[int] = []
-    for source in sources:
-        for token_id in source if isinstance(source, list) else [source]:
-            if isinstance(token_id, int) and 0 <= token_id < vocab_size and token_id not in ids:
-                ids.append(token_id)
+    listed = [i for source in sources for i in (source if isinstance(source, list) else [source]) if i is not None]
+    ids = [i for i in dict.fromkeys(listed) if isinstance(i, int) and 0 <= i < vocab_size]
     if not ids:
         raise UserError(f"{directory}: no file names an eos_token_id; add it to config.json")
-    return ids
+    others = [i for i in dict.fromkeys(listed) if i not in ids]
+    return ids, [f"eos_token_id {i} is no token of the model and is left out" for i in others]
 
 
 def _chat_template(directory: Path, special: SpecialVocab) -> Any:

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,20 @@ TEXTS = (
 # What an added token may stand in; \0 is its place.
 NEIGHBOURHOODS = ("a\0b", "\0", "a \0 b", " \0  \0 ", "a\n\0\n b", "\0\0 1", "\u00e9\0\u00e9", "a\u00a0\0\u3000b")
 ALONE = ("a\0",)
+# Texts that are tried with what belongs in front and behind.
+AROUND = ("", "a", TEXTS[0])
 # Many vocabularies hold hundreds of reserved tokens that differ by a number only.
 FULLY_TRIED, SAMPLED, SAMPLE_LENGTH = 48, 256, 8
 LOOKS_SPECIAL = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 # Conversations that every chat template has to render; a system message it may refuse in words of its own.
+QUESTION = ("user", "Where is Mary?")
 CONVERSATIONS = {
-    "a question": (("user", "Hi"),),
-    "a second question": (("user", "Hi"), ("assistant", "Hello"), ("user", "Where?")),
-    "a system message": (("system", "Be brief."), ("user", "Hi")),
+    "a question": (QUESTION,),
+    "a second question": (("user", "Hi"), ("assistant", "Hello"), QUESTION),
+    "a system message": (("system", "Be brief."), QUESTION),
 }
 ITS_OWN_WORDS = "Jinja Exception"  # what the engine calls a template's raise_exception
+LONGEST_REASON = 400
 
 
 @dataclass(frozen=True)
@@ -101,35 +106,30 @@ def check(
             return Checked([], [], "the vocabulary is not checked against the engine, which is not built here", keys)
         plain, added = _corpus(vocabulary) if vocabulary.reading else ([], [])
         texts = [*plain, *(text for _, text in added)]
-        around = ("", "a", TEXTS[0]) if vocabulary.reading else ()
         chats = CONVERSATIONS if vocabulary.chat_template else {}
-        orders = [*texts, *(engine.text(text, special=True) for text in around)]
+        orders: list[Any] = [*texts, *AROUND, *(engine.text(text, special=True) for text in AROUND)]
         orders += [engine.conversation(*messages) for messages in chats.values()]
         try:
             said = engine.ask(path, orders, bin_dir, timeout_s)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
-    ids, rest = said.values[: len(texts)], said.values[len(texts) :]
-    if len(rest) < len(around):
+    if len(said.values) < len(orders) - len(chats):
         raise TritError(f"{place}: the engine's tokenizer ended ({said.ended}) at {orders[len(said.values)]!a}")
+    answers = iter(said.values)
+    ids, bare, whole = (list(islice(answers, len(part))) for part in (texts, AROUND, AROUND))
     notes = _stops(vocabulary, said.stops)
+    verified = "the engine loads the vocabulary; there is no tokenizer.json to compare its tokens with"
     if vocabulary.reading:
         reading = _reading(vocabulary)
         wanted = [reading.encode(text, add_special_tokens=False).ids for text in texts]
-        for text, got in zip(around, rest, strict=False):
-            own = reading.encode(text, add_special_tokens=False).ids
-            if got != vocabulary.front + own + vocabulary.back:
-                raise TritError(f"{place}: the engine puts other tokens around {text!a}: {got}, expected {own} within")
         notes += _plain_notes(place, plain, ids, wanted)
         notes += _added_notes(added, ids[len(plain) :], wanted[len(plain) :])
-    warnings = _template_warnings(list(chats), rest[len(around) :], said.ended)
-    same = f"{len(texts)} texts have the tokens of tokenizer.json in the engine"
-    if not vocabulary.reading:
-        same = "the engine loads the vocabulary; there is no tokenizer.json to compare its tokens with"
-    elif ids != wanted:
-        same = f"of {len(texts)} texts {sum(a == b for a, b in zip(ids, wanted, strict=True))} have the tokens of "
-        same += "tokenizer.json in the engine"
-    return Checked(notes, warnings, same, keys)
+        same = sum(a == b for a, b in zip(ids, wanted, strict=True))
+        verified = f"{same:,} of {len(texts):,} texts have the tokens of tokenizer.json in the engine"
+    for text, inner, got in zip(AROUND, bare, whole, strict=True):
+        if got != (expected := vocabulary.front + inner + vocabulary.back):
+            raise TritError(f"{place}: the engine makes {got} of {text!a}, expected {expected}")
+    return Checked(notes, _template_warnings(list(chats), list(answers), said.ended), verified, keys)
 
 
 def write_metadata(path: Path, architecture: str, write: Callable[[GGUFWriter], object]) -> None:
@@ -157,7 +157,7 @@ def _corpus(vocabulary: Vocabulary) -> tuple[list[str], list[tuple[str, str]]]:
     reading = vocabulary.reading
     assert reading is not None
     added = reading.get_added_tokens_decoder()
-    own = [i for i in reading.get_vocab(with_added_tokens=True).values() if i not in added]
+    own = sorted(i for i in reading.get_vocab(with_added_tokens=True).values() if i not in added)
     draw = random.Random(0)
     samples = [draw.sample(own, min(SAMPLE_LENGTH, len(own))) for _ in range(SAMPLED)] + [
         [i] for i in draw.sample(own, min(SAMPLED, len(own)))
@@ -242,20 +242,28 @@ def _added_notes(texts: list[tuple[str, str]], got: list[Any], wanted: list[list
             wrong.setdefault(token, i)
     if not wrong:
         return []
-    i = next(iter(wrong.values()))
-    return [
-        f"{_some(list(wrong))} beside other text: {texts[i][1]!a} is {got[i]} in the engine, "
-        f"{wanted[i]} in tokenizer.json"
+    notes = [
+        f"{token} beside other text: {texts[i][1]!a} is {got[i]} in the engine, {wanted[i]} in tokenizer.json"
+        for token, i in list(wrong.items())[:3]
     ]
+    return notes + [f"{len(wrong) - 3} more tokens are read otherwise beside other text"] * (len(wrong) > 3)
 
 
 def _template_warnings(names: list[str], answers: list[Any], ended: str | None) -> list[str]:
     """The first conversation that the engine cannot make a prompt of, and why."""
-    for name, answer in zip(names, [*answers, *[{"error": ended}] * (len(names) - len(answers))], strict=True):
+    missing = [{"error": ended}] * (len(names) - len(answers))
+    for name, answer in zip(names, [*answers, *missing], strict=True):
         reason = answer.get("error")
-        if reason and not (name == "a system message" and ITS_OWN_WORDS in reason):
-            said = " ".join(str(reason).split())
-            return [
-                f"the engine cannot run the chat template for {name}: {said}; a prompt without chat does not need it"
-            ]
+        if reason is None and QUESTION[1] not in answer["prompt"]:
+            reason = "the prompt does not hold the question"
+        if reason is None or (name == "a system message" and ITS_OWN_WORDS in reason):
+            continue
+        # Behind the rule stand the construct and its place.
+        words = " ".join(reason.rpartition("------------")[2].split())
+        shown = (
+            words
+            if len(words) <= LONGEST_REASON
+            else f"{words[: LONGEST_REASON // 2]} ... {words[-LONGEST_REASON // 2 :]}"
+        )
+        return [f"the engine cannot run the chat template for {name} ({shown}); a plain prompt does not need it"]
     return []

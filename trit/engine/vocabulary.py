@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.processes import telling_lines
 
 PROGRAM = "trit-vocabulary"
-# Loading a vocabulary of 262,144 tokens takes under 2 s; a chat template may never end.
-LONGEST_S = 60.0
+# Loading a vocabulary of 128,256 tokens and 1000 texts take about a second; a chat template may never end.
+LONGEST_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,11 @@ def ask(path: Path, orders: Sequence[Any], bin_dir: Path = ENGINE_BIN, timeout_s
     said = "".join(f"{json.dumps(order)}\n" for order in orders).encode("ascii")
     ended = None
     try:
-        # Its own file of errors: what a program said before it was killed is kept.
         result = subprocess.run(command, input=said, capture_output=True, timeout=timeout_s, check=False)
         out, err = result.stdout, result.stderr
         if result.returncode:
             lines = telling_lines(err.decode("utf-8", "replace").split("\n"), 1) or [""]
-            ended = lines[-1].strip() or f"exit code {result.returncode}"
+            ended = lines[-1].strip() or _end(result.returncode)
     except subprocess.TimeoutExpired as error:
         out, ended = error.stdout or b"", f"no end within {timeout_s:.0f} s"
     lines_out = out.decode("ascii").split("\n")[:-1]  # the last line is empty, or was cut
@@ -70,3 +70,8 @@ def ask(path: Path, orders: Sequence[Any], bin_dir: Path = ENGINE_BIN, timeout_s
         raise UserError(f"the engine does not load this vocabulary ({ended})")
     head, *values = [json.loads(line) for line in lines_out]
     return Answers(head["tokens"], set(head["stops"]), values, ended)
+
+
+def _end(code: int) -> str:
+    """How a program ended that said nothing."""
+    return f"it ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
