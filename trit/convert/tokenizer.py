@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from trit.base.errors import UserError
 from trit.convert import spm
-from trit.convert.pretokenizers import pre_tokenizer
+from trit.convert.pretokenizers import NFC_NOTE, pre_tokenizer
 from trit.gguf.types import GGUFWriter
 from trit.models.checkpoint import read_json
 
@@ -43,7 +43,8 @@ class Vocabulary:
         chat_template: Jinja text, or a list of named templates, or None.
         notes: What the engine does otherwise than the checkpoint's tokenizer, a sentence each.
         strips: Ids of added tokens that take the spaces on a side: a key of ``STRIPS`` -> ids.
-        reading: The trainer's tokenizer, without padding and truncation; None where only tokenizer.model is there.
+        reading: The trainer's tokenizer without what the notes tell, padding and truncation; None where only
+            tokenizer.model is there.
     """
 
     pre: str
@@ -161,6 +162,8 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, 
     front, back = _added_around(tokenizer)
     adds, more = _surroundings(directory, tokens, special, stops, front, back, embeds)
     notes += (pieces.notes if pieces else []) + more + left_out
+    if NFC_NOTE in notes:
+        tokenizer.normalizer = None  # the note says it: nothing more is to be found there
     strips = {side: sorted(i for i, token in added.items() if getattr(token, side)) for side in STRIPS}
     return Vocabulary(pre, tokens, types, pieces, special, adds, stops, template, notes, strips, tokenizer)
 

@@ -15,11 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken
 
 from trit.base.errors import TritError, UserError
 from trit.base.places import ENGINE_BIN, engine_program
-from trit.convert.pretokenizers import NFC_NOTE
 from trit.convert.read_back import tokenizer_keys
 from trit.convert.spm import FIRST_NOTE
 from trit.convert.tokenizer import Vocabulary
@@ -120,8 +119,7 @@ def check(
     notes = _stops(vocabulary, said.stops)
     verified = "the engine loads the vocabulary; there is no tokenizer.json to compare its tokens with"
     if vocabulary.reading:
-        reading = _reading(vocabulary)
-        wanted = [reading.encode(text, add_special_tokens=False).ids for text in texts]
+        wanted = [vocabulary.reading.encode(text, add_special_tokens=False).ids for text in texts]
         notes += _plain_notes(place, plain, ids, wanted)
         notes += _added_notes(added, ids[len(plain) :], wanted[len(plain) :])
         same = sum(a == b for a, b in zip(ids, wanted, strict=True))
@@ -141,15 +139,6 @@ def write_metadata(path: Path, architecture: str, write: Callable[[GGUFWriter], 
         writer.write_kv_data_to_file()
     finally:
         writer.close()
-
-
-def _reading(vocabulary: Vocabulary) -> Tokenizer:
-    """The trainer's tokenizer, without what the notes already say of the engine."""
-    assert vocabulary.reading is not None
-    reading = Tokenizer.from_str(vocabulary.reading.to_str())
-    if NFC_NOTE in vocabulary.notes:
-        reading.normalizer = None
-    return reading
 
 
 def _corpus(vocabulary: Vocabulary) -> tuple[list[str], list[tuple[str, str]]]:
@@ -173,7 +162,7 @@ def _corpus(vocabulary: Vocabulary) -> tuple[list[str], list[tuple[str, str]]]:
     looks = [text for text in looks if not re.fullmatch("<0x[0-9A-F]{2}>|\\[+PAD[0-9]+\\]+", text)][:FULLY_TRIED]
     near = [(token.content, form.replace("\0", token.content)) for token, form in _tried(added, forms)]
     near += [(text, f"a{text}b") for text in looks]
-    near += [(first, text) for first, text in _overlaps(contents)]
+    near += [("added tokens that share letters", text) for text in _overlaps(contents)]
     return plain, near
 
 
@@ -189,8 +178,8 @@ def _tried(added: dict[int, AddedToken], forms: tuple[str, ...]) -> Iterator[tup
             yield token, form
 
 
-def _overlaps(contents: list[str]) -> Iterator[tuple[str, str]]:
-    """(added token, text) where it shares its last letters with the first ones of another."""
+def _overlaps(contents: list[str]) -> Iterator[str]:
+    """Texts of two added tokens, the last letters of one being the first of the other."""
     begins = {content[:length]: content for content in contents for length in range(1, len(content))}
     found = 0
     for content in contents:
@@ -198,7 +187,7 @@ def _overlaps(contents: list[str]) -> Iterator[tuple[str, str]]:
             other = begins.get(content[start:])
             if other and other != content and found < FULLY_TRIED:
                 found += 1
-                yield content, content[:start] + other
+                yield content[:start] + other
 
 
 def _stops(vocabulary: Vocabulary, engine_stops: set[int]) -> list[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from trit.base.processes import telling_lines
 PROGRAM = "trit-vocabulary"
 # Loading a vocabulary of 128,256 tokens and 1000 texts take about a second; a chat template may never end.
 LONGEST_S = 30.0
+# ggml starts a debugger when it aborts, whose words come on standard output.
+QUIET = {**os.environ, "GGML_NO_BACKTRACE": "1"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def ask(path: Path, orders: Sequence[Any], bin_dir: Path = ENGINE_BIN, timeout_s
     said = "".join(f"{json.dumps(order)}\n" for order in orders).encode("ascii")
     ended = None
     try:
-        result = subprocess.run(command, input=said, capture_output=True, timeout=timeout_s, check=False)
+        result = subprocess.run(command, input=said, capture_output=True, timeout=timeout_s, check=False, env=QUIET)
         out, err = result.stdout, result.stderr
         if result.returncode:
             lines = telling_lines(err.decode("utf-8", "replace").split("\n"), 1) or [""]
