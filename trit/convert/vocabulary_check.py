@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 
 from trit.base.errors import TritError, UserError
 from trit.base.places import ENGINE_BIN, engine_program
@@ -78,7 +78,7 @@ class Checked:
 
 def check(
     place: Path,
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | None,
     architecture: str,
     write: Callable[[GGUFWriter], object],
     bin_dir: Path = ENGINE_BIN,
@@ -88,7 +88,7 @@ def check(
 
     Args:
         place: Of the tokenizer, for messages.
-        vocabulary: What is to be written.
+        vocabulary: What is to be written; None where it comes from a file, with nothing to compare it with.
         architecture: The file's ``general.architecture``.
         write: Adds all metadata of the file, the vocabulary's among them.
         bin_dir: Where the engine's programs are; without them nothing is compared.
@@ -101,12 +101,15 @@ def check(
         path = Path(folder) / "vocabulary.gguf"
         write_metadata(path, architecture, write)
         keys = tokenizer_keys(path)
+        if "tokenizer.ggml.model" not in keys:
+            return Checked([], [], "the file has no vocabulary", keys)
         if not engine_program(engine.PROGRAM, bin_dir).is_file():
             return Checked([], [], "the vocabulary is not checked against the engine, which is not built here", keys)
-        plain, added = _corpus(vocabulary) if vocabulary.reading else ([], [])
-        texts = [*plain, *(text for _, text in added)]
-        chats = CONVERSATIONS if vocabulary.chat_template else {}
-        orders: list[Any] = [*texts, *AROUND, *(engine.text(text, special=True) for text in AROUND)]
+        reading = vocabulary.reading if vocabulary else None
+        plain, added = _corpus(vocabulary, reading) if vocabulary and reading else ([], [])
+        texts, around = [*plain, *(text for _, text in added)], AROUND if vocabulary else ()
+        chats = CONVERSATIONS if "tokenizer.chat_template" in keys else {}
+        orders: list[Any] = [*texts, *around, *(engine.text(text, special=True) for text in around)]
         orders += [engine.conversation(*messages) for messages in chats.values()]
         try:
             said = engine.ask(path, orders, bin_dir, timeout_s)
@@ -115,18 +118,19 @@ def check(
     if len(said.values) < len(orders) - len(chats):
         raise TritError(f"{place}: the engine's tokenizer ended ({said.ended}) at {orders[len(said.values)]!a}")
     answers = iter(said.values)
-    ids, bare, whole = (list(islice(answers, len(part))) for part in (texts, AROUND, AROUND))
-    notes = _stops(vocabulary, said.stops)
-    verified = "the engine loads the vocabulary; there is no tokenizer.json to compare its tokens with"
-    if vocabulary.reading:
-        wanted = [vocabulary.reading.encode(text, add_special_tokens=False).ids for text in texts]
+    ids, bare, whole = (list(islice(answers, len(part))) for part in (texts, around, around))
+    notes, verified = [], "the engine loads the vocabulary"
+    if vocabulary:
+        notes += _stops(vocabulary, said.stops)
+        for text, inner, got in zip(around, bare, whole, strict=True):
+            if got != (expected := vocabulary.front + inner + vocabulary.back):
+                raise TritError(f"{place}: the engine makes {got} of {text!a}, expected {expected}")
+    if reading:
+        wanted = [reading.encode(text, add_special_tokens=False).ids for text in texts]
         notes += _plain_notes(place, plain, ids, wanted)
         notes += _added_notes(added, ids[len(plain) :], wanted[len(plain) :])
         same = sum(a == b for a, b in zip(ids, wanted, strict=True))
         verified = f"{same:,} of {len(texts):,} texts have the tokens of tokenizer.json in the engine"
-    for text, inner, got in zip(AROUND, bare, whole, strict=True):
-        if got != (expected := vocabulary.front + inner + vocabulary.back):
-            raise TritError(f"{place}: the engine makes {got} of {text!a}, expected {expected}")
     return Checked(notes, _template_warnings(list(chats), list(answers), said.ended), verified, keys)
 
 
@@ -141,17 +145,13 @@ def write_metadata(path: Path, architecture: str, write: Callable[[GGUFWriter], 
         writer.close()
 
 
-def _corpus(vocabulary: Vocabulary) -> tuple[list[str], list[tuple[str, str]]]:
+def _corpus(vocabulary: Vocabulary, reading: Tokenizer) -> tuple[list[str], list[tuple[str, str]]]:
     """Texts without added tokens, and (added token, text with it)."""
-    reading = vocabulary.reading
-    assert reading is not None
     added = reading.get_added_tokens_decoder()
     own = sorted(i for i in reading.get_vocab(with_added_tokens=True).values() if i not in added)
     draw = random.Random(0)
-    samples = [draw.sample(own, min(SAMPLE_LENGTH, len(own))) for _ in range(SAMPLED)] + [
-        [i] for i in draw.sample(own, min(SAMPLED, len(own)))
-    ]
-    plain = [*TEXTS, *(text for text in map(reading.decode, samples))]
+    samples = [draw.sample(own, min(length, len(own))) for length in (1, SAMPLE_LENGTH) for _ in range(SAMPLED)]
+    plain = [*TEXTS, *map(reading.decode, samples)]
     forms: tuple[str, ...] = NEIGHBOURHOODS
     if FIRST_NOTE in vocabulary.notes:
         # The note says it: what follows a special token, and a text that begins with a space, gets one space more.
