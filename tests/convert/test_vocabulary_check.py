@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -58,7 +59,9 @@ def load(folder: Path, made: Tokenizer, edit: Edit | None = None, embeds: bool =
 
 
 def checked(vocabulary: Vocabulary, bin_dir: Path, timeout_s: float = engine.LONGEST_S) -> Checked:
-    return check(Path("folder"), vocabulary, "llama", vocabulary.write, bin_dir, timeout_s)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "m.gguf"
+        return check(Path("folder"), vocabulary, "llama", vocabulary.write, path, bin_dir, timeout_s)
 
 
 def asked(vocabulary: Vocabulary, folder: Path, engine_bin: Path, *orders: Any) -> engine.Answers:

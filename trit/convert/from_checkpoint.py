@@ -105,9 +105,9 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     def write_metadata(writer: GGUFWriter) -> None:
         _write_metadata(writer, checkpoint, family, vocabulary, options)
 
-    checked = vocabulary_check.check(directory, vocabulary, architecture, write_metadata)
-    manifest = Manifest.of(directory, files, options.source, progress)
     with output_errors(outfile, rows), atomic_outputs(paths) as partials:
+        checked = vocabulary_check.check(directory, vocabulary, architecture, write_metadata, partials[0])
+        manifest = Manifest.of(directory, files, options.source, progress)
         writer = SplitWriter(partials, architecture, parts)
         try:
             write_metadata(writer.metadata)

@@ -102,8 +102,8 @@ def convert(path: Path, outfile: Path, options: Options, progress: bool = True) 
     def write_metadata(writer: GGUFWriter) -> list[str]:
         return copy_metadata(writer, source.header, options.encoding.file_type)
 
-    checked = vocabulary_check.check(path, None, architecture(source.header), write_metadata)
     with output_errors(outfile, rows), atomic_outputs(paths) as partials:
+        checked = vocabulary_check.check(path, None, architecture(source.header), write_metadata, partials[0])
         writer = SplitWriter(partials, architecture(source.header), parts)
         try:
             changes = write_metadata(writer.metadata)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import re
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -81,6 +80,7 @@ def check(
     vocabulary: Vocabulary | None,
     architecture: str,
     write: Callable[[GGUFWriter], object],
+    path: Path,
     bin_dir: Path = ENGINE_BIN,
     timeout_s: float = engine.LONGEST_S,
 ) -> Checked:
@@ -91,30 +91,29 @@ def check(
         vocabulary: What is to be written; None where it comes from a file, with nothing to compare it with.
         architecture: The file's ``general.architecture``.
         write: Adds all metadata of the file, the vocabulary's among them.
+        path: Of the file that the engine is given; it stays.
         bin_dir: Where the engine's programs are; without them nothing is compared.
         timeout_s: The engine's longest time.
 
     Raises:
         UserError: the engine does not load the vocabulary, or reads most texts otherwise.
     """
-    with tempfile.TemporaryDirectory(prefix="trit-vocabulary-") as folder:
-        path = Path(folder) / "vocabulary.gguf"
-        write_metadata(path, architecture, write)
-        keys = tokenizer_keys(path)
-        if "tokenizer.ggml.model" not in keys:
-            return Checked([], [], "the file has no vocabulary", keys)
-        if not engine_program(engine.PROGRAM, bin_dir).is_file():
-            return Checked([], [], "the vocabulary is not checked against the engine, which is not built here", keys)
-        reading = vocabulary.reading if vocabulary else None
-        plain, added = _corpus(vocabulary, reading) if vocabulary and reading else ([], [])
-        texts, around = [*plain, *(text for _, text in added)], AROUND if vocabulary else ()
-        chats = CONVERSATIONS if "tokenizer.chat_template" in keys else {}
-        orders: list[Any] = [*texts, *around, *(engine.text(text, special=True) for text in around)]
-        orders += [engine.conversation(*messages) for messages in chats.values()]
-        try:
-            said = engine.ask(path, orders, bin_dir, timeout_s)
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
+    write_metadata(path, architecture, write)
+    keys = tokenizer_keys(path)
+    if "tokenizer.ggml.model" not in keys:
+        return Checked([], [], "the file has no vocabulary", keys)
+    if not engine_program(engine.PROGRAM, bin_dir).is_file():
+        return Checked([], [], "the vocabulary is not checked against the engine, which is not built here", keys)
+    reading = vocabulary.reading if vocabulary else None
+    plain, added = _corpus(vocabulary, reading) if vocabulary and reading else ([], [])
+    texts, around = [*plain, *(text for _, text in added)], AROUND if vocabulary else ()
+    chats = CONVERSATIONS if "tokenizer.chat_template" in keys else {}
+    orders: list[Any] = [*texts, *around, *(engine.text(text, special=True) for text in around)]
+    orders += [engine.conversation(*messages) for messages in chats.values()]
+    try:
+        said = engine.ask(path, orders, bin_dir, timeout_s)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
     if len(said.values) < len(orders) - len(chats):
         raise TritError(f"{place}: the engine's tokenizer ended ({said.ended}) at {orders[len(said.values)]!a}")
     answers = iter(said.values)

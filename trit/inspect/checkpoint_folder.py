@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,9 @@ def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: li
         directory, embeds = checkpoint.directory, read_pooling(checkpoint.directory, checkpoint.config) is not None
         vocabulary = load_tokenizer(directory, checkpoint.config, embeddings[0].shape[0], embeds)
         # The converter's check, so that both say the same.
-        checked = check(directory, vocabulary, family.gguf_architecture(checkpoint.config), vocabulary.write)
+        with tempfile.TemporaryDirectory(prefix="trit-inspect-") as folder:
+            architecture = family.gguf_architecture(checkpoint.config)
+            checked = check(directory, vocabulary, architecture, vocabulary.write, Path(folder) / "vocabulary.gguf")
         found.tokenizer = {
             "model": type(vocabulary).__name__,
             "pre": getattr(vocabulary, "pre", None),
