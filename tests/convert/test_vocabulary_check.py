@@ -16,10 +16,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
 from trit.base.errors import TritError, UserError
+from trit.convert import from_gguf
 from trit.convert.read_back import tokenizer_keys, verify_vocabulary
 from trit.convert.tokenizer import Vocabulary, load_tokenizer
 from trit.convert.vocabulary_check import Checked, check, write_metadata
 from trit.engine import vocabulary as engine
+from trit.gguf.encodings import ENCODINGS
 
 MERGES = [("t", "h"), ("th", "e"), ("\u0120", "the"), ("i", "n"), ("a", "n"), ("an", "d"), ("1", "2")]
 BOS, EOS, ROWS = 0, 1, 400
@@ -286,3 +288,15 @@ def test_program_says_what_it_cannot_read(engine_bin: Path, tmp_path: Path) -> N
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(UserError, match="the engine does not load this vocabulary"):
         engine.ask(tmp_path / "x.gguf", [], engine_bin)
+
+
+def test_a_gguf_file_with_twins_is_refused(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> None:
+    """Before any weight is written; nothing is left."""
+    tokens = tokenizer_keys(story_gguf)["tokenizer.ggml.tokens"]
+    one, other = [text for text in tokens if text.isascii() and len(text) == 7][:2]
+    raw, twins = story_gguf.read_bytes(), tmp_path / "twins.gguf"
+    length = (7).to_bytes(8, "little")
+    twins.write_bytes(raw.replace(length + one.encode(), length + other.encode(), 1))
+    with pytest.raises(UserError, match=r"twins\.gguf: the engine does not load this vocabulary"):
+        from_gguf.convert(twins, tmp_path / "out.gguf", from_gguf.Options(ENCODINGS["tq2_0"]), progress=False)
+    assert list(tmp_path.iterdir()) == [twins]
