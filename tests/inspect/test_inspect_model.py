@@ -282,6 +282,17 @@ def test_folders_that_are_not_right(pristine: Path, tmp_path: Path) -> None:
         assert inspect(folder).verdict.startswith("refused: ")
 
 
+def test_a_folder_has_the_notes_of_the_converter(
+    pristine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(pristine, tmp_path / "m"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "add_eos_token": True}))
+    assert main([str(folder), "--no-speed"]) == 0
+    (note,) = (note for note in inspect(folder).tokenizer["notes"] if "behind them" in note)
+    assert note in capsys.readouterr().out
+
+
 def test_read_rate_is_measured_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, story_gguf: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,7 +50,7 @@ if (root / "break-build").exists():
 folder = root / "build" / "bin"
 folder.mkdir(parents=True, exist_ok=True)
 names = "llama-completion llama-cli llama-server llama-bench llama-quantize llama-perplexity trit-selftest".split()
-names += ["trit-roofline", "trit-bench", "trit-tune", "trit-describe"]
+names += ["trit-roofline", "trit-bench", "trit-tune", "trit-describe", "trit-vocabulary"]
 for number, name in enumerate(names):
     print(f"[{{number}}/{{len(names)}}] Linking {{name}}", flush=True)
     if number == 3:

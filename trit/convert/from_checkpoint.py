@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_outputs
+from trit.convert import vocabulary_check
 from trit.convert.embedding import check_values, embedding_row, quantize_pieces
 from trit.convert.manifest import Manifest
 from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, write_matrix
 from trit.convert.pooling import read_pooling
-from trit.convert.read_back import Expected, verify
+from trit.convert.read_back import Expected, verify, verify_vocabulary
 from trit.convert.report import Report
 from trit.convert.ternary import Declared, check_left_out, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import Vocabulary, load_tokenizer
@@ -88,7 +89,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         check_columns(matrices, options.encoding, family.gguf_architecture(checkpoint.config))
         planned = [_plan(spec, checkpoint, options.encoding, embedding_type) for spec in specs]
         computed = family.computed(checkpoint.config)
-        vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
+        vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs), embeds=pooling is not None)
     except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
         raise UserError(
             f"{directory}: a value in config.json or tokenizer.json has not the type or form it must have ({error}); "
@@ -99,11 +100,17 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     parts = split_tensors(rows, options.split_bytes)
     paths = output_paths(outfile, len(parts), options.force)
     files = sorted({tensor.path for tensor in checkpoint.tensors.values()})
-    manifest = Manifest.of(directory, files, options.source, progress)
+    architecture = family.gguf_architecture(checkpoint.config)
+
+    def write_metadata(writer: GGUFWriter) -> None:
+        _write_metadata(writer, checkpoint, family, vocabulary, options)
+
     with output_errors(outfile, rows), atomic_outputs(paths) as partials:
-        writer = SplitWriter(partials, family.gguf_architecture(checkpoint.config), parts)
+        checked = vocabulary_check.check(directory, vocabulary, architecture, write_metadata, partials[0])
+        manifest = Manifest.of(directory, files, options.source, progress)
+        writer = SplitWriter(partials, architecture, parts)
         try:
-            _write_metadata(writer.metadata, checkpoint, family, vocabulary, options)
+            write_metadata(writer.metadata)
             if pooling is not None:
                 writer.metadata.add_pooling_type(pooling)
             manifest.write(writer.metadata, options.encoding.name, embedding_type)
@@ -113,8 +120,9 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         finally:
             writer.close()
         verified = verify(partials, expected)
-    notes = fallback_notes(matrices, options.encoding) + scale_notes + vocabulary.notes
-    return Report(paths, embedding_type, kinds, notes, verified)
+        verify_vocabulary(partials[0], checked.keys)
+    notes = fallback_notes(matrices, options.encoding) + scale_notes + vocabulary.notes + checked.notes
+    return Report(paths, embedding_type, kinds, notes, f"{verified}; {checked.verified}", checked.warnings)
 
 
 def _default_embedding(specs: list[TensorSpec], encoding: Encoding) -> str:

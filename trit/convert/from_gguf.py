@@ -16,11 +16,12 @@ from tqdm import tqdm
 from trit.base.errors import TritError, UserError
 from trit.base.files import atomic_outputs
 from trit.base.flags import called
+from trit.convert import vocabulary_check
 from trit.convert.embedding import check_values, embedding_row, quantize_pieces
 from trit.convert.manifest import Manifest
 from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, scale_name, write_matrix
 from trit.convert.metadata import architecture, check_convertible, copy_metadata
-from trit.convert.read_back import Expected, verify
+from trit.convert.read_back import Expected, verify, verify_vocabulary
 from trit.convert.report import Report
 from trit.gguf.encode import for_encoding, unpack
 from trit.gguf.encodings import ENCODINGS, Encoding, check_fits, fallback
@@ -28,7 +29,7 @@ from trit.gguf.identify import Found
 from trit.gguf.layouts import LAYOUTS, PUBLISHED_I2_S, TILED
 from trit.gguf.order import check_order
 from trit.gguf.source import FLOATS, PIECE_BYTES, SCALE_SUFFIX, Source
-from trit.gguf.types import GGMLQuantizationType
+from trit.gguf.types import GGMLQuantizationType, GGUFWriter
 from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, part_paths, split_tensors
 
 # Tensors that rows are looked up in or that make logits: copied, or q2_0 if their layout is one that is not loaded.
@@ -97,19 +98,26 @@ def convert(path: Path, outfile: Path, options: Options, progress: bool = True) 
     paths = _output_paths(source, outfile, len(parts), options.force)
     manifest = Manifest.of(path.parent, source.paths, options.source, progress).or_of(source.header.metadata)
     embedding = next((_type_name(row) for row in rows if row.name == EMBEDDING), None)
+
+    def write_metadata(writer: GGUFWriter) -> list[str]:
+        return copy_metadata(writer, source.header, options.encoding.file_type)
+
     with output_errors(outfile, rows), atomic_outputs(paths) as partials:
+        checked = vocabulary_check.check(path, None, architecture(source.header), write_metadata, partials[0])
         writer = SplitWriter(partials, architecture(source.header), parts)
         try:
-            changes = copy_metadata(writer.metadata, source.header, options.encoding.file_type)
+            changes = write_metadata(writer.metadata)
             manifest.write(writer.metadata, options.encoding.name, embedding)
             writer.begin()
             expected, deviation = _write_tensors(writer, source, plans, progress)
         finally:
             writer.close()
         verified = verify(partials, expected, unpack)
+        verify_vocabulary(partials[0], checked.keys)
     notes = [f"corrected: {change}" for change in changes] + _kept_notes(plans)
     notes += fallback_notes(scaled, options.encoding) + rounding_notes(deviation)
-    return Report(paths, embedding, Counter(plan.item.name for plan in plans if plan.asked), notes, verified)
+    kinds = Counter(plan.item.name for plan in plans if plan.asked)
+    return Report(paths, embedding, kinds, notes, f"{verified}; {checked.verified}", checked.warnings)
 
 
 def _output_paths(source: Source, outfile: Path, count: int, force: bool) -> list[Path]:

@@ -26,7 +26,7 @@ from trit.base.files import atomic_output
 from trit.base.flags import ArgumentParser
 from trit.convert.embedding import map_pieces, quantize_rows
 from trit.convert.random_heads import head_pieces
-from trit.convert.tokenizer import load_tokenizer
+from trit.convert.tokenizer import load_tokenizer, padding_name
 from trit.gguf.encoding_table import DEFAULT, SCALE_AT
 from trit.gguf.encodings import ENCODINGS, Encoding, check_fits
 from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, block_of, quiet_gguf_package, read_header
@@ -196,11 +196,12 @@ def _copy_vocabulary(writer: GGUFWriter, source: Path, wanted: int) -> None:
     if not source.is_file():
         raise UserError(f"{source}: is missing; fetch the engine's tree with setup_env.py, or name a GGUF with --vocab")
     header = read_header(source)
-    have = len(header.metadata.get("tokenizer.ggml.tokens", []))
+    tokens = header.metadata.get("tokenizer.ggml.tokens", [])
+    have, taken = len(tokens), set(tokens)
     if not 0 < have <= wanted:
         raise UserError(f"{source}: has {have} tokens, this shape needs 1 to {wanted}; name another file with --vocab")
     fill = {
-        "tokenizer.ggml.tokens": [f"[PAD{i}]" for i in range(have, wanted)],
+        "tokenizer.ggml.tokens": [padding_name(i, taken) for i in range(have, wanted)],
         "tokenizer.ggml.token_type": [UNUSED_TOKEN] * (wanted - have),
         "tokenizer.ggml.scores": [0.0] * (wanted - have),
     }

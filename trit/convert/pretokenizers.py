@@ -49,14 +49,13 @@ def pre_tokenizer(path: Path, description: Mapping[str, Any]) -> tuple[str, list
     Raises:
         UserError: not byte-level BPE, or a chain that is not in the table; says what was found.
     """
-    notes = []
-    normalizer = description.get("normalizer")
-    if normalizer is not None:
+    notes: list[str] = []
+    for normalizer in steps(description.get("normalizer"), "normalizers"):
         if normalizer.get("type") != "NFC":
             raise UserError(f"{path}: has a {normalizer.get('type')} normalizer, which the engine does not run")
-        notes.append(NFC_NOTE)
-    outer = description.get("pre_tokenizer") or {}
-    parts = outer.get("pretokenizers", [outer])
+        notes = [NFC_NOTE]
+    outer = description.get("pre_tokenizer")
+    parts = steps(outer, "pretokenizers")
     levels = [part for part in parts if part.get("type") == "ByteLevel"]
     if len(levels) != 1 or levels[0].get("add_prefix_space"):
         raise UserError(f"{path}: its pre_tokenizer is not byte-level without a prefix space: {outer}")
@@ -68,6 +67,15 @@ def pre_tokenizer(path: Path, description: Mapping[str, Any]) -> tuple[str, list
         found = f"{list(chain)}{', ignoring merges' if ignore_merges else ''}"
         raise UserError(f"{path}: its pre_tokenizer is none that is known here ({known}); it splits by {found}")
     return name, notes
+
+
+def steps(outer: Mapping[str, Any] | None, inner: str) -> list[Mapping[str, Any]]:
+    """The steps of a normalizer or pre_tokenizer of tokenizer.json, in order: those in its sequences, none for null."""
+    if outer is None:
+        return []
+    if outer.get("type") == "Sequence":
+        return [step for part in outer[inner] for step in steps(part, inner)]
+    return [outer]
 
 
 def _step(part: Mapping[str, Any]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -96,3 +97,24 @@ def verify(
         f"checked by reading back: {ternary_count} ternary tensors ({weights:,} weights) decode to the source's "
         f"values and scales, {rest} other tensors hold the bytes that were written"
     )
+
+
+def verify_vocabulary(path: Path, expected: Mapping[str, Any]) -> None:
+    """Compare the vocabulary of a written file with the one that was checked.
+
+    Args:
+        path: The file that has the metadata.
+        expected: Its ``tokenizer.*`` keys.
+
+    Raises:
+        TritError: a key differs; names it.
+    """
+    found = tokenizer_keys(path)
+    for key in [*expected, *found]:
+        if found.get(key) != expected.get(key):
+            raise TritError(f"{key}: reads back otherwise than it was written to {path.name}; check the disk")
+
+
+def tokenizer_keys(path: Path) -> dict[str, Any]:
+    """The ``tokenizer.*`` keys of a GGUF file."""
+    return {key: value for key, value in read_header(path).metadata.items() if key.startswith("tokenizer.")}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -18,6 +18,7 @@ class Report:
         kinds: What ternary matrices were read from -> how many.
         notes: What the user should know, a clause each.
         verified: What was checked by reading back.
+        warnings: What will not work, a clause each.
     """
 
     paths: list[Path]
@@ -25,6 +26,7 @@ class Report:
     kinds: dict[str, int]
     notes: list[str]
     verified: str
+    warnings: list[str] = field(default_factory=list)
 
     def lines(self, outtype: str) -> Iterator[str]:
         """For people; ``outtype`` is the encoding that they asked for."""
@@ -35,4 +37,6 @@ class Report:
         yield f"{self.paths[0]}: {size / 1e6:.1f} MB{files}; {outtype} from {kinds}{embedding}"
         for note in self.notes:
             yield f"note: {note}"
+        for warning in self.warnings:
+            yield f"warning: {warning}"
         yield self.verified

@@ -19,6 +19,7 @@ from typing import Any
 from gguf import TokenType
 
 from trit.base.errors import UserError
+from trit.convert.pretokenizers import steps
 
 SPACE = "\u2581"
 BYTE_TOKENS = [f"<0x{byte:02X}>" for byte in range(256)]
@@ -37,7 +38,10 @@ CHARS_MAP, DUMMY_PREFIX, EXTRA_SPACES = 2, 3, 4
 
 @dataclass(frozen=True)
 class Pieces:
-    """A vocabulary: text, score and type of every token by id; whether text gets a space in front; what to know."""
+    """A vocabulary: text, score and type of every token by id; whether text gets a space in front; what to know.
+
+    Ids without a token have an empty text.
+    """
 
     tokens: list[str]
     scores: list[float]
@@ -75,7 +79,7 @@ def from_json(path: Path, description: Mapping[str, Any], vocab: Mapping[str, in
     by_id = {i: text for text, i in vocab.items()}
     lowest = -float(len(ranks) + 1)
     unknown, kinds = model.get("unk_token"), dict.fromkeys(BYTE_TOKENS, TokenType.BYTE)
-    tokens = [by_id.get(i, f"[PAD{i}]") for i in range(max(by_id) + 1)]
+    tokens = [by_id.get(i, "") for i in range(max(by_id) + 1)]
     scores = [-float(ranks[text]) if text in ranks else lowest for text in tokens]
     types = [kinds.get(text, TokenType.NORMAL) if i in by_id else TokenType.UNUSED for i, text in enumerate(tokens)]
     if unknown in vocab:
@@ -86,17 +90,18 @@ def from_json(path: Path, description: Mapping[str, Any], vocab: Mapping[str, in
 def _space_prefix(path: Path, description: Mapping[str, Any]) -> tuple[bool, list[str]]:
     """(whether text gets a space in front, notes), from the normalizer and pre_tokenizer of a tokenizer.json."""
     normalizer, splitter = description.get("normalizer"), description.get("pre_tokenizer")
-    steps = normalizer.get("normalizers", [normalizer]) if normalizer else []
+    prepares, splits = steps(normalizer, "normalizers"), steps(splitter, "pretokenizers")
+    only = splits[0] if len(splits) == 1 else {}
     # Nothing is left to split for one that splits at spaces (Gemma's), since all have been replaced.
-    at_spaces = splitter is not None and splitter.get("type") == "Split" and splitter.get("pattern") == {"String": " "}
-    if splitter is None or (at_spaces and splitter.get("behavior") == "MergedWithPrevious"):
-        if steps == [REPLACE_SPACES]:
+    at_spaces = only.get("type") == "Split" and only.get("pattern") == {"String": " "}
+    if not splits or (at_spaces and only.get("behavior") == "MergedWithPrevious"):
+        if prepares == [REPLACE_SPACES]:
             return False, []
-        if steps == [PREPEND, REPLACE_SPACES]:
+        if prepares == [PREPEND, REPLACE_SPACES]:
             return True, []
-    elif splitter.get("type") == "Metaspace" and splitter.get("replacement") == SPACE and not steps:
-        scheme = splitter.get("prepend_scheme", "always" if splitter.get("add_prefix_space", True) else "never")
-        if not splitter.get("split", True):
+    elif only.get("type") == "Metaspace" and only.get("replacement") == SPACE and not prepares:
+        scheme = only.get("prepend_scheme", "always" if only.get("add_prefix_space", True) else "never")
+        if not only.get("split", True):
             return scheme != "never", [FIRST_NOTE] * (scheme != "never")
     raise UserError(
         f"{path}: prepares text in a way that the engine does not: normalizer {normalizer}, pre_tokenizer {splitter}"

@@ -2,12 +2,13 @@
 """A checkpoint's tokenizer -> the ``tokenizer.*`` keys of a GGUF file: byte-level and SentencePiece-style BPE.
 
 What the engine would not do in the same way is refused (``pretokenizers``, ``spm``), or told where it is a corner case.
+``vocabulary_check`` compares what the engine then makes of texts with what the tokenizers package does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,15 @@ from tokenizers import Tokenizer
 
 from trit.base.errors import UserError
 from trit.convert import spm
-from trit.convert.pretokenizers import pre_tokenizer
+from trit.convert.pretokenizers import NFC_NOTE, pre_tokenizer
 from trit.gguf.types import GGUFWriter
 from trit.models.checkpoint import read_json
 
-# Stop tokens beside the first: the engine has two more keys for them.
+# Stop tokens beside the first: llama.cpp has two more keys for them, our engine a list of all.
 SECOND_STOPS = ("add_eot_token_id", "add_eom_token_id")
+STOPS_KEY = "tokenizer.ggml.eog_token_ids"
+# Added tokens that take the spaces beside them. Our engine reads these lists (3rdparty/patches/0020).
+STRIPS = {"lstrip": "tokenizer.ggml.lstrip_token_ids", "rstrip": "tokenizer.ggml.rstrip_token_ids"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ class Vocabulary:
         stops: Ids that end a generation, the tokenizer's eos first.
         chat_template: Jinja text, or a list of named templates, or None.
         notes: What the engine does otherwise than the checkpoint's tokenizer, a sentence each.
+        strips: Ids of added tokens that take the spaces on a side: a key of ``STRIPS`` -> ids.
+        reading: The trainer's tokenizer without what the notes tell, padding and truncation; None where only
+            tokenizer.model is there.
     """
 
     pre: str
@@ -49,6 +56,18 @@ class Vocabulary:
     stops: list[int]
     chat_template: Any
     notes: list[str]
+    strips: dict[str, list[int]] = field(default_factory=dict)
+    reading: Tokenizer | None = None
+
+    @property
+    def front(self) -> list[int]:
+        """What the engine is to put in front of a prompt."""
+        return [self.special.special_token_ids["bos"]] if self.adds["bos"] else []
+
+    @property
+    def back(self) -> list[int]:
+        """What the engine is to put behind a text."""
+        return self.stops[:1] if self.adds["eos"] else []
 
     def write(self, writer: GGUFWriter) -> None:
         """Add all ``tokenizer.*`` keys."""
@@ -68,47 +87,68 @@ class Vocabulary:
         writer.add_eos_token_id(self.stops[0])
         for add_key, stop in zip(SECOND_STOPS, self.stops[1:], strict=False):
             getattr(writer, add_key)(stop)
+        if len(self.stops) > len(SECOND_STOPS) + 1:
+            writer.add_array(STOPS_KEY, self.stops)
+        for side, ids in self.strips.items():
+            if ids:
+                writer.add_array(STRIPS[side], ids)
         writer.add_add_bos_token(self.adds["bos"])
         writer.add_add_eos_token(self.adds["eos"])
         if self.chat_template:
             writer.add_chat_template(self.chat_template)
 
 
-def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) -> Vocabulary:
+def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, embeds: bool = False) -> Vocabulary:
     """Read the tokenizer of a checkpoint folder: tokenizer.json, or tokenizer.model where only that is there.
 
     Args:
         directory: The checkpoint.
         config: Its config.json.
         vocab_size: Rows of the model's embedding; unused rows get padding tokens.
+        embeds: Whether the model makes a vector of a text, whose end token it has to read then.
 
     Raises:
         UserError: no tokenizer, one that the engine cannot run as it is, too many tokens, no end token.
     """
     special = SpecialVocab(directory, load_merges=True, n_vocab=vocab_size)
-    stops = _stop_ids(directory, config, special.special_token_ids.get("eos"), vocab_size)
+    stops, left_out = _stop_ids(directory, config, special.special_token_ids.get("eos"), vocab_size)
     template = _chat_template(directory, special)
     path = directory / "tokenizer.json"
     if not path.is_file() and (directory / "tokenizer.model").is_file():
-        model = _with_added(directory, spm.from_model(directory / "tokenizer.model"))
-        tokens, types = _padded(directory / "tokenizer.model", model.tokens, model.types, vocab_size)
-        adds = _adds(directory, {"bos": True, "eos": False})
-        return Vocabulary("default", tokens, types, model, special, adds, stops, template, model.notes)
+        path = directory / "tokenizer.model"
+        model = _with_added(directory, spm.from_model(path))
+        tokens, types = _padded(path, model.tokens, model.types, vocab_size)
+        front = [special.special_token_ids.get("bos", 1)]  # as SentencePiece numbers its tokens
+        adds, notes = _surroundings(directory, tokens, special, stops, front, [], embeds)
+        return Vocabulary(
+            "default", tokens, types, model, special, adds, stops, template, model.notes + notes + left_out
+        )
     description = read_json(path)
     if (description.get("model") or {}).get("type") != "BPE":
         raise UserError(f"{path}: is a {(description.get('model') or {}).get('type')} tokenizer; only BPE is supported")
+    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if description["model"].get(key):
+            raise UserError(f"{path}: marks pieces of words ({key} {description['model'][key]!a}), the engine does not")
     sentencepiece = spm.is_sentencepiece(description)
     pre, notes = ("default", []) if sentencepiece else pre_tokenizer(path, description)
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers package raises bare Exception for everything
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the tokenizers package raises bare Exception for everything, its panics even less
         raise UserError(f"{path}: cannot be read ({error}); download the file again") from None
+    # Left by a trainer that saved while it used them: padding and truncation transformers ignores, too, unless asked.
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    if tokenizer.model.dropout:
+        notes.append("tokenizer.json's dropout, random merges for training, is left out")
+        tokenizer.model.dropout = None
     vocab, added = tokenizer.get_vocab(with_added_tokens=True), tokenizer.get_added_tokens_decoder()
+    by_id = _by_id(path, vocab, vocab_size)
     pieces = spm.from_json(path, description, vocab, set(added)) if sentencepiece else None
     if pieces is None and not special.merges:
         raise UserError(f"{path}: has no merges, so it is not a BPE tokenizer that the engine can run")
-    by_id = {i: text for text, i in vocab.items()}
-    tokens = pieces.tokens if pieces else [by_id.get(i, f"[PAD{i}]") for i in range(max(by_id) + 1)]
+    tokens = pieces.tokens if pieces else [by_id.get(i, "") for i in range(max(by_id) + 1)]
     types = (
         pieces.types if pieces else [TokenType.NORMAL if i in by_id else TokenType.UNUSED for i in range(len(tokens))]
     )
@@ -119,25 +159,128 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) 
             # It is matched where spaces are replaced already, by the engine before they are.
             tokens[i] = token.content.replace(spm.SPACE, " ")
     tokens, types = _padded(path, tokens, types, vocab_size)
-    ids, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
-    if ids[-1] != plain[-1]:
-        # The engine appends its eos and nothing else. Qwen3's embedding models append <|endoftext|>, their eos is
-        # <|im_end|>.
-        stops = list(dict.fromkeys([ids[-1], *stops]))
-    bos = special.special_token_ids.get("bos")
-    adds = _adds(directory, {"bos": ids[0] == bos, "eos": ids[-1] == stops[0]})
-    notes += pieces.notes if pieces else []
-    return Vocabulary(pre, tokens, types, pieces, special, adds, stops, template, notes)
+    front, back = _added_around(tokenizer)
+    adds, more = _surroundings(directory, tokens, special, stops, front, back, embeds)
+    notes += (pieces.notes if pieces else []) + more + left_out
+    if NFC_NOTE in notes:
+        tokenizer.normalizer = None  # the note says it: nothing more is to be found there
+    strips = {side: sorted(i for i, token in added.items() if getattr(token, side)) for side in STRIPS}
+    return Vocabulary(pre, tokens, types, pieces, special, adds, stops, template, notes, strips, tokenizer)
+
+
+def _by_id(path: Path, vocab: Mapping[str, int], vocab_size: int) -> dict[int, str]:
+    """Token id -> text; raises UserError if an id is too large for the model or has two texts."""
+    by_id: dict[int, str] = {}
+    for text, i in vocab.items():
+        if i >= vocab_size:
+            raise UserError(f"{path}: has token {i} ({text!a}), but config.json says vocab_size {vocab_size}")
+        if i in by_id:
+            raise UserError(f"{path}: token {i} is both {by_id[i]!a} and {text!a}, a GGUF file holds one text for it")
+        by_id[i] = text
+    if not by_id:
+        raise UserError(f"{path}: has no tokens; download the file again")
+    return by_id
 
 
 def _padded(
     path: Path, tokens: list[str], types: list[TokenType], vocab_size: int
 ) -> tuple[list[str], list[TokenType]]:
-    """Texts and types with padding tokens up to the model's vocabulary; raises UserError if there are too many."""
+    """Texts and types up to the model's vocabulary; rows without a token get names that no token has.
+
+    Raises:
+        UserError: there are too many tokens, or two have the same text.
+    """
     if len(tokens) > vocab_size:
         raise UserError(f"{path}: has token {len(tokens) - 1}, but config.json says vocab_size {vocab_size}")
-    padding = range(len(tokens), vocab_size)
-    return tokens + [f"[PAD{i}]" for i in padding], types + [TokenType.UNUSED] * len(padding)
+    missing = vocab_size - len(tokens)
+    tokens, types = [*tokens, *[""] * missing], [*types, *[TokenType.UNUSED] * missing]
+    ids: dict[str, int] = {}
+    for i, text in enumerate(tokens):
+        if text and ids.setdefault(text, i) != i:
+            raise UserError(
+                f"{path}: tokens {ids[text]} and {i} both have the text {text!a}, which the engine does not load; "
+                "rename the one that is not used"
+            )
+    for i, text in enumerate(tokens):
+        if not text:
+            tokens[i] = padding_name(i, ids)
+    return tokens, types
+
+
+def padding_name(i: int, taken: Container[str]) -> str:
+    """A text for a row without a token, which no token has."""
+    name = f"[PAD{i}]"
+    while name in taken:
+        name = f"[{name}]"
+    return name
+
+
+def _added_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """Ids that the trainer's tokenizer puts in front of and behind every text."""
+    encoding = tokenizer.encode("a")
+    own = [i for i, added in enumerate(encoding.special_tokens_mask) if not added]
+    first, last = (own[0], own[-1] + 1) if own else (len(encoding.ids), len(encoding.ids))
+    return encoding.ids[:first], encoding.ids[last:]
+
+
+def _surroundings(
+    directory: Path,
+    tokens: Sequence[str],
+    special: SpecialVocab,
+    stops: list[int],
+    front: list[int],
+    back: list[int],
+    embeds: bool,
+) -> tuple[dict[str, bool], list[str]]:
+    """Whether the engine adds bos and eos, and what to know: what tokenizer_config.json says and tokenizer.json does.
+
+    An explicit flag of tokenizer_config.json wins. The ids that the engine adds are put in place: bos is the first
+    token in front, whatever else is called so, and the end of an embedding model's texts is the first of ``stops``.
+
+    Raises:
+        UserError: a token is to be added, and no file says which, or the model has it not.
+    """
+    path = directory / "tokenizer_config.json"
+    says = read_json(path) if path.is_file() else {}
+    wants = {name: says.get(f"add_{name}_token") for name in ("bos", "eos")}
+    names = special.special_token_ids
+    notes: list[str] = []
+    if beyond := [i for i in [*front, *back, *names.values()] if i >= len(tokens)]:
+        raise UserError(f"{directory}: token {beyond[0]} is to be added to texts, the model has {len(tokens)} tokens")
+
+    def called(ids: Sequence[int]) -> str:
+        return " ".join(tokens[i] for i in ids)
+
+    if wants["bos"] is False and front:
+        notes.append(f"prompts get no {called(front)} in front: tokenizer_config.json's add_bos_token is false")
+        front = []
+    if wants["bos"] is True and not front:
+        if "bos" not in names:
+            raise UserError(
+                f"{path}: add_bos_token is true, but no file names a bos_token; add it or set the flag to false"
+            )
+        front = [names["bos"]]
+    if front:
+        if names.get("bos", front[0]) != front[0]:
+            notes.append(f"the file's bos is {called(front[:1])}, which tokenizer.json puts in front, not bos_token")
+        names["bos"] = front[0]
+    if len(front) > 1:
+        notes.append(
+            f"the engine puts {called(front[:1])} in front of a prompt, tokenizer.json {called(front)}: "
+            f"begin prompts with {called(front[1:])}"
+        )
+    if not embeds:
+        if back or wants["eos"] is True:
+            ends = called(back or stops[:1])
+            notes.append(f"prompts get no {ends} behind them, though the tokenizer adds it: nothing would follow it")
+        return {"bos": bool(front), "eos": False}, notes
+    if back:
+        # The engine appends its eos and nothing else. Qwen3's embedding models append <|endoftext|>, their eos is
+        # <|im_end|>.
+        stops[:] = list(dict.fromkeys([back[-1], *stops]))
+        if len(back) > 1:
+            notes.append(f"the engine puts {called(back[-1:])} behind a text, tokenizer.json {called(back)}")
+    return {"bos": bool(front), "eos": wants["eos"] if isinstance(wants["eos"], bool) else bool(back)}, notes
 
 
 def _with_added(directory: Path, pieces: spm.Pieces) -> spm.Pieces:
@@ -162,8 +305,10 @@ def _with_added(directory: Path, pieces: spm.Pieces) -> spm.Pieces:
     return pieces
 
 
-def _stop_ids(directory: Path, config: Mapping[str, Any], eos: int | None, vocab_size: int) -> list[int]:
-    """Ids that end a generation: the tokenizer's eos, then those of generation_config.json and config.json.
+def _stop_ids(
+    directory: Path, config: Mapping[str, Any], eos: int | None, vocab_size: int
+) -> tuple[list[int], list[str]]:
+    """Ids that end a generation: the tokenizer's eos, then those of generation_config.json and config.json; notes.
 
     Raises:
         UserError: there is none; the engine would silently take token 11.
@@ -174,22 +319,12 @@ def _stop_ids(directory: Path, config: Mapping[str, Any], eos: int | None, vocab
         read_json(generation).get("eos_token_id") if generation.is_file() else None,
         config.get("eos_token_id"),
     ]
-    ids: list[int] = []
-    for source in sources:
-        for token_id in source if isinstance(source, list) else [source]:
-            if isinstance(token_id, int) and 0 <= token_id < vocab_size and token_id not in ids:
-                ids.append(token_id)
+    listed = [i for source in sources for i in (source if isinstance(source, list) else [source]) if i is not None]
+    ids = [i for i in dict.fromkeys(listed) if isinstance(i, int) and 0 <= i < vocab_size]
     if not ids:
         raise UserError(f"{directory}: no file names an eos_token_id; add it to config.json")
-    return ids
-
-
-def _adds(directory: Path, does: dict[str, bool]) -> dict[str, bool]:
-    """Whether tokenizing puts bos in front and eos at the end: what tokenizer_config.json says, else what it does."""
-    path = directory / "tokenizer_config.json"
-    says = read_json(path) if path.is_file() else {}
-    flags = {name: says.get(f"add_{name}_token") for name in does}
-    return {name: flag if isinstance(flag, bool) else does[name] for name, flag in flags.items()}
+    others = [i for i in dict.fromkeys(listed) if i not in ids]
+    return ids, [f"eos_token_id {i} is no token of the model and is left out" for i in others]
 
 
 def _chat_template(directory: Path, special: SpecialVocab) -> Any:

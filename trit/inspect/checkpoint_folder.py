@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from gguf import GGML_QUANT_SIZES
 from trit.base.errors import UserError
 from trit.base.places import python_command
 from trit.convert.from_checkpoint import present
+from trit.convert.pooling import read_pooling
 from trit.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import load_tokenizer
+from trit.convert.vocabulary_check import check
 from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
@@ -125,12 +128,18 @@ def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: li
         found.head = (
             f"{checkpoint.tensors[embeddings[-1].source].dtype}, {'its own' if own else 'the embedding (tied)'}"
         )
-        vocabulary = load_tokenizer(checkpoint.directory, checkpoint.config, embeddings[0].shape[0])
+        directory, embeds = checkpoint.directory, read_pooling(checkpoint.directory, checkpoint.config) is not None
+        vocabulary = load_tokenizer(directory, checkpoint.config, embeddings[0].shape[0], embeds)
+        # The converter's check, so that both say the same.
+        with tempfile.TemporaryDirectory(prefix="trit-inspect-") as folder:
+            architecture = family.gguf_architecture(checkpoint.config)
+            checked = check(directory, vocabulary, architecture, vocabulary.write, Path(folder) / "vocabulary.gguf")
         found.tokenizer = {
             "model": type(vocabulary).__name__,
             "pre": getattr(vocabulary, "pre", None),
             "tokens": len(vocabulary.tokens),
             "chat_template": bool(vocabulary.chat_template),
+            "notes": [*vocabulary.notes, *checked.notes, *checked.warnings],
         }
 
 

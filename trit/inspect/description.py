@@ -53,7 +53,7 @@ class Description:
         looked_at: Those of them that were decoded for the shares.
         head: How the logits are made.
         embedding: Type of the embedding.
-        tokenizer: model, pre-tokenizer, number of tokens, chat template.
+        tokenizer: model, pre-tokenizer, number of tokens, chat template; of a folder what the converter notes.
         memory: Bytes: file, packed weights, KV cache and its context.
         speed: Bound of tokens per second, and from what.
         order: Of GGUF files with i2_s: agreement with the norms by layout.

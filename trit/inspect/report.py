@@ -47,6 +47,8 @@ def _facts(found: Description) -> Iterator[tuple[str, str]]:
     yield "embedding", found.embedding or ""
     yield "head", found.head or ""
     yield "tokenizer", _tokenizer(found)
+    for note in found.tokenizer.get("notes", []):
+        yield "", note
     yield "memory", _memory(found)
     yield "speed", _speed(found)
 

@@ -23,7 +23,7 @@ DEED = "compiling the engine and the kernels"
 
 PROGRAMS = ("llama-completion", "llama-cli", "llama-server", "llama-bench", "llama-quantize", "llama-perplexity")
 SELFTEST = "trit-selftest"
-MEASURING = ("trit-roofline", "trit-bench", "trit-tune", "trit-describe")
+MEASURING = ("trit-roofline", "trit-bench", "trit-tune", "trit-describe", "trit-vocabulary")
 _COUNT = re.compile(r"\[(\d+)/(\d+)\]")
 # A compiler takes up to this much on the engine's largest files.
 _JOB_BYTES = 1 << 30

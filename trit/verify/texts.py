@@ -33,12 +33,19 @@ _RANDOM_STRINGS = 150
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
-    """The checkpoint's tokenizer.json; raises UserError if it cannot be read."""
+    """The checkpoint's tokenizer.json, without the padding and truncation that a trainer may have left in it.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     path = directory / "tokenizer.json"
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the tokenizers package raises bare Exception for everything
         raise UserError(f"{path}: cannot be read ({error}); download the file again") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def load_chat_tokenizer(directory: Path) -> Any:
