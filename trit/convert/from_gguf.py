@@ -109,7 +109,14 @@ def convert(path: Path, outfile: Path, options: Options, progress: bool = True) 
         verified = verify(partials, expected, unpack)
     notes = [f"corrected: {change}" for change in changes] + _kept_notes(plans)
     notes += fallback_notes(scaled, options.encoding) + rounding_notes(deviation)
-    return Report(paths, embedding, Counter(plan.item.name for plan in plans if plan.asked), notes, verified)
+    return Report(
+        paths,
+        [file.name for file in source.paths],
+        embedding,
+        Counter(plan.item.name for plan in plans if plan.asked),
+        notes,
+        verified,
+    )
 
 
 def _output_paths(source: Source, outfile: Path, count: int, force: bool) -> list[Path]:

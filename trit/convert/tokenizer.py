@@ -104,6 +104,7 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) 
     except Exception as error:  # the tokenizers package raises bare Exception for everything
         raise UserError(f"{path}: cannot be read ({error}); download the file again") from None
     vocab, added = tokenizer.get_vocab(with_added_tokens=True), tokenizer.get_added_tokens_decoder()
+    _check_count(path, max(vocab.values(), default=-1) + 1, vocab_size)
     pieces = spm.from_json(path, description, vocab, set(added)) if sentencepiece else None
     if pieces is None and not special.merges:
         raise UserError(f"{path}: has no merges, so it is not a BPE tokenizer that the engine can run")
@@ -134,10 +135,15 @@ def _padded(
     path: Path, tokens: list[str], types: list[TokenType], vocab_size: int
 ) -> tuple[list[str], list[TokenType]]:
     """Texts and types with padding tokens up to the model's vocabulary; raises UserError if there are too many."""
-    if len(tokens) > vocab_size:
-        raise UserError(f"{path}: has token {len(tokens) - 1}, but config.json says vocab_size {vocab_size}")
+    _check_count(path, len(tokens), vocab_size)
     padding = range(len(tokens), vocab_size)
     return tokens + [f"[PAD{i}]" for i in padding], types + [TokenType.UNUSED] * len(padding)
+
+
+def _check_count(path: Path, count: int, vocab_size: int) -> None:
+    """Raise UserError for more tokens than the model has rows, before a list is made of them."""
+    if count > vocab_size:
+        raise UserError(f"{path}: has token {count - 1}, but config.json says vocab_size {vocab_size}")
 
 
 def _with_added(directory: Path, pieces: spm.Pieces) -> spm.Pieces:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, python_command
 from trit.gguf.loadable import check_loadable
@@ -136,8 +137,9 @@ def check_model(path: Path, flag: str = "-m") -> None:
     setup = python_command("setup_env.py")
     if path.is_dir():
         raise UserError(f"{flag} {path} is a folder; name the GGUF file in it, or make one with: {setup} -md {path}")
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"the model {path} is not there; {_how_to_make(path)}")
+    check_input(path)
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise UserError(f"{flag} {path} is not a GGUF file; convert its folder with: {setup} -md {path.parent}")
