@@ -152,7 +152,10 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
     if missing:
         named = short_list(map(checkpoint.stored_name, missing))
         if all(spec.kind is Kind.NORM for spec in specs if spec.source in missing):
-            raise UserError(f"{where}: {named} missing, norms that config.json asks for; {TAKE_CONFIG}")
+            raise UserError(
+                f"{where}: {named} missing, norms that config.json asks for; the checkpoint is not whole, or "
+                f"{TAKE_CONFIG}"
+            )
         raise UserError(f"{where}: {named} missing; the checkpoint is not whole")
     copies = family.copies(checkpoint.config)
     known = wanted | scales | set(copies)
@@ -160,7 +163,10 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
     if unexpected:
         named = short_list(map(checkpoint.stored_name, unexpected))
         if all(is_norm(name) for name in unexpected):
-            raise UserError(f"{where}: has {named}, norms that config.json turns off or does not name; {TAKE_CONFIG}")
+            raise UserError(
+                f"{where}: unexpected tensor {named}, of norms that config.json turns off or does not name; "
+                f"{TAKE_CONFIG}"
+            )
         raise UserError(f"{where}: unexpected tensor {named}; this model is of another kind")
     for copy, original in copies.items():
         if copy in checkpoint.tensors and not _equal(checkpoint.tensors[copy], checkpoint.tensors[original]):

@@ -72,8 +72,8 @@ def readable(directory: Path) -> Iterator[None]:
     except Exception as error:  # broken files may raise anything, endless nesting and numbers included
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
-            f"{directory}: a value in config.json or a file of the tokenizer has not the type or form it must have "
-            f"({reason}); compare the files with the model's original"
+            f"{directory}: a value in config.json, tokenizer.json or a file beside them has not the type or form it "
+            f"must have ({reason}); compare the files with the model's original"
         ) from error
 
 
@@ -163,10 +163,11 @@ def check_side_files(directory: Path) -> None:
         check_input(directory / "README.md", MAX_JSON_BYTES, content=False)
 
 
-def is_plain_file_name(name: Any) -> bool:
+def is_plain_file_name(name: object) -> bool:
     """Whether it names a file of this folder and nothing outside: no folders, no odd characters, no endless name."""
-    plain = isinstance(name, str) and 0 < len(name) <= MAX_NAME_LETTERS and name.isprintable()
-    return plain and not set(name) & set("/\\:") and name not in {".", ".."}
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LETTERS or not name.isprintable():
+        return False
+    return not set(name) & set("/\\:") and name not in {".", ".."}
 
 
 def shard_names(index: Path) -> dict[str, str]:
@@ -176,12 +177,16 @@ def shard_names(index: Path) -> dict[str, str]:
         UserError: it cannot be read, has none, or names what is not in its folder.
     """
     weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(file, str) for file in weight_map.values())
+    ):
         raise UserError(f"{index}: has no weight_map of file names; download the file again")
     for file in weight_map.values():
         if not is_plain_file_name(file):
             raise UserError(
-                f"{index}: weight_map names {str(file)[:60]!r}, expected the name of a file beside it; download the "
+                f"{index}: weight_map names {file[:60]!r}, expected the name of a file beside it; download the "
                 "file again"
             )
     return weight_map

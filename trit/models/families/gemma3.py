@@ -101,9 +101,8 @@ def _local_theta(config: Mapping[str, Any]) -> float:
     local = (config.get("rope_parameters") or {}).get(SLIDING, {})
     if local.get("rope_type", "default") != "default":
         raise UserError(f"config.json: {SLIDING} has rope scaling {local['rope_type']}, which gemma3's graph has not")
-    return positive_number(
-        {"rope_theta": config.get("rope_local_base_freq", DEFAULT_LOCAL_THETA), **local}, "rope_theta"
-    )
+    default = config.get("rope_local_base_freq", DEFAULT_LOCAL_THETA)
+    return positive_number({"rope_theta": default, **local}, "rope_theta", of=SLIDING)
 
 
 def _layer_types(config: Mapping[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from trit.models.families.base import Floats, positive_int, positive_number, rop
 
 Value = TypeVar("Value", bound=np.generic)
 
+SCALING = "the rope scaling"
 KINDS = ("default", "linear", "llama3", "yarn")
 
 
@@ -66,11 +67,10 @@ def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: f
         return
     original = original_context(config, parameters, default_context) if kind == "yarn" else 0
     if kind == "yarn" and "factor" in parameters and parameters["factor"] is None:
-        factor = (
-            positive_int({"max_position_embeddings": default_context, **config}, "max_position_embeddings") / original
-        )
+        context = positive_int({"max_position_embeddings": default_context, **config}, "max_position_embeddings")
+        factor = context / original
     else:
-        factor = positive_number(parameters, "factor")
+        factor = positive_number(parameters, "factor", of=SCALING)
     writer.add_rope_scaling_type(RopeScalingType.LINEAR if kind == "linear" else RopeScalingType.YARN)
     writer.add_rope_scaling_factor(factor)
     if kind == "linear":
@@ -79,9 +79,9 @@ def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: f
     default = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
     wanted = default
     if parameters.get("attention_factor") is not None:
-        wanted = positive_number(parameters, "attention_factor")
+        wanted = positive_number(parameters, "attention_factor", of=SCALING)
     elif parameters.get("mscale") and parameters.get("mscale_all_dim") and factor > 1:
-        mscale, all_dimensions = (positive_number(parameters, key) for key in ("mscale", "mscale_all_dim"))
+        mscale, all_dimensions = (positive_number(parameters, key, of=SCALING) for key in ("mscale", "mscale_all_dim"))
         wanted = (0.1 * mscale * math.log(factor) + 1) / (0.1 * all_dimensions * math.log(factor) + 1)
     if wanted != default:
         writer.add_rope_scaling_attn_factors(wanted / default)
@@ -90,7 +90,7 @@ def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: f
         ("beta_slow", writer.add_rope_scaling_yarn_beta_slow),
     ):
         if parameters.get(key):
-            add(positive_number(parameters, key))
+            add(positive_number(parameters, key, of=SCALING))
 
 
 def llama3_factors(
@@ -105,7 +105,7 @@ def llama3_factors(
     if kind != "llama3":
         return None
     keys = ("factor", "low_freq_factor", "high_freq_factor")
-    factor, low, high = (positive_number(parameters, key) for key in keys)
+    factor, low, high = (positive_number(parameters, key, of=SCALING) for key in keys)
     original = original_context(config, parameters, default_context)
     if not low < high:
         raise UserError(f"config.json: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
