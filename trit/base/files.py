@@ -21,6 +21,7 @@ _PAGE = re.compile(
 )
 _ERROR_PAGE = re.compile(rb"\s*<\?xml[^>]*>\s*<Error>")
 _HEAD_BYTES = 1 << 10
+_MOST_LETTERS = 255
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
@@ -40,6 +41,13 @@ def stand_in(head: bytes) -> str | None:
             "is a web page, not the file; download the file itself (on the Hub its address has /resolve/, not /blob/)"
         )
     return None
+
+
+def stays_inside(name: object) -> bool:
+    """Whether a relative path from somebody else's list stays in its folder and can be a file's name everywhere."""
+    if not isinstance(name, str) or not 0 < len(name) <= _MOST_LETTERS or not name.isprintable():
+        return False
+    return not set(name) & set('\\:*?"<>|') and all(part not in {"", ".", ".."} for part in name.split("/"))
 
 
 def check_input(path: Path, most_bytes: int | None = None, content: bool = True) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from trit.base.errors import TritError, UserError
-from trit.base.files import check_input
+from trit.base.files import check_input, stays_inside
 from trit.models.names import name_notes, plain_name, refuse_adapter
 from trit.models.torch_file import torch_tensors
 
@@ -53,7 +53,6 @@ SIDE_FILES = (
 # Far more than any published file of its kind has (tokenizers: 35 MB), and little enough for parsers that take fifty
 # times the bytes of hostile ones.
 MAX_JSON_BYTES, MAX_TOKENIZER_BYTES = 1 << 25, 1 << 27
-MAX_NAME_LETTERS = 255
 # Values that are converted to float32 at once.
 CHUNK_VALUES = 1 << 20
 
@@ -164,10 +163,8 @@ def check_side_files(directory: Path) -> None:
 
 
 def is_plain_file_name(name: object) -> bool:
-    """Whether it names a file of this folder and nothing outside: no folders, no odd characters, no endless name."""
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LETTERS or not name.isprintable():
-        return False
-    return not set(name) & set("/\\:") and name not in {".", ".."}
+    """Whether it names a file of the folder itself."""
+    return stays_inside(name) and "/" not in str(name)
 
 
 def shard_names(index: Path) -> dict[str, str]:
