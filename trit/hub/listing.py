@@ -121,7 +121,7 @@ def _model_info(repo: str, revision: str) -> dict[str, Any]:
     try:
         info = json.loads(body)
     except (ValueError, RecursionError):
-        raise not_a_hub(f"the listing of {repo} is {stand_in(bytes(body[:1024])) or 'no JSON'}") from None
+        raise not_a_hub(f"the listing of {repo} {stand_in(bytes(body[:1024])) or 'is no JSON'}") from None
     if not isinstance(info, dict):
         raise not_a_hub(f"the listing of {repo} is no JSON object")
     return info

@@ -23,6 +23,7 @@ from huggingface_hub import constants, get_session, try_to_load_from_cache
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from trit.base.errors import TritError, UserError
+from trit.base.files import stand_in
 from trit.base.progress import clock
 from trit.hub.failures import not_a_hub, retrying
 from trit.hub.listing import RemoteFile
@@ -218,6 +219,8 @@ def _write(blocks: Iterator[tuple[int, bytes]], out: BinaryIO, start: int, end: 
         RemoteProtocolError: they stop before, so that it is tried again.
     """
     for offset, block in blocks:
+        if offset == 0 and (reason := stand_in(block)):
+            raise not_a_hub(f"it {reason}")
         if offset == 0 and start > 0:
             # The server sent the whole file and not the range: begin anew.
             out.truncate(0)
