@@ -25,18 +25,19 @@ _MOST_LETTERS = 255
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
 
 
-def stand_in(head: bytes) -> str | None:
+def stand_in(head: bytes, pages: bool = True) -> str | None:
     """What stands in the place of a file, by its first bytes; None if it may be the file itself.
 
     Args:
         head: The first bytes, 1024 are enough.
+        pages: Whether a web page cannot be meant.
     """
     head = head.removeprefix(b"\xef\xbb\xbf")
     if head.startswith(_LFS_POINTER):
         size = _LFS_SIZE.search(head)
         itself = f"the file of {int(size[1]):,} bytes" if size and len(size[1]) < 16 else "the file"
         return f"is a Git LFS pointer to {itself}; git lfs pull gets the file itself"
-    if _PAGE.match(head) or _ERROR_PAGE.match(head):
+    if pages and (_PAGE.match(head) or _ERROR_PAGE.match(head)):
         return (
             "is a web page, not the file; download the file itself (on the Hub its address has /resolve/, not /blob/)"
         )

@@ -20,6 +20,8 @@ Floats = npt.NDArray[np.float32]
 
 # What GGUF keys and float32 hold.
 MOST, LEAST_NUMBER, MOST_NUMBER = 2**31 - 1, 1.2e-38, 3.4e38
+# What lists are made of: the engine's LLAMA_MAX_LAYERS, and as many tokens as a GGUF header may have elements.
+MOST_OF = {"num_hidden_layers": 512, "vocab_size": 1 << 22}
 # transformers' BitNetQuantConfig, where quantization_config does not say.
 DEFAULT_PROJECTION_NORM_EPSILON = 1e-6
 
@@ -85,9 +87,9 @@ class Family(ABC):
 
 def positive_int(config: Mapping[str, Any], key: str) -> int:
     """A required positive integer of config.json; raises UserError that names the key."""
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MOST:
-        raise UserError(f"config.json: {key} is {reprlib.repr(value)}, expected a positive integer up to {MOST}")
+    value, most = config.get(key), MOST_OF.get(key, MOST)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+        raise UserError(f"config.json: {key} is {reprlib.repr(value)}, expected a positive integer up to {most}")
     return value
 
 
