@@ -91,13 +91,8 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         planned = [_plan(spec, checkpoint, options.encoding, embedding_type) for spec in specs]
         computed = family.computed(checkpoint.config)
         vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs))
-        card = _model_card(checkpoint, options)
-        # What no GGUF key can hold shows before anything is written.
-        rehearsal = GGUFWriter(os.devnull, family.gguf_architecture(checkpoint.config))
-        _write_metadata(rehearsal, checkpoint, family, vocabulary, card, options)
-        rehearsal.write_header_to_file()
-        rehearsal.write_kv_data_to_file()
-        rehearsal.close()
+        card = model_card(checkpoint, options.name)
+        rehearse(checkpoint, family, vocabulary, card)
     rows = [tensor for tensors in planned for tensor in tensors]
     rows += [PlannedTensor(name, values.shape, GGMLQuantizationType.F32) for name, values in computed.items()]
     parts = split_tensors(rows, options.split_bytes)
@@ -106,7 +101,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     with output_errors(outfile, rows), atomic_outputs(paths) as partials:
         writer = SplitWriter(partials, family.gguf_architecture(checkpoint.config), parts)
         try:
-            _write_metadata(writer.metadata, checkpoint, family, vocabulary, card, options)
+            _write_metadata(writer.metadata, checkpoint, family, vocabulary, card, options.encoding.file_type)
             if pooling is not None:
                 writer.metadata.add_pooling_type(pooling)
             manifest.write(writer.metadata, options.encoding.name, embedding_type)
@@ -204,7 +199,7 @@ def planned_rows(spec: TensorSpec, asked: Encoding, embedding_type: str) -> list
     return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
 
 
-def _model_card(checkpoint: Checkpoint, options: Options) -> gguf.Metadata:
+def model_card(checkpoint: Checkpoint, name: str | None = None) -> gguf.Metadata:
     """Name, licence, ... of the model, from the model card and the folder's name."""
     total = sum(tensor.size for tensor in checkpoint.tensors.values())
     try:
@@ -212,9 +207,20 @@ def _model_card(checkpoint: Checkpoint, options: Options) -> gguf.Metadata:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{checkpoint.directory / 'README.md'}: the YAML at its top is broken ({reason})") from None
-    card.name = options.name or card.name or checkpoint.directory.resolve().name
+    card.name = name or card.name or checkpoint.directory.resolve().name
     card.quantized_by = "trit.cpp"
     return card
+
+
+def rehearse(checkpoint: Checkpoint, family: Family, vocabulary: Vocabulary, card: gguf.Metadata) -> None:
+    """Write all metadata to nowhere; raises whatever a value raises that no GGUF key can hold."""
+    writer = GGUFWriter(os.devnull, family.gguf_architecture(checkpoint.config))
+    try:
+        _write_metadata(writer, checkpoint, family, vocabulary, card, 0)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+    finally:
+        writer.close()
 
 
 def _write_metadata(
@@ -223,12 +229,12 @@ def _write_metadata(
     family: Family,
     vocabulary: Vocabulary,
     card: gguf.Metadata,
-    options: Options,
+    file_type: int,
 ) -> None:
     """General keys, hyper-parameters, tokenizer."""
     writer.add_type("model")
     card.set_gguf_meta_model(writer)
-    writer.add_file_type(options.encoding.file_type)
+    writer.add_file_type(file_type)
     writer.add_quantization_version(QUANTIZATION_VERSION)
     family.write_hyperparameters(writer, checkpoint.config)
     vocabulary.write(writer)

@@ -97,6 +97,9 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int) 
     description = read_json(path)
     if (description.get("model") or {}).get("type") != "BPE":
         raise UserError(f"{path}: is a {(description.get('model') or {}).get('type')} tokenizer; only BPE is supported")
+    for key in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if affix := description["model"].get(key):
+            raise UserError(f"{path}: {key} is {str(affix)[:40]!r}, which the engine's BPE has not")
     sentencepiece = spm.is_sentencepiece(description)
     pre, notes = ("default", []) if sentencepiece else pre_tokenizer(path, description)
     try:

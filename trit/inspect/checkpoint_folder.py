@@ -13,7 +13,7 @@ from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
-from trit.convert.from_checkpoint import check_names, present
+from trit.convert.from_checkpoint import check_names, model_card, present, rehearse
 from trit.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import load_tokenizer
 from trit.gguf.embedding_types import default_embedding_type
@@ -23,7 +23,7 @@ from trit.inspect.description import Description, Shares, panel_bytes
 from trit.inspect.sample import counts
 from trit.models.checkpoint import Checkpoint, readable
 from trit.models.families import find_family
-from trit.models.families.base import Kind, TensorSpec
+from trit.models.families.base import Family, Kind, TensorSpec
 
 # Layers whose weights are looked at unless all are asked for.
 LAYERS = 4
@@ -62,7 +62,7 @@ def _describe(found: Description, checkpoint: Checkpoint, context: int, exact: b
     found.architecture = f"{found.architecture}, {family.gguf_architecture(checkpoint.config)} in the engine"
     check_names(checkpoint, family, specs)
     _look(found, checkpoint, specs, exact)
-    _check(found, checkpoint, specs)
+    _check(found, checkpoint, family, specs)
     _size(found, specs)
     _judge(found, specs)
 
@@ -109,8 +109,8 @@ def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], e
         found.scales[f"{shared} ({kind})"] = found.scales.get(f"{shared} ({kind})", 0) + 1
 
 
-def _check(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec]) -> None:
-    """The tokenizer, the head, and the shapes of everything; raises UserError."""
+def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
+    """The shapes of everything, the head, the tokenizer, and that GGUF can hold all of it; raises UserError."""
     for spec in specs:
         if spec.kind is not Kind.TERNARY:
             check_shape(checkpoint.tensors[spec.source], spec.shape)
@@ -122,6 +122,7 @@ def _check(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec]) 
             f"{checkpoint.tensors[embeddings[-1].source].dtype}, {'its own' if own else 'the embedding (tied)'}"
         )
         vocabulary = load_tokenizer(checkpoint.directory, checkpoint.config, embeddings[0].shape[0])
+        rehearse(checkpoint, family, vocabulary, model_card(checkpoint))
         found.tokenizer = {
             "model": type(vocabulary).__name__,
             "pre": getattr(vocabulary, "pre", None),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +69,10 @@ def readable(directory: Path) -> Iterator[None]:
         yield
     except TritError:
         raise
-    except Exception as error:  # broken files may raise anything, endless nesting and numbers included
+    except BaseException as error:  # broken files may raise anything, endless nesting and numbers included
+        # What a panic of the tokenizers package becomes is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
             f"{directory}: a value in config.json, tokenizer.json or a file beside them has not the type or form it "
@@ -319,8 +323,8 @@ class Checkpoint:
         # Also: no list of so many layers' tensors fits into memory.
         if isinstance(layers, int) and layers > len(stored):
             raise UserError(
-                f"{directory / 'config.json'}: num_hidden_layers is {layers}, more than there are tensors "
-                f"({len(stored)}); the checkpoint is not whole"
+                f"{directory / 'config.json'}: num_hidden_layers is {reprlib.repr(layers)}, more than there are "
+                f"tensors ({len(stored)}); the checkpoint is not whole"
             )
         tensors: dict[str, StoredTensor] = {}
         for name, tensor in stored.items():
