@@ -313,7 +313,7 @@ def test_tiles_have_to_be_given_and_to_fit(reference: Path, tmp_path: Path) -> N
     config.write_text(KERNEL_CONFIG["bitnet_tl1"].replace("bm = 128", "bm = 96"))
     with pytest.raises(UserError, match=r"blk\.0\.attn_q\.weight: tiles of bm 96, bk 64, bmm 32 do not divide 256x256"):
         convert(path, tmp_path / "x.gguf", Options(ENCODINGS["i2_s"], kernel_config=config), progress=False)
-    for text in ("", "[Kernels_0]\nm = 1\n", "m = 1", "[K]\nm=1\nk=1\nbm=0\nbk=1\nbmm=1\n"):
+    for text in ("# nothing", "[Kernels_0]\nm = 1\n", "m = 1", "[K]\nm=1\nk=1\nbm=0\nbk=1\nbmm=1\n"):
         config.write_text(text)
         with pytest.raises(UserError, match=r"kernel_config\.ini: (has no|not a kernel_config)"):
             read_kernel_config(config)

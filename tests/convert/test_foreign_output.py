@@ -357,9 +357,12 @@ def test_files_that_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
     """The converter and the inspector say the same."""
     whole = file_of(tmp_path / "m.gguf", {"ffn_up": (8, 256)}).read_bytes()
     for content, sentence in (
-        (b"", "not a whole GGUF file (it is empty)"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "it is a Git LFS pointer to the file"),
-        (b"<html></html>", "the first four bytes are not GGUF"),
+        (b"", "is empty; download or make the file again"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "is a Git LFS pointer to the file of 9 bytes",
+        ),
+        (b"<html></html>", "is a web page, not the file"),
         (whole[:-100], f"is cut short: by its header it has at least {len(whole) - 32:,} bytes, found"),
         (write_gguf(tmp_path / "m.gguf", KEYS, []).read_bytes(), "no weights"),
     ):
@@ -378,7 +381,7 @@ def test_files_that_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
     [
         (["--i2-s-layout", "arm"], "m.gguf: holds no i2_s, so leave --i2-s-layout away"),
         (["--kernel-config", "{file}"], "m.gguf: holds no TL1 or TL2, so leave --kernel-config away"),
-        (["--kernel-config", "no.ini"], "no.ini: cannot be read (No such file or directory); give --kernel-config its"),
+        (["--kernel-config", "no.ini"], "no.ini: is not there"),
         (["--outfile", "{folder}", "--force"], "is a folder; give --outfile the name of a file in it"),
         (["--outfile", "x.bin"], "x.bin: is the name of a checkpoint's file"),
     ],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from trit.base.errors import EXIT_OK, run_main
 from trit.gguf.encodings import ENCODINGS
@@ -67,13 +68,29 @@ def write_gguf(path: Path, alignment: int | None) -> None:
     assert {GGMLQuantizationType(tensor.ggml_type) for tensor in tensors}
 
 
-def checkpoint_tensors(packed: bool) -> dict[str, np.ndarray]:
+def write_tokenizer(folder: Path) -> int:
+    """All bytes, two merges, an end token; how many tokens there are."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("a", "b"), ("ab", "c")]
+    vocab = {text: i for i, text in enumerate([*letters, "ab", "abc"])}
+    tokenizer = Tokenizer(models.BPE(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<end>", special=True, normalized=False)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"eos_token": "<end>", "add_bos_token": False, "chat_template": "{{ messages[0]['content'] }}"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [len(vocab)]}))
+    return len(vocab) + 1
+
+
+def checkpoint_tensors(packed: bool, vocabulary: int = 8) -> dict[str, np.ndarray]:
     """A whole BitNet model of one block."""
     shapes = {"q_proj": (8, 8), "k_proj": (4, 8), "v_proj": (4, 8), "o_proj": (8, 8)}
     linear = {f"self_attn.{name}": shape for name, shape in shapes.items()}
     linear |= {"mlp.gate_proj": (16, 8), "mlp.up_proj": (16, 8), "mlp.down_proj": (8, 16)}
     norms = {"input_layernorm": 8, "post_attention_layernorm": 8, "self_attn.attn_sub_norm": 8, "mlp.ffn_sub_norm": 16}
-    tensors: dict[str, np.ndarray] = {"model.embed_tokens.weight": np.ones((8, 8), np.float32)}
+    tensors: dict[str, np.ndarray] = {"model.embed_tokens.weight": np.ones((vocabulary, 8), np.float32)}
     tensors["model.norm.weight"] = np.ones(8, np.float32)
     for name, size in norms.items():
         tensors[f"model.layers.0.{name}.weight"] = np.ones(size, np.float32)
@@ -107,6 +124,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             weight_map |= dict.fromkeys(names[shard::2], file)
         index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    whole = SEEDS / "whole"
+    whole.mkdir(exist_ok=True)
+    vocabulary = write_tokenizer(whole)
+    config = {**CONFIG, "vocab_size": vocabulary, "eos_token_id": vocabulary - 1}
+    (whole / "config.json").write_text(json.dumps(config))
+    tensors = {f"_orig_mod.{name}": data for name, data in checkpoint_tensors(True, vocabulary).items()}
+    save_file(tensors, whole / "model.safetensors", metadata={"format": "pt"})
     return EXIT_OK
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Feed damaged files to the readers of GGUF files and checkpoints: nothing may come out but a result or a sentence.
 
-Example: python -m tests.fuzz.readers --count 100000          # both readers, about ten minutes on two cores
+Example: python -m tests.fuzz.readers --count 100000          # each reader, about half an hour on two cores
 
 Input number I of seed S is always the same bytes: ``--seed S --only I --keep FILE`` makes it again. Every input has
 5 seconds and, with the operating system's help, 1 GB of memory above the start. POSIX only.
@@ -10,8 +10,11 @@ Input number I of seed S is always the same bytes: ``--seed S --only I --keep FI
 from __future__ import annotations
 
 import faulthandler
+import io
 import logging
 import multiprocessing
+import os
+import pickle
 import resource
 import shutil
 import signal
@@ -20,7 +23,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -30,19 +33,25 @@ from types import FrameType
 from tqdm import tqdm
 
 from tests.fuzz.mutate import damage, mutate_gguf, mutate_json, mutate_safetensors
+from tests.support import fake_hub
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
 from trit.base.flags import ArgumentParser
 from trit.base.host import usable_cpus
+from trit.convert import manifest
 from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.loadable import check_loadable
 from trit.gguf.types import read_header
+from trit.hub.command import download
+from trit.hub.failures import BACKOFF_VARIABLE
 from trit.inspect.command import inspect
 from trit.models.checkpoint import Checkpoint
 
 SEEDS = Path(__file__).parent / "seeds"
 MEMORY_BYTES = 1 << 30
 SECONDS = 5
+# Files in memory where the system has a place for them: most of the time would go to the disk.
+MEMORY_FOLDER = next((place for place in ("/dev/shm",) if os.access(place, os.W_OK)), None)
 # Values of a tensor that are read: what is larger cannot be in these files.
 READ_VALUES = 1 << 20
 # After so many dead processes a run gives up: something is wrong with all inputs.
@@ -82,17 +91,40 @@ def read_gguf(folder: Path) -> None:
         entry.read(path)
 
 
+# What people and attackers put in the place of a file.
+STAND_INS: tuple[Callable[[Path], object], ...] = (
+    os.mkfifo,
+    Path.mkdir,
+    Path.touch,
+    lambda path: path.symlink_to("/dev/zero"),
+    lambda path: path.symlink_to(path.name),
+    lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 99999999999\n"),
+    lambda path: path.write_text("<!DOCTYPE html><html><title>Log in</title></html>"),
+    lambda path: path.write_text("Entry not found"),
+    # A hole of a terabyte, which takes no room.
+    lambda path: (path.touch(), os.truncate(path, 1 << 40)),
+)
+
+
+def clear(folder: Path) -> None:
+    """Take away what the last input has left."""
+    for old in folder.iterdir():
+        shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
+
+
 def make_checkpoint(rng: Random, folder: Path) -> None:
     """One of the seeds with one or two of its files damaged."""
     seed = rng.choice(sorted(path for path in SEEDS.iterdir() if path.is_dir()))
-    for old in folder.iterdir():
-        old.unlink()
+    clear(folder)
     for path in sorted(seed.iterdir()):
         shutil.copyfile(path, folder / path.name)
     for path in rng.sample(sorted(seed.iterdir()), rng.choice((1, 1, 1, 2))):
         data = path.read_bytes()
         if rng.random() < 0.03:
             (folder / path.name).unlink()
+        elif rng.random() < 0.03:
+            (folder / path.name).unlink()
+            rng.choice(STAND_INS)(folder / path.name)
         elif rng.random() < 0.05:
             (folder / path.name).write_bytes(damage(bytearray(data), rng))
         elif path.suffix == ".json":
@@ -115,7 +147,49 @@ def read_checkpoint(folder: Path) -> None:
     convert(folder, folder / "out.gguf", Options(ENCODINGS["f16"], None), progress=False)
 
 
+def make_hub(rng: Random, folder: Path) -> None:
+    """What a Hub says of the seed "whole", damaged: the listing, a file, or the headers of the answers."""
+    clear(folder)
+    hub = fake_hub.answers_for({path.name: path.read_bytes() for path in sorted((SEEDS / "whole").iterdir())})
+    for name in rng.sample(sorted(hub), rng.choice((1, 1, 2))):
+        answer, roll = hub[name], rng.random()
+        if roll < 0.1:
+            answer.content = rng.choice(fake_hub.PAGES)
+        elif roll < 0.2:
+            answer.headers = {**answer.headers, **rng.choice(fake_hub.ODD_HEADERS)}
+        elif roll < 0.25:
+            answer.status = rng.choice((200, 204, 206, 302, 304, 400, 401, 403, 404, 416, 429, 500))
+        elif name == fake_hub.LISTING and roll < 0.9:
+            answer.content = mutate_json(answer.content, rng)
+        else:
+            answer.content = bytes(damage(bytearray(answer.content), rng))
+        answer.ranges = rng.random() < 0.7
+    (folder / "hub.pickle").write_bytes(pickle.dumps(hub))
+
+
+def read_hub(folder: Path) -> None:
+    """Download; whatever came of it, the next run, from a Hub in order, has the files as they are."""
+    hub: dict[str, fake_hub.Answer] = pickle.loads((folder / "hub.pickle").read_bytes())
+    good = {path.name: path.read_bytes() for path in sorted((SEEDS / "whole").iterdir())}
+    into = folder / "model"
+    refused: TritError | None = None
+    with redirect_stdout(io.StringIO()):
+        try:
+            with fake_hub.answering(hub):
+                download(fake_hub.REPO, "main", str(into), "i2_s", lambda note: None)
+        except TritError as error:
+            refused = error
+        with fake_hub.answering(fake_hub.answers_for(good)):
+            download(fake_hub.REPO, "main", str(into), "i2_s", lambda note: None)
+    got = {path.name: path.read_bytes() for path in into.iterdir() if path.name != "trit-source.json"}
+    assert got == good, f"the next run left {sorted(got)}"
+    assert {path.name for path in folder.iterdir()} == {"hub.pickle", "model"}, "something is outside of the folder"
+    if refused:
+        raise refused
+
+
 READERS = {
+    "hub": Reader(make_hub, read_hub),
     "gguf": Reader(make_gguf, read_gguf),
     "checkpoint": Reader(make_checkpoint, read_checkpoint),
 }
@@ -151,10 +225,14 @@ def run_one(reader: Reader, rng: Random, folder: Path) -> str | None:
 def work(name: str, seed: int, start: int, stop: int, at: Synchronized[int], found: list[tuple[int, str]]) -> None:
     """Inputs start to stop, in a process of their own; failures go to ``found``, the present number to ``at``."""
     logging.disable()
+    os.environ[BACKOFF_VARIABLE] = "0"
+    # What a crash leaves and what git says are not looked at here.
+    os.fsync = lambda fd: None
+    manifest.converter_commit = lambda: ""
     signal.signal(signal.SIGALRM, _time_is_up)
     if sys.platform == "linux":
         limit_memory(MEMORY_BYTES)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY_FOLDER) as folder:
         for i in range(start, stop):
             at.value = i
             # A hang in compiled code does not see the alarm.

@@ -24,14 +24,14 @@ from trit.base.places import ROOT
 from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
-from trit.models.checkpoint import Checkpoint
+from trit.models.checkpoint import Checkpoint, readable
 
 PLAIN = readers.SEEDS / "plain.gguf"
 PACKED = readers.SEEDS / "packed"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize(("reader", "count"), [("gguf", 1250), ("checkpoint", 500)])
+@pytest.mark.parametrize(("reader", "count"), [("gguf", 1250), ("checkpoint", 500), ("hub", 100)])
 def test_slice(reader: str, count: int, seed: int) -> None:
     """In a process of its own: its limits must not stay on this one."""
     flags = ["--reader", reader, "--count", str(count), "--seed", str(seed)]
@@ -41,9 +41,11 @@ def test_slice(reader: str, count: int, seed: int) -> None:
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
-def test_seeds_are_good() -> None:
+def test_seeds_are_good(tmp_path: Path) -> None:
     for path in readers.SEEDS.glob("*.gguf"):
         assert len(read_header(path).tensors) == 2 + len(ENCODINGS)
+    whole = readers.SEEDS / "whole"
+    assert convert(whole, tmp_path / "whole.gguf", Options(ENCODINGS["f16"], None), progress=False).kinds
     for folder in (PACKED, readers.SEEDS / "floats"):
         assert Checkpoint.open(folder).tensors
         with pytest.raises(UserError, match="tokenizer"):
@@ -127,3 +129,18 @@ def test_count_of_billions(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(UserError, match=r"m\.gguf: not a whole GGUF file"):
             read_header(path)
+
+
+def test_a_panic_of_the_tokenizers_package(tmp_path: Path) -> None:
+    """Found by fuzzing: a prefix longer than the tokens ends in a panic, which is no Exception to Python."""
+    folder = Path(shutil.copytree(readers.SEEDS / "whole", tmp_path / "checkpoint"))
+    description = json.loads((folder / "tokenizer.json").read_text())
+    description["model"]["continuing_subword_prefix"] = "###"
+    (folder / "tokenizer.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match=r"marks pieces of words \(continuing_subword_prefix '###'\)"):
+        convert(folder, tmp_path / "out.gguf", Options(ENCODINGS["f16"], None), progress=False)
+    panic = type("PanicException", (BaseException,), {})
+    with pytest.raises(UserError, match="PanicException: range end"), readable(folder):
+        raise panic("range end index 3 out of range")
+    with pytest.raises(KeyboardInterrupt), readable(folder):
+        raise KeyboardInterrupt

@@ -1,12 +1,89 @@
 # SPDX-License-Identifier: MIT
-"""Output files that are whole or not there. Standard library only."""
+"""Input files that are what they are taken for; output files that are whole or not there. Standard library only."""
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from trit.base.errors import UserError
+
+# What git leaves in the place of a large file where Git LFS is not installed.
+_LFS_POINTER = b"version https://git-lfs"
+_LFS_SIZE = re.compile(rb"^size (\d+)$", re.MULTILINE)
+# What a server that wants a login, or has not the file, sends in its place. Comments may stand in front.
+_PAGE = re.compile(
+    rb"\s*(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body|title|meta|script)\b", re.DOTALL | re.IGNORECASE
+)
+_ERROR_PAGE = re.compile(rb"\s*<\?xml[^>]*>\s*<Error>")
+_HEAD_BYTES = 1 << 10
+_MOST_LETTERS = 255
+_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+
+
+def stand_in(head: bytes, pages: bool = True) -> str | None:
+    """What stands in the place of a file, by its first bytes; None if it may be the file itself.
+
+    Args:
+        head: The first bytes, 1024 are enough.
+        pages: Whether a web page cannot be meant.
+    """
+    head = head.removeprefix(b"\xef\xbb\xbf")
+    if head.startswith(_LFS_POINTER):
+        size = _LFS_SIZE.search(head)
+        itself = f"the file of {int(size[1]):,} bytes" if size and len(size[1]) < 16 else "the file"
+        return f"is a Git LFS pointer to {itself}; git lfs pull gets the file itself"
+    if pages and (_PAGE.match(head) or _ERROR_PAGE.match(head)):
+        return (
+            "is a web page, not the file; download the file itself (on the Hub its address has /resolve/, not /blob/)"
+        )
+    return None
+
+
+def stays_inside(name: object) -> bool:
+    """Whether a relative path from somebody else's list stays in its folder and can be a file's name everywhere."""
+    if not isinstance(name, str) or not 0 < len(name) <= _MOST_LETTERS or not name.isprintable():
+        return False
+    return not set(name) & set('\\:*?"<>|') and all(part not in {"", ".", ".."} for part in name.split("/"))
+
+
+def check_input(path: Path, most_bytes: int | None = None, content: bool = True) -> None:
+    """Refuse what is not the file that it is taken for, in front of every reader: nothing here can hang or be large.
+
+    Args:
+        path: Of the file.
+        most_bytes: What such a file has at most; None: any size.
+        content: Whether to look at the first bytes; a text for people may be empty or a page.
+
+    Raises:
+        UserError: it is not there, a folder, pipe or device, unreadable, empty, too large, a Git LFS pointer or a web
+            page in the place of the file; names it.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = next((name for test, name in _KINDS if test(status.st_mode)), "a device")
+            raise UserError(f"{path}: is {kind}, expected a file; put the file itself there")
+        if most_bytes is not None and status.st_size > most_bytes:
+            raise UserError(
+                f"{path}: has {status.st_size:,} bytes, expected at most {most_bytes:,}; download the file again"
+            )
+        if not content:
+            return
+        if status.st_size == 0:
+            raise UserError(f"{path}: is empty; download or make the file again")
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is not there; check the name") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
+    if reason := stand_in(head):
+        raise UserError(f"{path}: {reason}")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.files import check_input
 from trit.base.flags import ArgumentParser
 from trit.convert import from_checkpoint, from_gguf
 from trit.convert.report import Report
@@ -98,7 +99,8 @@ def _convert(args: argparse.Namespace) -> Report:
     split_bytes = parse_size(args.split_max_size) if args.split_max_size else None
     if not args.model.exists():
         raise UserError(f"{args.model}: there is no such file or folder")
-    if args.model.is_file():
+    if not args.model.is_dir():
+        check_input(args.model)
         return _from_gguf(args, split_bytes)
     if args.i2_s_layout or args.kernel_config:
         raise UserError(f"--i2-s-layout and --kernel-config are for GGUF files, {args.model} is none")

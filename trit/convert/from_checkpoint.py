@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import Encoding
 from trit.gguf.types import GGMLQuantizationType, GGUFWriter
 from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors
-from trit.models.checkpoint import Checkpoint, StoredTensor
+from trit.models.checkpoint import Checkpoint, StoredTensor, readable, short_list
 from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
 from trit.models.families.rope import pair_rows
@@ -38,6 +38,7 @@ from trit.models.families.rope import pair_rows
 QUANTIZATION_VERSION = 2
 # Stored by older savers, though they follow from the configuration.
 NOT_WANTED = ".rotary_emb.inv_freq"
+TAKE_CONFIG = "take the config.json that was saved with these weights"
 
 
 @dataclass(frozen=True)
@@ -73,41 +74,38 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         UserError: the checkpoint is missing something, is broken, or is not ternary; names the file or tensor.
         TritError: the file cannot be written, or reads back differently.
     """
-    checkpoint = Checkpoint.open(directory).with_prefix("model.")
-    try:
+    checkpoint = Checkpoint.open(directory)
+    with readable(directory):
         family = find_family(checkpoint.config)
         specs = present(checkpoint, family.tensors(checkpoint.config))
         embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
         declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
-        check_left_out(checkpoint.config, (spec.source for spec in specs if spec.kind is Kind.TERNARY))
+        ternary = [spec.source for spec in specs if spec.kind is Kind.TERNARY]
+        check_left_out(checkpoint.config, [*ternary, *map(checkpoint.stored_name, ternary)])
         pooling = read_pooling(directory, checkpoint.config)
         # A writer without a file: a hyper-parameter of the wrong type or size must not show only when all is written.
         family.write_hyperparameters(GGUFWriter(None, family.gguf_architecture(checkpoint.config)), checkpoint.config)
-        _check_names(checkpoint, family, specs)
+        check_names(checkpoint, family, specs)
         matrices = {spec.target: spec.shape for spec in specs if spec.kind is Kind.TERNARY}
         check_columns(matrices, options.encoding, family.gguf_architecture(checkpoint.config))
         planned = [_plan(spec, checkpoint, options.encoding, embedding_type) for spec in specs]
         computed = family.computed(checkpoint.config)
         vocabulary = load_tokenizer(directory, checkpoint.config, _vocab_size(specs), embeds=pooling is not None)
-    except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
-        raise UserError(
-            f"{directory}: a value in config.json or tokenizer.json has not the type or form it must have ({error}); "
-            "compare the file with the model's original"
-        ) from error
+        card = model_card(checkpoint, options.name)
+        rehearse(checkpoint, family, vocabulary, card)
     rows = [tensor for tensors in planned for tensor in tensors]
     rows += [PlannedTensor(name, values.shape, GGMLQuantizationType.F32) for name, values in computed.items()]
     parts = split_tensors(rows, options.split_bytes)
     paths = output_paths(outfile, len(parts), options.force)
-    files = sorted({tensor.path for tensor in checkpoint.tensors.values()})
     architecture = family.gguf_architecture(checkpoint.config)
 
     def write_metadata(writer: GGUFWriter) -> None:
-        _write_metadata(writer, checkpoint, family, vocabulary, options)
+        _write_metadata(writer, checkpoint, family, vocabulary, card, options.encoding.file_type)
 
     with output_errors(outfile, rows), atomic_outputs(paths) as partials:
         checked = vocabulary_check.check(directory, vocabulary, architecture, write_metadata, partials[0])
-        manifest = Manifest.of(directory, files, options.source, progress)
+        manifest = Manifest.of(directory, checkpoint.files, options.source, progress)
         writer = SplitWriter(partials, architecture, parts)
         try:
             write_metadata(writer.metadata)
@@ -121,8 +119,10 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
             writer.close()
         verified = verify(partials, expected)
         verify_vocabulary(partials[0], checked.keys)
-    notes = fallback_notes(matrices, options.encoding) + scale_notes + vocabulary.notes + checked.notes
-    return Report(paths, embedding_type, kinds, notes, f"{verified}; {checked.verified}", checked.warnings)
+    notes = checkpoint.notes + fallback_notes(matrices, options.encoding) + scale_notes
+    notes += vocabulary.notes + checked.notes
+    names = [file.name for file in checkpoint.files]
+    return Report(paths, names, embedding_type, kinds, notes, f"{verified}; {checked.verified}", checked.warnings)
 
 
 def _default_embedding(specs: list[TensorSpec], encoding: Encoding) -> str:
@@ -144,30 +144,45 @@ def present(checkpoint: Checkpoint, specs: list[TensorSpec]) -> list[TensorSpec]
     return [spec for spec in specs if spec.kind is not Kind.INPUT_NORM]
 
 
-def _check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
+def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
     """Every tensor that the family wants is there, and every tensor that is there is wanted.
 
     Raises:
-        UserError: names the first missing or unexpected tensors.
+        UserError: names the first missing or unexpected tensors, as their file has them or would have them.
     """
+    where = checkpoint.directory
     wanted = {spec.source for spec in specs}
     scales = {f"{spec.source}_scale" for spec in specs if spec.kind is Kind.TERNARY}
     missing = [name for name in wanted if name not in checkpoint.tensors]
     if missing:
-        raise UserError(f"{checkpoint.directory}: {_list(missing)} missing; the checkpoint is not whole")
+        named = short_list(map(checkpoint.stored_name, missing))
+        if all(spec.kind is Kind.NORM for spec in specs if spec.source in missing):
+            raise UserError(
+                f"{where}: {named} missing, norms that config.json asks for; the checkpoint is not whole, or "
+                f"{TAKE_CONFIG}"
+            )
+        raise UserError(f"{where}: {named} missing; the checkpoint is not whole")
     copies = family.copies(checkpoint.config)
     known = wanted | scales | set(copies)
     unexpected = [name for name in checkpoint.tensors if name not in known and not name.endswith(NOT_WANTED)]
     if unexpected:
-        raise UserError(f"{checkpoint.directory}: unexpected tensor {_list(unexpected)}; this model is of another kind")
+        named = short_list(map(checkpoint.stored_name, unexpected))
+        if all(is_norm(name) for name in unexpected):
+            raise UserError(
+                f"{where}: unexpected tensor {named}, of norms that config.json turns off or does not name; "
+                f"{TAKE_CONFIG}"
+            )
+        raise UserError(f"{where}: unexpected tensor {named}; this model is of another kind")
     for copy, original in copies.items():
         if copy in checkpoint.tensors and not _equal(checkpoint.tensors[copy], checkpoint.tensors[original]):
-            raise UserError(f"{copy}: differs from {original}, yet config.json ties them (tie_word_embeddings)")
+            both = f"{checkpoint.stored_name(copy)}: differs from {checkpoint.stored_name(original)}"
+            raise UserError(f"{both}, yet config.json ties them (tie_word_embeddings)")
 
 
-def _list(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+def is_norm(name: str) -> bool:
+    """Whether a tensor is the weight of a norm, by what trainers call them."""
+    module = name.removesuffix(".weight").rpartition(".")[2]
+    return "norm" in module or module.endswith("_ln")
 
 
 def _equal(a: StoredTensor, b: StoredTensor) -> bool:
@@ -194,21 +209,42 @@ def planned_rows(spec: TensorSpec, asked: Encoding, embedding_type: str) -> list
     return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
 
 
-def _write_metadata(
-    writer: GGUFWriter, checkpoint: Checkpoint, family: Family, vocabulary: Vocabulary, options: Options
-) -> None:
-    """General keys (name, licence, ... from the model card), hyper-parameters, tokenizer."""
+def model_card(checkpoint: Checkpoint, name: str | None = None) -> gguf.Metadata:
+    """Name, licence, ... of the model, from the model card and the folder's name."""
     total = sum(tensor.size for tensor in checkpoint.tensors.values())
     try:
         card = gguf.Metadata.load(model_path=checkpoint.directory, total_params=total)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{checkpoint.directory / 'README.md'}: the YAML at its top is broken ({reason})") from None
-    card.name = options.name or card.name or checkpoint.directory.resolve().name
+    card.name = name or card.name or checkpoint.directory.resolve().name
     card.quantized_by = "trit.cpp"
+    return card
+
+
+def rehearse(checkpoint: Checkpoint, family: Family, vocabulary: Vocabulary, card: gguf.Metadata) -> None:
+    """Write all metadata to nowhere; raises whatever a value raises that no GGUF key can hold."""
+    writer = GGUFWriter(os.devnull, family.gguf_architecture(checkpoint.config))
+    try:
+        _write_metadata(writer, checkpoint, family, vocabulary, card, 0)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+    finally:
+        writer.close()
+
+
+def _write_metadata(
+    writer: GGUFWriter,
+    checkpoint: Checkpoint,
+    family: Family,
+    vocabulary: Vocabulary,
+    card: gguf.Metadata,
+    file_type: int,
+) -> None:
+    """General keys, hyper-parameters, tokenizer."""
     writer.add_type("model")
     card.set_gguf_meta_model(writer)
-    writer.add_file_type(options.encoding.file_type)
+    writer.add_file_type(file_type)
     writer.add_quantization_version(QUANTIZATION_VERSION)
     family.write_hyperparameters(writer, checkpoint.config)
     vocabulary.write(writer)

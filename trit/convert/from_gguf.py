@@ -117,7 +117,8 @@ def convert(path: Path, outfile: Path, options: Options, progress: bool = True) 
     notes = [f"corrected: {change}" for change in changes] + _kept_notes(plans)
     notes += fallback_notes(scaled, options.encoding) + rounding_notes(deviation)
     kinds = Counter(plan.item.name for plan in plans if plan.asked)
-    return Report(paths, embedding, kinds, notes, f"{verified}; {checked.verified}", checked.warnings)
+    names = [file.name for file in source.paths]
+    return Report(paths, names, embedding, kinds, notes, f"{verified}; {checked.verified}", checked.warnings)
 
 
 def _output_paths(source: Source, outfile: Path, count: int, force: bool) -> list[Path]:

@@ -7,7 +7,6 @@ vector's normalisation is the engine's own step: llama-server divides by the len
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from gguf import PoolingType
 
 from trit.base.errors import UserError
-from trit.models.checkpoint import read_json
+from trit.models.checkpoint import is_plain_file_name, read_json, read_json_value
 
 # Keys of a Pooling module that are true -> what the engine does.
 MODES = {
@@ -41,10 +40,8 @@ def read_pooling(directory: Path, config: Mapping[str, Any]) -> PoolingType | No
         base = any(str(name).endswith("Model") for name in config.get("architectures") or [])
         return PoolingType.LAST if base else None
     try:
-        modules = [
-            (module["type"].rpartition(".")[2], module["path"]) for module in json.loads(path.read_text("utf-8"))
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        modules = [(module["type"].rpartition(".")[2], module["path"]) for module in read_json_value(path)]
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: expected a list of modules with type and path ({error!r})") from None
     others = [name for name, _ in modules if name not in KNOWN_MODULES]
     if others:
@@ -52,6 +49,8 @@ def read_pooling(directory: Path, config: Mapping[str, Any]) -> PoolingType | No
     folders = [folder for name, folder in modules if name == "Pooling"]
     if len(folders) != 1:
         raise UserError(f"{path}: has {len(folders)} modules of type Pooling, expected one")
+    if not is_plain_file_name(folders[0]):
+        raise UserError(f"{path}: names the folder {str(folders[0])[:60]!r}, expected one beside it")
     file = directory / folders[0] / "config.json"
     pooling = read_json(file)
     modes = [key for key, value in pooling.items() if key.startswith("pooling_mode_") and value is True]

@@ -14,6 +14,7 @@ class Report:
 
     Attributes:
         paths: The files that it wrote.
+        sources: Names of the files whose weights it read.
         embedding_type: Of embedding and head; None if the model has no embedding.
         kinds: What ternary matrices were read from -> how many.
         notes: What the user should know, a clause each.
@@ -22,6 +23,7 @@ class Report:
     """
 
     paths: list[Path]
+    sources: list[str]
     embedding_type: str | None
     kinds: dict[str, int]
     notes: list[str]
@@ -35,6 +37,8 @@ class Report:
         files = f" in {len(self.paths)} files" if len(self.paths) > 1 else ""
         embedding = f"; embedding {self.embedding_type}" if self.embedding_type else ""
         yield f"{self.paths[0]}: {size / 1e6:.1f} MB{files}; {outtype} from {kinds}{embedding}"
+        more = f" to {self.sources[-1]}, {len(self.sources)} files" if len(self.sources) > 1 else ""
+        yield f"weights read from {self.sources[0]}{more}"
         for note in self.notes:
             yield f"note: {note}"
         for warning in self.warnings:

@@ -127,8 +127,8 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, 
     if (description.get("model") or {}).get("type") != "BPE":
         raise UserError(f"{path}: is a {(description.get('model') or {}).get('type')} tokenizer; only BPE is supported")
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
-        if description["model"].get(key):
-            raise UserError(f"{path}: marks pieces of words ({key} {description['model'][key]!a}), the engine does not")
+        if affix := description["model"].get(key):
+            raise UserError(f"{path}: marks pieces of words ({key} {str(affix)[:40]!a}), the engine does not")
     sentencepiece = spm.is_sentencepiece(description)
     pre, notes = ("default", []) if sentencepiece else pre_tokenizer(path, description)
     try:

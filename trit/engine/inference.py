@@ -19,6 +19,7 @@ from pathlib import Path
 
 from trit.base import flags
 from trit.base.errors import UserError
+from trit.base.files import check_input
 from trit.base.flags import hub_name
 from trit.base.host import physical_cores, usable_cpus
 from trit.base.places import BUNDLED_MODEL, MODELS_DIR, python_command
@@ -182,8 +183,9 @@ def check_model(path: Path, flag: str = "-m") -> None:
                 f"{flag} {path} is a folder without a GGUF file; make one with: {setup} -md {_quoted(path)}"
             )
         raise UserError(f"{flag} {path} is a folder without a model in it; give the path of a GGUF file")
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"the model {path} is not there; {_how_to_make(path)}")
+    check_input(path)
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             folder = path.parent

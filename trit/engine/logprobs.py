@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
 
 Floats = npt.NDArray[np.float64]
 MAGIC = b"_logits_"
@@ -52,6 +53,7 @@ class LogprobsFile:
         Raises:
             UserError: not such a file, or not a whole one.
         """
+        check_input(path)
         with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
         if head[:8] != MAGIC or len(head) < _HEADER_BYTES:

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
 
 MAGIC = b"GGUF"
-# What git leaves in place of a large file where Git LFS is not installed.
-LFS_POINTER = b"version https://git-lfs"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 # Most that a header may ask for; real files stay far below (a vocabulary of 262,144 tokens has 0.6 million merges).
@@ -102,9 +101,8 @@ def read_raw_header(path: Path, arrays: bool | Collection[str] = True, whole: bo
     Raises:
         UserError: missing, not GGUF, big-endian, truncated, or with a table that contradicts itself; names the file.
     """
+    check_input(path)
     try:
-        if path.stat().st_size == 0:
-            raise ValueError("it is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
             return _parse(_Cursor(buffer, arrays), whole)
     except struct.error:
@@ -203,8 +201,6 @@ class _Cursor:
 
 def _parse(cursor: _Cursor, whole: bool) -> RawHeader:
     if cursor.buffer[:4] != MAGIC:
-        if cursor.buffer[: len(LFS_POINTER)] == LFS_POINTER:
-            raise ValueError("it is a Git LFS pointer to the file; git lfs pull gets the file itself")
         raise ValueError("the first four bytes are not GGUF")
     cursor.position = 4
     version = cursor.scalar("I")

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
 from trit.gguf.decode import Bytes, Decoded, Ternary
 
 # Strips of TL2 and of its rest have 32 rows, and its vectors hold four groups of 8 rows in this order.
@@ -22,6 +23,9 @@ TL2_STRIP = 32
 TL2_ROW_GROUPS = (0, 2, 1, 3)
 # Columns of a vector: TL1 has 256 / bmm, TL2 6 (two triples); signs come 24 columns at a time; the rest 32 x 4.
 TL2_VECTOR, TL2_SIGNS, REST_TILE = 6, 24, 32
+
+
+MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ def read_kernel_config(path: Path) -> dict[tuple[int, int], Tiles]:
     Raises:
         UserError: not such a file; names it.
     """
+    check_input(path, MAX_CONFIG_BYTES)
     parser = configparser.ConfigParser()
     try:
         parser.read_string(path.read_text(encoding="utf-8"), str(path))

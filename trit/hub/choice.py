@@ -11,23 +11,8 @@ from fnmatch import fnmatch
 from trit.base.errors import UserError
 from trit.gguf.encoding_table import DEFAULT, TERNARY
 from trit.gguf.layouts import NAMED
+from trit.models.checkpoint import SIDE_FILES
 
-# Everything that the converter may read besides the weights.
-_ALWAYS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.json",
-    "chat_template.jinja",
-    "modules.json",
-    "config_sentence_transformers.json",
-)
 # Beside modules.json: how an embedding model pools (trit.convert.pooling reads it).
 _POOLING = re.compile(r"\d+_Pooling/config\.json")
 # Best first. For each format: the whole model in one file, or its shards with the index that names them.
@@ -63,12 +48,12 @@ def checkpoint_files(names: Iterable[str]) -> list[str]:
     top = [name for name in names if "/" not in name and "\\" not in name]
     pooling = {name for name in names if _POOLING.fullmatch(name)} if "modules.json" in top else set()
     for whole, shards, index in (_SAFETENSORS, _TORCH):
+        # With both, the whole file decides: that is what the converter and transformers go by.
         weights = [whole] if whole in top else []
-        if index in top:
-            # With both, the index decides: that is what the converter and transformers go by.
+        if index in top and not weights:
             weights = [index, *[name for name in top if fnmatch(name, shards)]]
         if weights:
-            return sorted({name for name in top if name in _ALWAYS} | set(weights) | pooling)
+            return sorted({name for name in top if name in SIDE_FILES} | set(weights) | pooling)
     return []
 
 

@@ -8,7 +8,6 @@ Runs in the environment that set-up has made, for it needs the ``huggingface_hub
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,16 +16,17 @@ from typing import Any
 from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 
-from trit.base.errors import EXIT_OK, UserError
+from trit.base.errors import EXIT_OK, TritError, UserError
 from trit.base.flags import ArgumentParser
 from trit.gguf.encoding_table import DEFAULT, TABLE
 from trit.hub import space
 from trit.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
-from trit.hub.failures import EXPLAINED, explained
+from trit.hub.failures import EXPLAINED, explained, not_a_hub
 from trit.hub.gguf_head import look_into
 from trit.hub.listing import Listing, RemoteFile, list_repository
 from trit.hub.offline import find_offline
 from trit.hub.transfer import Progress, fetch, partial_path, present_bytes, take_from_cache
+from trit.models.checkpoint import read_json
 from trit.models.source_note import FetchedFile, Manifest, read_manifest
 
 
@@ -65,8 +65,12 @@ def download(repo: str, revision: str, folder: str, encoding: str, tell: Callabl
             fetch_model(list_repository(repo, revision), Path(folder), encoding, tell)
     except HFValidationError as error:
         raise UserError(f"{repo} is no name of a repository; expected ORG/NAME") from error
+    except TritError:
+        raise
     except EXPLAINED as error:
         raise explained(error, repo, revision) from error
+    except Exception as error:  # an answer of another form may raise anything, here or in huggingface_hub
+        raise not_a_hub(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
     return {}
 
 
@@ -172,10 +176,9 @@ def _config(files: list[RemoteFile], folder: Path, ours: bool) -> dict[str, Any]
         if file.name == "config.json":
             fetch(file, folder, Progress(file.size), ours=ours)
             try:
-                config = json.loads((folder / file.name).read_text(encoding="utf-8"))
-            except ValueError:
+                return read_json(folder / file.name)
+            except UserError:
                 return {}  # the converter refuses it with the right words
-            return config if isinstance(config, dict) else {}
     raise UserError("the repository has weights and no config.json, so what they are is unknown")
 
 

@@ -98,6 +98,14 @@ def explained(error: Exception, repo: str, revision: str) -> TritError:
     )
 
 
+def not_a_hub(what: str) -> UserError:
+    """The error for an answer that no Hub gives: of a network that wants a login, of a proxy, of a wrong address."""
+    return UserError(
+        f"what answers at {constants.ENDPOINT} is no Hub ({what}); log in to the network if it wants that, check "
+        "HF_ENDPOINT and the proxy, and run this again"
+    )
+
+
 EXPLAINED = (HfHubHTTPError, HTTPError, OSError)
 """What :func:`explained` is for; our own errors are explained already."""
 

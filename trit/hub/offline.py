@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -12,6 +11,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from trit.base.errors import UserError
 from trit.hub.choice import checkpoint_files, prefers_gguf, ready_models
 from trit.hub.transfer import place_copy
+from trit.models.checkpoint import shard_names
 
 
 def find_offline(repo: str, revision: str, folder: Path, encoding: str) -> str:
@@ -56,7 +56,7 @@ def _shards(folder: Path, names: list[str]) -> set[str]:
     for name in names:
         if name.endswith(".index.json"):
             try:
-                return set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
-            except (ValueError, KeyError, AttributeError, TypeError):
+                return set(shard_names(folder / name).values())
+            except UserError:
                 return {"an index that can be read"}
     return set()

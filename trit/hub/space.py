@@ -20,6 +20,8 @@ from trit.gguf.encoding_table import TABLE
 _CONTEXT, _CACHE_BYTES = 2048, 2
 # The engine itself with its buffers for a batch of 512 tokens.
 _ENGINE_BYTES = 256 << 20
+# Numbers of config.json from here on are nonsense, which the converter refuses.
+_MOST = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def checkpoint_need(download: int, weights: int, config: Mapping[str, Any], enco
     """
     shapes = [config.get(key) for key in ("hidden_size", "intermediate_size", "vocab_size", "num_hidden_layers")]
     heads = config.get("num_attention_heads")
-    if not all(isinstance(value, int) and value > 0 for value in (*shapes, heads)):
+    others = [config.get(key) or 1 for key in ("head_dim", "num_key_value_heads")]
+    if not all(isinstance(value, int) and 0 < value < _MOST for value in (*shapes, heads, *others)):
         return Need(download, weights, weights + _ENGINE_BYTES)
     hidden, ffn, vocab, layers = (int(value) for value in shapes if value is not None)
     head_size = config.get("head_dim") or hidden // int(str(heads))

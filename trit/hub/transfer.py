@@ -18,13 +18,14 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
-from httpx import RemoteProtocolError
+from httpx import RemoteProtocolError, Response
 from huggingface_hub import constants, get_session, try_to_load_from_cache
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from trit.base.errors import TritError, UserError
+from trit.base.files import stand_in
 from trit.base.progress import clock
-from trit.hub.failures import retrying
+from trit.hub.failures import not_a_hub, retrying
 from trit.hub.listing import RemoteFile
 from trit.models.source_note import FetchedFile
 
@@ -100,9 +101,17 @@ def fetch(file: RemoteFile, folder: Path, progress: Progress, *, ours: bool = Tr
     for outdated in target.parent.glob(f".{escape(target.name)}.*.download"):
         if outdated != partial:
             outdated.unlink()
-    _download(file, partial, progress)
+    in_one_piece = _download(file, partial, progress)
     print(f"checking {file.name}", flush=True)
     sha256 = checked(partial, file)
+    if sha256 is None and not in_one_piece:
+        print(
+            f"{file.name}: its beginning, from an earlier answer, is of something else; fetching all of it", flush=True
+        )
+        partial.unlink()
+        progress.add(-file.size, fresh=False)
+        _download(file, partial, progress)
+        sha256 = checked(partial, file)
     if sha256 is None:
         found = f"{partial.stat().st_size} bytes with another hash"
         partial.unlink()
@@ -165,32 +174,53 @@ def place_copy(source: Path, target: Path) -> None:
     partial.replace(target)
 
 
+def _check_answer(file: RemoteFile, response: Response) -> None:
+    """Raise UserError for an answer that cannot be the file: a page for a login, an error with status 200."""
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        raise not_a_hub(f"a web page came in the place of {file.name}")
+    whole = response.headers.get("Content-Length" if response.status_code == 200 else "Content-Range", "")
+    length = whole.rpartition("/")[2]
+    if length.isdecimal() and int(length) != file.size and "Content-Encoding" not in response.headers:
+        raise not_a_hub(f"{file.name} has {file.size} bytes there, and {length} came")
+
+
 def _kind(file: RemoteFile) -> str:
     return "git hash" if len(file.digest) == 40 else "sha256"
 
 
-def _download(file: RemoteFile, partial: Path, progress: Progress, stop: int | None = None) -> None:
-    """Append to the partial file until it is whole, or has ``stop`` bytes."""
+def _download(file: RemoteFile, partial: Path, progress: Progress, stop: int | None = None) -> bool:
+    """Append to the partial file until it is whole, or has ``stop`` bytes; whether one answer gave all of it."""
     partial.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("ab") as out:
         progress.add(out.tell(), fresh=False)
 
         end = file.size if stop is None else stop
+        in_one_piece = True
 
         def carry_on() -> None:
+            nonlocal in_one_piece
             start = out.seek(0, os.SEEK_END)
             if start < end:
-                with _opened(file.url, start, stop) as blocks:
-                    _write(blocks, out, start, end, progress)
+                with _opened(file, start, stop) as blocks:
+                    in_one_piece = _write(blocks, out, start, end, progress) == 0
+            else:
+                in_one_piece = False
 
         retrying(carry_on, file.name, progress=lambda: out.seek(0, os.SEEK_END))
         out.flush()
         os.fsync(out.fileno())
+    return in_one_piece
 
 
-def _write(blocks: Iterator[tuple[int, bytes]], out: BinaryIO, start: int, end: int, progress: Progress) -> None:
-    """Append blocks up to byte ``end``; raises RemoteProtocolError if they stop before, so that it is tried again."""
+def _write(blocks: Iterator[tuple[int, bytes]], out: BinaryIO, start: int, end: int, progress: Progress) -> int:
+    """Append blocks up to byte ``end``; the byte from which they are the answer's.
+
+    Raises:
+        RemoteProtocolError: they stop before, so that it is tried again.
+    """
     for offset, block in blocks:
+        if offset == 0 and (reason := stand_in(block)):
+            raise not_a_hub(f"it {reason}")
         if offset == 0 and start > 0:
             # The server sent the whole file and not the range: begin anew.
             out.truncate(0)
@@ -203,17 +233,25 @@ def _write(blocks: Iterator[tuple[int, bytes]], out: BinaryIO, start: int, end: 
     out.flush()
     if out.seek(0, os.SEEK_END) < end:
         raise RemoteProtocolError("the connection was closed too early")
+    return start
 
 
 @contextmanager
-def _opened(url: str, start: int, stop: int | None) -> Iterator[Iterator[tuple[int, bytes]]]:
-    """The content from byte ``start`` on, as (offset, block) pairs."""
+def _opened(file: RemoteFile, start: int, stop: int | None) -> Iterator[Iterator[tuple[int, bytes]]]:
+    """The content from byte ``start`` on, as (offset, block) pairs.
+
+    Raises:
+        UserError: the answer is a page or of another length, so that nothing of it is kept.
+        TritError: it is another range than was asked for.
+    """
+    url = file.url
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
     if start or stop is not None:
         headers["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
     timeout_s = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with get_session().stream("GET", url, headers=headers, timeout=timeout_s) as response:
         hf_raise_for_status(response)
+        _check_answer(file, response)
         match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         first = int(match[1]) if response.status_code == 206 and match else 0
         if first not in (0, start):

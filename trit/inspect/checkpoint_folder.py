@@ -14,7 +14,7 @@ from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
-from trit.convert.from_checkpoint import present
+from trit.convert.from_checkpoint import check_names, model_card, present, rehearse
 from trit.convert.pooling import read_pooling
 from trit.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import load_tokenizer
@@ -24,7 +24,7 @@ from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
 from trit.inspect.description import Description, Shares, panel_bytes
 from trit.inspect.sample import counts
-from trit.models.checkpoint import Checkpoint
+from trit.models.checkpoint import Checkpoint, readable
 from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
 
@@ -45,29 +45,29 @@ def describe(path: Path, context: int, exact: bool) -> Description:
     """Describe a checkpoint folder; what is wrong with it becomes its verdict."""
     found = Description(str(path), "checkpoint folder")
     try:
-        checkpoint = Checkpoint.open(path).with_prefix("model.")
+        with readable(path):
+            _describe(found, Checkpoint.open(path), context, exact)
     except UserError as error:
         found.refuse(str(error))
-        return found
+    return found
+
+
+def _describe(found: Description, checkpoint: Checkpoint, context: int, exact: bool) -> None:
+    """Everything but the path; what the readers raise leaves what is known until then."""
     for tensor in checkpoint.tensors.values():
         found.count(tensor.dtype, tensor.size, tensor.size * _item_bytes(tensor.dtype))
     found.bytes = sum(row["bytes"] for row in found.types.values())
     _config(found, checkpoint.config)
     found.kv_cache(context)
     found.memory["file"] = found.bytes
-    try:
-        family = find_family(checkpoint.config)
-        specs = present(checkpoint, family.tensors(checkpoint.config))
-        found.architecture = f"{found.architecture}, {family.gguf_architecture(checkpoint.config)} in the engine"
-        _look(found, checkpoint, specs, exact)
-        _check(found, checkpoint, family, specs)
-        _size(found, specs)
-        _judge(found, specs)
-    except UserError as error:
-        found.refuse(str(error))
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        found.refuse(f"config.json or tokenizer.json is not of the form it must have ({error})")
-    return found
+    family = find_family(checkpoint.config)
+    specs = present(checkpoint, family.tensors(checkpoint.config))
+    found.architecture = f"{found.architecture}, {family.gguf_architecture(checkpoint.config)} in the engine"
+    check_names(checkpoint, family, specs)
+    _look(found, checkpoint, specs, exact)
+    _check(found, checkpoint, family, specs)
+    _size(found, specs)
+    _judge(found, specs)
 
 
 def _item_bytes(dtype: str) -> int:
@@ -100,8 +100,6 @@ def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], e
     for spec in ternary:
         if spec.target.split(".")[1] not in chosen:
             continue
-        if spec.source not in checkpoint.tensors:
-            raise UserError(f"{spec.source}: is missing; the checkpoint is not whole")
         stored, scale = checkpoint.tensors[spec.source], checkpoint.tensors.get(f"{spec.source}_scale")
         n, k = spec.shape
         check_stored(stored, scale, (n, k))
@@ -115,10 +113,8 @@ def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], e
 
 
 def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
-    """The tokenizer, the head, and the shapes of everything; raises UserError."""
+    """The shapes of everything, the head, the tokenizer, and that GGUF can hold all of it; raises UserError."""
     for spec in specs:
-        if spec.source not in checkpoint.tensors:
-            raise UserError(f"{spec.source}: is missing; the checkpoint is not whole")
         if spec.kind is not Kind.TERNARY:
             check_shape(checkpoint.tensors[spec.source], spec.shape)
     embeddings = [spec for spec in specs if spec.kind is Kind.EMBEDDING]
@@ -130,6 +126,7 @@ def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: li
         )
         directory, embeds = checkpoint.directory, read_pooling(checkpoint.directory, checkpoint.config) is not None
         vocabulary = load_tokenizer(directory, checkpoint.config, embeddings[0].shape[0], embeds)
+        rehearse(checkpoint, family, vocabulary, model_card(checkpoint))
         # The converter's check, so that both say the same.
         with tempfile.TemporaryDirectory(prefix="trit-inspect-") as folder:
             architecture = family.gguf_architecture(checkpoint.config)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
 from trit.base.flags import ArgumentParser
 from trit.gguf.types import quiet_gguf_package
 from trit.inspect import checkpoint_folder, gguf_file
@@ -48,12 +49,10 @@ def inspect(path: Path, context: int = DEFAULT_CONTEXT, exact: bool = False) -> 
     """
     if path.is_dir():
         return checkpoint_folder.describe(path, context, exact)
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-            size = file.seek(0, 2)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    check_input(path)
+    with path.open("rb") as file:
+        magic = file.read(4)
+        size = file.seek(0, 2)
     found = Description(str(path), "GGUF file" if magic == b"GGUF" else "no model file", bytes=size)
     if magic == b"GGUF" or path.suffix == ".gguf":
         try:

@@ -25,7 +25,7 @@ from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType, block_of, read_header
 from trit.gguf.writer import PlannedTensor
 from trit.measure.variants import REFERENCE
-from trit.models.checkpoint import Checkpoint
+from trit.models.checkpoint import Checkpoint, readable
 from trit.models.families import find_family
 from trit.models.families.base import Kind
 from trit.models.shapes import SHAPES, Shape
@@ -93,16 +93,11 @@ class CheckpointSource(Source):
 
     def __init__(self, folder: Path, head: str | None, bin_dir: Path = ENGINE_BIN) -> None:
         self._folder, self._bin_dir = folder, bin_dir
-        checkpoint = Checkpoint.open(folder).with_prefix("model.")
-        try:
+        checkpoint = Checkpoint.open(folder)
+        with readable(folder):
             family = find_family(checkpoint.config)
             self._specs = from_checkpoint.present(checkpoint, family.tensors(checkpoint.config))
             self._architecture = family.gguf_architecture(checkpoint.config)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{folder}: config.json lacks something or is of another form ({error!r}); convert the folder with "
-                "python3 -m utils.convert to see what"
-            ) from error
         hidden = next(spec.shape[-1] for spec in self._specs if spec.kind is Kind.EMBEDDING)
         self.head = head or default_embedding_type("i2_s", hidden)
         name = folder.resolve().name

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from trit.base.files import atomic_output
+from trit.base.errors import UserError
+from trit.base.files import atomic_output, check_input, stays_inside
 
 FILE_NAME = "trit-source.json"
+MAX_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,12 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """The folder's note; None if there is none or it cannot be read."""
     try:
+        check_input(folder / FILE_NAME, MAX_BYTES)
         values = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
         files = {name: FetchedFile(**file) for name, file in values.pop("files").items()}
-        return Manifest(**values, files=files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = Manifest(**values, files=files)
+    except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    # Set-up deletes what another revision has left: a note may name files of its folder only.
+    inside = all(stays_inside(name) for name in [*files, *([] if found.gguf is None else [found.gguf])])
+    return found if inside else None

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError
+from trit.base.files import stand_in
 from trit.base.places import BUNDLED_MODEL, engine_binary, python_command
 from trit.base.processes import become
 from trit.engine import inference, token_profile
@@ -166,6 +167,9 @@ def read_file(name: str) -> str:
         raise UserError(f"-f {name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UserError(f"-f {name} is not {error.encoding} text (byte {error.start}); save it as UTF-8") from error
+    # A page may be meant, a pointer is not.
+    if reason := stand_in(text[:1024].encode(), pages=False):
+        raise UserError(f"-f {name} {reason}")
     text = text.replace("\r\n", "\n").removesuffix("\n")
     if not text or "\0" in text:
         raise UserError(f"-f {name} is empty or no text; give a file with the prompt in it, saved as UTF-8")

@@ -22,6 +22,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
+from trit.models.checkpoint import check_side_files, read_json
 from trit.train.bitlinear import BitLinear, ternary_weight
 from trit.train.model import Decoder, DecoderConfig
 from trit.train.tokenizer import BOS, EOS, special_id
@@ -53,8 +55,10 @@ def load_checkpoint(directory: Path) -> tuple[Decoder, Tokenizer]:
     Raises:
         UserError: a file is missing or unreadable, or its tensors are not those that config.json asks for.
     """
+    check_side_files(directory)
+    config = read_json(directory / "config.json")
+    check_input(directory / "model.safetensors")
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         tensors = load_file(directory / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{directory}: is no readable checkpoint folder ({error})") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
 from trit.verify import engine
 from trit.verify.embeddings import check_embeddings
 from trit.verify.layers import check_layers
@@ -40,6 +41,7 @@ def prove(args: argparse.Namespace, folder: Path) -> Iterator[Check]:
     yield weights
     tokenizer = load_tokenizer(args.checkpoint)
     text = args.text or TEXT
+    check_input(text)
     ids = tokenizer.encode(text.read_text(encoding="utf-8"), add_special_tokens=False).ids
     if len(ids) < 2 * args.context or len(ids) < _SEQUENCES * _LENGTH:
         raise UserError(f"--text {text}: is {len(ids)} tokens long, the checks need {2 * args.context} or more")

@@ -6,7 +6,6 @@ Written from the same descriptions as ``utils.convert`` (docs/verify.md names th
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
+from trit.models.checkpoint import check_side_files, read_json, weight_files
+from trit.models.names import plain_name
 from trit.verify.names import INPUT_NORM
 
 # Inputs that share a scale in checkpoints of Q2_0's kind.
@@ -53,29 +55,28 @@ class TorchCheckpoint:
             master: Floats that are not ternary are master weights, whatever config.json says.
 
         Raises:
-            UserError: there is no config.json or there are no weights.
+            UserError: there is no config.json or there are no weights, or something else stands in their place.
         """
         self.directory = directory
-        try:
-            self.config: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{directory}: config.json cannot be read ({error}); name a checkpoint folder") from None
+        check_side_files(directory)
+        self.config: dict[str, Any] = read_json(directory / "config.json")
         declared = self.config.get("quantization_config") or {}
         self._divides = declared.get("linear_class", "bitlinear") == "bitlinear"
         self._master = master or declared.get("quantization_mode") == "online" or self.config.get("weight_bits") == 1
-        self._files: dict[str, Path] = {}
+        # Plain name -> file and the name there.
+        self._files: dict[str, tuple[Path, str]] = {}
         self._loaded: dict[str, Tensor] = {}
-        for path in sorted(directory.glob("*.safetensors")):
+        for path in (directory / name for name in weight_files(directory, self.config)[1]):
+            check_input(path)
+            if path.suffix == ".bin":
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                self._loaded |= {plain_name(name): tensor for name, tensor in state.items()}
+                continue
             try:
                 with safe_open(path, framework="pt") as file:
-                    self._files |= dict.fromkeys(file.keys(), path)
+                    self._files |= {plain_name(name): (path, name) for name in file.keys()}  # noqa: SIM118
             except (SafetensorError, OSError) as error:
                 raise UserError(f"{path}: not a whole safetensors file ({error}); download it again") from None
-        if not self._files:
-            for path in sorted(directory.glob("*.bin")):
-                self._loaded |= torch.load(path, map_location="cpu", weights_only=True)
-        if not self._files and not self._loaded:
-            raise UserError(f"{directory}: has neither *.safetensors nor *.bin; name a checkpoint folder")
         # Only BitNet's embedding models have a norm in front of each linear layer; they declare nothing.
         self._master = self._master or any(name.endswith(INPUT_NORM) for name in self.names())
 
@@ -88,8 +89,9 @@ class TorchCheckpoint:
         """A tensor as it is stored."""
         if name in self._loaded:
             return self._loaded[name]
-        with safe_open(self._files[name], framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
+        path, stored = self._files[name]
+        with safe_open(path, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(stored)
         return tensor
 
     def _scale_of(self, name: str) -> float | None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
 from trit.base.flags import ArgumentParser, at_least, whole_numbers
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import BUNDLED_MODEL, ROOT, engine_binary
@@ -82,8 +83,8 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--layers: only a --shape can have fewer blocks than it has; leave it out")
     if args.model and not args.model.is_dir():
         raise UserError(f"-m {args.model}: expected a checkpoint folder (config.json, tokenizer.json, safetensors)")
-    if args.text and not args.text.is_file():
-        raise UserError(f"--text {args.text}: there is no such file")
+    if args.text:
+        check_input(args.text)
     if args.layers and args.layers > ALL_SHAPES[args.shape].layers:
         raise UserError(f"--layers {args.layers}: {args.shape} has {ALL_SHAPES[args.shape].layers}, expected fewer")
     report.check_file("--out", args.out / f"{report.slug(cpu_name())}-{KIND}.json")

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.files import check_input
 from trit.base.flags import ArgumentParser
 from trit.base.host import cpu_name, physical_cores
 from trit.base.plots import check_plot
@@ -111,6 +112,7 @@ def _reference(path: Path | None, texts: Sequence[Text]) -> Model | Path | None:
         raise UserError(f"--reference {path}: is not there; name a GGUF file or what --save-logits has made")
     if path.is_dir():
         return path
+    check_input(path)
     with path.open("rb") as file:
         is_saved = file.read(len(MAGIC)) == MAGIC
     if not is_saved:

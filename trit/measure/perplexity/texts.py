@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.errors import UserError
+from trit.base.files import check_input
 from trit.gguf.types import GgufHeader
 from trit.measure.perplexity import held_out
 
@@ -64,10 +65,9 @@ def _in_folder(folder: Path) -> list[Text]:
 
 
 def _check(path: Path) -> None:
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"-d {path}: is not there; name a text file or a folder of them")
-    if path.stat().st_size == 0:
-        raise UserError(f"-d {path}: is empty; name a text of at least some hundred words")
+    check_input(path)
     with path.open("rb") as file:
         if b"\0" in file.read(1 << 16):
             raise UserError(f"-d {path}: is no text (it holds zero bytes); name a text file in UTF-8")

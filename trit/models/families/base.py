@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from trit.gguf.types import GGUFWriter
 
 Floats = npt.NDArray[np.float32]
 
+# What GGUF keys and float32 hold.
+MOST, LEAST_NUMBER, MOST_NUMBER = 2**31 - 1, 1.2e-38, 3.4e38
+# What lists are made of: the engine's LLAMA_MAX_LAYERS, and as many tokens as a GGUF header may have elements.
+MOST_OF = {"num_hidden_layers": 512, "vocab_size": 1 << 22}
 # transformers' BitNetQuantConfig, where quantization_config does not say.
 DEFAULT_PROJECTION_NORM_EPSILON = 1e-6
 
@@ -86,10 +91,23 @@ class Family(ABC):
 
 def positive_int(config: Mapping[str, Any], key: str) -> int:
     """A required positive integer of config.json; raises UserError that names the key."""
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise UserError(f"config.json: {key} is {value!r}, expected a positive integer")
+    value, most = config.get(key), MOST_OF.get(key, MOST)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+        raise UserError(f"config.json: {key} is {reprlib.repr(value)}, expected a positive integer up to {most}")
     return value
+
+
+def positive_number(config: Mapping[str, Any], key: str, default: float | None = None, of: str = "") -> float:
+    """A positive number of config.json, or of a part of it whose name is ``of``; raises UserError that names the key.
+
+    ``default`` is what it is where it is absent.
+    """
+    value = config.get(key, default)
+    # Not a number (NaN) is in no range.
+    if not isinstance(value, int | float) or isinstance(value, bool) or not LEAST_NUMBER <= value <= MOST_NUMBER:
+        where = f" of {of}" if of else ""
+        raise UserError(f"config.json: {key}{where} is {reprlib.repr(value)}, expected a positive number")
+    return float(value)
 
 
 def boolean(config: Mapping[str, Any], key: str, default: bool) -> bool:
@@ -98,7 +116,7 @@ def boolean(config: Mapping[str, Any], key: str, default: bool) -> bool:
     if value is None:
         return default
     if not isinstance(value, bool):
-        raise UserError(f"config.json: {key} is {value!r}, expected true or false")
+        raise UserError(f"config.json: {key} is {reprlib.repr(value)}, expected true or false")
     return value
 
 
@@ -110,10 +128,7 @@ def projection_norm_epsilon(config: Mapping[str, Any]) -> float | None:
     declared = config.get("quantization_config") or {}
     if not boolean(declared, "use_rms_norm", False):
         return None
-    epsilon = float(declared.get("rms_norm_eps", DEFAULT_PROJECTION_NORM_EPSILON))
-    if not epsilon > 0:
-        raise UserError(f"config.json: rms_norm_eps of quantization_config is {epsilon:g}, expected a positive number")
-    return epsilon
+    return positive_number(declared, "rms_norm_eps", DEFAULT_PROJECTION_NORM_EPSILON, "quantization_config")
 
 
 def projection_norms(config: Mapping[str, Any], projection: str, target: str, columns: int) -> list[TensorSpec]:
@@ -141,7 +156,7 @@ def rope_parameters(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 def rope_base(config: Mapping[str, Any], default: float) -> float:
     """Base of the rotary position embedding."""
-    return float(rope_parameters(config)[1].get("rope_theta", config.get("rope_theta", default)))
+    return positive_number({"rope_theta": default, **config, **rope_parameters(config)[1]}, "rope_theta")
 
 
 def rope_theta(config: Mapping[str, Any], default: float) -> float:

@@ -20,6 +20,7 @@ from trit.models.families.base import (
     TensorSpec,
     boolean,
     positive_int,
+    positive_number,
     projection_norms,
     rope_theta,
     write_projection_norms,
@@ -96,7 +97,7 @@ class BitNet(Family):
         writer.add_head_count_kv(kv_heads)
         writer.add_rope_dimension_count(hidden // heads)
         writer.add_rope_freq_base(rope_theta(config, DEFAULT_THETA))
-        writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", DEFAULT_NORM_EPSILON)))
+        writer.add_layer_norm_rms_eps(positive_number(config, "rms_norm_eps", DEFAULT_NORM_EPSILON))
         write_projection_norms(writer, config)
 
 
@@ -104,7 +105,7 @@ def _heads(config: Mapping[str, Any]) -> tuple[int, int]:
     """(query heads, key/value heads); raises UserError if they do not divide the hidden size or each other."""
     hidden, heads = positive_int(config, "hidden_size"), positive_int(config, "num_attention_heads")
     kv_heads = heads if config.get("num_key_value_heads") is None else positive_int(config, "num_key_value_heads")
-    head_size = config.get("head_dim") or hidden / heads
+    head_size = hidden / heads if config.get("head_dim") is None else positive_int(config, "head_dim")
     if head_size * heads != hidden or hidden % heads or heads % kv_heads:
         raise UserError(
             f"config.json: {heads} query heads of {head_size:g} and {kv_heads} key/value heads do not fit "

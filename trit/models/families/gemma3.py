@@ -13,7 +13,7 @@ from typing import Any
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGUFWriter
-from trit.models.families.base import TensorSpec, boolean, positive_int
+from trit.models.families.base import TensorSpec, boolean, positive_int, positive_number
 from trit.models.families.llama import Llama, head_layout
 
 # Defaults of transformers' Gemma3TextConfig for keys that a config.json may leave out.
@@ -82,7 +82,7 @@ class Gemma3(Llama):
         full = _whole(config)
         super().write_hyperparameters(writer, full)
         if full.get("final_logit_softcapping"):
-            writer.add_final_logit_softcapping(float(full["final_logit_softcapping"]))
+            writer.add_final_logit_softcapping(positive_number(full, "final_logit_softcapping"))
         if full["sliding_window"] is None:
             return
         writer.add_sliding_window(positive_int(full, "sliding_window"))
@@ -101,7 +101,8 @@ def _local_theta(config: Mapping[str, Any]) -> float:
     local = (config.get("rope_parameters") or {}).get(SLIDING, {})
     if local.get("rope_type", "default") != "default":
         raise UserError(f"config.json: {SLIDING} has rope scaling {local['rope_type']}, which gemma3's graph has not")
-    return float(local.get("rope_theta", config.get("rope_local_base_freq", DEFAULT_LOCAL_THETA)))
+    default = config.get("rope_local_base_freq", DEFAULT_LOCAL_THETA)
+    return positive_number({"rope_theta": default, **local}, "rope_theta", of=SLIDING)
 
 
 def _layer_types(config: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from trit.models.families.base import (
     TensorSpec,
     boolean,
     positive_int,
+    positive_number,
     projection_norms,
     write_projection_norms,
 )
@@ -113,7 +114,7 @@ class Llama(Family):
 
     def computed(self, config: Mapping[str, Any]) -> dict[str, Floats]:
         """The frequency factors of LLaMA 3.1's RoPE."""
-        factors = llama3_factors(config, head_layout(config)[2], DEFAULT_THETA)
+        factors = llama3_factors(config, head_layout(config)[2], DEFAULT_THETA, DEFAULT_CONTEXT)
         return {} if factors is None else {"rope_freqs.weight": factors}
 
     def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
@@ -129,8 +130,8 @@ class Llama(Family):
         writer.add_key_length(size)
         writer.add_value_length(size)
         writer.add_rope_dimension_count(size)
-        write_scaling(writer, config, DEFAULT_THETA)
-        writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", DEFAULT_NORM_EPSILON)))
+        write_scaling(writer, config, DEFAULT_THETA, DEFAULT_CONTEXT)
+        writer.add_layer_norm_rms_eps(positive_number(config, "rms_norm_eps", DEFAULT_NORM_EPSILON))
         write_projection_norms(writer, config)
 
 

@@ -13,10 +13,11 @@ from gguf import RopeScalingType
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGUFWriter
-from trit.models.families.base import Floats, rope_base, rope_parameters
+from trit.models.families.base import Floats, positive_int, positive_number, rope_base, rope_parameters
 
 Value = TypeVar("Value", bound=np.generic)
 
+SCALING = "the rope scaling"
 KINDS = ("default", "linear", "llama3", "yarn")
 
 
@@ -48,7 +49,13 @@ def check_scaling(config: Mapping[str, Any]) -> None:
         raise UserError(f"config.json: partial_rotary_factor is {factor}, the engine's graph rotates whole heads")
 
 
-def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: float) -> None:
+def original_context(config: Mapping[str, Any], parameters: Mapping[str, Any], default_context: int) -> int:
+    """The context before scaling, by transformers' order: config.json's top, the scaling, the model's context."""
+    key, context = "original_max_position_embeddings", config.get("max_position_embeddings", default_context)
+    return positive_int({key: context, **parameters, **({key: config[key]} if key in config else {})}, key)
+
+
+def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: float, default_context: int) -> None:
     """Add the ``rope.*`` keys but for the dimension count.
 
     YaRN: the engine multiplies queries and keys with ``attn_factor * (0.1 ln(factor) + 1)``, transformers with
@@ -58,16 +65,23 @@ def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: f
     kind, parameters = rope_parameters(config)
     if kind not in {"linear", "yarn"}:
         return
-    factor = _positive(parameters, "factor")
+    original = original_context(config, parameters, default_context) if kind == "yarn" else 0
+    if kind == "yarn" and "factor" in parameters and parameters["factor"] is None:
+        context = positive_int({"max_position_embeddings": default_context, **config}, "max_position_embeddings")
+        factor = context / original
+    else:
+        factor = positive_number(parameters, "factor", of=SCALING)
     writer.add_rope_scaling_type(RopeScalingType.LINEAR if kind == "linear" else RopeScalingType.YARN)
     writer.add_rope_scaling_factor(factor)
     if kind == "linear":
         return
-    writer.add_rope_scaling_orig_ctx_len(int(_positive(parameters, "original_max_position_embeddings")))
+    writer.add_rope_scaling_orig_ctx_len(original)
     default = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
-    wanted = parameters.get("attention_factor") or default
-    mscale, all_dimensions = parameters.get("mscale"), parameters.get("mscale_all_dim")
-    if parameters.get("attention_factor") is None and mscale and all_dimensions and factor > 1:
+    wanted = default
+    if parameters.get("attention_factor") is not None:
+        wanted = positive_number(parameters, "attention_factor", of=SCALING)
+    elif parameters.get("mscale") and parameters.get("mscale_all_dim") and factor > 1:
+        mscale, all_dimensions = (positive_number(parameters, key, of=SCALING) for key in ("mscale", "mscale_all_dim"))
         wanted = (0.1 * mscale * math.log(factor) + 1) / (0.1 * all_dimensions * math.log(factor) + 1)
     if wanted != default:
         writer.add_rope_scaling_attn_factors(wanted / default)
@@ -76,10 +90,12 @@ def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: f
         ("beta_slow", writer.add_rope_scaling_yarn_beta_slow),
     ):
         if parameters.get(key):
-            add(_positive(parameters, key))
+            add(positive_number(parameters, key, of=SCALING))
 
 
-def llama3_factors(config: Mapping[str, Any], head_size: int, default_base: float) -> Floats | None:
+def llama3_factors(
+    config: Mapping[str, Any], head_size: int, default_base: float, default_context: int
+) -> Floats | None:
     """What LLaMA 3.1 and later divide each rotation frequency by: float32 [head_size / 2]; None for other scalings.
 
     Formula of transformers (modeling_rope_utils.py, rope type "llama3"): wavelengths below original / high keep their
@@ -88,18 +104,12 @@ def llama3_factors(config: Mapping[str, Any], head_size: int, default_base: floa
     kind, parameters = rope_parameters(config)
     if kind != "llama3":
         return None
-    factor, low, high, original = (
-        _positive(parameters, key)
-        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    )
+    keys = ("factor", "low_freq_factor", "high_freq_factor")
+    factor, low, high = (positive_number(parameters, key, of=SCALING) for key in keys)
+    original = original_context(config, parameters, default_context)
+    if not low < high:
+        raise UserError(f"config.json: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
     exponents = np.arange(0, head_size, 2, dtype=np.float64) / head_size
     wavelengths = 2 * np.pi * rope_base(config, default_base) ** exponents
     smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
     return np.asarray(1 / ((1 - smooth) / factor + smooth), dtype=np.float32)
-
-
-def _positive(parameters: Mapping[str, Any], key: str) -> float:
-    value = parameters.get(key)
-    if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-        raise UserError(f"config.json: {key} of the rope scaling is {value!r}, expected a positive number")
-    return float(value)

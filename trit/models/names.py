@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""Names of tensors as transformers' models have them, whatever the trainer's tools have put into them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from trit.base.errors import UserError
+
+# Parts of names that stand for a wrapper: torch.compile, FSDP, activation checkpoints, DDP and DeepSpeed, PEFT's model
+# around a merged one, the text model of a multimodal one.
+WRAPPERS = {
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "module",
+    "base_model",
+    "language_model",
+}
+# What a decoder's names begin with, behind "model." and beside it.
+INSIDE, BESIDE = {"embed_tokens", "layers", "norm"}, {"lm_head"}
+# What PEFT's adapters have in names, and in a folder.
+ADAPTER_PARTS, ADAPTER_FILE = ("lora_", "base_layer", "modules_to_save"), "adapter_config.json"
+MERGE = "merge it into its base model first (peft: merge_and_unload, then save_pretrained) and convert what that saves"
+
+
+def plain_name(name: str) -> str:
+    """A decoder's tensor without wrappers, with ``model.`` in front of all but the head; other names as they are.
+
+    Raises:
+        UserError: it is a part of an adapter.
+    """
+    parts = name.split(".")
+    if any(part.startswith(ADAPTER_PARTS) for part in parts):
+        raise UserError(f"{name}: is part of an adapter, not of a model; {MERGE}")
+    parts = [part for part in parts if part not in WRAPPERS]
+    while parts[:1] == ["model"]:
+        parts = parts[1:]
+    if not parts or parts[0] not in INSIDE | BESIDE:
+        return name
+    return ".".join(parts if parts[0] in BESIDE else ["model", *parts])
+
+
+def refuse_adapter(directory: Path) -> None:
+    """Raise UserError for a folder of PEFT's: what its weights are is said by another folder."""
+    if os.path.lexists(directory / ADAPTER_FILE):
+        raise UserError(
+            f"{directory}: is an adapter's folder ({ADAPTER_FILE}); {MERGE}, or take {ADAPTER_FILE} away if these "
+            "weights are merged already"
+        )
+
+
+def name_notes(names: Iterable[str]) -> list[str]:
+    """One clause about how a checkpoint's names differ from plain ones; none where there is nothing to say."""
+    plain = {name: plain_name(name) for name in names}
+    put_in: dict[str, None] = {}
+    bare = False
+    for name in (name for name in plain if name != plain[name]):
+        if name.endswith(plain[name]):
+            put_in[name.removesuffix(plain[name])] = None
+        elif wrappers := [part for part in name.split(".") if part in WRAPPERS]:
+            put_in["".join(f"{part}." for part in wrappers)] = None
+        else:
+            bare = True
+    said = [f"without {' and '.join(put_in)}"] if put_in else []
+    # A base model is saved so, which is nothing to say.
+    if bare and any(name.startswith("lm_head.") for name in plain.values()):
+        said.append("with model. in front")
+    return [f"tensor names are read {' and '.join(said)}"] if said else []
