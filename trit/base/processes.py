@@ -17,6 +17,7 @@ from typing import Any
 
 from trit.base.errors import CommandError
 from trit.base.places import ROOT
+from trit.base.sandbox import Sandbox
 
 # Lines of a log that say what went wrong, in the words of compilers, linkers, CMake, ninja, pip, git and Python.
 _TELLING = re.compile(
@@ -143,8 +144,8 @@ def call(command: Sequence[str | Path], cwd: Path = ROOT) -> int:
             process.wait()
 
 
-def become(command: Sequence[str | Path]) -> int:
-    """Let a program take our place: terminal, signals and exit code are its own from here on.
+def become(command: Sequence[str | Path], sandbox: Sandbox | None = None) -> int:
+    """Let a program take our place, confined if wanted: terminal, signals and exit code are its own from here on.
 
     Returns:
         Only on Windows, which cannot do this: the exit code of the program.
@@ -154,4 +155,6 @@ def become(command: Sequence[str | Path]) -> int:
         return call(words, Path.cwd())
     sys.stdout.flush()
     sys.stderr.flush()
+    if sandbox:
+        sandbox.enter()
     os.execv(words[0], words)

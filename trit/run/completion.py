@@ -24,7 +24,7 @@ from typing import IO, Any
 from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError
 from trit.base.places import engine_binary, python_command
 from trit.base.processes import become
-from trit.engine import inference, token_profile
+from trit.engine import confinement, inference, token_profile
 from trit.models.registry import model_in
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
@@ -59,6 +59,7 @@ def build_parser() -> inference.ArgumentParser:
         "--profile", action="store_true", help="where a token's time goes, on standard error; with --json in the object"
     )
     output.add_argument("--verbose", action="store_true", help="the engine's log and the timings on standard error")
+    confinement.add_flags(parser, default=False)
     return parser
 
 
@@ -153,7 +154,8 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
         command += ["-sys", read_file(args.file) if args.file else inference.unescape(args.prompt)]
     if args.verbose:
         command += ["--verbosity", "3"]
-    return become([*command, *extra])
+    command += extra
+    return become(command, confinement.prepare(args, command))
 
 
 def complete(args: argparse.Namespace, command: list[str], counters: Path | None = None) -> int:
@@ -162,9 +164,15 @@ def complete(args: argparse.Namespace, command: list[str], counters: Path | None
     env = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     if counters is not None:
         env |= token_profile.environment(counters, command)
+    sandbox = confinement.prepare(args, command, write=[counters] if counters else [])
     try:
         engine = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            preexec_fn=sandbox.enter if sandbox else None,
         )
     except OSError as error:
         raise UserError(f"the engine does not start ({error.strerror}); give a long prompt with -f FILE") from error
@@ -186,7 +194,7 @@ def complete(args: argparse.Namespace, command: list[str], counters: Path | None
             engine.wait()
     stderr = log.read()
     if code != 0:
-        return failed(code, stderr)
+        return failed(code, stderr, sandbox)
     result = describe(args, text, stderr)
     profile = add_profile(result, counters) if counters is not None else None
     print(json.dumps(result, ensure_ascii=False) if args.json else "")
@@ -266,7 +274,7 @@ class Log:
         return "".join(self._lines)
 
 
-def failed(code: int, stderr: str) -> int:
+def failed(code: int, stderr: str, sandbox: confinement.Confinement | None = None) -> int:
     """Say why the engine failed; its exit code.
 
     Raises:
@@ -275,7 +283,8 @@ def failed(code: int, stderr: str) -> int:
     if match := re.search(r"prompt is too long \((\d+) tokens, max (\d+)\)", stderr):
         raise UserError(f"the prompt has {match[1]} tokens, the context has room for {match[2]}; give a larger -c")
     if code not in (EXIT_INTERRUPTED, -signal.SIGINT):
-        print(f"error: {inference.explain_exit(code, stderr)}", file=sys.stderr)
+        said = (sandbox and sandbox.explain(stderr)) or inference.explain_exit(code, stderr)
+        print(f"error: {said}", file=sys.stderr)
     return inference.shell_code(code)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.base.places import engine_binary
 from trit.base.processes import become
-from trit.engine import inference
+from trit.engine import confinement, inference
 
 
 def build_parser() -> inference.ArgumentParser:
@@ -29,6 +29,7 @@ def build_parser() -> inference.ArgumentParser:
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="default: %(default)s; 0: greedy")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
+    confinement.add_flags(parser, default=True)
     return parser
 
 
@@ -52,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush=True,
         )
     print(f"Starting server on {args.host}:{args.port}", flush=True)
-    return become([*command, *extra])
+    command += extra
+    sandbox = confinement.prepare(args, command, listen=(args.host, args.port))
+    if sandbox:
+        print(f"The engine is {sandbox}", file=sys.stderr, flush=True)
+    return become(command, sandbox)
 
 
 def check_port(host: str, port: int) -> None:

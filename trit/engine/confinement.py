@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: MIT
+"""What the engine needs while it runs, as the rules of a sandbox: ``--sandbox`` and ``--memory-limit``.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from trit.base.errors import TritError, UserError
+from trit.base.places import BUILD_DIR, ENGINE_BIN
+from trit.base.processes import capture
+from trit.base.sandbox import Rules, Sandbox, landlock_version
+from trit.gguf.header import read_raw_header
+from trit.gguf.parts import parts_beside
+
+# The engine's flags whose values name files: docs/security.md lists what is left out, and why.
+READ_FLAGS = {
+    *("-m", "--model", "-md", "--model-draft", "--spec-draft-model", "-mm", "--mmproj"),
+    *("--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled"),
+    *("-f", "--file", "-bf", "--binary-file", "-sysf", "--system-prompt-file", "--image", "--audio", "--video"),
+    *("--grammar-file", "-jf", "--json-schema-file", "--chat-template-file", "-lcs", "--lookup-cache-static"),
+    *("--path", "--ui-config-file", "--webui-config-file", "--api-key-file", "--ssl-key-file", "--ssl-cert-file"),
+    "--media-path",
+}
+WRITE_FLAGS = {
+    *("--log-file", "--prompt-cache", "-lcd", "--lookup-cache-dynamic", "-o", "--output", "--output-file"),
+    *("--slot-save-path", "--log-prompts-dir"),
+}
+_FOLDER_FLAGS = {"--slot-save-path", "--log-prompts-dir"}
+# Where libraries, their settings, and facts about the machine are.
+_LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib")
+_SETTINGS = (
+    *("/etc/ld.so.cache", "/etc/localtime", "/usr/share/locale", "/usr/share/zoneinfo"),
+    *("/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/gai.conf"),
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/devices/system", "/dev/random", "/dev/urandom"),
+)
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/tty")
+# Buffers of a batch, copies of the vocabulary, requests, and 10 MB for each of the server's threads.
+_ROOM = 3 << 30
+# What the engine's server keeps of finished chats unless --cache-ram says otherwise.
+_CACHE_FLAGS, _CACHE_MIB = ("-cram", "--cache-ram"), 8192
+_ELEMENT = 4  # bytes; the largest type that an attention cache can have
+_UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_NO_MEMORY = re.compile(r"bad_alloc|insufficient memory|(failed|unable) to allocate|cannot allocate memory", re.I)
+
+
+def add_flags(parser: argparse.ArgumentParser, default: bool) -> None:
+    """Add the flags; ``default``: whether the engine is confined where the kernel can do it."""
+    group = parser.add_argument_group("confinement (Linux)")
+    group.add_argument(
+        "--sandbox",
+        action=argparse.BooleanOptionalAction,
+        help="let the engine open no files but those that the flags name, and connect to nothing; docs/security.md "
+        f"(default: {'on where the kernel has Landlock' if default else 'off'})",
+    )
+    group.add_argument(
+        "--memory-limit",
+        type=parse_bytes,
+        metavar="SIZE",
+        help="most memory of a confined engine, without mapped weights: 900M, 12G; 0: no limit "
+        "(default: from model and context)",
+    )
+    parser.set_defaults(sandbox_by_default=default)
+
+
+def parse_bytes(text: str) -> int:
+    """For argparse: a size such as 900M or 12G in bytes; 0 stands for no limit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([MGT])", text.upper().removesuffix("IB").removesuffix("B"))
+    if match is None and text != "0":
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 900M or 12G, or 0 for no limit")
+    return int(float(match[1]) * _UNITS[match[2]]) if match else 0
+
+
+def prepare(
+    args: argparse.Namespace,
+    command: Sequence[str],
+    *,
+    listen: tuple[str, int] | None = None,
+    write: Sequence[Path] = (),
+) -> Confinement | None:
+    """The sandbox that the flags ask for; None where there is to be none, with a line that says so if that is news.
+
+    Args:
+        args: with the flags of :func:`add_flags`.
+        command: the engine's program and flags; the files that they name stay open to it.
+        listen: host and port of a server; a host that ends in .sock is a file.
+        write: more files that it writes.
+
+    Raises:
+        UserError: --sandbox was asked for where the system has none, or --memory-limit without it.
+        TritError: the kernel refuses the rules.
+    """
+    wanted = args.sandbox_by_default if args.sandbox is None else args.sandbox
+    if not wanted:
+        if args.memory_limit is not None:
+            raise UserError("--memory-limit is part of the confinement; give --sandbox as well")
+        return None
+    if landlock_version() == 0:
+        why = "this kernel has no Landlock" if sys.platform.startswith("linux") else f"{sys.platform} has no Landlock"
+        if args.sandbox:
+            raise UserError(f"--sandbox: {why}, so the engine cannot be confined; leave --sandbox away")
+        print(f"note: the engine is not confined: {why}", file=sys.stderr, flush=True)
+        return None
+    reads = list(named(command, READ_FLAGS))
+    limit = memory_limit(command, reads) if args.memory_limit is None else args.memory_limit or None
+    try:
+        return Confinement(_rules(command, reads, listen, write, limit), limit)
+    except OSError as error:
+        raise TritError(f"the kernel refuses to confine the engine ({error.strerror}); give --no-sandbox") from error
+
+
+class Confinement(Sandbox):
+    """A sandbox for the engine; ``limit`` is its memory limit in bytes, or None."""
+
+    def __str__(self) -> str:
+        """For the line of a server that starts."""
+        most = f"at most {_size(self.limit)} of memory" if self.limit else "no memory limit"
+        return f"confined to its model and libraries, {most} (--no-sandbox, --memory-limit)"
+
+    def __init__(self, rules: Rules, limit: int | None) -> None:
+        super().__init__(rules)
+        self.limit = limit
+
+    def explain(self, said: str) -> str | None:
+        """Whether what the engine said at its end means that it has met its memory limit; a sentence, or None."""
+        if self.limit is None or not _NO_MEMORY.search(said):
+            return None
+        return (
+            f"the engine has met its memory limit of {_size(self.limit)}; give a smaller -c or a larger --memory-limit"
+        )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / _UNITS['G']:.1f} GiB" if nbytes >= _UNITS["G"] else f"{nbytes / _UNITS['M']:.0f} MiB"
+
+
+def _rules(
+    command: Sequence[str],
+    reads: Sequence[Path],
+    listen: tuple[str, int] | None,
+    write: Sequence[Path],
+    limit: int | None,
+) -> Rules:
+    host, port = listen or ("", 0)
+    is_socket = host.endswith(".sock")
+    writes = [*write, *named(command, WRITE_FLAGS)]
+    for path in writes:
+        # A rule needs something that is there; the engine takes an empty file for none.
+        if not path.exists() and path.parent.is_dir():
+            path.touch()
+    return Rules(
+        reads=[*map(Path, _SETTINGS), tuning_file(), *reads],
+        runs=[*map(Path, _LIBRARIES), *_library_folders(command[0])],
+        writes=[*writes, *_folders(command)],
+        devices=map(Path, _DEVICES),
+        sockets=[Path(host).absolute().parent] if is_socket else [],
+        ports=[port] if listen and not is_socket else [],
+        memory=limit,
+    )
+
+
+def named(command: Sequence[str], flags: set[str]) -> Iterator[Path]:
+    """The files that some of a command's flags name, of split models with all parts.
+
+    Values may be lists with commas and have scales behind colons; what is no file then is passed over by the sandbox.
+    """
+    for flag, value in pairwise(command):
+        if flag not in flags - _FOLDER_FLAGS or value.startswith("-"):
+            continue
+        for name in {value, *value.split(",")}:
+            plain = name if Path(name).exists() or ":" not in name else name.rpartition(":")[0]
+            if plain and (flags is WRITE_FLAGS or Path(plain).exists()):
+                yield from parts_beside(Path(plain))
+
+
+def _folders(command: Sequence[str]) -> Iterator[Path]:
+    for flag, value in pairwise(command):
+        if flag in _FOLDER_FLAGS and not value.startswith("-"):
+            if Path(value).parent.is_dir():
+                Path(value).mkdir(exist_ok=True)
+            yield Path(value)
+
+
+def tuning_file(environment: Mapping[str, str] = os.environ) -> Path:
+    """The file of measured choices that the engine opens; a name that is no file is one of its words."""
+    return Path(environment.get("TRIT_TUNING") or BUILD_DIR / "tuning.json")
+
+
+def _library_folders(program: str) -> Iterator[Path]:
+    """Folders of the program and of the libraries that the loader finds for it: compilers bring theirs along."""
+    yield from (ENGINE_BIN, Path(program).parent)
+    yield from (Path(name) for name in os.environ.get("LD_LIBRARY_PATH", "").split(":") if name)
+    for line in capture(["ldd", program])[1].splitlines():
+        if match := re.search(r"(/\S+) \(0x", line):
+            yield Path(match[1]).resolve().parent
+
+
+def memory_limit(command: Sequence[str], files: Sequence[Path]) -> int | None:
+    """Bytes that an engine needs at most, with room; None where its cache of chats has no limit.
+
+    Weights twice (as read and as packed), attention caches twice (their buffers grow alike), finished chats.
+    """
+    flags = dict(pairwise(command))
+    cache = next((flags[flag] for flag in _CACHE_FLAGS if flag in flags), str(_CACHE_MIB))
+    chats = 0
+    if Path(command[0]).stem != "llama-completion":
+        if not cache.isdigit():
+            return None
+        chats = int(cache) << 20
+    context = int(flags.get("-c", 0))
+    models = [path for path in files if path.is_file() and path.open("rb").read(4) == b"GGUF"]
+    weights = sum(path.stat().st_size for path in models)
+    return 2 * (weights + sum(_attention_bytes(path, context) for path in models)) + chats + _ROOM
+
+
+def _attention_bytes(path: Path, context: int) -> int:
+    """Bytes of a model's attention cache at most; 0 for a file without layers (a later part, an adapter)."""
+    metadata = read_raw_header(path, arrays=False).metadata
+    arch = metadata.get("general.architecture")
+
+    def number(key: str, default: int = 0) -> int:
+        value: Any = metadata.get(f"{arch}.{key}")
+        return value if isinstance(value, int) else default
+
+    heads = number("attention.head_count", 1)
+    size = -(-number("embedding_length") // max(1, heads))
+    widths = number("attention.key_length", size) + number("attention.value_length", size)
+    per_token = number("block_count") * number("attention.head_count_kv", heads) * widths * _ELEMENT
+    return per_token * (context or number("context_length"))
