@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""The engine itself, confined: it answers as before, and can do nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from trit.base.places import BUILD_DIR, ROOT
+from trit.base.sandbox import landlock_version
+from trit.gguf.header import read_raw_header
+from trit.gguf.made import default_model
+
+pytestmark = pytest.mark.skipif(landlock_version() == 0, reason="this kernel has no Landlock")
+PROMPT = "Sandra went to the office. John moved to the garden. Where is Sandra?\nAnswer:"
+ANSWER = "Sandra is in the office."
+
+Ask = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def ask(engine_bin: Path) -> Ask:
+    """run_inference.py, confined."""
+    assert (engine_bin / "llama-completion").is_file()
+
+    def run(*flags: str, engine: Sequence[str | Path] = ()) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, ROOT / "run_inference.py", "--sandbox", "--temperature", "0", "-n", "9", *flags]
+        command += ["-p", PROMPT, "--", *engine]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    return run
+
+
+@contextmanager
+def server(*flags: str, engine: Sequence[str | Path] = ()) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, ROOT / "run_inference_server.py", "-t", "1", "--port", str(port), *flags, "--", *engine]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=1):
+                break
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.1)
+        yield process, address
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def post(address: str, route: str, body: object) -> dict[str, object]:
+    request = urllib.request.Request(address + route, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)  # type: ignore[no-any-return]
+
+
+def test_a_confined_engine_answers_and_finds_its_tuning(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TRIT_TUNING", str(tmp_path / "tuning.json"))
+    (tmp_path / "tuning.json").write_text("no tuning")
+    done = ask()
+    assert (done.returncode, done.stdout.strip()) == (0, ANSWER)
+    # It was opened and read: else it could not be called broken, but only unreadable.
+    assert "tuning.json" in done.stderr
+    assert "cannot be read" not in done.stderr
+    monkeypatch.delenv("TRIT_TUNING")
+    if (BUILD_DIR / "tuning.json").is_file():
+        assert "cannot be read" not in ask().stderr
+
+
+def test_files_that_flags_name_are_open_to_it(ask: Ask, tmp_path: Path) -> None:
+    grammar, cache, log = tmp_path / "words.gbnf", tmp_path / "prompt.cache", tmp_path / "engine.log"
+    grammar.write_text('root ::= " Sandra sits" [.]')
+    done = ask(engine=["--grammar-file", grammar, "--prompt-cache", cache, "--log-file", log])
+    assert (done.returncode, done.stdout.strip()) == (0, "Sandra sits.")
+    assert cache.stat().st_size > 0
+    assert log.stat().st_size > 0
+
+
+def test_no_other_file_is(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of the engine can name a file, too; only flags are asked."""
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ messages }}")
+    monkeypatch.setenv("LLAMA_ARG_CHAT_TEMPLATE_FILE", str(template))
+    done = ask()
+    assert done.returncode != 0
+    assert str(template) in done.stderr
+    assert ask("--no-sandbox").returncode == 0
+
+
+def test_the_memory_limit_ends_it_with_a_sentence(ask: Ask) -> None:
+    done = ask("--memory-limit", "20M")
+    assert done.returncode not in (0, 2)
+    assert re.search(r"^error: the engine has met its memory limit of 20 MiB; .*--memory-limit$", done.stderr, re.M)
+    assert "Traceback" not in done.stderr
+
+
+def test_an_adapter_is_loaded(engine_bin: Path, tmp_path: Path) -> None:
+    import gguf
+    import numpy as np
+
+    assert engine_bin.is_dir()
+    header = read_raw_header(default_model())
+    rows, columns = header.tensors["blk.0.attn_output.weight"].shape
+    writer = gguf.GGUFWriter(tmp_path / "adapter.gguf", header.metadata["general.architecture"])
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 1.0)
+    writer.add_tensor("blk.0.attn_output.weight.lora_a", np.zeros((1, columns), np.float32))
+    writer.add_tensor("blk.0.attn_output.weight.lora_b", np.zeros((rows, 1), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with (
+        server(engine=["--lora", tmp_path / "adapter.gguf"]) as (_, address),
+        urllib.request.urlopen(f"{address}/lora-adapters", timeout=10) as response,
+    ):
+        assert [one["path"] for one in json.load(response)] == [str(tmp_path / "adapter.gguf")]
+
+
+def test_the_server_is_confined_by_default_and_serves(engine_bin: Path, tmp_path: Path) -> None:
+    assert engine_bin.is_dir()
+    with server(engine=["--slot-save-path", tmp_path / "slots/"]) as (process, address):
+        told = post(address, "/v1/completions", {"prompt": PROMPT, "max_tokens": 9, "temperature": 0})
+        assert told["choices"][0]["text"].strip() == ANSWER  # type: ignore[index]
+        saved = post(address, "/slots/0?action=save", {"filename": "one"})
+        assert (tmp_path / "slots" / "one").stat().st_size == saved["n_written"]
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        assert not re.search(r"Max data size +unlimited", limits)
+
+
+def test_the_server_can_be_left_unconfined(engine_bin: Path) -> None:
+    assert engine_bin.is_dir()
+    with server("--no-sandbox") as (process, address):
+        assert post(address, "/tokenize", {"content": "Sandra"})["tokens"]
+        assert "NoNewPrivs:\t0" in Path(f"/proc/{process.pid}/status").read_text()
