@@ -41,14 +41,20 @@ def ask(engine_bin: Path) -> Ask:
     return run
 
 
-@contextmanager
-def server(*flags: str, engine: Sequence[str | Path] = ()) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def free_port() -> int:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def server(
+    *flags: str, engine: Sequence[str | Path] = (), address: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    port = free_port()
     command = [sys.executable, ROOT / "run_inference_server.py", "-t", "1", "--port", str(port), *flags, "--", *engine]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    address = f"http://127.0.0.1:{port}"
+    address = address or f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):
             with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=1):
@@ -94,9 +100,9 @@ def test_files_that_flags_name_are_open_to_it(ask: Ask, tmp_path: Path) -> None:
 def test_no_other_file_is(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable of the engine can name a file, too; only flags are asked."""
     template = tmp_path / "template.jinja"
-    template.write_text("{{ messages }}")
+    template.write_text("{% for m in messages %}<|im_start|>{{ m.content }}{% endfor %}")
     monkeypatch.setenv("LLAMA_ARG_CHAT_TEMPLATE_FILE", str(template))
-    done = ask()
+    done = ask("--verbose")
     assert done.returncode != 0
     assert str(template) in done.stderr
     assert ask("--no-sandbox").returncode == 0
@@ -107,6 +113,38 @@ def test_the_memory_limit_ends_it_with_a_sentence(ask: Ask) -> None:
     assert done.returncode not in (0, 2)
     assert re.search(r"^error: the engine has met its memory limit of 20 MiB; .*--memory-limit$", done.stderr, re.M)
     assert "Traceback" not in done.stderr
+
+
+def test_so_it_does_a_server(engine_bin: Path) -> None:
+    assert engine_bin.is_dir()
+    command = [sys.executable, ROOT / "run_inference_server.py", "--port", str(free_port()), "--memory-limit", "30M"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "error: the engine has met its memory limit of 30 MiB; give" in done.stderr
+
+
+def test_the_engine_s_own_port_and_a_socket_are_listened_on(engine_bin: Path, tmp_path: Path) -> None:
+    """Flags behind -- win over the wrapper's."""
+    assert engine_bin.is_dir()
+    port = free_port()
+    with server(engine=["--port", str(port)], address=f"http://127.0.0.1:{port}") as (_, address):
+        assert post(address, "/tokenize", {"content": "Sandra"})["tokens"]
+    place = tmp_path / "server.sock"
+    command = [sys.executable, ROOT / "run_inference_server.py", "--host", place]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with closing(socket.socket(socket.AF_UNIX)) as client:
+            for _ in range(300):
+                with suppress(OSError):
+                    client.connect(str(place))
+                    break
+                assert process.poll() is None
+                time.sleep(0.1)
+            client.sendall(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert client.recv(99).startswith(b"HTTP/1.")
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_an_adapter_is_loaded(engine_bin: Path, tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ _ROOM = 3 << 30
 _CACHE_FLAGS, _CACHE_MIB = ("-cram", "--cache-ram"), 8192
 _ELEMENT = 4  # bytes; the largest type that an attention cache can have
 _UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_NO_MEMORY = re.compile(r"bad_alloc|insufficient memory|(failed|unable) to allocate|cannot allocate memory", re.I)
+_NO_MEMORY = re.compile(
+    r"memory limit|bad_alloc|insufficient memory|(failed|unable) to allocate|cannot allocate memory", re.I
+)
 
 
 def add_flags(parser: argparse.ArgumentParser, default: bool) -> None:
@@ -84,7 +86,6 @@ def prepare(
     args: argparse.Namespace,
     command: Sequence[str],
     *,
-    listen: tuple[str, int] | None = None,
     write: Sequence[Path] = (),
 ) -> Confinement | None:
     """The sandbox that the flags ask for; None where there is to be none, with a line that says so if that is news.
@@ -92,7 +93,6 @@ def prepare(
     Args:
         args: with the flags of :func:`add_flags`.
         command: the engine's program and flags; the files that they name stay open to it.
-        listen: host and port of a server; a host that ends in .sock is a file.
         write: more files that it writes.
 
     Raises:
@@ -113,7 +113,7 @@ def prepare(
     reads = list(named(command, READ_FLAGS))
     limit = memory_limit(command, reads) if args.memory_limit is None else args.memory_limit or None
     try:
-        return Confinement(_rules(command, reads, listen, write, limit), limit)
+        return Confinement(_rules(command, reads, write, limit), limit)
     except OSError as error:
         raise TritError(f"the kernel refuses to confine the engine ({error.strerror}); give --no-sandbox") from error
 
@@ -143,27 +143,21 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / _UNITS['G']:.1f} GiB" if nbytes >= _UNITS["G"] else f"{nbytes / _UNITS['M']:.0f} MiB"
 
 
-def _rules(
-    command: Sequence[str],
-    reads: Sequence[Path],
-    listen: tuple[str, int] | None,
-    write: Sequence[Path],
-    limit: int | None,
-) -> Rules:
-    host, port = listen or ("", 0)
-    is_socket = host.endswith(".sock")
+def _rules(command: Sequence[str], reads: Sequence[Path], write: Sequence[Path], limit: int | None) -> Rules:
     writes = [*write, *named(command, WRITE_FLAGS)]
     for path in writes:
         # A rule needs something that is there; the engine takes an empty file for none.
         if not path.exists() and path.parent.is_dir():
             path.touch()
+    hosts = [host for flag, value in pairwise(command) if flag == "--host" for host in value.split(",")]
     return Rules(
         reads=[*map(Path, _SETTINGS), tuning_file(), *reads],
         runs=[*map(Path, _LIBRARIES), *_library_folders(command[0])],
         writes=[*writes, *_folders(command)],
         devices=map(Path, _DEVICES),
-        sockets=[Path(host).absolute().parent] if is_socket else [],
-        ports=[port] if listen and not is_socket else [],
+        # The engine listens on a file if the host's name ends so.
+        sockets=[Path(host).absolute().parent for host in hosts if host.endswith(".sock")],
+        ports=[int(value) for flag, value in pairwise(command) if flag == "--port" and value.isdecimal()],
         memory=limit,
     )
 

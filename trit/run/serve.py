@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     print(f"Starting server on {args.host}:{args.port}", flush=True)
     command += extra
-    sandbox = confinement.prepare(args, command, listen=(args.host, args.port))
+    sandbox = confinement.prepare(args, command)
     if sandbox:
         print(f"The engine is {sandbox}", file=sys.stderr, flush=True)
     return become(command, sandbox)
