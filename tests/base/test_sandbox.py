@@ -109,6 +109,7 @@ def test_only_the_named_port_is_listened_on_and_none_connected_to(child: Child) 
         listen = "socket.create_server(('127.0.0.1', int(sys.argv[1])))"
         assert child(listen, free, ports=[free]).stderr == ""
         assert "PermissionError" in child(listen, free, ports=[there]).stderr
+        assert child(listen, free, ports=None).stderr == ""
         assert "PermissionError" in child("socket.create_connection(('127.0.0.1', int(sys.argv[1])))", there).stderr
 
 

@@ -14,7 +14,16 @@ from tests.support.foreign_files import write_gguf
 from trit.base.errors import UserError
 from trit.base.places import BUILD_DIR
 from trit.engine import confinement
-from trit.engine.confinement import READ_FLAGS, WRITE_FLAGS, memory_limit, named, parse_bytes, tuning_file
+from trit.engine.confinement import (
+    FOLDER_FLAGS,
+    READ_FLAGS,
+    WRITE_FLAGS,
+    memory_limit,
+    named,
+    parse_bytes,
+    tuning_file,
+    written,
+)
 
 # Left out on purpose; docs/security.md says why.
 UNCONFINED = {"-hff", "--hf-file", "--mcp-servers-config", "--models-dir", "--models-preset", "--video-ffmpeg-dir"}
@@ -33,7 +42,7 @@ def test_every_flag_of_the_engine_that_names_a_file_is_known(engine_bin: Path, p
     value = re.compile(r"^(-.*?) (?:[A-Z_]*(?:FNAME|FILE|PATH|DIR)\b)", re.MULTILINE)
     flags = {flag.strip() for match in value.finditer(text) for flag in match[1].split(",")}
     assert len(flags) > 15, "the help no longer looks as it did"
-    assert flags - READ_FLAGS - WRITE_FLAGS - UNCONFINED == set()
+    assert flags - READ_FLAGS - WRITE_FLAGS - FOLDER_FLAGS - UNCONFINED == set()
 
 
 def test_values_are_lists_with_scales_and_split_models(tmp_path: Path) -> None:
@@ -43,13 +52,21 @@ def test_values_are_lists_with_scales_and_split_models(tmp_path: Path) -> None:
         path.touch()
     a, b, d = map(str, adapters)
     command = ["llama-server", "-m", str(parts[0]), "--lora", f"{a},{b}", "--lora-scaled", f"{d}:0.5", "-md", "gone"]
-    assert set(named(command, READ_FLAGS)) == {*parts, *adapters}
+    assert set(named(command)) == {*parts, *adapters}
 
 
 def test_a_flag_in_the_place_of_a_value_names_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt may be the name of a flag; what follows it is the wrapper's next flag."""
     monkeypatch.chdir(tmp_path)
-    assert list(named(["llama-completion", "-p", "--log-file", "-no-cnv"], WRITE_FLAGS)) == []
+    assert list(written(["llama-completion", "-p", "--log-file", "-no-cnv"])) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_to_be_written_is_made_where_it_can_be(tmp_path: Path) -> None:
+    log, slots, nowhere = tmp_path / "a,b.log", tmp_path / "slots", tmp_path / "gone" / "log"
+    command = ["llama-server", "--log-file", str(log), "--slot-save-path", str(slots), "--output", str(nowhere)]
+    assert list(written(command)) == [log, nowhere, slots]
+    assert sorted(tmp_path.iterdir()) == [log, slots]
 
 
 def test_the_tuning_file_is_the_one_that_the_engine_opens() -> None:

@@ -108,6 +108,14 @@ def test_no_other_file_is(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ask("--no-sandbox").returncode == 0
 
 
+def test_a_confined_chat_answers(engine_bin: Path) -> None:
+    assert engine_bin.is_dir()
+    command = [sys.executable, ROOT / "run_inference.py", "-cnv", "--sandbox", "-n", "5", "--"]
+    command += ["--no-jinja", "--chat-template", "llama3"]
+    done = subprocess.run(command, input="Hello\n/exit\n", capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_memory_limit_ends_it_with_a_sentence(ask: Ask) -> None:
     done = ask("--memory-limit", "20M")
     assert done.returncode not in (0, 2)

@@ -47,7 +47,7 @@ class Rules:
         writes: the same as ``reads``, and change them; in folders it may make and remove files.
         devices: files that it may read, write and control.
         sockets: folders in which it may make and remove sockets.
-        ports: TCP ports that it may listen on; it never connects to any.
+        ports: TCP ports that it may listen on, while it connects to none; None: TCP is left as it is.
         memory: most bytes that it may allocate, without what it maps from files (RLIMIT_DATA); None: no limit.
     """
 
@@ -56,7 +56,7 @@ class Rules:
     writes: Iterable[Path] = ()
     devices: Iterable[Path] = ()
     sockets: Iterable[Path] = ()
-    ports: Iterable[int] = ()
+    ports: Iterable[int] | None = ()
     memory: int | None = None
 
 
@@ -85,7 +85,7 @@ class Sandbox:
         if version == 0:
             return
         self._handled = (1 << _FILE_RIGHTS[max(known for known in _FILE_RIGHTS if known <= version)]) - 1
-        network = _NETWORK if version >= _NETWORK_SINCE else 0
+        network = _NETWORK if version >= _NETWORK_SINCE and rules.ports is not None else 0
         scopes = _SCOPES if version >= _SCOPES_SINCE else 0
         asked = struct.pack("=QQQ", self._handled, network, scopes)
         self._ruleset = _checked(_libc().syscall(_CREATE_RULESET, asked, ctypes.c_size_t(len(asked)), 0))
@@ -99,7 +99,7 @@ class Sandbox:
             for path in paths:
                 self._allow(path, rights)
         if network:
-            for port in rules.ports:
+            for port in rules.ports or ():
                 self._add(_PORT, struct.pack("=QQ", _LISTEN_AT, port))
 
     def enter(self) -> None:

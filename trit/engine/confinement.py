@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,8 @@ READ_FLAGS = {
 }
 WRITE_FLAGS = {
     *("--log-file", "--prompt-cache", "-lcd", "--lookup-cache-dynamic", "-o", "--output", "--output-file"),
-    *("--slot-save-path", "--log-prompts-dir"),
 }
-_FOLDER_FLAGS = {"--slot-save-path", "--log-prompts-dir"}
+FOLDER_FLAGS = {"--slot-save-path", "--log-prompts-dir"}
 # Where libraries, their settings, and facts about the machine are.
 _LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib")
 _SETTINGS = (
@@ -105,12 +105,13 @@ def prepare(
             raise UserError("--memory-limit is part of the confinement; give --sandbox as well")
         return None
     if landlock_version() == 0:
-        why = "this kernel has no Landlock" if sys.platform.startswith("linux") else f"{sys.platform} has no Landlock"
+        linux = sys.platform.startswith("linux")
+        why = f"this {'kernel or container' if linux else 'system'} has no Landlock"
         if args.sandbox:
             raise UserError(f"--sandbox: {why}, so the engine cannot be confined; leave --sandbox away")
         print(f"note: the engine is not confined: {why}", file=sys.stderr, flush=True)
         return None
-    reads = list(named(command, READ_FLAGS))
+    reads = list(named(command))
     limit = memory_limit(command, reads) if args.memory_limit is None else args.memory_limit or None
     try:
         return Confinement(_rules(command, reads, write, limit), limit)
@@ -144,44 +145,51 @@ def _size(nbytes: int) -> str:
 
 
 def _rules(command: Sequence[str], reads: Sequence[Path], write: Sequence[Path], limit: int | None) -> Rules:
-    writes = [*write, *named(command, WRITE_FLAGS)]
-    for path in writes:
-        # A rule needs something that is there; the engine takes an empty file for none.
-        if not path.exists() and path.parent.is_dir():
-            path.touch()
-    hosts = [host for flag, value in pairwise(command) if flag == "--host" for host in value.split(",")]
+    hosts = [host for value in values(command, {"--host"}) for host in value.split(",")]
+    ports = [int(value) for value in values(command, {"--port"}) if value.isdecimal()]
     return Rules(
         reads=[*map(Path, _SETTINGS), tuning_file(), *reads],
         runs=[*map(Path, _LIBRARIES), *_library_folders(command[0])],
-        writes=[*writes, *_folders(command)],
+        writes=[*write, *written(command)],
         devices=map(Path, _DEVICES),
         # The engine listens on a file if the host's name ends so.
         sockets=[Path(host).absolute().parent for host in hosts if host.endswith(".sock")],
-        ports=[int(value) for flag, value in pairwise(command) if flag == "--port" and value.isdecimal()],
+        # A chat reaches its own engine by TCP, on any free port.
+        ports=None if Path(command[0]).stem == "llama-cli" else ports,
         memory=limit,
     )
 
 
-def named(command: Sequence[str], flags: set[str]) -> Iterator[Path]:
-    """The files that some of a command's flags name, of split models with all parts.
+def values(command: Sequence[str], flags: set[str]) -> Iterator[str]:
+    """What stands behind these flags; the engine knows no ``--flag=value``."""
+    # A prompt can be the name of a flag; what follows it then is the next flag.
+    return (value for flag, value in pairwise(command) if flag in flags and not value.startswith("-"))
 
-    Values may be lists with commas and have scales behind colons; what is no file then is passed over by the sandbox.
+
+def named(command: Sequence[str]) -> Iterator[Path]:
+    """The files that a command's flags name to be read, of split models with all parts; those that are there.
+
+    Values may be lists with commas and have scales behind colons.
     """
-    for flag, value in pairwise(command):
-        if flag not in flags - _FOLDER_FLAGS or value.startswith("-"):
-            continue
+    for value in values(command, READ_FLAGS):
         for name in {value, *value.split(",")}:
-            plain = name if Path(name).exists() or ":" not in name else name.rpartition(":")[0]
-            if plain and (flags is WRITE_FLAGS or Path(plain).exists()):
-                yield from parts_beside(Path(plain))
+            for path in {Path(name), Path(name.rpartition(":")[0])} - {Path()}:
+                yield from (part for part in parts_beside(path) if part.exists())
 
 
-def _folders(command: Sequence[str]) -> Iterator[Path]:
-    for flag, value in pairwise(command):
-        if flag in _FOLDER_FLAGS and not value.startswith("-"):
-            if Path(value).parent.is_dir():
-                Path(value).mkdir(exist_ok=True)
-            yield Path(value)
+def written(command: Sequence[str]) -> Iterator[Path]:
+    """The files and folders that a command's flags name to be written; made if need be, as a rule needs something.
+
+    The engine takes an empty file for none, and says so itself where nothing can be made.
+    """
+    for value in values(command, WRITE_FLAGS):
+        with suppress(OSError):
+            Path(value).touch()
+        yield Path(value)
+    for value in values(command, FOLDER_FLAGS):
+        with suppress(OSError):
+            Path(value).mkdir(exist_ok=True)
+        yield Path(value)
 
 
 def tuning_file(environment: Mapping[str, str] = os.environ) -> Path:
