@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from trit.base import sandbox
 from trit.base.sandbox import Rules, Sandbox, landlock_version
 
 pytestmark = pytest.mark.skipif(landlock_version() == 0, reason="this kernel has no Landlock")
@@ -24,9 +25,9 @@ Child = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def child() -> Child:
     def run(code: str, *arguments: object, **rules: object) -> subprocess.CompletedProcess[str]:
-        sandbox = Sandbox(Rules(**{"runs": PROGRAMS, **rules}))  # type: ignore[arg-type]
+        confined = Sandbox(Rules(**{"runs": PROGRAMS, **rules}))  # type: ignore[arg-type]
         command = [sys.executable, "-I", "-S", "-c", f"import os, socket, sys\n{code}", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, preexec_fn=sandbox.enter, check=False)
+        return subprocess.run(command, capture_output=True, text=True, preexec_fn=confined.enter, check=False)
 
     return run
 
@@ -121,6 +122,27 @@ def test_memory_ends_at_the_limit_and_mapped_files_do_not_count(child: Child, tm
     limits: dict[str, object] = {"runs": PROGRAMS, "reads": [weights], "memory": 256 << 20}
     assert child(mapped, weights, **limits).stderr == ""
     assert "MemoryError" in child("bytearray(300 << 20)", **limits).stderr
+
+
+@pytest.mark.parametrize("version", range(1, landlock_version() + 1))
+def test_older_kernels_confine_as_far_as_they_know(
+    child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    monkeypatch.setattr(sandbox, "landlock_version", lambda: version)
+    named = tmp_path / "named"
+    named.write_text("text")
+    read = "print(open(sys.argv[1]).read())"
+    assert child(read, named, reads=[named]).stdout == "text\n"
+    assert "PermissionError" in child(read, "/etc/passwd", reads=[named]).stderr
+    assert "PermissionError" in child("open(sys.argv[1], 'a')", named, reads=[named]).stderr
+    listens = child("socket.create_server(('127.0.0.1', 0))").stderr
+    assert ("PermissionError" in listens) == (version >= 4)
+
+
+def test_a_kernel_without_landlock_still_limits_memory(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "landlock_version", lambda: 0)
+    assert "NoNewPrivs:\t1" in child("print(open('/proc/self/status').read())").stdout
+    assert "MemoryError" in child("bytearray(300 << 20)", memory=256 << 20).stderr
 
 
 def test_what_is_not_there_is_passed_over(child: Child, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class Advisory:
         commit: upstream's commit that mends it.
         build: the first of upstream's numbered builds without it.
         before: a day on which it was mended, where no build is named.
-        patch: the stem of our own patch that mends it.
+        patch: the name of our own patch that mends it, without its number.
         not_built: a folder of the engine with the faulty code, which we do not fetch.
         only_with: a flag of the engine without which the fault is out of reach.
     """
@@ -60,7 +60,7 @@ class Advisory:
             return "mended"
         if self.not_built and not any(_holds(path, self.not_built) for path in kept):
             return "not built"
-        if self.patch and (patches / f"{self.patch}.patch").is_file():
+        if self.patch and any(patches.glob(f"*-{self.patch}.patch")):
             return "mended by our patch"
         return f"only with {self.only_with}" if self.only_with else "open"
 
