@@ -23,16 +23,6 @@ def whole_name(path: Path) -> str:
     return match[1] if match else path.stem
 
 
-def parts_beside(path: Path) -> list[Path]:
-    """The file, and by its name alone all parts of the split model to which it belongs."""
-    match = _PART.fullmatch(path.stem)
-    return _names(path, match[1], match[3]) if match else [path]
-
-
-def _names(path: Path, whole: str, count: str) -> list[Path]:
-    return [path.with_name(f"{whole}-{i + 1:05d}-of-{count}{path.suffix}") for i in range(int(count))]
-
-
 def read_parts(path: Path, arrays: bool = True) -> list[tuple[Path, RawHeader]]:
     """The model's files, in their order, with their headers: the file itself, or it and all parts that follow.
 
@@ -89,3 +79,13 @@ def _split(path: Path, header: RawHeader) -> tuple[int, int]:
     if not isinstance(count, int) or not isinstance(number, int) or not 0 <= number < max(count, 1):
         raise UserError(f"{path}: its keys split.no {number!r} and split.count {count!r} contradict each other")
     return count, number
+
+
+def parts_beside(path: Path) -> list[Path]:
+    """The file, and by its name alone all parts of the split model to which it belongs."""
+    match = _PART.fullmatch(path.stem)
+    return _names(path, match[1], match[3]) if match else [path]
+
+
+def _names(path: Path, whole: str, count: str) -> list[Path]:
+    return [path.with_name(f"{whole}-{i + 1:05d}-of-{count}{path.suffix}") for i in range(int(count))]

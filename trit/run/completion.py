@@ -193,8 +193,11 @@ def complete(args: argparse.Namespace, command: list[str], counters: Path | None
             engine.terminate()
             engine.wait()
     stderr = log.read()
+    if code != 0 and sandbox and (met := sandbox.explain(stderr)):
+        print(f"error: {met}", file=sys.stderr)
+        return inference.shell_code(code)
     if code != 0:
-        return failed(code, stderr, sandbox)
+        return failed(code, stderr)
     result = describe(args, text, stderr)
     profile = add_profile(result, counters) if counters is not None else None
     print(json.dumps(result, ensure_ascii=False) if args.json else "")
@@ -274,7 +277,7 @@ class Log:
         return "".join(self._lines)
 
 
-def failed(code: int, stderr: str, sandbox: confinement.Confinement | None = None) -> int:
+def failed(code: int, stderr: str) -> int:
     """Say why the engine failed; its exit code.
 
     Raises:
@@ -283,8 +286,7 @@ def failed(code: int, stderr: str, sandbox: confinement.Confinement | None = Non
     if match := re.search(r"prompt is too long \((\d+) tokens, max (\d+)\)", stderr):
         raise UserError(f"the prompt has {match[1]} tokens, the context has room for {match[2]}; give a larger -c")
     if code not in (EXIT_INTERRUPTED, -signal.SIGINT):
-        said = (sandbox and sandbox.explain(stderr)) or inference.explain_exit(code, stderr)
-        print(f"error: {said}", file=sys.stderr)
+        print(f"error: {inference.explain_exit(code, stderr)}", file=sys.stderr)
     return inference.shell_code(code)
 
 
