@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from trit.base import sandbox
+from trit.base.errors import TritError
+from trit.base.processes import become
 from trit.base.sandbox import Rules, Sandbox, landlock_version
 
 pytestmark = pytest.mark.skipif(landlock_version() == 0, reason="this kernel has no Landlock")
@@ -122,6 +126,15 @@ def test_memory_ends_at_the_limit_and_mapped_files_do_not_count(child: Child, tm
     limits: dict[str, object] = {"runs": PROGRAMS, "reads": [weights], "memory": 256 << 20}
     assert child(mapped, weights, **limits).stderr == ""
     assert "MemoryError" in child("bytearray(300 << 20)", **limits).stderr
+
+
+def test_a_sandbox_that_cannot_be_entered_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Sandbox) -> None:
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+
+    monkeypatch.setattr(Sandbox, "enter", refuse)
+    with pytest.raises(TritError, match=r"refuses to confine /bin/true \(.*\); give --no-sandbox"):
+        become(["/bin/true"], Sandbox(Rules()))
 
 
 @pytest.mark.parametrize("version", range(1, landlock_version() + 1))

@@ -16,10 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from trit.base.errors import run_main
 from trit.base.places import BUILD_DIR, ROOT
-from trit.base.sandbox import landlock_version
+from trit.base.sandbox import Sandbox, landlock_version
 from trit.gguf.header import read_raw_header
 from trit.gguf.made import default_model
+from trit.run import completion
 
 pytestmark = pytest.mark.skipif(landlock_version() == 0, reason="this kernel has no Landlock")
 PROMPT = "Sandra went to the office. John moved to the garden. Where is Sandra?\nAnswer:"
@@ -114,6 +116,18 @@ def test_a_confined_chat_answers(engine_bin: Path) -> None:
     command += ["--no-jinja", "--chat-template", "llama3"]
     done = subprocess.run(command, input="Hello\n/exit\n", capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_engine_that_cannot_be_confined_is_not_started(
+    engine_bin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: Sandbox) -> None:
+        raise OSError("no more layers")
+
+    assert engine_bin.is_dir()
+    monkeypatch.setattr(Sandbox, "enter", refuse)
+    assert run_main(completion.main, ["-p", PROMPT, "--sandbox"]) == 1
+    assert capsys.readouterr().err == "error: the kernel refuses to confine the engine; leave --sandbox away\n"
 
 
 def test_the_memory_limit_ends_it_with_a_sentence(ask: Ask) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trit.base.errors import CommandError
+from trit.base.errors import CommandError, TritError
 from trit.base.places import ROOT
 from trit.base.sandbox import Sandbox
 
@@ -149,12 +149,18 @@ def become(command: Sequence[str | Path], sandbox: Sandbox | None = None) -> int
 
     Returns:
         Only on Windows, which cannot do this: the exit code of the program.
+
+    Raises:
+        TritError: the sandbox cannot be entered.
     """
     words = [str(word) for word in command]
     if sys.platform == "win32":
         return call(words, Path.cwd())
     sys.stdout.flush()
     sys.stderr.flush()
-    if sandbox:
-        sandbox.enter()
+    try:
+        if sandbox:
+            sandbox.enter()
+    except OSError as error:
+        raise TritError(f"the kernel refuses to confine {words[0]} ({error.strerror}); give --no-sandbox") from error
     os.execv(words[0], words)

@@ -174,6 +174,8 @@ def complete(args: argparse.Namespace, command: list[str], counters: Path | None
             env=env,
             preexec_fn=sandbox.enter if sandbox else None,
         )
+    except subprocess.SubprocessError as error:
+        raise TritError("the kernel refuses to confine the engine; leave --sandbox away") from error
     except OSError as error:
         raise UserError(f"the engine does not start ({error.strerror}); give a long prompt with -f FILE") from error
     assert engine.stdout is not None and engine.stderr is not None
