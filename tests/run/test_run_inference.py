@@ -449,7 +449,7 @@ def test_chat_becomes_llama_cli(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     became: list[list[str]] = []
-    monkeypatch.setattr(completion, "become", lambda command: became.append(command) or 0)
+    monkeypatch.setattr(completion, "become", lambda command, sandbox=None: became.append(command) or 0)
     gguf_with_template(engine.model, "{{ messages }} \u20ac")
     assert inference.chat_template(engine.model) == "{{ messages }} \u20ac"
     assert run(engine, "-p", 'You are\\na "helpful" assistant', "-cnv", "-n", "9", "--", "--foo") == 0
@@ -473,7 +473,7 @@ def test_chat_becomes_llama_cli(
 def test_chat_with_a_base_model_is_warned_of(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(completion, "become", lambda command: 0)
+    monkeypatch.setattr(completion, "become", lambda command, sandbox=None: 0)
     gguf_with_template(engine.model, "{{ messages }}")
     for repo, warned in (("tiiuae/Falcon-E-3B-Base", True), ("tiiuae/Falcon-E-3B-Instruct", False), ("a/b", False)):
         Manifest(repo, "main", "c" * 40).write(engine.model.parent)

@@ -33,7 +33,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What would have been started."""
     started: list[list[str]] = []
     monkeypatch.setattr(serve, "engine_binary", lambda name: Path("/engine") / name)
-    monkeypatch.setattr(serve, "become", lambda command: started.append(command) or 0)
+    monkeypatch.setattr(serve, "become", lambda command, sandbox=None: started.append(command) or 0)
     return started
 
 
@@ -92,7 +92,7 @@ def test_a_model_without_a_chat_template_is_warned_of(
         assert run("-m", str(path), "--port", str(free_port()), "--", *flags) == 0
         err = capsys.readouterr().err
         assert err.startswith(f"warning: {path} has no chat template, so chat requests") == warned
-        assert err.count("\n") == warned
+        assert err.count("warning") == warned
     assert len(commands) == 7
 
 

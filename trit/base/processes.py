@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from trit.base.errors import CommandError
+from trit.base.errors import CommandError, TritError
 from trit.base.files import names_file
 from trit.base.places import ROOT
+from trit.base.sandbox import Sandbox
 
 # Lines of a log that say what went wrong, in the words of compilers, linkers, CMake, ninja, pip, git and Python.
 _TELLING = re.compile(
@@ -145,15 +146,23 @@ def call(command: Sequence[str | Path], cwd: Path = ROOT) -> int:
             process.wait()
 
 
-def become(command: Sequence[str | Path]) -> int:
-    """Let a program take our place: terminal, signals and exit code are its own from here on.
+def become(command: Sequence[str | Path], sandbox: Sandbox | None = None) -> int:
+    """Let a program take our place, confined if wanted: terminal, signals and exit code are its own from here on.
 
     Returns:
         Only on Windows, which cannot do this: the exit code of the program.
+
+    Raises:
+        TritError: the sandbox cannot be entered.
     """
     words = [str(word) for word in command]
     if sys.platform == "win32":
         return call(words, Path.cwd())
     sys.stdout.flush()
     sys.stderr.flush()
+    try:
+        if sandbox:
+            sandbox.enter()
+    except OSError as error:
+        raise TritError(f"the kernel refuses to confine {words[0]} ({error.strerror}); give --no-sandbox") from error
     os.execv(words[0], words)

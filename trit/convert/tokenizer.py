@@ -24,7 +24,7 @@ from trit.models.checkpoint import read_json
 # Stop tokens beside the first: llama.cpp has two more keys for them, our engine a list of all.
 SECOND_STOPS = ("add_eot_token_id", "add_eom_token_id")
 STOPS_KEY = "tokenizer.ggml.eog_token_ids"
-# Added tokens that take the spaces beside them. Our engine reads these lists (3rdparty/patches/0020).
+# Added tokens that take the spaces beside them. Our engine reads these lists (3rdparty/patches/0012).
 STRIPS = {"lstrip": "tokenizer.ggml.lstrip_token_ids", "rstrip": "tokenizer.ggml.rstrip_token_ids"}
 
 

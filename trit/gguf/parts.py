@@ -41,7 +41,7 @@ def read_parts(path: Path, arrays: bool | Collection[str] = True) -> list[tuple[
             f"{path}: is part {number + 1} of a split model; give it its name "
             f"NAME-{number + 1:05d}-of-{count:05d}.gguf back, by which the parts find each other"
         )
-    names = [path.with_name(f"{match[1]}-{i + 1:05d}-of-{match[3]}{path.suffix}") for i in range(count)]
+    names = _names(path, match[1], match[3])
     if number != 0:
         raise UserError(f"{path}: is part {number + 1} of a split model; give the first, {names[0].name}")
     parts = [(path, first)]
@@ -80,3 +80,13 @@ def _split(path: Path, header: RawHeader) -> tuple[int, int]:
     if not isinstance(count, int) or not isinstance(number, int) or not 0 <= number < max(count, 1):
         raise UserError(f"{path}: its keys split.no {number!r} and split.count {count!r} contradict each other")
     return count, number
+
+
+def parts_beside(path: Path) -> list[Path]:
+    """The file, and by its name alone all parts of the split model to which it belongs."""
+    match = _PART.fullmatch(path.stem)
+    return _names(path, match[1], match[3]) if match else [path]
+
+
+def _names(path: Path, whole: str, count: str) -> list[Path]:
+    return [path.with_name(f"{whole}-{i + 1:05d}-of-{count}{path.suffix}") for i in range(int(count))]

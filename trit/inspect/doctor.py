@@ -17,7 +17,9 @@ from trit.base.flags import ArgumentParser
 from trit.base.host import cpu_name, free_memory_bytes, physical_cores
 from trit.base.places import BUILD_DIR, ENGINE_DIR, LOCK, ROOT, VENV, engine_program, python_command
 from trit.base.processes import capture
+from trit.base.sandbox import landlock_version
 from trit.gguf.made import default_model
+from trit.inspect import advisories
 
 # What a running set-up has built.
 PROGRAMS = ("llama-completion", "llama-cli", "llama-server", "llama-bench", "llama-quantize", "llama-perplexity")
@@ -57,11 +59,13 @@ def findings() -> Iterator[Finding]:
     yield Finding(
         "engine source", there, f"llama.cpp {commit}" if there else f"{ENGINE_DIR} is missing", "" if there else setup
     )
+    yield _advisories()
     missing = [name for name in PROGRAMS if not engine_program(name).is_file()]
     yield Finding(
         "engine", not missing, f"{', '.join(missing)} missing" if missing else "built", setup if missing else ""
     )
     yield _kernels(setup)
+    yield _sandbox()
     tuned = (BUILD_DIR / "tuning.json").is_file()
     yield Finding("tuning", True, "measured on this machine" if tuned else "a preset's; `trit tune` measures")
     model = default_model()
@@ -71,6 +75,17 @@ def findings() -> Iterator[Finding]:
         str(model) if model.is_file() else f"{model} is missing",
         "" if model.is_file() else setup,
     )
+
+
+def _advisories() -> Finding:
+    known = advisories.known()
+    return Finding("advisories", not known.open, f"{known.sentence()}; docs/security.md has the table")
+
+
+def _sandbox() -> Finding:
+    version = landlock_version()
+    found = f"Landlock, version {version}: the server is confined" if version else "no Landlock: nothing is confined"
+    return Finding("sandbox", True, found)
 
 
 def _environment(setup: str) -> Finding:

@@ -26,7 +26,7 @@ from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError
 from trit.base.files import stand_in
 from trit.base.places import BUNDLED_MODEL, engine_binary, python_command
 from trit.base.processes import become
-from trit.engine import inference, token_profile
+from trit.engine import confinement, inference, token_profile
 from trit.models.registry import model_in
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
@@ -85,6 +85,7 @@ def build_parser() -> inference.ArgumentParser:
         "--profile", action="store_true", help="where a token's time goes, on standard error; with --json in the object"
     )
     output.add_argument("--verbose", action="store_true", help="the engine's log and the timings on standard error")
+    confinement.add_flags(parser, default=False)
     return parser
 
 
@@ -206,7 +207,8 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
         command += ["-sys", read_file(args.file) if args.file else inference.unescape(args.prompt)]
     if args.verbose:
         command += ["--verbosity", "3"]
-    return become([*command, *extra])
+    command += extra
+    return become(command, confinement.prepare(args, command))
 
 
 def complete(args: argparse.Namespace, command: list[str], counters: Path | None = None) -> int:
@@ -217,10 +219,18 @@ def complete(args: argparse.Namespace, command: list[str], counters: Path | None
     env = {**os.environ, "GGML_NO_BACKTRACE": "1"}
     if counters is not None:
         env |= token_profile.environment(counters, command)
+    sandbox = confinement.prepare(args, command, write=[counters] if counters else [])
     try:
         engine = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=env,
+            preexec_fn=sandbox.enter if sandbox else None,
         )
+    except subprocess.SubprocessError as error:
+        raise TritError("the kernel refuses to confine the engine; leave --sandbox away") from error
     except OSError as error:
         raise UserError(f"the engine does not start ({error.strerror}); give a long prompt with -f FILE") from error
     assert engine.stdout is not None and engine.stderr is not None
@@ -240,6 +250,9 @@ def complete(args: argparse.Namespace, command: list[str], counters: Path | None
             engine.terminate()
             engine.wait()
     stderr = log.read()
+    if code != 0 and sandbox and (met := sandbox.explain(stderr)):
+        print(f"error: {met}", file=sys.stderr)
+        return inference.shell_code(code)
     if code != 0:
         return failed(args.model, code, stderr)
     result = describe(args, text, stderr)

@@ -21,7 +21,7 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.base.places import engine_binary
 from trit.base.processes import become
-from trit.engine import inference
+from trit.engine import confinement, inference
 
 _KEY_FLAGS = {"--api-key", "--api-key-file"}
 # Prompts of earlier chats that are kept to be continued; the engine alone would keep 8 GiB of them.
@@ -61,6 +61,7 @@ def build_parser() -> inference.ArgumentParser:
         "--allow-host", action="append", default=[], metavar="NAME", help="also requests to this name of the server"
     )
     access.add_argument("--insecure", action="store_true", help="listen beyond this machine without a key")
+    confinement.add_flags(parser, default=True)
     return parser
 
 
@@ -87,7 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"Starting server on {args.host}:{args.port}", flush=True)
     for name, value in _MEMORY.items():
         os.environ.setdefault(name, value)
-    return become([*command, *extra])
+    command += extra
+    sandbox = confinement.prepare(args, command)
+    if sandbox:
+        print(f"The engine is {sandbox}", file=sys.stderr, flush=True)
+    return become(command, sandbox)
 
 
 def access_flags(args: argparse.Namespace) -> list[str]:

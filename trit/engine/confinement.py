@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""What the engine needs while it runs, as the rules of a sandbox: ``--sandbox`` and ``--memory-limit``.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from trit.base.errors import TritError, UserError
+from trit.base.places import BUILD_DIR, ENGINE_BIN
+from trit.base.processes import capture
+from trit.base.sandbox import Rules, Sandbox, landlock_version
+from trit.gguf.header import read_raw_header
+from trit.gguf.parts import parts_beside
+
+# The engine's flags whose values name files: docs/security.md lists what is left out, and why.
+READ_FLAGS = {
+    *("-m", "--model", "-md", "--model-draft", "--spec-draft-model", "-mm", "--mmproj"),
+    *("--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled"),
+    *("-f", "--file", "-bf", "--binary-file", "-sysf", "--system-prompt-file", "--image", "--audio", "--video"),
+    *("--grammar-file", "-jf", "--json-schema-file", "--chat-template-file", "-lcs", "--lookup-cache-static"),
+    *("--path", "--ui-config-file", "--webui-config-file", "--api-key-file", "--ssl-key-file", "--ssl-cert-file"),
+    "--media-path",
+}
+WRITE_FLAGS = {
+    *("--log-file", "--prompt-cache", "-lcd", "--lookup-cache-dynamic", "-o", "--output", "--output-file"),
+}
+FOLDER_FLAGS = {"--slot-save-path", "--log-prompts-dir"}
+# Where libraries, their settings, and facts about the machine are.
+_LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib")
+_SETTINGS = (
+    *("/etc/ld.so.cache", "/etc/localtime", "/usr/share/locale", "/usr/share/zoneinfo"),
+    *("/etc/hosts", "/etc/host.conf", "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/gai.conf"),
+    *("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/devices/system", "/dev/random", "/dev/urandom"),
+)
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/tty")
+# Buffers of a batch, copies of the vocabulary, requests, and 10 MB for each of the server's threads.
+_ROOM = 3 << 30
+# What the engine's server keeps of finished chats unless --cache-ram says otherwise.
+_CACHE_FLAGS, _CACHE_MIB = ("-cram", "--cache-ram"), 8192
+_ELEMENT = 4  # bytes; the largest type that an attention cache can have
+_UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_NO_MEMORY = re.compile(
+    r"memory limit|bad_alloc|insufficient memory|(failed|unable) to allocate|cannot allocate memory", re.I
+)
+
+
+def add_flags(parser: argparse.ArgumentParser, default: bool) -> None:
+    """Add the flags; ``default``: whether the engine is confined where the kernel can do it."""
+    group = parser.add_argument_group("confinement (Linux)")
+    group.add_argument(
+        "--sandbox",
+        action=argparse.BooleanOptionalAction,
+        help="let the engine open no files but those that the flags name, and connect to nothing; docs/security.md "
+        f"(default: {'on where the kernel has Landlock' if default else 'off'})",
+    )
+    group.add_argument(
+        "--memory-limit",
+        type=parse_bytes,
+        metavar="SIZE",
+        help="most memory of a confined engine, without mapped weights: 900M, 12G; 0: no limit "
+        "(default: from model and context)",
+    )
+    parser.set_defaults(sandbox_by_default=default)
+
+
+def parse_bytes(text: str) -> int:
+    """For argparse: a size such as 900M or 12G in bytes; 0 stands for no limit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([MGT])", text.upper().removesuffix("IB").removesuffix("B"))
+    if match is None and text != "0":
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 900M or 12G, or 0 for no limit")
+    return int(float(match[1]) * _UNITS[match[2]]) if match else 0
+
+
+def prepare(
+    args: argparse.Namespace,
+    command: Sequence[str],
+    *,
+    write: Sequence[Path] = (),
+) -> Confinement | None:
+    """The sandbox that the flags ask for; None where there is to be none, with a line that says so if that is news.
+
+    Args:
+        args: with the flags of :func:`add_flags`.
+        command: the engine's program and flags; the files that they name stay open to it.
+        write: more files that it writes.
+
+    Raises:
+        UserError: --sandbox was asked for where the system has none, or --memory-limit without it.
+        TritError: the kernel refuses the rules.
+    """
+    wanted = args.sandbox_by_default if args.sandbox is None else args.sandbox
+    if not wanted:
+        if args.memory_limit is not None:
+            raise UserError("--memory-limit is part of the confinement; give --sandbox as well")
+        return None
+    if landlock_version() == 0:
+        linux = sys.platform.startswith("linux")
+        why = f"this {'kernel or container' if linux else 'system'} has no Landlock"
+        if args.sandbox:
+            raise UserError(f"--sandbox: {why}, so the engine cannot be confined; leave --sandbox away")
+        print(f"note: the engine is not confined: {why}", file=sys.stderr, flush=True)
+        return None
+    reads = list(named(command))
+    limit = memory_limit(command, reads) if args.memory_limit is None else args.memory_limit or None
+    try:
+        return Confinement(_rules(command, reads, write, limit), limit)
+    except OSError as error:
+        raise TritError(f"the kernel refuses to confine the engine ({error.strerror}); give --no-sandbox") from error
+
+
+class Confinement(Sandbox):
+    """A sandbox for the engine; ``limit`` is its memory limit in bytes, or None."""
+
+    def __str__(self) -> str:
+        """For the line of a server that starts."""
+        most = f"at most {_size(self.limit)} of memory" if self.limit else "no memory limit"
+        return f"confined to its model and libraries, {most} (--no-sandbox, --memory-limit)"
+
+    def __init__(self, rules: Rules, limit: int | None) -> None:
+        super().__init__(rules)
+        self.limit = limit
+
+    def explain(self, said: str) -> str | None:
+        """Whether what the engine said at its end means that it has met its memory limit; a sentence, or None."""
+        if self.limit is None or not _NO_MEMORY.search(said):
+            return None
+        return (
+            f"the engine has met its memory limit of {_size(self.limit)}; give a smaller -c or a larger --memory-limit"
+        )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / _UNITS['G']:.1f} GiB" if nbytes >= _UNITS["G"] else f"{nbytes / _UNITS['M']:.0f} MiB"
+
+
+def _rules(command: Sequence[str], reads: Sequence[Path], write: Sequence[Path], limit: int | None) -> Rules:
+    hosts = [host for value in values(command, {"--host"}) for host in value.split(",")]
+    ports = [int(value) for value in values(command, {"--port"}) if value.isdecimal()]
+    return Rules(
+        reads=[*map(Path, _SETTINGS), tuning_file(), *reads],
+        runs=[*map(Path, _LIBRARIES), *_library_folders(command[0])],
+        writes=[*write, *written(command)],
+        devices=map(Path, _DEVICES),
+        # The engine listens on a file if the host's name ends so.
+        sockets=[Path(host).absolute().parent for host in hosts if host.endswith(".sock")],
+        # A chat reaches its own engine by TCP, on any free port.
+        ports=None if Path(command[0]).stem == "llama-cli" else ports,
+        memory=limit,
+    )
+
+
+def values(command: Sequence[str], flags: set[str]) -> Iterator[str]:
+    """What stands behind these flags; the engine knows no ``--flag=value``."""
+    # A prompt can be the name of a flag; what follows it then is the next flag.
+    return (value for flag, value in pairwise(command) if flag in flags and not value.startswith("-"))
+
+
+def named(command: Sequence[str]) -> Iterator[Path]:
+    """The files that a command's flags name to be read, of split models with all parts; those that are there.
+
+    Values may be lists with commas and have scales behind colons.
+    """
+    for value in values(command, READ_FLAGS):
+        for name in {value, *value.split(",")}:
+            for path in {Path(name), Path(name.rpartition(":")[0])} - {Path()}:
+                yield from (part for part in parts_beside(path) if part.exists())
+
+
+def written(command: Sequence[str]) -> Iterator[Path]:
+    """The files and folders that a command's flags name to be written; made if need be, as a rule needs something.
+
+    The engine takes an empty file for none, and says so itself where nothing can be made.
+    """
+    for value in values(command, WRITE_FLAGS):
+        with suppress(OSError):
+            Path(value).touch()
+        yield Path(value)
+    for value in values(command, FOLDER_FLAGS):
+        with suppress(OSError):
+            Path(value).mkdir(exist_ok=True)
+        yield Path(value)
+
+
+def tuning_file(environment: Mapping[str, str] = os.environ) -> Path:
+    """The file of measured choices that the engine opens; a name that is no file is one of its words."""
+    return Path(environment.get("TRIT_TUNING") or BUILD_DIR / "tuning.json")
+
+
+def _library_folders(program: str) -> Iterator[Path]:
+    """Folders of the program and of the libraries that the loader finds for it: compilers bring theirs along."""
+    yield from (ENGINE_BIN, Path(program).parent)
+    yield from (Path(name) for name in os.environ.get("LD_LIBRARY_PATH", "").split(":") if name)
+    for line in capture(["ldd", program])[1].splitlines():
+        if match := re.search(r"(/\S+) \(0x", line):
+            yield Path(match[1]).resolve().parent
+
+
+def memory_limit(command: Sequence[str], files: Sequence[Path]) -> int | None:
+    """Bytes that an engine needs at most, with room; None where its cache of chats has no limit.
+
+    Weights twice (as read and as packed), attention caches twice (their buffers grow alike), finished chats.
+    """
+    flags = dict(pairwise(command))
+    cache = next((flags[flag] for flag in _CACHE_FLAGS if flag in flags), str(_CACHE_MIB))
+    chats = 0
+    if Path(command[0]).stem != "llama-completion":
+        if not cache.isdigit():
+            return None
+        chats = int(cache) << 20
+    context = int(flags.get("-c", 0))
+    models = [path for path in files if path.is_file() and path.open("rb").read(4) == b"GGUF"]
+    weights = sum(path.stat().st_size for path in models)
+    return 2 * (weights + sum(_attention_bytes(path, context) for path in models)) + chats + _ROOM
+
+
+def _attention_bytes(path: Path, context: int) -> int:
+    """Bytes of a model's attention cache at most; 0 for a file without layers (a later part, an adapter)."""
+    metadata = read_raw_header(path, arrays=False).metadata
+    arch = metadata.get("general.architecture")
+
+    def number(key: str, default: int = 0) -> int:
+        value: Any = metadata.get(f"{arch}.{key}")
+        return value if isinstance(value, int) else default
+
+    heads = number("attention.head_count", 1)
+    size = -(-number("embedding_length") // max(1, heads))
+    widths = number("attention.key_length", size) + number("attention.value_length", size)
+    per_token = number("block_count") * number("attention.head_count_kv", heads) * widths * _ELEMENT
+    return per_token * (context or number("context_length"))
