@@ -176,7 +176,7 @@ def test_refusals(story_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     ):
         assert as_json(capsys, path)["verdict"].startswith(verdict)
     assert run_main(main, [str(tmp_path / "missing.gguf")]) == 2
-    assert "missing.gguf: cannot be read (No such file" in capsys.readouterr().err
+    assert "missing.gguf: is not there" in capsys.readouterr().err
     assert run_main(main, [str(story_gguf), "-c", "0"]) == 2
 
 

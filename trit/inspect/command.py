@@ -49,7 +49,7 @@ def inspect(path: Path, context: int = DEFAULT_CONTEXT, exact: bool = False) -> 
     """
     if path.is_dir():
         return checkpoint_folder.describe(path, context, exact)
-    check_input(path)
+    check_input(path, content=False)
     with path.open("rb") as file:
         magic = file.read(4)
         size = file.seek(0, 2)
@@ -60,6 +60,11 @@ def inspect(path: Path, context: int = DEFAULT_CONTEXT, exact: bool = False) -> 
         except UserError as error:
             found.refuse(str(error))
             return found
+    try:
+        check_input(path)
+    except UserError as error:
+        found.refuse(str(error))
+        return found
     if path.suffix in {".safetensors", ".bin"}:
         found.kind = "part of a checkpoint"
         found.refuse(f"give the whole folder, {path.parent}")
