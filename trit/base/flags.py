@@ -14,8 +14,8 @@ from trit.base.errors import UserError
 class ArgumentParser(argparse.ArgumentParser):
     """argparse without abbreviations: ``--temp`` is not ``--temperature``, and a new flag changes no old command."""
 
-    def __init__(self, *args: Any, allow_abbrev: bool = False, **options: Any) -> None:
-        super().__init__(*args, allow_abbrev=allow_abbrev, **options)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
 
 
 def numbers_from(least: int) -> Callable[[str], list[int]]:

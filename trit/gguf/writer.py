@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import TritError, UserError
-from trit.gguf.types import GGMLQuantizationType, GGUFWriter, tensor_nbytes
+from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, tensor_nbytes
+
+# The last key of a file's metadata: spaces up to the tensor table.
+PADDING = "trit.padding"
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,18 @@ class StreamWriter:
         self.metadata.add_tensor_info(tensor.name, tensor.shape, dtype, tensor.nbytes, raw_dtype=kind)
 
     def begin(self) -> None:
-        """Write header, metadata and tensor table."""
+        """Write header, metadata and tensor table.
+
+        The last key is filled up with spaces until the table begins at a multiple of the alignment: from there on two
+        files of the same tensors are the same bytes, whatever their names and sources.
+        """
+        self.metadata.kv_data[0].pop(PADDING, None)
+        self.metadata.add_key_value(PADDING, "", GGUFValueType.STRING)  # add_string() leaves out what is empty
         self.metadata.write_header_to_file()
         self.metadata.write_kv_data_to_file()
+        missing = -self._file.tell() % self.metadata.data_alignment
+        self._file.seek(-8, os.SEEK_CUR)
+        self._file.write(struct.pack("<Q", missing) + b" " * missing)
         self.metadata.write_ti_data_to_file()
         self.metadata.write_padding(self._file, self._file.tell())
 
