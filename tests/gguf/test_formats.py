@@ -163,7 +163,7 @@ def test_our_header_reader_agrees_with_gguf_py(small_gguf: Path) -> None:
 @pytest.mark.parametrize("keep", [0, 3, 20, 60, 200])
 def test_truncated_header_is_refused(small_gguf: Path, keep: int) -> None:
     small_gguf.write_bytes(small_gguf.read_bytes()[:keep])
-    with pytest.raises(UserError, match=r"small\.gguf: not a whole GGUF file"):
+    with pytest.raises(UserError, match=r"small\.gguf: (not a whole GGUF file|is empty)"):
         read_header(small_gguf)
 
 

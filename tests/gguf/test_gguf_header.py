@@ -172,7 +172,7 @@ def test_tensors_that_collide(tmp_path: Path) -> None:
 def test_every_truncation_of_a_header_is_refused(tmp_path: Path) -> None:
     raw = write_gguf(tmp_path / "m.gguf", KEYS, [TENSOR]).read_bytes()
     data = read_raw_header(tmp_path / "m.gguf").data_offset
-    for keep in range(data + 1):
+    for keep in range(1, data + 1):
         (tmp_path / "m.gguf").write_bytes(raw[:keep])
         refused(tmp_path / "m.gguf", "")
 

@@ -20,7 +20,7 @@ MADE = re.compile(r"3rdparty/(llama\.cpp|cache)(/|$)|models/(?!trit-story-3m)|mo
 # Files of other projects, named beside the project.
 THEIRS = {"bitnet.cpp", "ik_llama.cpp", "llama.cpp", "trit.cpp", "include/kernel_config.ini", "arm_neon.h"}
 # Keys of a GGUF file's metadata; they look like modules.
-KEYS = re.compile(r"trit\.(source|converter|encoding)\.")
+KEYS = re.compile(r"trit\.(?:(?:source|converter|encoding)\.|padding$)")
 # Written by commands; they say what was run on their day.
 RECORDS = "benchmarks/results/"
 

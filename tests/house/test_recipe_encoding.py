@@ -99,6 +99,7 @@ EVERYWHERE = """
 from pathlib import Path
 import numpy as np
 from tests.support.foreign_files import WRITERS, codes, random_rows, write_gguf
+from tests.support.tiny_gguf import KEYS
 from trit.base.errors import run_main
 from trit.convert.command import _parser, main
 from trit.convert.from_random import OUTTYPES, matrix_pieces
@@ -124,8 +125,7 @@ for piece in matrix_pieces(np.random.default_rng(0), 8, 128, OUTTYPES["x2_0"], b
 
 rows = random_rows(64, 256)
 raw = WRITERS["i2_s"][1](rows, 0.5)
-keys = [("general.architecture", 8, None, "bitnet-b1.58"), ("bitnet-b1.58.block_count", 4, None, 1)]
-first = write_gguf(Path("first.gguf"), keys, [("blk.0.ffn_up.weight", (64, 256), 36, raw)])
+first = write_gguf(Path("first.gguf"), KEYS, [("blk.0.ffn_up.weight", (64, 256), 36, raw)])
 for source, name in (("first", "x2_0"), ("second", "i2_s")):
     target = {"first": "second", "second": "third"}[source]
     assert run_main(main, [f"{source}.gguf", "--outtype", name, "--outfile", f"{target}.gguf"]) == 0
