@@ -19,7 +19,7 @@ bool trit_validate(ggml_type type, const void* data, size_t bytes) {
     const auto weights =
         static_cast<int64_t>((bytes - encoding.tail_bytes) / encoding.block_bytes) * encoding.block;
     const float scale = encoding.tensor_scale(static_cast<const uint8_t*>(data), weights);
-    bool valid = std::isfinite(scale);
+    bool valid = std::isfinite(scale) && scale >= 0.0f;
     uint8_t codes[256];
     for (const auto* block = static_cast<const uint8_t*>(data); valid && block < codes_end;
          block += encoding.block_bytes) {

@@ -58,10 +58,11 @@ bool for_each(int64_t count, int threads, const Work& work) {
 }
 
 bool is_zero(uint16_t half) { return (half & 0x7FFFu) == 0; }
-bool is_finite(uint16_t half) { return (half & 0x7C00u) != 0x7C00u; }
+/// Finite, and not below zero: training's scales are means of magnitudes.
+bool is_scale(uint16_t half) { return (half & 0x7C00u) != 0x7C00u && (half <= 0x8000u); }
 
 constexpr const char* kBadCode = "holds a code that stands for no weight";
-constexpr const char* kBadScale = "has a scale that is no number";
+constexpr const char* kBadScale = "has a scale below 0 or no number";
 
 /// If every scale of a tensor has the same bits, that scale. Blocks with scale 0 go with any.
 bool one_scale(const Encoding& e, const Shape& shape, const uint8_t* data, int threads, uint16_t* scale) {
@@ -100,7 +101,7 @@ const char* unpack_rows(const Encoding& e, const PackedMatrix::Header& h, const 
         e.unpack(h.k, row, codes);
         for (int64_t block = 0; e.group() != 0 && block < h.k / e.block; ++block) {
             const uint16_t scale = e.scale(row, block);
-            if (!is_finite(scale)) {
+            if (!is_scale(scale)) {
                 return kBadScale;
             }
             if (h.group == 0 && is_zero(scale)) {
@@ -221,7 +222,7 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
     // A scale that changes within a row needs two bits.
     h.packing = h.group == 0 ? packing_for(tier, e, shape) : TRIT_PACKING_2_BITS;
     h.panel_bytes = static_cast<int64_t>(panel_bytes(static_cast<trit_packing>(h.packing), h.k, h.group));
-    if (!std::isfinite(h.scale)) {
+    if (!(std::isfinite(h.scale) && h.scale >= 0.0f)) {
         return kBadScale;
     }
     const char* fault =

@@ -136,7 +136,7 @@ def test_silu_architecture_computes_something_else(engine_bin: Path, tiny_gguf: 
 INVALID = {"i2_s": 0b00110000, "tl1": 0b11110000, "tl2": 0b11110000}
 
 
-@pytest.mark.parametrize("damage", ["code", "scale"])
+@pytest.mark.parametrize("damage", ["code", "nan", "-0.25"])
 @pytest.mark.parametrize("encoding", INVALID)
 def test_what_is_not_ternary_is_refused(
     engine_bin: Path, tiny_gguf: Path, tmp_path: Path, encoding: str, damage: str
@@ -147,11 +147,11 @@ def test_what_is_not_ternary_is_refused(
     if damage == "code":
         raw[1234] |= INVALID[encoding]
     else:
-        raw[-ENCODINGS[encoding].tail_bytes :][:4] = np.float32([np.nan]).view(np.uint8)
+        raw[-ENCODINGS[encoding].tail_bytes :][:4] = np.float32([damage]).view(np.uint8)
     broken = rewrite(tiny, tmp_path / "broken.gguf", data={name: raw})
     result = complete(engine_bin, broken)  # noticed while the weights are packed
     assert result.returncode == 1
-    fault = {"code": "holds a code that stands for no weight", "scale": "has a scale that is no number"}[damage]
+    fault = "holds a code that stands for no weight" if damage == "code" else "has a scale below 0 or no number"
     assert f"the {encoding} tensor {name} {fault}" in result.stderr
     result = complete(engine_bin, broken, "--no-repack", "--check-tensors")
     assert result.returncode != 0

@@ -253,13 +253,13 @@ def pack_damaged(engine_bin: str, name: str, scales: str, damage: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "scales", "damage"),
-    [(name, scales, damage) for name, scales in KINDS for damage in ("nan", "inf", "-inf")]
+    [(name, scales, damage) for name, scales in KINDS for damage in ("nan", "inf", "-inf", "-0.5")]
     + [(name, "one", "code") for name in OURS]
     + [("tq2_0", "one", "code"), ("tq2_0", "many", "code")],
 )
 def test_damage_is_one_sentence(engine_bin: Path, name: str, scales: str, damage: str) -> None:
     result = in_new_process("tests.matrix.test_packed.pack_damaged", engine_bin, name, scales, damage)
-    fault = "holds a code that stands for no weight" if damage == "code" else "has a scale that is no number"
+    fault = "holds a code that stands for no weight" if damage == "code" else "has a scale below 0 or no number"
     advice = "the file is damaged; convert or download it again"
     assert result.stderr == f"error: the {name} tensor blk.7.ffn_down.weight {fault}: {advice}\n"
     assert result.returncode == 1 and result.stdout == ""

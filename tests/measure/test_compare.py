@@ -102,7 +102,8 @@ def test_loading_of_a_stand_in(tmp_path: Path) -> None:
     if Path("/proc/self/status").is_file():
         assert found.resident_bytes is not None and found.peak_bytes is not None
         assert 50e6 < found.resident_bytes < 100e6
-        assert found.peak_bytes - found.resident_bytes == pytest.approx(100e6, rel=0.05)
+        # The kernel counts pages in batches on every CPU: with 16 of them 5.5 MB were missing.
+        assert found.peak_bytes - found.resident_bytes == pytest.approx(100e6, rel=0.15)
 
 
 @pytest.mark.parametrize(
