@@ -54,7 +54,7 @@ def test_a_folder_is_inspected_before_anything_is_compiled(tmp_path: Path, monke
     header = json.dumps({"lora_A": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     adapter = struct.pack("<Q", len(header)) + header + bytes(4)
     (folder / "model.safetensors").write_bytes(adapter)
-    with pytest.raises(UserError, match="is missing"):
+    with pytest.raises(UserError, match="the checkpoint is not whole"):
         run(prepared(folder, tmp_path))
     assert not (tmp_path / "stamps").exists()
     shutil.copy(BUNDLED_MODEL / "model.safetensors", folder)
