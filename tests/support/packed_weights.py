@@ -30,7 +30,7 @@ class Weights:
         if scales == "one":
             return cls(name, values, np.float32(0.37) if ENCODINGS[name].tail_bytes else np.float16(0.37))
         groups = (*shape[:-1], shape[-1] // ENCODINGS[name].block)
-        halves = rng.uniform(-2, 2, groups) * 2.0 ** rng.integers(-20, 3, groups)  # subnormal ones among them
+        halves = rng.uniform(0, 2, groups) * 2.0 ** rng.integers(-20, 3, groups)  # subnormal ones among them
         halves.flat[-1] = 0.25  # never all the same
         return cls(name, values, halves.astype(np.float16))
 

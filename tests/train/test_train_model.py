@@ -163,7 +163,7 @@ def test_transformers_tokenizer_adds_bos(tmp_path: Path, tokenizer: Tokenizer) -
 
 
 def test_unusable_folders_are_named(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    with pytest.raises(UserError, match="no readable checkpoint"):
+    with pytest.raises(UserError, match="expected a Hugging Face checkpoint folder"):
         load_checkpoint(tmp_path / "absent")
     folder = tmp_path / "model"
     save_checkpoint(make_decoder(), tokenizer, folder)

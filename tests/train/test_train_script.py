@@ -109,7 +109,7 @@ def test_interrupted_training_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 def test_mistakes_of_the_user_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for main, arguments, words in (
         (train_story.main, ["--out", str(tmp_path)], "already there"),
-        (train_story.main, ["--out", str(tmp_path / "x"), "--init", str(tmp_path / "y")], "no readable checkpoint"),
+        (train_story.main, ["--out", str(tmp_path / "x"), "--init", str(tmp_path / "y")], "has no config.json"),
         (train_story.main, ["--out", str(tmp_path / "x"), "--minutes", "0"], "--minutes"),
         (score.main, ["--model", str(tmp_path / "x")], "no checkpoint folder"),
         (score.main, ["--stories", "0"], "1 or more"),

@@ -505,8 +505,8 @@ def test_mistakes_are_named(proof: Proof, tmp_path: Path, capsys: pytest.Capture
     model = str(proof.gguf)
     for arguments, words in (
         ([], "name a checkpoint folder"),
-        ([str(tmp_path), model], "config.json cannot be read"),
-        ([str(broken), model], "neither"),
+        ([str(tmp_path), model], "has no config.json"),
+        ([str(broken), model], "found no weights"),
         ([str(proof.directory), str(tmp_path / "no.gguf")], "no.gguf"),
         ([str(proof.directory), model, "--text", str(short)], "tokens long"),
         ([str(proof.directory), model, "--context", "1"], "--context"),
