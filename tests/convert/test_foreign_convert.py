@@ -37,7 +37,9 @@ KERNEL_CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def reference(story_gguf: Path) -> Path:
+def reference(story_gguf: Path, engine_bin: Path) -> Path:
+    """The bundled model; converting it again asks the engine for its tokens."""
+    assert engine_bin.is_dir()
     return story_gguf
 
 
