@@ -31,7 +31,7 @@ PACKED = readers.SEEDS / "packed"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize(("reader", "count"), [("gguf", 400), ("checkpoint", 60), ("hub", 40)])
+@pytest.mark.parametrize(("reader", "count"), [("gguf", 400), ("checkpoint", 40), ("hub", 40)])
 def test_slice(reader: str, count: int, seed: int) -> None:
     """In a process of its own: its limits must not stay on this one."""
     flags = ["--reader", reader, "--count", str(count), "--seed", str(seed)]
