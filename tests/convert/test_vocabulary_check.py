@@ -19,7 +19,7 @@ from trit.base.errors import TritError, UserError
 from trit.convert import from_gguf
 from trit.convert.read_back import tokenizer_keys, verify_vocabulary
 from trit.convert.tokenizer import Vocabulary, load_tokenizer
-from trit.convert.vocabulary_check import Checked, check, write_metadata
+from trit.convert.vocabulary_check import SHARED, Checked, _overlaps, check, write_metadata
 from trit.engine import vocabulary as engine
 from trit.gguf.encodings import ENCODINGS
 
@@ -300,3 +300,10 @@ def test_a_gguf_file_with_twins_is_refused(engine_bin: Path, story_gguf: Path, t
     with pytest.raises(UserError, match=r"twins\.gguf: tokenizer\.ggml\.tokens has the token .* twice"):
         from_gguf.convert(twins, tmp_path / "out.gguf", from_gguf.Options(ENCODINGS["tq2_0"]), progress=False)
     assert list(tmp_path.iterdir()) == [twins]
+
+
+def test_overlaps_of_long_tokens_cost_no_memory() -> None:
+    assert list(_overlaps(["<ab", "abc>"])) == ["<abc>"]
+    assert next(_overlaps(["x" + "a" * SHARED, "a" * SHARED + "y"])).endswith("y")
+    long = ["<" + "a" * 1_000_000, "a" * 1_000_000 + ">"]
+    assert all(len(text) < 3_000_000 for text in _overlaps(long))

@@ -79,6 +79,12 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_bytes(text) == size
 
 
+@pytest.mark.parametrize("text", ["10M", "0.5M", "2000T", "9" * 30 + "G", "9" * 400 + "G"])
+def test_limits_that_cannot_be_right(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected 16M to 1024T"):
+        parse_bytes(text)
+
+
 @pytest.mark.parametrize("text", ["", "12", "-1G", "1 G", "many", "1K"])
 def test_wrong_sizes_say_what_is_expected(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="expected a size such as"):

@@ -86,6 +86,8 @@ def header(story_gguf: Path) -> RawHeader:
         ((f"{GGML}tokens", ARRAY, STRING, []), "tokenizer.ggml.tokens is empty"),
         ((f"{GGML}tokens", ARRAY, STRING, ["a"]), "token_embd.weight has the shape [2013, 256], expected [1, 256]"),
         ((f"{GGML}merges", ARRAY, U32, [1]), "tokenizer.ggml.merges is missing or no array of strings"),
+        ((f"{GGML}token_type", ARRAY, I32, [1] * 2012 + [7]), "token_type holds a number that is no type of a token"),
+        ((f"{GGML}token_type", ARRAY, I32, [0] * 2013), "token_type holds a number that is no type of a token"),
         ((f"{GGML}token_type", ARRAY, I32, [1, 1]), "token_type has 2 elements for 2013 tokens"),
         ((f"{GGML}scores", ARRAY, U32, [0] * 2013), "scores is no array of float32 or int32 numbers"),
         ((f"{GGML}scores", ARRAY, F32, [float("nan")] * 2013), "scores holds a number that is not finite"),
@@ -202,6 +204,19 @@ def rewritten(story: Path, path: Path, layout: str) -> Path:
     data[at : at + 4] = struct.pack("<f", -1.0)
     path.write_bytes(data)
     return path
+
+
+def test_bytes_behind_the_last_tensor_are_nobody_s(tmp_path: Path) -> None:
+    tensors: list[Tensor] = [(f"{name}.weight", (8,), 0, bytes(32)) for name in ("a", "b")]
+    path = write_gguf(tmp_path / "m.gguf", KEYS, tensors)
+    raw = path.read_bytes()
+    for more in (1, 32, 1000):
+        path.write_bytes(raw + bytes(more))
+        assert [item.problem for item in identify(read_raw_header(path))] == [None, None]
+    # Between two tensors there are none.
+    header = read_raw_header(path)
+    apart = {name: replace(tensor, span=tensor.span + 32) for name, tensor in header.tensors.items()}
+    assert identify(replace(header, tensors=apart))[0].problem == "as f32 takes 32 bytes and has 64"
 
 
 def test_data_is_where_the_engine_looks(tmp_path: Path) -> None:

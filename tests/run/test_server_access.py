@@ -73,6 +73,24 @@ def test_names_and_origins_are_passed_on(commands: list[list[str]], model: Path)
 
 
 @pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ("--host 0.0.0.0 -- --api-key x", "*"),
+        ("--host 0.0.0.0 --allow-host a.example -- --api-key x", "a.example"),
+        ("--host 0.0.0.0 --insecure", None),
+        ("--host 127.0.0.1 -- --api-key x", None),
+        ("--allowed-hosts b.example", "b.example"),
+    ],
+)
+def test_names_of_a_network_are_answered_where_a_key_is_asked_for(
+    line: str, names: str | None, commands: list[list[str]], model: Path
+) -> None:
+    assert run(model, line) == 0
+    (command,) = commands
+    assert names == (command[command.index("--allowed-hosts") + 1] if "--allowed-hosts" in command else None)
+
+
+@pytest.mark.parametrize(
     "line", ["--allow-origin a.example", "--allow-origin https://a/b", "--allow-host http://a", "--grace 0"]
 )
 def test_a_value_that_cannot_be_right_is_named(

@@ -25,6 +25,8 @@ from trit.engine import vocabulary as engine
 from trit.gguf.types import GGUFWriter
 
 # Scripts, marks, joiners, spaces of all kinds, digits, contractions, code, what looks like special and byte tokens.
+# Letters that two added tokens may share in a text that is tried: more would cost memory by their square.
+SHARED = 32
 TEXTS = (
     "Once upon a time, there was a little dog. He said: \"I'LL go; don'T you?\" and WE'VE gone!",
     "   three   spaces   \n\n\n\t\t \r\n \n x\r",
@@ -179,10 +181,10 @@ def _tried(added: dict[int, AddedToken], forms: tuple[str, ...]) -> Iterator[tup
 
 def _overlaps(contents: list[str]) -> Iterator[str]:
     """Texts of two added tokens, the last letters of one being the first of the other."""
-    begins = {content[:length]: content for content in contents for length in range(1, len(content))}
+    begins = {content[:length]: content for content in contents for length in range(1, min(len(content), SHARED + 1))}
     found = 0
     for content in contents:
-        for start in range(1, len(content)):
+        for start in range(max(1, len(content) - SHARED), len(content)):
             other = begins.get(content[start:])
             if other and other != content and found < FULLY_TRIED:
                 found += 1

@@ -49,9 +49,12 @@ _ROOM = 3 << 30
 # What the engine's server keeps of finished chats unless --cache-ram says otherwise.
 _CACHE_FLAGS, _CACHE_MIB = ("-cram", "--cache-ram"), 8192
 _ELEMENT = 4  # bytes; the largest type that an attention cache can have
+# With less its threads do not start.
+_LEAST_LIMIT, _MOST_LIMIT = 16 << 20, 1 << 50
 _UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _NO_MEMORY = re.compile(
-    r"memory limit|bad_alloc|insufficient memory|(failed|unable) to allocate|cannot allocate memory", re.I
+    r"memory limit|bad_alloc|mem_buffer != NULL|resource temporarily unavailable|insufficient memory|(failed|unable) to allocate|cannot allocate memory",
+    re.I,
 )
 
 
@@ -79,7 +82,10 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([MGT])", text.upper().removesuffix("IB").removesuffix("B"))
     if match is None and text != "0":
         raise argparse.ArgumentTypeError(f"{text!r}: expected a size such as 900M or 12G, or 0 for no limit")
-    return int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    size = float(match[1]) * _UNITS[match[2]] if match else 0
+    if size and not _LEAST_LIMIT <= size <= _MOST_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 16M to 1024T, or 0 for no limit")
+    return int(size)
 
 
 def prepare(
@@ -221,11 +227,16 @@ def memory_limit(command: Sequence[str], files: Sequence[Path]) -> int | None:
     context = int(flags.get("-c", 0))
     models = [path for path in files if path.is_file() and path.open("rb").read(4) == b"GGUF"]
     weights = sum(path.stat().st_size for path in models)
-    return 2 * (weights + sum(_attention_bytes(path, context) for path in models)) + chats + _ROOM
+    return 2 * (weights + sum(attention_bytes(path, context) for path in models)) + chats + _ROOM
 
 
-def _attention_bytes(path: Path, context: int) -> int:
-    """Bytes of a model's attention cache at most; 0 for a file without layers (a later part, an adapter)."""
+def attention_bytes(path: Path, context: int) -> int:
+    """Bytes of a model's attention cache in float32; 0 for a file without layers (a later part, an adapter).
+
+    Args:
+        path: GGUF file.
+        context: tokens; 0: what the model was trained for.
+    """
     metadata = read_raw_header(path, arrays=False).metadata
     arch = metadata.get("general.architecture")
 

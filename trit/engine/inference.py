@@ -7,6 +7,7 @@ Standard library only.
 from __future__ import annotations
 
 import argparse
+import math
 import mmap
 import os
 import re
@@ -21,14 +22,17 @@ from trit.base import flags
 from trit.base.errors import UserError
 from trit.base.files import check_input
 from trit.base.flags import hub_name
-from trit.base.host import physical_cores, usable_cpus
+from trit.base.host import free_memory_bytes, physical_cores, usable_cpus
 from trit.base.places import BUNDLED_MODEL, MODELS_DIR, python_command
+from trit.engine.confinement import attention_bytes
+from trit.gguf.header import read_raw_header
 from trit.gguf.known_order import refuse_other_order
 from trit.gguf.loadable import check_loadable
 from trit.gguf.made import default_model
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256
+_MOST_THREADS = 512  # GGML_MAX_N_THREADS
 TEMPLATE_FLAGS = {"--chat-template", "--chat-template-file"}
 # Without --no-jinja the engine takes a template's name for the template itself.
 TEMPLATE_ADVICE = "name the template that it was trained with, such as: -- --no-jinja --chat-template llama3"
@@ -115,17 +119,34 @@ def check_common(args: argparse.Namespace) -> None:
     """
     args.model = find_model(args.model)
     check_model(args.model)
-    if args.n_predict is not None and (args.n_predict == 0 or args.n_predict < -2):
+    if args.n_predict is not None and (args.n_predict == 0 or not -2 <= args.n_predict < 1 << 31):
         raise UserError(f"-n {args.n_predict}: give a positive number of tokens, or -1 for no limit")
+    if not 0 <= args.temperature < math.inf:
+        raise UserError(f"-temp {args.temperature}: give 0 for the likeliest tokens, or a positive number")
     if args.threads is None:
         args.threads = physical_cores()
+    elif args.threads > _MOST_THREADS:
+        raise UserError(f"-t {args.threads}: the engine runs at most {_MOST_THREADS} threads")
     elif args.threads < 1:
         raise UserError(f"-t {args.threads}: give 1 or more threads, or leave -t away for one per physical core")
     elif args.threads > (os.cpu_count() or 1):
         print(f"note: -t {args.threads} is more than this machine's {os.cpu_count()} CPUs: slow", file=sys.stderr)
-    if args.ctx_size < 0:
+    if not 0 <= args.ctx_size < 1 << 31:
         raise UserError(f"-c {args.ctx_size}: give a positive number of tokens, or 0 for the model's own")
     args.ctx_size = -(-args.ctx_size // _CONTEXT_STEP) * _CONTEXT_STEP
+    _check_cache(args.model, args.ctx_size)
+
+
+def _check_cache(model: Path, context: int) -> None:
+    """Raise UserError for a context whose attention cache, in half precision, is larger than the free memory."""
+    free, per_token = free_memory_bytes(), attention_bytes(model, 1) // 2
+    # Layers with a window keep less than all tokens.
+    windowed = any(key.endswith("attention.sliding_window") for key in read_raw_header(model, arrays=False).metadata)
+    if free is not None and not windowed and per_token * context > free:
+        raise UserError(
+            f"-c {context}: the attention cache takes {per_token * context / 1e9:.1f} GB, but {free / 1e9:.1f} GB of "
+            f"memory are free; give at most -c {free // per_token // _CONTEXT_STEP * _CONTEXT_STEP}"
+        )
 
 
 def gguf_files(folder: Path) -> list[Path]:

@@ -320,6 +320,8 @@ def _check_vocabulary(header: RawHeader, architecture: str) -> None:
             raise Unsound(f"{key} has {header.counts[key]} elements for {len(tokens)} tokens")
     if name in _SCORED and SCORES not in header.types:
         raise Unsound(f"{SCORES} is missing, without which the tokenizer {name!r} does not work")
+    if any(not 1 <= kind <= _BYTE for kind in header.metadata.get(TOKEN_TYPES) or ()):
+        raise Unsound(f"{TOKEN_TYPES} holds a number that is no type of a token, 1 to {_BYTE}")
     if header.metadata.get(SCORES) and math.isnan(sum(header.metadata[SCORES])):
         raise Unsound(f"{SCORES} holds a number that is not finite")
     if name in _MERGED:

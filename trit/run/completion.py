@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,7 @@ from trit.engine import confinement, inference, token_profile
 from trit.models.registry import model_in
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
+_MOST_BYTES = 64 << 20  # of a prompt
 _ENDED = b" [end of text]\n\n\n"
 _CUT = b"\n\n"
 # Defaults of -n: a model that only continues texts seldom ends one, a chat model ends its replies.
@@ -161,7 +163,10 @@ def read_file(name: str) -> str:
         UserError: unreadable, no text, or empty.
     """
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise UserError(f"-f {name} has more than {_MOST_BYTES >> 20} MiB; give a shorter prompt")
         encoding = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
         text = data.decode(encoding)
     except OSError as error:

@@ -52,13 +52,19 @@ def build_parser() -> inference.ArgumentParser:
     access = parser.add_argument_group("who is answered")
     access.add_argument(
         "--allow-origin",
+        "--cors-origins",
         action="append",
         default=[],
         metavar="ORIGIN",
         help="also pages of this origin, such as https://chat.example; else those of this machine",
     )
     access.add_argument(
-        "--allow-host", action="append", default=[], metavar="NAME", help="also requests to this name of the server"
+        "--allow-host",
+        "--allowed-hosts",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also requests to this name of the server",
     )
     access.add_argument("--insecure", action="store_true", help="listen beyond this machine without a key")
     confinement.add_flags(parser, default=True)
@@ -71,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     inference.check_common(args)
     command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
     command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
-    command += ["--host", args.host, "--port", str(args.port), *access_flags(args), "--cache-ram", str(_CACHE_MIB)]
+    command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra)]
+    command += ["--cache-ram", str(_CACHE_MIB)]
     if args.no_repack:
         command.append("--no-repack")
     check_access(args, extra)
@@ -95,14 +102,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return become(command, sandbox)
 
 
-def access_flags(args: argparse.Namespace) -> list[str]:
+def access_flags(args: argparse.Namespace, engine_flags: Sequence[str]) -> list[str]:
     """The engine's flags for who is answered, and for how long after it was told to end."""
     command = ["--grace", str(args.grace)]
     if args.allow_origin:
         command += ["--cors-origins", ",".join(["localhost", *args.allow_origin])]
-    if args.allow_host:
-        command += ["--allowed-hosts", ",".join(args.allow_host)]
+    names = args.allow_host
+    if not names and has_key(engine_flags) and outside(args, engine_flags):
+        # The names of a network are many, and a page that takes one of them has no key.
+        names = ["*"]
+    if names:
+        command += ["--allowed-hosts", ",".join(names)]
     return command
+
+
+def outside(args: argparse.Namespace, engine_flags: Sequence[str]) -> list[str]:
+    """The addresses beyond this machine that are listened on."""
+    hosts = [args.host, *(value for flag, value in pairwise(engine_flags) if flag == "--host")]
+    return [host for word in hosts for host in word.split(",") if not is_local(host)]
+
+
+def has_key(engine_flags: Sequence[str]) -> bool:
+    """Whether a request has to show a key."""
+    given = any(flag.partition("=")[0] in _KEY_FLAGS for flag in engine_flags)
+    return given or bool(os.environ.get("LLAMA_API_KEY"))
 
 
 def check_access(args: argparse.Namespace, engine_flags: Sequence[str]) -> None:
@@ -121,12 +144,10 @@ def check_access(args: argparse.Namespace, engine_flags: Sequence[str]) -> None:
     for name in args.allow_host:
         if name != "*" and not re.fullmatch(r"[\w.-]+", name):
             raise UserError(f"--allow-host {name}: give a name without scheme, port and path, such as llm.example")
-    hosts = [args.host, *(value for flag, value in pairwise(engine_flags) if flag == "--host")]
-    outside = [host for word in hosts for host in word.split(",") if not is_local(host)]
-    has_key = any(flag.partition("=")[0] in _KEY_FLAGS for flag in engine_flags) or os.environ.get("LLAMA_API_KEY")
-    if outside and not has_key and not args.insecure:
+    hosts = outside(args, engine_flags)
+    if hosts and not has_key(engine_flags) and not args.insecure:
         raise UserError(
-            f"--host {outside[0]} lets everyone on the network use this server; set a key with: "
+            f"--host {hosts[0]} lets everyone on the network use this server; set a key with: "
             "-- --api-key-file FILE, or say --insecure if that is meant"
         )
 
