@@ -223,6 +223,23 @@ def test_the_smallest_things_that_fit(tmp_path: Path) -> None:
         refused(path, "says that it has 5 array elements, which its size cannot hold")
 
 
+@pytest.mark.parametrize(
+    ("tensors", "keys", "least", "what"), [(3, 0, 3 * 32 - 8, "3 tensors"), (0, 5, 5 * 13, "5 keys")]
+)
+def test_counts_are_compared_with_the_least_that_their_rows_take(
+    tensors: int, keys: int, least: int, what: str, tmp_path: Path
+) -> None:
+    """Nothing is read of a table that cannot be there; rows of zeros are looked at, and refused for what they say.
+
+    The count of keys, 8 bytes, is in the rest of the file when that of tensors is compared.
+    """
+    path = tmp_path / "m.gguf"
+    path.write_bytes(head(tensors, keys, bytes(least - 1)))
+    refused(path, f"says that it has {what}, which its size cannot hold")
+    path.write_bytes(head(tensors, keys, bytes(least)))
+    refused(path, ": has 0 dimensions" if tensors else "the key  is there twice")
+
+
 @pytest.mark.parametrize("alignment", [1, 8, 1 << 20])
 def test_alignments(alignment: int, tmp_path: Path) -> None:
     raw = head(1, 1, text("general.alignment") + struct.pack("<II", 4, alignment))
