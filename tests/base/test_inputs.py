@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "folder").mkdir()
     found = {"pipe": "is a pipe", "zero": "is a device", "folder": "is a folder", "dangling": "is not there"}
-    found |= {"loop": "cannot be read", "a" * 300: "cannot be read", "a\0b": "cannot be read"}
+    found |= {"loop": rf"cannot be read \({os.strerror(errno.ELOOP)}\)$"}
+    found |= {"a" * 300: rf"cannot be read \({os.strerror(errno.ENAMETOOLONG)}\)$"}
+    found |= {"a\0b": r"cannot be read \(embedded null byte\)$"}
     for name, words in found.items():
         for content in (True, False):
             with pytest.raises(UserError, match=words):
@@ -124,6 +127,6 @@ def test_more_bytes_than_such_a_file_has(tmp_path: Path) -> None:
     ],
 )
 def test_names_that_leave_a_folder(name: object) -> None:
-    assert not stays_inside(name)
+    assert stays_inside(name) is False
     assert stays_inside("x" * 255) and stays_inside("...") and stays_inside(".hidden/a..b") and stays_inside("é")
     assert stays_inside("1_Pooling/config.json") and stays_inside("model-00001-of-00002.safetensors")
