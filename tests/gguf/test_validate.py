@@ -263,6 +263,30 @@ def test_special_tokens_of_a_file_that_names_none(
         assert lacks(name, *keys, (f"{GGML}{name}_token_id", U32, None, tokens)) == (default is None)
 
 
+@pytest.mark.parametrize(
+    ("model", "tokens", "lacks"),
+    [
+        ("gpt2", 11, False),
+        ("hybriddna", 11, False),
+        ("whitespace", 11, False),
+        ("bert", 101, True),
+        ("bert", 102, False),
+    ],
+)
+def test_a_default_that_the_vocabulary_has_not(model: str, tokens: int, lacks: bool, header: RawHeader) -> None:
+    keys: list[Key] = [
+        (f"{GGML}model", STRING, None, model),
+        (f"{GGML}tokens", ARRAY, STRING, [f"t{i}" for i in range(tokens)]),
+        (f"{GGML}token_type", ARRAY, I32, [1] * tokens),
+        (f"{GGML}bos_token_id", U32, None, tokens),
+        ("general.architecture", STRING, None, "stablelm"),
+        *((f"stablelm.{name}", U32, None, 4) for name in ("context_length", "embedding_length", "block_count")),
+    ]
+    reason = unsound(edited(header, *keys, without=f"{GGML}add_bos_token"))
+    assert (reason is not None and "bos_token_id is missing or no token" in reason) == lacks
+    assert lacks or reason is None
+
+
 def test_what_all_tensors_share(header: RawHeader) -> None:
     def said(name: str, ggml_type: int = 0, shape: tuple[int, ...] = (256,)) -> str | None:
         tensor = replace(header.tensors["output_norm.weight"], name=name, ggml_type=ggml_type, shape=shape)
