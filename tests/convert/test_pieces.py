@@ -86,6 +86,7 @@ def test_other_spaces(normalizer: Any, splitter: Any) -> None:
     [
         (["a b", "ab b", "a bb"], ["bb"], {1}, "no merge makes 'bb' of 'b' and 'b'"),
         (["a b"], [], {1}, "no merge makes 'abb' of 'ab' and 'b'"),
+        (["a b", "ab b", "b b"], ["bb"], {1}, "no merge makes 'abb' of 'a' and 'bb'"),
         (["a b", "ab b", "a b"], [], {1}, "the merges that make 'ab' are apart"),
         (["a b", "ab b", "a b"], [], {1, 4}, None),
         (["a b", "ab b"], [], {1}, None),
