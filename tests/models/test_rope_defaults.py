@@ -50,6 +50,7 @@ def test_yarn_without_a_factor() -> None:
     """A null factor is the ratio of the contexts; one that is missing is an error there, too."""
     scaling = {"rope_type": "yarn", "factor": None, "original_max_position_embeddings": 1024}
     assert written({"rope_scaling": scaling, "max_position_embeddings": 8192})["scaling.factor"] == 8
+    assert written({"rope_scaling": scaling})["scaling.factor"] == 2
     with pytest.raises(UserError, match="factor of the rope scaling is None"):
         written({"rope_scaling": {"rope_type": "yarn"}})
 
