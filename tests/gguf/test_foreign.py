@@ -96,7 +96,7 @@ def test_codes_and_scales_that_mean_nothing_are_refused() -> None:
 
 @pytest.mark.parametrize("index", range(16))
 def test_every_index_of_pairs_and_triplets(index: int) -> None:
-    """What means nothing is above one in all its weights, not in the first only; the rest is as docs/formats.md says."""
+    """What means nothing is above one in all its weights, not in the first only; the rest is as documented."""
     tail = struct.pack("<f", 1.0) + bytes(28)
     values = decode_anything("tl1", as_bytes(bytes([index * 17]) * 32 + tail), 1, 128).values.reshape(-1, 2)
     pair = [index // 3 - 1, index % 3 - 1]
