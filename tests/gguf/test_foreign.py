@@ -17,8 +17,8 @@ from trit.convert.command import main
 from trit.gguf.decode import decode, decode_anything
 from trit.gguf.encoding_table import TERNARY
 from trit.gguf.encodings import ENCODINGS
-from trit.gguf.header import read_raw_header
-from trit.gguf.identify import identify
+from trit.gguf.header import RawHeader, RawTensor, read_raw_header
+from trit.gguf.identify import Found, identify
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.tiles import Tiles, decode_tiled
 
@@ -132,6 +132,24 @@ def test_number_and_size_decide(layout: str, tmp_path: Path) -> None:
     found = identify(read_raw_header(path), key)
     assert [item.name for item in found] == [layout, layout] and not any(item.problem for item in found)
     assert [item.loads for item in found] == [LAYOUTS[layout].loads] * 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "span", "nbytes", "problem"),
+    [
+        (64, 2 * 68, 136, None),
+        (64, 160, 136, None),
+        (64, 135, 0, "as q8_0 takes 136 bytes and has 135: the file is cut short, download or convert it again"),
+        (64, 168, 0, "as q8_0 takes 136 bytes and has 168"),
+        (33, 2 * 34, 0, "has 33 columns, which q8_0 cannot have"),
+        (33, 20, 0, "has 33 columns, which q8_0 cannot have"),
+    ],
+)
+def test_sizes_of_llama_cpp_s_own_types(columns: int, span: int, nbytes: int, problem: str | None) -> None:
+    """Two rows of q8_0: 34 bytes for 32 weights, and at most what aligns the next tensor to 32 bytes."""
+    tensor = RawTensor("w", (2, columns), 8, 256, span)
+    header = RawHeader({}, {}, {}, {"w": tensor}, 32, 256, 256 + span)
+    assert identify(header) == [Found(tensor, "q8_0", None, nbytes, problem)]
 
 
 def test_group_64_and_128_under_one_number(tmp_path: Path) -> None:
