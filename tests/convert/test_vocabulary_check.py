@@ -351,6 +351,13 @@ def test_where_ends_come_from(
         assert load_tokenizer(tmp_path, config, ROWS).stops == stops
 
 
+def test_a_model_answers_unless_it_is_said(tmp_path: Path) -> None:
+    tokenizer(around="$A <fin>").save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path, CONFIG, ROWS).back == [] and load_tokenizer(tmp_path, CONFIG, ROWS, True).back == [
+        EOS
+    ]
+
+
 def test_a_template_of_its_own_file_comes_first(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text("{{ 'é' }}", encoding="utf-8")
     assert load(tmp_path, tokenizer(), tokenizer_config={"chat_template": "other"}).chat_template == "{{ 'é' }}"

@@ -219,6 +219,7 @@ def test_the_smallest_things_that_fit(tmp_path: Path) -> None:
         raw = head(0, 1, array(element, count) + rest)
         path.write_bytes(raw)
         assert read_raw_header(path).metadata["k"] == [0 if element != 8 else ""] * 5
+        assert read_raw_header(path, arrays=False).counts == {"k": 5}
         path.write_bytes(raw[:-1])
         refused(path, "says that it has 5 array elements, which its size cannot hold")
 
