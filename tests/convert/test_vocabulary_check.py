@@ -12,16 +12,20 @@ from typing import Any
 
 import pytest
 from gguf import TokenType
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
+from tests.support.tiny_checkpoints.sentencepiece_vocabulary import Spm, model_file
 from trit.base.errors import TritError, UserError
 from trit.convert import from_gguf
+from trit.convert.pretokenizers import NFC_NOTE
 from trit.convert.read_back import tokenizer_keys, verify_vocabulary
+from trit.convert.spm import BYTE_TOKENS, SPACE
 from trit.convert.tokenizer import Vocabulary, load_tokenizer
 from trit.convert.vocabulary_check import SHARED, Checked, _overlaps, check, write_metadata
 from trit.engine import vocabulary as engine
 from trit.gguf.encodings import ENCODINGS
+from trit.gguf.header import read_raw_header
 
 MERGES = [("t", "h"), ("th", "e"), ("\u0120", "the"), ("i", "n"), ("a", "n"), ("an", "d"), ("1", "2")]
 BOS, EOS, ROWS = 0, 1, 400
@@ -176,6 +180,249 @@ def test_ends_that_are_no_tokens_are_told(tmp_path: Path) -> None:
     vocabulary = load(tmp_path, tokenizer(), generation_config={"eos_token_id": [EOS, ROWS, -1]})
     assert vocabulary.stops == [EOS]
     assert [note.split()[1] for note in vocabulary.notes] == [str(ROWS), "-1"]
+
+
+def written(vocabulary: Vocabulary, folder: Path) -> dict[str, Any]:
+    """The keys of a file that holds nothing else."""
+    write_metadata(folder / "keys.gguf", "llama", vocabulary.write)
+    metadata = read_raw_header(folder / "keys.gguf").metadata
+    return {key.removeprefix("tokenizer."): value for key, value in metadata.items() if key != "general.architecture"}
+
+
+def test_every_key_of_a_byte_level_vocabulary(tmp_path: Path) -> None:
+    added = [special("<l>", lstrip=True), special("<r>", rstrip=True), AddedToken("word", normalized=True)]
+    made = tokenizer(*added, special("<end>"))
+    (tmp_path / "config.json").write_text(json.dumps({"pad_token_id": 7, "unk_token_id": 9}))
+    size, end = made.get_vocab_size(), made.token_to_id("<end>")
+    names = {"bos_token": "<bos>", "eos_token": "<fin>", "chat_template": "{{ a }}"}
+    ends = {"eos_token_id": [end, 5, 3]}
+    found = written(load(tmp_path, made, tokenizer_config=names, generation_config=ends), tmp_path)
+    texts = {i: text for text, i in made.get_vocab().items()}
+    assert found.pop("ggml.tokens") == [*(texts[i] for i in range(size)), *(f"[PAD{i}]" for i in range(size, ROWS))]
+    kinds = [TokenType.CONTROL] * 2 + [TokenType.NORMAL] * (size - 6) + [TokenType.CONTROL] * 2
+    kinds += [TokenType.USER_DEFINED, TokenType.CONTROL] + [TokenType.UNUSED] * (ROWS - size)
+    assert found.pop("ggml.token_type") == kinds
+    left = made.token_to_id("<l>")
+    assert found == {
+        "ggml.model": "gpt2",
+        "ggml.pre": "gpt-2",
+        "ggml.merges": [f"{a} {b}" for a, b in MERGES],
+        "ggml.bos_token_id": BOS,
+        "ggml.unknown_token_id": 9,
+        "ggml.padding_token_id": 7,
+        "ggml.eos_token_id": EOS,
+        "ggml.eot_token_id": end,
+        "ggml.eom_token_id": 5,
+        "ggml.eog_token_ids": [EOS, end, 5, 3],
+        "ggml.lstrip_token_ids": [left],
+        "ggml.rstrip_token_ids": [left + 1],
+        "ggml.add_bos_token": True,
+        "ggml.add_eos_token": False,
+        "chat_template": "{{ a }}",
+    }
+
+
+def test_keys_are_left_out_where_nothing_is_to_be_said(tmp_path: Path) -> None:
+    found = written(load(tmp_path, tokenizer(around="$A"), generation_config={"eos_token_id": [5, 6]}), tmp_path)
+    ids = [found[f"ggml.{key}_token_id"] for key in ("eos", "eot", "eom")]
+    assert ids == [5, 6, EOS]
+    gone = {"eog_token_ids", "lstrip_token_ids", "rstrip_token_ids", "unknown_token_id", "padding_token_id", "scores"}
+    assert not {f"ggml.{key}" for key in gone} & set(found) and "chat_template" not in found
+    assert found["ggml.add_bos_token"] is False
+
+
+def test_a_vocabulary_as_large_as_the_model(tmp_path: Path) -> None:
+    """The last id is one less than the size; one row more is a padding row."""
+    made = tokenizer()
+    made.save(str(tmp_path / "tokenizer.json"))
+    size = made.get_vocab_size()
+    vocabulary = load_tokenizer(tmp_path, CONFIG, size)
+    assert len(vocabulary.tokens) == size and TokenType.UNUSED not in vocabulary.types
+    assert load_tokenizer(tmp_path, CONFIG, size + 1).tokens[size:] == [f"[PAD{size}]"]
+    with pytest.raises(UserError, match=f"has token {size - 1} .*, but config.json says vocab_size {size - 1}"):
+        load_tokenizer(tmp_path, CONFIG, size - 1)
+
+
+def test_rows_between_tokens_are_unused(tmp_path: Path) -> None:
+    vocabulary = load(tmp_path, tokenizer(), lambda d: d["model"]["vocab"].update({"far": 390}))
+    assert vocabulary.tokens[388:392] == ["[PAD388]", "[PAD389]", "far", "[PAD391]"]
+    kinds = [TokenType.UNUSED, TokenType.UNUSED, TokenType.NORMAL, TokenType.UNUSED]
+    assert vocabulary.types[388:392] == kinds
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.update(model={"type": "Unigram"}), "is a Unigram tokenizer; only BPE is supported"),
+        (lambda d: d["model"].update(merges=[]), "has no merges, so it is not a BPE tokenizer"),
+        (lambda d: d["model"].update(merges=[["q", "zz"]]), "cannot be read .*; download the file again"),
+        (lambda d: d["pre_tokenizer"].update(add_prefix_space=True), "not byte-level without a prefix space"),
+        (lambda d: d.update(pre_tokenizer=None), "not byte-level without a prefix space"),
+        (lambda d: d["model"].update(ignore_merges=True), "it splits by .*, ignoring merges"),
+    ],
+)
+def test_more_refusals(edit: Edit, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, tokenizer(), edit)
+
+
+@pytest.mark.parametrize(
+    ("says", "around", "embeds", "around_ids", "notes"),
+    [
+        ({}, "<bos> $A", False, ([BOS], []), []),
+        ({"add_bos_token": True}, "$A", False, ([BOS], []), []),
+        ({"add_bos_token": None}, "$A", False, ([], []), []),
+        ({"add_bos_token": False}, "$A", False, ([], []), []),
+        (
+            {"add_bos_token": False},
+            "<bos> $A",
+            False,
+            ([], []),
+            ["prompts get no <bos> in front: tokenizer_config.json's add_bos_token is false"],
+        ),
+        (
+            {"add_eos_token": True},
+            "$A",
+            False,
+            ([], []),
+            ["prompts get no <fin> behind them, though the tokenizer adds it: nothing would follow it"],
+        ),
+        ({"add_eos_token": True}, "$A", True, ([], [EOS]), []),
+        ({"add_eos_token": False}, "$A <fin>", True, ([], []), []),
+        ({}, "$A <fin>", True, ([], [EOS]), []),
+        ({}, "$A <x>", True, ([], ["<x>"]), []),
+        ({}, "$A <fin> <x>", True, ([], ["<x>"]), ["the engine puts <x> behind a text, tokenizer.json <fin> <x>"]),
+        (
+            {},
+            "<bos> <x> $A",
+            True,
+            ([BOS], []),
+            ["the engine puts <bos> in front of a prompt, tokenizer.json <bos> <x>: begin prompts with <x>"],
+        ),
+        (
+            {},
+            "<x> $A",
+            False,
+            (["<x>"], []),
+            ["the file's bos is <x>, which tokenizer.json puts in front, not bos_token"],
+        ),
+    ],
+)
+def test_what_is_put_around_texts(
+    says: dict[str, Any],
+    around: str,
+    embeds: bool,
+    around_ids: tuple[list[Any], list[Any]],
+    notes: list[str],
+    tmp_path: Path,
+) -> None:
+    made = tokenizer(special("<x>"), around=around)
+    names = {"bos_token": "<bos>", "eos_token": "<fin>"}
+    vocabulary = load(tmp_path, made, embeds=embeds, tokenizer_config=names | says)
+    front, back = ([made.token_to_id(i) if isinstance(i, str) else i for i in ids] for ids in around_ids)
+    assert (vocabulary.front, vocabulary.back, vocabulary.notes) == (front, back, notes)
+    assert sorted(vocabulary.stops) == sorted({EOS, *back})
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "stops"),
+    [
+        ({"eos_token_id": 5}, None, [5]),
+        ({"eos_token_id": [5, 4, 5]}, {}, [5, 4]),
+        ({"eos_token_id": 5}, {"eos_token_id": [4, 5, 3]}, [4, 5, 3]),
+        ({"eos_token_id": 0}, {"eos_token_id": None}, [0]),
+        ({}, {"eos_token_id": ROWS - 1}, [ROWS - 1]),
+        ({"eos_token_id": ROWS}, {}, None),
+        ({"eos_token_id": "5"}, {}, None),
+        ({}, {}, None),
+    ],
+)
+def test_where_ends_come_from(
+    config: dict[str, Any], generation: dict[str, Any] | None, stops: list[int] | None, tmp_path: Path
+) -> None:
+    """The tokenizer's eos first, then the files' in order, each once."""
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    if stops is None:
+        with pytest.raises(UserError, match=r"no file names an eos_token_id; add it to config\.json"):
+            load_tokenizer(tmp_path, config, ROWS)
+    else:
+        assert load_tokenizer(tmp_path, config, ROWS).stops == stops
+
+
+def test_a_model_answers_unless_it_is_said(tmp_path: Path) -> None:
+    tokenizer(around="$A <fin>").save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path, CONFIG, ROWS).back == [] and load_tokenizer(tmp_path, CONFIG, ROWS, True).back == [
+        EOS
+    ]
+
+
+def test_a_template_of_its_own_file_comes_first(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_text("{{ 'é' }}", encoding="utf-8")
+    assert load(tmp_path, tokenizer(), tokenizer_config={"chat_template": "other"}).chat_template == "{{ 'é' }}"
+
+
+def test_the_trainer_s_reading_is_kept(tmp_path: Path) -> None:
+    """With its normalizer, but for the one that a note tells."""
+    made = tokenizer()
+    made.normalizer = normalizers.NFC()
+    vocabulary = load(tmp_path, made)
+    assert vocabulary.reading and vocabulary.reading.normalizer is None and vocabulary.notes == [NFC_NOTE]
+    vocabulary = load(tmp_path, tokenizer(), lambda d: d.update(normalizer={"type": "Sequence", "normalizers": []}))
+    assert vocabulary.reading and vocabulary.reading.normalizer is not None
+
+
+# --- SentencePiece-style vocabularies, by hand
+
+PIECES = Spm(
+    ["<unk>", "<s>", "</s>", *BYTE_TOKENS, "a", "b", SPACE, "ab", f"{SPACE}ab"],
+    [0.0] * 259 + [-3.0, -3.0, -3.0, -1.0, -2.0],
+    [TokenType.UNKNOWN, TokenType.CONTROL, TokenType.CONTROL] + [TokenType.BYTE] * 256 + [TokenType.NORMAL] * 5,
+)
+
+
+def pieces_folder(folder: Path, merges: list[tuple[str, str]], **files: Any) -> Path:
+    """A folder with a tokenizer.json over characters."""
+    ids = {text: i for i, text in enumerate(PIECES.tokens)}
+    made = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)])
+    made.add_special_tokens(["<unk>", "<s>", "</s>"])
+    made.add_tokens([AddedToken("two words", normalized=True), AddedToken(f"{SPACE}x", normalized=True)])
+    made.save(str(folder / "tokenizer.json"))
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_scores_of_a_tokenizer_json_are_its_order(tmp_path: Path) -> None:
+    folder = pieces_folder(tmp_path, [("a", "b"), (SPACE, "ab")])
+    vocabulary = load_tokenizer(folder, {"eos_token_id": 2}, 270)
+    assert vocabulary.pre == "default" and vocabulary.notes == [] and vocabulary.pieces
+    assert vocabulary.tokens[:264] == PIECES.tokens and vocabulary.tokens[264:] == [
+        "two words", " x", *(f"[PAD{i}]" for i in range(266, 270))
+    ]  # fmt: skip
+    added = [TokenType.USER_DEFINED] * 2
+    assert vocabulary.types == [*PIECES.types, *added, *[TokenType.UNUSED] * 4]
+    found = written(vocabulary, tmp_path)
+    scores = found["ggml.scores"]
+    assert len(scores) == 270 and scores[262:264] == [0.0, -1.0] and scores[266:] == [0.0] * 4
+    assert set(scores[:262]) == {-3.0} and "ggml.merges" not in found
+    assert found["ggml.model"] == "llama" and found["ggml.add_space_prefix"] is True
+    assert found["ggml.pre"] == "default"
+
+
+def test_a_model_file_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(model_file(PIECES))
+    vocabulary = load_tokenizer(tmp_path, {"eos_token_id": 2}, 265)
+    assert vocabulary.tokens == [*PIECES.tokens, "[PAD264]"] and vocabulary.front == [1] and vocabulary.reading is None
+    assert vocabulary.types == [*PIECES.types, TokenType.UNUSED] and vocabulary.notes == []
+    assert vocabulary.pieces and vocabulary.pieces.scores == PIECES.scores and vocabulary.pieces.space_prefix
+    (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": false}')
+    vocabulary = load_tokenizer(tmp_path, {"eos_token_id": [2, 999]}, 264)
+    assert vocabulary.front == [] and [note.split()[0] for note in vocabulary.notes] == ["prompts", "eos_token_id"]
+    with pytest.raises(UserError, match=r"tokenizer\.model: has token 263, but config\.json says vocab_size 263"):
+        load_tokenizer(tmp_path, {"eos_token_id": 2}, 263)
 
 
 def test_without_an_engine_it_says_so(tmp_path: Path) -> None:

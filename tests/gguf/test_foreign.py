@@ -14,11 +14,11 @@ from tests.support.foreign_files import TILED, VECTORS, WRITERS, random_rows, wr
 from tests.support.tiny_gguf import KEYS
 from trit.base.errors import UserError, run_main
 from trit.convert.command import main
-from trit.gguf.decode import decode
+from trit.gguf.decode import decode, decode_anything
 from trit.gguf.encoding_table import TERNARY
 from trit.gguf.encodings import ENCODINGS
-from trit.gguf.header import read_raw_header
-from trit.gguf.identify import identify
+from trit.gguf.header import RawHeader, RawTensor, read_raw_header
+from trit.gguf.identify import Found, identify
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.tiles import Tiles, decode_tiled
 
@@ -94,6 +94,28 @@ def test_codes_and_scales_that_mean_nothing_are_refused() -> None:
             decode_tiled(layout, np.full(128 * 192, 255, np.uint8), 1.0, 128, 192, TILES[layout], "w")
 
 
+@pytest.mark.parametrize("index", range(16))
+def test_every_index_of_pairs_and_triplets(index: int) -> None:
+    """What means nothing is above one in all its weights, not in the first only; the rest is as documented."""
+    tail = struct.pack("<f", 1.0) + bytes(28)
+    values = decode_anything("tl1", as_bytes(bytes([index * 17]) * 32 + tail), 1, 128).values.reshape(-1, 2)
+    pair = [index // 3 - 1, index % 3 - 1]
+    assert (values > 1).all() if index > 8 else (values == pair).all()
+    for negative in (False, True):
+        signs = b"\xff" * 5 if negative else bytes(5)
+        last = 4 | (0x30 if negative else 0)  # the pair (0, 0), and two signs
+        raw = bytes([index * 17]) * 21 + bytes([last]) + signs
+        values = decode_anything("tl2", as_bytes(raw + tail), 1, 128).values[0]
+        assert values[126:].tolist() == [0, 0]
+        triplets = values[:126].reshape(-1, 3)
+        if index > 13 or (negative and index == 0):
+            assert (triplets > 1).all()
+        else:
+            assert (triplets @ [9, 3, 1] == (-index if negative else index)).all() and (abs(triplets) <= 1).all()
+    values = decode_anything("tl2", as_bytes(bytes(21) + bytes([index]) + bytes(5) + tail), 1, 128).values[0]
+    assert (values[126:] > 1).all() if index > 8 else values[126:].tolist() == pair
+
+
 def matrix_file(path: Path, layout: str, shapes: list[tuple[int, int]], kind: int | None = None) -> Path:
     number, writer = WRITERS[layout]
     tensors = [
@@ -110,6 +132,24 @@ def test_number_and_size_decide(layout: str, tmp_path: Path) -> None:
     found = identify(read_raw_header(path), key)
     assert [item.name for item in found] == [layout, layout] and not any(item.problem for item in found)
     assert [item.loads for item in found] == [LAYOUTS[layout].loads] * 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "span", "nbytes", "problem"),
+    [
+        (64, 2 * 68, 136, None),
+        (64, 160, 136, None),
+        (64, 135, 0, "as q8_0 takes 136 bytes and has 135: the file is cut short, download or convert it again"),
+        (64, 168, 0, "as q8_0 takes 136 bytes and has 168"),
+        (33, 2 * 34, 0, "has 33 columns, which q8_0 cannot have"),
+        (33, 20, 0, "has 33 columns, which q8_0 cannot have"),
+    ],
+)
+def test_sizes_of_llama_cpp_s_own_types(columns: int, span: int, nbytes: int, problem: str | None) -> None:
+    """Two rows of q8_0: 34 bytes for 32 weights, and at most what aligns the next tensor to 32 bytes."""
+    tensor = RawTensor("w", (2, columns), 8, 256, span)
+    header = RawHeader({}, {}, {}, {"w": tensor}, 32, 256, 256 + span)
+    assert identify(header) == [Found(tensor, "q8_0", None, nbytes, problem)]
 
 
 def test_group_64_and_128_under_one_number(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.foreign_files import Key, Tensor, text, write_gguf
 from trit.base.errors import UserError
-from trit.gguf.header import MAX_ELEMENTS, read_raw_header
+from trit.gguf.header import MAX_ELEMENTS, RawTensor, read_raw_header
 
 KEYS: list[Key] = [("general.architecture", 8, None, "x"), ("words", 9, 8, ["a", "b"]), ("n", 9, 4, [1, 2, 3])]
 TENSOR: Tensor = ("w", (4, 32), 0, bytes(512))
@@ -122,6 +122,134 @@ def test_words_of_an_array_count_as_text(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UserError, match="a string of 3 bytes runs too far"):
         read_raw_header(path)
     read_raw_header(path, arrays=False)
+
+
+def test_every_field_of_a_header(tmp_path: Path) -> None:
+    keys: list[Key] = [("a.words", 9, 8, ["x", "yz"]), ("general.alignment", 4, None, 32)]
+    tensors: list[Tensor] = [("w", (4, 32), 0, bytes(512)), ("v", (3, 2, 8), 1, bytes(96))]
+    path = write_gguf(tmp_path / "m.gguf", keys, tensors)
+    header = read_raw_header(path)
+    assert header.metadata == {"a.words": ["x", "yz"], "general.alignment": 32}
+    assert header.types == {"a.words": (9, 8), "general.alignment": (4, None)} and header.counts == {"a.words": 2}
+    assert (header.alignment, header.data_offset, header.file_bytes) == (32, 224, 224 + 512 + 96)
+    assert list(header.tensors.values()) == [
+        RawTensor("w", (4, 32), 0, 224, 512),
+        RawTensor("v", (3, 2, 8), 1, 736, 96),
+    ]
+
+
+def test_which_arrays_are_read(tmp_path: Path) -> None:
+    """Those that are asked for, and short ones: up to 1,024 elements."""
+    lengths = {"short": 1024, "long": 1025, "asked": 1025}
+    keys: list[Key] = [(name, 9, 0, [7] * length) for name, length in lengths.items()]
+    keys += [(f"{name}.words", 9, 8, ["w"] * length) for name, length in lengths.items()]
+    path = write_gguf(tmp_path / "m.gguf", [*keys, ("last", 0, None, 5)], [TENSOR])
+    for arrays, read in (
+        (True, {"short", "long", "asked"}),
+        (False, set()),
+        (("asked", "asked.words", "other"), {"short", "asked"}),
+        ((), {"short"}),
+    ):
+        header = read_raw_header(path, arrays)
+        assert header.metadata["last"] == 5 and header.counts == {
+            name + end: length for name, length in lengths.items() for end in ("", ".words")
+        }
+        for name, length in lengths.items():
+            assert header.metadata[name] == ([7] * length if name in read else None)
+            assert header.metadata[f"{name}.words"] == (["w"] * length if name in read else None)
+
+
+def test_a_file_that_is_only_a_beginning(tmp_path: Path) -> None:
+    """As the Hub gives the first bytes: the table is whole, the data is not there."""
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [TENSOR, ("v", (3, 2, 8), 1, bytes(96))])
+    raw, start = path.read_bytes(), read_raw_header(path).data_offset
+    for keep, spans in ((start + 600, (512, 88)), (start + 512, (512, 0)), (start, (512, 0)), (start - 1, None)):
+        path.write_bytes(raw[:keep])
+        if spans is None or not spans[1]:
+            refused(path, "v: its data would be at offset .*behind the end of the file" if spans else "")
+        if spans:
+            assert tuple(tensor.span for tensor in read_raw_header(path, whole=False).tensors.values()) == spans
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_versions(version: int, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(head(0, 0, version=version))
+    assert read_raw_header(tmp_path / "m.gguf").metadata == {}
+
+
+def test_names_have_an_end(tmp_path: Path) -> None:
+    """A key or a name has at most 1,024 bytes, text at most 16 MiB."""
+    path = tmp_path / "m.gguf"
+    for size, fits in ((1024, True), (1025, False)):
+        path.write_bytes(head(0, 1, text("k" * size) + struct.pack("<IB", 0, 1)))
+        if fits:
+            assert read_raw_header(path).metadata == {"k" * size: 1}
+        else:
+            refused(path, "a string of 1025 bytes at offset 32 runs too far")
+    for size, fits in ((1 << 24, True), ((1 << 24) + 1, False)):
+        path.write_bytes(head(0, 1, text("k") + struct.pack("<I", 8) + text("x" * size)))
+        if fits:
+            assert len(read_raw_header(path).metadata["k"]) == size
+        else:
+            refused(path, f"a string of {size} bytes")
+
+
+@pytest.mark.parametrize(
+    ("limit", "keys", "rows", "sentence"),
+    [("MAX_KEYS", 3, 0, "3 keys, which its size cannot hold"), ("MAX_TENSORS", 0, 3, "3 tensors, which its size")],
+)
+def test_how_many_there_may_be(
+    limit: str, keys: int, rows: int, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [text(f"k{i}") + struct.pack("<IB", 0, 1) for i in range(keys)]
+    parts += [text(f"t{i}") + struct.pack("<IQIQ", 1, 8, 0, 32 * i) for i in range(rows)]
+    raw = head(rows, keys, b"".join(parts))
+    path = tmp_path / "m.gguf"
+    path.write_bytes(raw + bytes(-len(raw) % 32 + 96))
+    monkeypatch.setattr(f"trit.gguf.header.{limit}", 3)
+    assert len(read_raw_header(path).metadata) == keys and len(read_raw_header(path).tensors) == rows
+    monkeypatch.setattr(f"trit.gguf.header.{limit}", 2)
+    refused(path, sentence)
+
+
+def test_the_smallest_things_that_fit(tmp_path: Path) -> None:
+    """Counts are compared with what the rest of a file can hold: just enough passes."""
+    path = tmp_path / "m.gguf"
+    for element, count, rest in ((0, 5, bytes(5)), (4, 5, bytes(20)), (8, 5, bytes(40))):
+        raw = head(0, 1, array(element, count) + rest)
+        path.write_bytes(raw)
+        assert read_raw_header(path).metadata["k"] == [0 if element != 8 else ""] * 5
+        assert read_raw_header(path, arrays=False).counts == {"k": 5}
+        path.write_bytes(raw[:-1])
+        refused(path, "says that it has 5 array elements, which its size cannot hold")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "keys", "least", "what"), [(3, 0, 3 * 32 - 8, "3 tensors"), (0, 5, 5 * 13, "5 keys")]
+)
+def test_counts_are_compared_with_the_least_that_their_rows_take(
+    tensors: int, keys: int, least: int, what: str, tmp_path: Path
+) -> None:
+    """Nothing is read of a table that cannot be there; rows of zeros are looked at, and refused for what they say.
+
+    The count of keys, 8 bytes, is in the rest of the file when that of tensors is compared.
+    """
+    path = tmp_path / "m.gguf"
+    path.write_bytes(head(tensors, keys, bytes(least - 1)))
+    refused(path, f"says that it has {what}, which its size cannot hold")
+    path.write_bytes(head(tensors, keys, bytes(least)))
+    refused(path, ": has 0 dimensions" if tensors else "the key  is there twice")
+
+
+@pytest.mark.parametrize("alignment", [1, 8, 1 << 20])
+def test_alignments(alignment: int, tmp_path: Path) -> None:
+    raw = head(1, 1, text("general.alignment") + struct.pack("<II", 4, alignment))
+    raw += text("w") + struct.pack("<IQIQ", 1, 8, 0, 0)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(raw + bytes(-len(raw) % alignment + 32))
+    found = read_raw_header(path)
+    assert found.alignment == alignment and found.data_offset == -(-len(raw) // alignment) * alignment
+    assert found.tensors["w"].span == 32
 
 
 @pytest.mark.parametrize("alignment", [0, 3, 1 << 21, 1 << 31])

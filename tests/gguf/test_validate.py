@@ -61,6 +61,9 @@ def header(story_gguf: Path) -> RawHeader:
         ((".attention.head_count", ARRAY, U32, [4, 4, 4]), ".attention.head_count has 3 numbers for 4 layers"),
         ((".attention.head_count_kv", ARRAY, I32, [4, 4, -4, 4]), ".attention.head_count_kv holds -4 to 4"),
         ((".attention.head_count_kv", ARRAY, U32, [4, 2, 4, 4]), ".attention.head_count_kv differs between layers"),
+        ((".attention.head_count", ARRAY, F32, [4.0] * 4), "head_count is an array, but not of 32-bit integers"),
+        ((".attention.key_length", U32, None, 0), ".attention.key_length is 0, expected 1 to"),
+        ((".attention.value_length", U32, None, 0), ".attention.value_length is 0, expected 1 to"),
         ((".attention.key_length", U32, None, 96), "4 heads of 96 and 64"),
         ((".attention.value_length", U32, None, 32), "4 heads of 64 and 32"),
         ((".rope.dimension_count", U32, None, 66), ".rope.dimension_count is 66 for heads of 64"),
@@ -99,6 +102,206 @@ def test_a_wrong_number_is_named(key: Key, said: str, header: RawHeader) -> None
     assert unsound(header) is None
     reason = unsound(edited(header, key))
     assert reason is not None and said in reason, reason
+
+
+def bare(header: RawHeader, architecture: str, *keys: Key) -> str | None:
+    """What is said of a file of an architecture whose shapes are not known, with no hyper-parameter but the least."""
+    least: list[Key] = [(f".{name}", U32, None, 4) for name in ("context_length", "embedding_length", "block_count")]
+    return unsound(edited(header, ("general.architecture", STRING, None, architecture), *least, *keys))
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("block_count", 1, 512),
+        ("context_length", 1, (1 << 31) - 1),
+        ("embedding_length", 1, 1 << 24),
+        ("nextn_predict_layers", 0, 4),
+        ("rope.scaling.original_context_length", 0, (1 << 31) - 1),
+        ("pooling_type", 0, 4),
+        ("attention.head_count", 0, 1 << 24),
+        ("attention.key_length", 0, 1 << 24),
+        ("attention.value_length", 0, 1 << 24),
+        ("rope.dimension_count", 0, 1 << 24),
+        ("feed_forward_length", 0, 1 << 24),
+        ("expert_group_used_count", 0, 1024),
+    ],
+)
+def test_ranges_end_where_the_engine_s_do(name: str, least: int, most: int, header: RawHeader) -> None:
+    """Both ends of a range pass, their neighbours do not."""
+    for value in (least, most):
+        assert bare(header, "stablelm", (f".{name}", U32, None, value)) is None
+    for value in ([least - 1] if least else []) + [most + 1]:
+        assert f"stablelm.{name} is {value}, expected {least} to {most}" in str(
+            bare(header, "stablelm", (f".{name}", U32, None, value))
+        )
+
+
+@pytest.mark.parametrize("name", ["context_length", "embedding_length", "block_count"])
+def test_what_the_engine_has_no_default_for(name: str, header: RawHeader) -> None:
+    architecture = header.metadata["general.architecture"]
+    assert unsound(edited(header, without=f"{architecture}.{name}")) == f"{architecture}.{name} is missing"
+    epsilon = f"{architecture}.attention.layer_norm_rms_epsilon"
+    assert unsound(edited(header, without=epsilon)) == f"{epsilon} is missing"
+
+
+# The engine's names -> the words about a number that one of them cannot have.
+FLOATS = {
+    "above 0": ["rope.freq_base", "rope.freq_base_swa"],
+    "of 0 or more": [
+        "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "attention.group_norm_epsilon",
+        "attention.clamp_kqv", "attention.max_alibi_bias", "rope.scaling.factor", "rope.scale_linear",
+        "rope.scaling.attn_factor", "rope.scaling.yarn_log_multiplier",
+    ],
+    "that is finite": [
+        "attention.scale", "logit_scale", "residual_scale", "embedding_scale", "attn_logit_softcapping",
+        "final_logit_softcapping",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words"), [(name, words) for words, names in FLOATS.items() for name in names])
+def test_floats_that_every_graph_multiplies_with(name: str, words: str, header: RawHeader) -> None:
+    def said(value: float) -> str | None:
+        return bare(header, "stablelm", (f".{name}", F32, None, value))
+
+    assert said(0.5) is None
+    for value in (float("inf"), float("-inf"), float("nan")):
+        assert said(value) == f"stablelm.{name} is {value:g}, expected a number {words}"
+    assert (said(0.0) is None) == (words != "above 0") and (said(-0.5) is None) == (words == "that is finite")
+    assert "is not a float32" in str(bare(header, "stablelm", (f".{name}", U32, None, 1)))
+
+
+@pytest.mark.parametrize(
+    ("experts", "used", "groups", "used_groups", "said"),
+    [
+        (0, 0, 0, 0, None),
+        (8, 1, 0, 0, None),
+        (8, 8, 0, 0, None),
+        (8, 9, 0, 0, "expert_used_count is 9 of 8 experts"),
+        (8, 0, 0, 0, "expert_used_count is 0 of 8 experts"),
+        (0, 1, 0, 0, "expert_used_count is 1 of 0 experts"),
+        (8, [2, 8, 1, 2], 0, 0, None),
+        (8, [2, 2, 9, 2], 0, 0, "expert_used_count is 9 of 8 experts"),
+        (8, 2, 1, 0, None),
+        (8, 2, 4, 1, None),
+        (8, 2, 4, 3, None),
+        (8, 2, 4, 0, "expert_group_count is 4 of 8 experts, 0 used"),
+        (8, 2, 4, 4, "expert_group_count is 4 of 8 experts, 4 used"),
+        (8, 2, 3, 1, "expert_group_count is 3 of 8 experts"),
+        (8, 2, 8, 1, "expert_group_count is 8 of 8 experts"),
+        (1024, 1024, 0, 0, None),
+        (1025, 2, 0, 0, "expert_count is 1025, expected 0 to 1024"),
+        (8, 2, 1025, 2, "expert_group_count is 1025, expected 0 to 1024"),
+    ],
+)
+def test_experts(
+    experts: int, used: int | list[int], groups: int, used_groups: int, said: str | None, header: RawHeader
+) -> None:
+    many = isinstance(used, list)
+    reason = bare(
+        header,
+        "stablelm",
+        (".expert_count", U32, None, experts),
+        (".expert_used_count", ARRAY if many else U32, U32 if many else None, used),
+        (".expert_group_count", U32, None, groups),
+        (".expert_group_used_count", U32, None, used_groups),
+    )
+    assert reason is None if said is None else said in str(reason)
+
+
+@pytest.mark.parametrize("architecture", ["hunyuan_vl", "hunyuan-dense"])
+def test_one_expert_is_none_to_hunyuan(architecture: str, header: RawHeader) -> None:
+    assert bare(header, architecture, (".expert_count", U32, None, 1)) is None
+    assert "0 of 2 experts" in str(bare(header, architecture, (".expert_count", U32, None, 2)))
+    assert "0 of 1 experts" in str(bare(header, "stablelm", (".expert_count", U32, None, 1)))
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "bos", "eos", "adds_bos"),
+    [
+        ("llama", 256, 1, 2, True),
+        ("bert", 256, 101, None, True),
+        ("gpt2", 12, 11, 11, False),
+        ("hybriddna", 12, 11, 11, False),
+        ("whitespace", 12, 11, 11, False),
+        ("gemma4", 12, None, None, True),
+        ("t5", 12, None, 1, False),
+        ("rwkv", 256, None, None, False),
+        ("plamo2", 256, 1, 2, False),
+    ],
+)
+def test_special_tokens_of_a_file_that_names_none(
+    model: str, tokens: int, bos: int | None, eos: int | None, adds_bos: bool, header: RawHeader
+) -> None:
+    """The engine's defaults count where the vocabulary has them, and a flag that is there before the tokenizer's."""
+    texts = [f"\\x{i:02x}" if model == "rwkv" else f"<0x{i:02X}>" for i in range(tokens)]
+    base: list[Key] = [
+        (f"{GGML}model", STRING, None, model),
+        (f"{GGML}tokens", ARRAY, STRING, texts),
+        (f"{GGML}scores", ARRAY, F32, [0.0] * tokens),
+        (f"{GGML}token_type", ARRAY, I32, [1] * tokens),
+        ("general.architecture", STRING, None, "stablelm"),
+        *((f"stablelm.{name}", U32, None, 4) for name in ("context_length", "embedding_length", "block_count")),
+    ]
+    plain = edited(header, *base)
+    gone = {f"{GGML}{name}" for name in ("bos_token_id", "eos_token_id", "add_bos_token", "add_eos_token")}
+    metadata = {key: value for key, value in plain.metadata.items() if key not in gone}
+    plain = replace(plain, metadata=metadata)
+
+    def lacks(name: str, *keys: Key) -> bool:
+        reason = unsound(edited(plain, *keys))
+        assert reason is None or f"{name}_token_id is missing or no token" in reason
+        return reason is not None
+
+    assert lacks("bos") == (adds_bos and bos is None)
+    assert not lacks("bos", (f"{GGML}add_bos_token", BOOL, None, False))
+    off: Key = (f"{GGML}add_bos_token", BOOL, None, False)
+    for name, default in (("bos", bos), ("eos", eos)):
+        on: Key = (f"{GGML}add_{name}_token", BOOL, None, True)
+        keys = [off, on]
+        assert lacks(name, *keys) == (default is None)
+        assert not lacks(name, *keys, (f"{GGML}{name}_token_id", U32, None, tokens - 1))
+        assert lacks(name, *keys, (f"{GGML}{name}_token_id", U32, None, tokens)) == (default is None)
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "lacks"),
+    [
+        ("gpt2", 11, False),
+        ("hybriddna", 11, False),
+        ("whitespace", 11, False),
+        ("bert", 101, True),
+        ("bert", 102, False),
+    ],
+)
+def test_a_default_that_the_vocabulary_has_not(model: str, tokens: int, lacks: bool, header: RawHeader) -> None:
+    keys: list[Key] = [
+        (f"{GGML}model", STRING, None, model),
+        (f"{GGML}tokens", ARRAY, STRING, [f"t{i}" for i in range(tokens)]),
+        (f"{GGML}token_type", ARRAY, I32, [1] * tokens),
+        (f"{GGML}bos_token_id", U32, None, tokens),
+        ("general.architecture", STRING, None, "stablelm"),
+        *((f"stablelm.{name}", U32, None, 4) for name in ("context_length", "embedding_length", "block_count")),
+    ]
+    reason = unsound(edited(header, *keys, without=f"{GGML}add_bos_token"))
+    assert (reason is not None and "bos_token_id is missing or no token" in reason) == lacks
+    assert lacks or reason is None
+
+
+def test_what_all_tensors_share(header: RawHeader) -> None:
+    def said(name: str, ggml_type: int = 0, shape: tuple[int, ...] = (256,)) -> str | None:
+        tensor = replace(header.tensors["output_norm.weight"], name=name, ggml_type=ggml_type, shape=shape)
+        keys: list[Key] = [("general.architecture", STRING, None, "stablelm")]
+        keys += [(f".{key}", U32, None, 4) for key in ("context_length", "embedding_length", "block_count")]
+        return unsound(replace(edited(header, *keys), tensors={name: tensor}))
+
+    assert said("n" * 63) is None and "more than 63 bytes ('nnnnnnnnnnnnnnnnnnnn'...)" in str(said("n" * 64))
+    assert "more than 63 bytes" in str(said("é" * 32))
+    assert said("blk.3.x") is None and said("blk.x.y") == "'blk.x.y' is in no layer"
+    assert said("v", ggml_type=30) is None and said("v", ggml_type=8, shape=(2, 256)) is None
+    assert said("v", ggml_type=8) == "v is a vector of type q8_0; the engine wants floats there"
+    assert unsound(replace(header, tensors={})) == "it has no weights: only a vocabulary"
 
 
 def with_tokenizer(header: RawHeader, model: str, tokens: list[str], **more: Any) -> str | None:

@@ -18,7 +18,7 @@ from trit.gguf.encodings import ENCODINGS
 from trit.gguf.header import read_raw_header
 from trit.inspect.command import inspect
 from trit.models.checkpoint import Checkpoint
-from trit.models.names import plain_name
+from trit.models.names import name_notes, plain_name
 
 SEED = Path(__file__).parents[1] / "fuzz" / "seeds" / "whole"
 LAST = "model.layers.0.mlp.down_proj.weight"
@@ -140,6 +140,57 @@ def test_wrappers_are_one_prefix(change: Callable[[str], str], said: str, folder
     notes = [line for line in lines if "tensor names" in line]
     assert len(notes) == bool(said) and said in "".join(notes)
     assert inspect(folder).refused is None
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("model.norm.weight", "model.norm.weight"),
+        ("norm.weight", "model.norm.weight"),
+        ("model.model.norm.weight", "model.norm.weight"),
+        ("embed_tokens.weight", "model.embed_tokens.weight"),
+        ("lm_head.weight", "lm_head.weight"),
+        ("model.lm_head.weight", "lm_head.weight"),
+        ("module.lm_head.weight", "lm_head.weight"),
+        ("base_model.model.model.layers.3.x.weight", "model.layers.3.x.weight"),
+        ("language_model.model.layers.3._fsdp_wrapped_module.x", "model.layers.3.x"),
+        ("model.layers.3._checkpoint_wrapped_module._orig_mod.x", "model.layers.3.x"),
+        ("module", "module"),
+        ("model", "model"),
+        ("model.vision.weight", "model.vision.weight"),
+        ("module.model.vision.weight", "module.model.vision.weight"),
+        ("classifier.weight", "classifier.weight"),
+        ("", ""),
+    ],
+)
+def test_plain_names(name: str, plain: str) -> None:
+    assert plain_name(name) == plain
+
+
+@pytest.mark.parametrize("part", ["lora_A", "lora_embedding_B", "base_layer", "modules_to_save"])
+def test_parts_of_adapters(part: str) -> None:
+    for name in (f"model.layers.0.q_proj.{part}.weight", f"base_model.model.lm_head.{part}"):
+        with pytest.raises(UserError, match=f"^{name}: is part of an adapter, not of a model; merge it into its base"):
+            plain_name(name)
+    assert plain_name(f"model.layers.x{part}.weight") == f"model.layers.x{part}.weight"
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        ([], ""),
+        (["model.norm.weight", "lm_head.weight", "vision.weight"], ""),
+        (["norm.weight", "layers.0.x"], ""),
+        (["norm.weight", "lm_head.weight"], "with model. in front"),
+        (["module.model.norm.weight", "module.lm_head.weight"], "without module."),
+        (["module.model.norm.weight", "model.layers._orig_mod.0.x"], "without module. and _orig_mod."),
+        (["module.norm.weight", "norm.weight", "lm_head.weight"], "without module. and with model. in front"),
+        (["model.model.norm.weight"], "without model."),
+        (["model.layers.0._orig_mod.module.x"], "without _orig_mod.module."),
+    ],
+)
+def test_what_is_said_of_names(names: list[str], note: str) -> None:
+    assert name_notes(names) == ([f"tensor names are read {note}"] if note else [])
 
 
 def test_names_without_model_beside_a_head(folder: Path, tmp_path: Path) -> None:
