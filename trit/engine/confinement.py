@@ -53,7 +53,8 @@ _ELEMENT = 4  # bytes; the largest type that an attention cache can have
 _LEAST_LIMIT, _MOST_LIMIT = 16 << 20, 1 << 50
 _UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _NO_MEMORY = re.compile(
-    r"memory limit|bad_alloc|mem_buffer != NULL|resource temporarily unavailable|insufficient memory|(failed|unable) to allocate|cannot allocate memory",
+    r"memory limit|bad_alloc|mem_buffer != NULL|resource temporarily unavailable|insufficient memory|"
+    r"(failed|unable) to allocate|cannot allocate memory",
     re.I,
 )
 
