@@ -148,8 +148,9 @@ def test_number_and_size_decide(layout: str, tmp_path: Path) -> None:
 def test_sizes_of_llama_cpp_s_own_types(columns: int, span: int, nbytes: int, problem: str | None) -> None:
     """Two rows of q8_0: 34 bytes for 32 weights, and at most what aligns the next tensor to 32 bytes."""
     tensor = RawTensor("w", (2, columns), 8, 256, span)
-    header = RawHeader({}, {}, {}, {"w": tensor}, 32, 256, 256 + span)
-    assert identify(header) == [Found(tensor, "q8_0", None, nbytes, problem)]
+    behind = RawTensor("x", (1,), 0, 256 + span, 4)
+    header = RawHeader({}, {}, {}, {"w": tensor, "x": behind}, 32, 256, 260 + span)
+    assert identify(header)[0] == Found(tensor, "q8_0", None, nbytes, problem)
 
 
 def test_group_64_and_128_under_one_number(tmp_path: Path) -> None:

@@ -367,42 +367,6 @@ def test_mistakes_are_one_sentence(
     assert err.startswith("error: ") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        ("-n 2147483648", "-n 2147483648: give a positive number of tokens"),
-        ("-t 513", "-t 513: the engine runs at most 512 threads"),
-        ("-c 2147483648", "-c 2147483648: give a positive number of tokens"),
-        ("-temp nan", "-temp nan: give 0 for the likeliest tokens"),
-        ("-temp -0.5", "-temp -0.5: give 0 for the likeliest tokens"),
-        ("-temp inf", "-temp inf: give 0 for the likeliest tokens"),
-    ],
-)
-def test_numbers_that_cannot_be_right(
-    engine: FakeEngine, flags: str, sentence: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert run(engine, "-p", "x", *flags.split()) == 2
-    assert capfd.readouterr().err.startswith(f"error: {sentence}")
-
-
-def test_a_context_that_the_memory_cannot_hold_is_refused(
-    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(inference, "attention_bytes", lambda path, context: 2 * 1000)
-    monkeypatch.setattr(inference, "free_memory_bytes", lambda: 1_000_000)
-    assert run(engine, "-p", "x", "-c", "1024") == 2
-    assert capfd.readouterr().err == (
-        "error: -c 1024: the attention cache takes 0.0 GB, but 0.0 GB of memory are free; give at most -c 768\n"
-    )
-    assert run(engine, "-p", "x", "-c", "768") == 0
-
-
-@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
-def test_a_prompt_without_an_end(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
-    assert run(engine, "-f", "/dev/zero") == 2
-    assert capfd.readouterr().err == "error: -f /dev/zero has more than 64 MiB; give a shorter prompt\n"
-
-
 def test_conflicting_and_unknown_flags(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
     for arguments in (("-p", "x", "-f", "y"), ("-p", "x", "-n", "many")):
         with pytest.raises(SystemExit) as stop:
