@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.foreign_files import Key, Tensor, keys_of, rewrite, write_gguf
+from tests.support.foreign_files import Key, Tensor, keys_of, rewrite, tensors_of, write_gguf
 from tests.support.tiny_gguf import KEYS, tiny_model
 from trit.base.errors import UserError, run_main
 from trit.base.places import ENGINE_DIR
@@ -446,16 +446,7 @@ def test_inspect_says_the_same(story_gguf: Path, tmp_path: Path, capsys: pytest.
         (key, kind, element, 0 if key.endswith("head_count_kv") else value)
         for key, kind, element, value in keys_of(source.header)
     ]
-    tensors = [
-        (
-            item.tensor.name,
-            item.tensor.shape,
-            item.tensor.ggml_type,
-            source.bytes(item.tensor, 0, item.nbytes).tobytes(),
-        )
-        for item in source.found.values()
-    ]
-    path = write_gguf(tmp_path / "m.gguf", keys, tensors)
+    path = write_gguf(tmp_path / "m.gguf", keys, tensors_of(source))
     with pytest.raises(UserError) as error:
         check_loadable(path)
     assert run_main(inspect_main, [str(path), "--no-speed"]) == 2

@@ -7,17 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.run.test_run_inference import FakeEngine, run
+from tests.support.told_engine import FakeEngine, run
 from trit.engine import inference
-from trit.run import completion
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
-    fake = FakeEngine(tmp_path)
-    monkeypatch.setattr(completion, "engine_binary", lambda name: fake.program)
-    monkeypatch.setenv("ENGINE_PLAN", str(fake.plan_file))
-    return fake
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.foreign_files import Key, keys_of, write_gguf
+from tests.support.foreign_files import Key, keys_of, tensors_of, write_gguf
 from trit.base.errors import UserError
 from trit.base.places import ROOT
 from trit.engine.server import Server
@@ -37,16 +37,7 @@ def with_template(story: Path, path: Path, template: str) -> Path:
     """The story model with a chat template."""
     source = Source.open(story)
     keys: list[Key] = [*keys_of(source.header), ("tokenizer.chat_template", 8, None, template)]
-    tensors = [
-        (
-            item.tensor.name,
-            item.tensor.shape,
-            item.tensor.ggml_type,
-            source.bytes(item.tensor, 0, item.nbytes).tobytes(),
-        )
-        for item in source.found.values()
-    ]
-    return write_gguf(path, keys, tensors)
+    return write_gguf(path, keys, tensors_of(source))
 
 
 def answer(model: Path) -> subprocess.CompletedProcess[str]:

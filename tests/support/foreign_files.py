@@ -307,22 +307,34 @@ def keys_of(header: RawHeader, **changes: Any) -> list[Key]:
     return keys
 
 
+def tensors_of(source: Source) -> list[Tensor]:
+    """The tensors of a file as they are."""
+    return [
+        (
+            item.tensor.name,
+            item.tensor.shape,
+            item.tensor.ggml_type,
+            source.bytes(item.tensor, 0, item.nbytes).tobytes(),
+        )
+        for item in source.found.values()
+    ]
+
+
 def rewrite(source: Path, target: Path, layout: str, scales: Mapping[str, float] | None = None) -> Path:
     """A model file with i2_s matrices, with those in another layout as their engine writes it."""
     header = read_raw_header(source)
     kind, writer = WRITERS[layout]
     opened = Source.open(source)
     tensors: list[Tensor] = []
-    for item in opened.found.values():
-        tensor = item.tensor
-        raw = opened.bytes(tensor, 0, item.nbytes).tobytes()
+    for item, row in zip(opened.found.values(), tensors_of(opened), strict=True):
+        name, shape, _, raw = row
         if item.name != "i2_s":
-            tensors.append((tensor.name, tensor.shape, tensor.ggml_type, raw))
+            tensors.append(row)
             continue
         scale = struct.unpack_from("<f", raw, len(raw) - 32)[0]
-        tensors.append((tensor.name, tensor.shape, kind, writer(codes(raw, *tensor.shape), scale)))
+        tensors.append((name, shape, kind, writer(codes(raw, *shape), scale)))
         if layout in TILED:
-            tensors.append((f"{tensor.name}_scale", (1,), 0, struct.pack("<f", scale)))
+            tensors.append((f"{name}_scale", (1,), 0, struct.pack("<f", scale)))
     return write_gguf(target, keys_of(header), tensors)
 
 
