@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from trit import __version__
 from trit.base.command import run_command
+from trit.base.errors import run_main
 from trit.base.flags import ArgumentParser
 from trit.base.places import LOCK, engine_program
 from trit.base.processes import capture
@@ -76,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    return run_main(_run, argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         _parser().print_help()

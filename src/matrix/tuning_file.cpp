@@ -241,13 +241,13 @@ void load_tuning(const std::vector<CpuCore>& cores) {
     }
     // Also beside a file: it may have been made for another model.
     use_preset(cores);
-    std::ifstream stream;
-    if (name != "preset") {
-        stream.open(name);
-    }
-    if (name == "preset" || (!stream && !is_given)) {
+    std::error_code error;
+    // A folder opens as well as a file, and a device has no end.
+    const bool is_file = std::filesystem::is_regular_file(name, error);
+    if (name == "preset" || (!is_file && !is_given)) {
         return;
     }
+    std::ifstream stream(is_file ? name : std::string());
     const std::string fault = stream ? use(Json::parse(stream, nullptr, false)) : "cannot be read";
     if (!fault.empty()) {
         // Not through the log: the tools turn it down while a model loads.

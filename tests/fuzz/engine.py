@@ -23,7 +23,7 @@ from random import Random
 
 from tests.fuzz.mutate import mutate_gguf
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, UserError, run_main
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path, whole
 from trit.base.host import usable_cpus
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ENGINE_DIR, ROOT
 from trit.base.processes import call
@@ -122,14 +122,14 @@ def place(why: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Build, run, report; exit 1 if anything but loading, refusing and aborting was seen."""
     parser = ArgumentParser(prog="python -m tests.fuzz.engine", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--build", type=Path, required=True, help="folder to compile in, kept for the next run")
+    parser.add_argument("--build", type=a_path, required=True, help="folder to compile in, kept for the next run")
     parser.add_argument("--no-build", action="store_true", help="take the program that is there")
     parser.add_argument("--plain", action="store_true", help="the engine that set-up has built, without the sanitizer")
     parser.add_argument("--unchecked", action="store_true", help="also files that our own check refuses")
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--start", type=int, default=0, help="first input, to run slices beside each other")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where files that failed go")
+    parser.add_argument("--count", type=whole(1), default=20_000)
+    parser.add_argument("--start", type=whole(0), default=0, help="first input, to run slices beside each other")
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--keep", type=a_path, metavar="DIR", help="where files that failed go")
     args = parser.parse_args(argv)
     program = args.build / "load" if args.no_build else build(args.build, args.plain)
     ends: Counter[str] = Counter()

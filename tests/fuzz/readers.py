@@ -35,7 +35,7 @@ from tqdm import tqdm
 from tests.fuzz.mutate import damage, mutate_gguf, mutate_json, mutate_safetensors
 from tests.support import fake_hub
 from trit.base.errors import EXIT_FAILED, EXIT_OK, TritError, run_main
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path, whole
 from trit.base.host import usable_cpus
 from trit.convert import manifest
 from trit.convert.from_checkpoint import Options, convert
@@ -290,12 +290,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run, report, exit 1 if anything was found."""
     parser = ArgumentParser(prog="python -m tests.fuzz.readers", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--reader", choices=[*READERS, "all"], default="all")
-    parser.add_argument("--count", type=int, default=100_000, help="inputs for each reader (default: %(default)s)")
-    parser.add_argument("--start", type=int, default=0, help="first input, to run slices beside each other")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=usable_cpus())
-    parser.add_argument("--only", type=int, metavar="I", help="this input only, with its traceback")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="with --only: leave the input in this new folder")
+    parser.add_argument("--count", type=whole(1), default=100_000, help="inputs for each reader (default: %(default)s)")
+    parser.add_argument("--start", type=whole(0), default=0, help="first input, to run slices beside each other")
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--jobs", type=whole(1), default=usable_cpus())
+    parser.add_argument("--only", type=whole(0), metavar="I", help="this input only, with its traceback")
+    parser.add_argument("--keep", type=a_path, metavar="DIR", help="with --only: leave the input in this new folder")
     args = parser.parse_args(argv)
     names = list(READERS) if args.reader == "all" else [args.reader]
     failed = False

@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, run_main
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path, whole
 from trit.engine.server import Server
 from trit.gguf.made import default_model
 
@@ -232,10 +232,10 @@ def check(server: Server, path: str, body: bytes) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Send requests; 1 if one was not answered rightly."""
     parser = ArgumentParser(prog="python -m tests.fuzz.requests", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", type=Path, default=default_model(), help="GGUF file (default: the bundled model)")
-    parser.add_argument("--count", type=int, default=2000, help="requests (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="send this one and show it")
+    parser.add_argument("--model", type=a_path, default=default_model(), help="GGUF file (default: the bundled model)")
+    parser.add_argument("--count", type=whole(1), default=2000, help="requests (default: %(default)s)")
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--only", type=whole(0), help="send this one and show it")
     args = parser.parse_args(argv)
     numbers = range(args.count) if args.only is None else [args.only]
     failures = 0

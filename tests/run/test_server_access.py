@@ -91,7 +91,7 @@ def test_names_of_a_network_are_answered_where_a_key_is_asked_for(
 
 
 @pytest.mark.parametrize(
-    "line", ["--allow-origin a.example", "--allow-origin https://a/b", "--allow-host http://a", "--grace 0"]
+    "line", ["--allow-origin a.example", "--allow-origin https://a/b", "--allow-host http://a", "--allow-host a..b"]
 )
 def test_a_value_that_cannot_be_right_is_named(
     line: str, commands: list[list[str]], model: Path, capsys: pytest.CaptureFixture[str]

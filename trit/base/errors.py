@@ -121,7 +121,12 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
     """
     make_printable()
     try:
-        code = main(argv)
+        try:
+            code = main(argv)
+        except SystemExit:
+            # So argparse ends behind help and versions.
+            sys.stdout.flush()
+            raise
         # Here, where a full disk behind it still becomes a sentence.
         sys.stdout.flush()
         return code

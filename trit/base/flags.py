@@ -1,52 +1,131 @@
 # SPDX-License-Identifier: MIT
-"""Flags: the parser of every command, what a sentence calls them, and numbers of what measures."""
+"""Flags: the parser of every command, the ranges and kinds of values, what a sentence calls a flag."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
-from trit.base.errors import UserError
+from trit.base.errors import EXIT_USAGE, UserError
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse without abbreviations: ``--temp`` is not ``--temperature``, and a new flag changes no old command."""
+    """argparse without abbreviations, whose errors are one sentence.
+
+    ``--temp`` is not ``--temperature``, and a new flag changes no old command.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help; argparse's own is silent where that cannot be done."""
+        print(self.format_help(), end="", file=file)
 
-def numbers_from(least: int) -> Callable[[str], list[int]]:
-    """For argparse: a list such as ``1,2`` of numbers that are not smaller, sorted and without repetitions."""
+    def error(self, message: str) -> NoReturn:
+        """End with the first name of the flag and what is wrong with its value."""
+        sentence = f"{message}; what can be given: {self.prog} --help"
+        if flag := _OF_FLAG.match(message):
+            rest = message[flag.end() :]
+            # The kinds of values below begin with the value.
+            sentence = f"{flag[1]}{' ' if _VALUE.match(rest) else ': '}{rest}"
+        self.exit(EXIT_USAGE, f"error: {UserError(sentence)}\n")
+
+
+# How argparse begins, and how a kind of values does.
+_OF_FLAG = re.compile(r"argument ([^:/ ]+)[^: ]*: ")
+_VALUE = re.compile(r"(?:[\w.,+-]+|'.*'|\".*\"): expected ", re.DOTALL)
+MOST_WHOLE = (1 << 31) - 1
+MOST_THREADS = 512  # GGML_MAX_N_THREADS
+
+
+def _refusal(value: str, expected: str) -> argparse.ArgumentTypeError:
+    shown = value if re.fullmatch(r"[\w.,+-]+", value) else repr(value)
+    return argparse.ArgumentTypeError(f"{shown}: expected {expected}")
+
+
+def _plain(text: str) -> str:
+    """The text, for int and float: they also take other alphabets' digits, and 1_000."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(text)
+    return text
+
+
+def whole(least: int, most: int = MOST_WHOLE, also: Sequence[int] = ()) -> Callable[[str], int]:
+    """For argparse: a whole number of a range; also: numbers with a meaning of their own."""
+    others = "".join(f", or {number}" for number in also)
+
+    def parse(text: str) -> int:
+        value: int | None
+        try:
+            value = int(_plain(text))
+        except ValueError:  # no number, or one of thousands of digits
+            value = None
+        if value is None or not (least <= value <= most or value in also):
+            raise _refusal(text, f"a whole number from {least} to {most}{others}")
+        return value
+
+    return parse
+
+
+def real(least: float, most: float, *, above: bool = False) -> Callable[[str], float]:
+    """For argparse: a number of a range, which NaN is never in; above: ``least`` is not in it, either."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(_plain(text))
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or (above and value == least):
+            raise _refusal(text, f"a number {'above' if above else 'from'} {least:g} to {most:g}")
+        return value
+
+    return parse
+
+
+def a_path(text: str) -> Path:
+    """For argparse: a path. None is empty: that would be the folder we are in."""
+    if not text or "\0" in text:
+        raise _refusal(text, "a path")
+    return Path(text)
+
+
+def some_text(text: str) -> str:
+    """For argparse: a text that says something."""
+    if not text.strip():
+        raise _refusal(text, "a text that is not empty")
+    return text
+
+
+def numbers_from(least: int, most: int = MOST_WHOLE) -> Callable[[str], list[int]]:
+    """For argparse: a list such as ``1,2`` of numbers of a range, sorted and without repetitions."""
 
     def parse(text: str) -> list[int]:
         try:
-            numbers = sorted({int(word) for word in text.split(",")})
+            numbers = sorted({int(_plain(word)) for word in text.split(",")})
         except ValueError:
             numbers = []
-        if not numbers or numbers[0] < least:
-            raise argparse.ArgumentTypeError(
-                f"{text!r}: expected whole numbers of {least} or more, separated by commas"
-            )
+        if not numbers or numbers[0] < least or numbers[-1] > most:
+            raise _refusal(text, f"whole numbers from {least} to {most}, separated by commas")
         return numbers
 
     return parse
 
 
 whole_numbers = numbers_from(1)
+THREADS, THREAD_COUNTS = whole(1, MOST_THREADS), numbers_from(1, MOST_THREADS)
+SEEDS = whole(0, (1 << 32) - 1)
+ROUNDS = whole(1, 10_000)
+MEGABYTES = whole(1, 1 << 20)
 
 
 def joined(numbers: Sequence[int]) -> str:
     """The list as a flag's value."""
     return ",".join(map(str, numbers))
-
-
-def at_least(name: str, value: float, least: float) -> None:
-    """Refuse a flag's value that is too small."""
-    if value < least:
-        raise UserError(f"{name} {value}: expected {least} or more")
 
 
 # https://HOST/ORG/NAME, and what the Hub's pages and files have behind it; a Path has lost one of the slashes.

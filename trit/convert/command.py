@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_input
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path
 from trit.convert import from_checkpoint, from_gguf
 from trit.convert.report import Report
 from trit.gguf.embedding_types import EMBEDDING_TYPES
@@ -31,13 +30,15 @@ def _parser() -> argparse.ArgumentParser:
         "trit convert Ternary-Bonsai-8B-PQ2_0.gguf --outtype q2_0",
     )
     parser.add_argument(
-        "model", type=Path, help="folder with config.json, tokenizer.json and safetensors files, or a GGUF file"
+        "model", type=a_path, help="folder with config.json, tokenizer.json and safetensors files, or a GGUF file"
     )
     parser.add_argument(
         "--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
     )
     parser.add_argument(
-        "--outfile", type=Path, help="default: <model>/ggml-model-<outtype>.gguf; of a GGUF file <name>-<outtype>.gguf"
+        "--outfile",
+        type=a_path,
+        help="default: <model>/ggml-model-<outtype>.gguf; of a GGUF file <name>-<outtype>.gguf",
     )
     parser.add_argument(
         "--quant-embd",
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--kernel-config",
-        type=Path,
+        type=a_path,
         metavar="FILE",
         help="of a GGUF file with TL1 or TL2: bitnet.cpp's kernel_config.ini",
     )

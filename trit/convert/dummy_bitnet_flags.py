@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.flags import ArgumentParser
+from trit.base.flags import SEEDS, ArgumentParser, a_path
 from trit.convert.from_random import HEADS, OUTTYPES, generate, say
 from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.types import quiet_gguf_package
@@ -33,10 +33,10 @@ def _parser() -> argparse.ArgumentParser:
         "--model-size 125M",
     )
     parser.add_argument(
-        "model", type=Path, help="folder of a checkpoint, whose vocabulary is used; without one LLaMA's is"
+        "model", type=a_path, help="folder of a checkpoint, whose vocabulary is used; without one LLaMA's is"
     )
     parser.add_argument(
-        "--outfile", type=Path, help="default: dummy-bitnet-<size>-<outtype>.gguf beside the folder of the model"
+        "--outfile", type=a_path, help="default: dummy-bitnet-<size>-<outtype>.gguf beside the folder of the model"
     )
     parser.add_argument(
         "--outtype", choices=list(OUTTYPES), default="f16", help="ternary matrices (default: f16, as in bitnet.cpp)"
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-size", choices=list(SIZES), default=DEFAULT_SIZE, help="(default: %(default)s)")
     parser.add_argument("--model-name", help="general.name of the file (default: random bitnet <size>)")
     parser.add_argument("--head", choices=HEADS, help="embedding and head (default: as the converter's)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=SEEDS, default=0, help="(default: %(default)s)")
     parser.add_argument("--vocab-only", action="store_true", help="metadata and vocabulary, no weights")
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
     parser.add_argument("--verbose", action="store_true", help="name every tensor as it is written")

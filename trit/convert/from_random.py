@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
-from trit.base.flags import ArgumentParser
+from trit.base.flags import SEEDS, ArgumentParser, a_path, whole
 from trit.convert.embedding import map_pieces, quantize_rows
 from trit.convert.random_heads import head_pieces
 from trit.convert.tokenizer import load_tokenizer, padding_name
@@ -309,11 +309,11 @@ def _parser() -> argparse.ArgumentParser:
         "--outtype", choices=list(OUTTYPES), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
     )
     parser.add_argument("--head", choices=HEADS, default="f16", help="embedding and head (default: f16)")
-    parser.add_argument("--outfile", type=Path, required=True)
+    parser.add_argument("--outfile", type=a_path, required=True)
     parser.add_argument("--block-scales", action="store_true", help="a scale of its own for every block of weights")
-    parser.add_argument("--layers", type=int, help="fewer blocks than the model has")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--vocab", type=Path, help="GGUF file or checkpoint folder to take the vocabulary from")
+    parser.add_argument("--layers", type=whole(1), help="fewer blocks than the model has")
+    parser.add_argument("--seed", type=SEEDS, default=0)
+    parser.add_argument("--vocab", type=a_path, help="GGUF file or checkpoint folder to take the vocabulary from")
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
     return parser
 
@@ -323,8 +323,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     name, shape = (args.shape, SHAPES[args.shape]) if args.shape else (args.model_size, SIZES[args.model_size])
     if args.layers is not None:
-        if args.layers < 1:
-            raise UserError(f"--layers {args.layers}: expected 1 or more")
         shape = replace(shape, layers=args.layers)
     if args.vocab is not None:
         shape = replace(shape, vocabulary=args.vocab.resolve())

@@ -24,12 +24,17 @@ from trit.gguf.header import read_raw_header
 from trit.gguf.parts import parts_beside
 
 # The engine's flags whose values name files: docs/security.md lists what is left out, and why.
+DRAFT_FLAGS = {"-md", "--model-draft", "--spec-draft-model"}
+# Opened when the model is loaded; the others while the flags are read.
+LATE_FLAGS = {
+    *("-mm", "--mmproj", "--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled"),
+    "--path",
+}
 READ_FLAGS = {
-    *("-m", "--model", "-md", "--model-draft", "--spec-draft-model", "-mm", "--mmproj"),
-    *("--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled"),
+    *("-m", "--model", *DRAFT_FLAGS, *LATE_FLAGS),
     *("-f", "--file", "-bf", "--binary-file", "-sysf", "--system-prompt-file", "--image", "--audio", "--video"),
     *("--grammar-file", "-jf", "--json-schema-file", "--chat-template-file", "-lcs", "--lookup-cache-static"),
-    *("--path", "--ui-config-file", "--webui-config-file", "--api-key-file", "--ssl-key-file", "--ssl-cert-file"),
+    *("--ui-config-file", "--webui-config-file", "--api-key-file", "--ssl-key-file", "--ssl-cert-file"),
     "--media-path",
 }
 WRITE_FLAGS = {

@@ -7,7 +7,6 @@ Standard library only.
 from __future__ import annotations
 
 import argparse
-import math
 import mmap
 import os
 import re
@@ -15,16 +14,17 @@ import shlex
 import signal
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from trit.base import flags
 from trit.base.errors import UserError
 from trit.base.files import check_input
-from trit.base.flags import hub_name
+from trit.base.flags import THREADS, a_path, hub_name, real, whole
 from trit.base.host import free_memory_bytes, physical_cores, usable_cpus
 from trit.base.places import BUNDLED_MODEL, MODELS_DIR, python_command
-from trit.engine.confinement import attention_bytes
+from trit.engine.confinement import DRAFT_FLAGS, LATE_FLAGS, attention_bytes, named
 from trit.gguf.header import read_raw_header
 from trit.gguf.known_order import refuse_other_order
 from trit.gguf.loadable import check_loadable
@@ -32,7 +32,15 @@ from trit.gguf.made import default_model
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256
-_MOST_THREADS = 512  # GGML_MAX_N_THREADS
+# Of a prompt and an answer; with less there is no room for either.
+_LEAST_CONTEXT = 8
+_BATCH = 2048  # the engine's default of -b
+_NO_LIMIT, _TO_CONTEXT = -1, -2  # values of -n
+TEMPERATURES = real(0, 1000)
+# Flags of the engine that name the model, which is ours to name: it was looked at.
+_MODEL_FLAGS = {
+    *("-m", "--model", "-mu", "--model-url", "-dr", "--docker-repo", "-hf", "-hfr", "--hf-repo", "-hff", "--hf-file"),
+}
 TEMPLATE_FLAGS = {"--chat-template", "--chat-template-file"}
 # Without --no-jinja the engine takes a template's name for the template itself.
 TEMPLATE_ADVICE = "name the template that it was trained with, such as: -- --no-jinja --chat-template llama3"
@@ -99,14 +107,15 @@ def add_common_flags(parser: argparse.ArgumentParser, n_predict: int, *, in_chat
     """
     add = parser.add_argument
     text = "GGUF file, or a folder with one in it (default: the bundled model)"
-    add("-m", "--model", type=Path, default=default_model(), help=text)
+    add("-m", "--model", type=a_path, default=default_model(), help=text)
     text = "most tokens to generate; -1: until the model ends or the context is full "
     text += f"(default: {n_predict}{'' if in_chats is None else f', with -cnv {in_chats}'})"
-    add("-n", "--n-predict", type=int, default=n_predict if in_chats is None else None, metavar="N", help=text)
+    number = whole(1, also=(_NO_LIMIT, _TO_CONTEXT))
+    add("-n", "--n-predict", type=number, default=n_predict if in_chats is None else None, metavar="N", help=text)
     text = f"threads (default: physical cores, here {physical_cores()})"
-    add("-t", "--threads", type=int, metavar="N", help=text)
+    add("-t", "--threads", type=THREADS, metavar="N", help=text)
     text = "tokens of prompt and answer together; 0: what the model was trained for (default: %(default)s)"
-    add("-c", "--ctx-size", type=int, default=2048, metavar="N", help=text)
+    add("-c", "--ctx-size", type=whole(_LEAST_CONTEXT, also=(0,)), default=2048, metavar="N", help=text)
     text = "leave ternary weights in the mapped file as they are: starts sooner, answers slower"
     add("--no-repack", action="store_true", help=text)
 
@@ -119,22 +128,51 @@ def check_common(args: argparse.Namespace) -> None:
     """
     args.model = find_model(args.model)
     check_model(args.model)
-    if args.n_predict is not None and (args.n_predict == 0 or not -2 <= args.n_predict < 1 << 31):
-        raise UserError(f"-n {args.n_predict}: give a positive number of tokens, or -1 for no limit")
-    if not 0 <= args.temperature < math.inf:
-        raise UserError(f"-temp {args.temperature}: give 0 for the likeliest tokens, or a positive number")
     if args.threads is None:
         args.threads = physical_cores()
-    elif args.threads > _MOST_THREADS:
-        raise UserError(f"-t {args.threads}: the engine runs at most {_MOST_THREADS} threads")
-    elif args.threads < 1:
-        raise UserError(f"-t {args.threads}: give 1 or more threads, or leave -t away for one per physical core")
     elif args.threads > (os.cpu_count() or 1):
         print(f"note: -t {args.threads} is more than this machine's {os.cpu_count()} CPUs: slow", file=sys.stderr)
-    if not 0 <= args.ctx_size < 1 << 31:
-        raise UserError(f"-c {args.ctx_size}: give a positive number of tokens, or 0 for the model's own")
     args.ctx_size = -(-args.ctx_size // _CONTEXT_STEP) * _CONTEXT_STEP
     _check_cache(args.model, args.ctx_size)
+
+
+def check_engine_flags(engine_flags: Sequence[str], own: Mapping[str, str]) -> None:
+    """Look at what follows ``--`` as far as the engine itself would not, or too late.
+
+    Args:
+        engine_flags: what follows ``--``.
+        own: further flags that have to stand in front of it, and what each is called there.
+
+    Raises:
+        UserError: names the flag.
+    """
+    ours = {**dict.fromkeys(_MODEL_FLAGS, "-m"), **own}
+    for word in engine_flags:
+        if (flag := word.partition("=")[0]) in ours:
+            raise UserError(f"-- {flag}: give {ours[flag]} in front of --; there can be only one")
+    _check_batches(engine_flags)
+    for flag, value in pairwise(engine_flags):
+        if flag in DRAFT_FLAGS:
+            check_model(_path_of(flag, value), flag)
+        elif flag in LATE_FLAGS and not any(True for _ in named([flag, value])):
+            raise UserError(f"{flag} {_path_of(flag, value)}: is not there; check the name")
+
+
+def _check_batches(engine_flags: Sequence[str]) -> None:
+    """Raise UserError for a -ub beyond -b, which the engine would cut to it in silence."""
+    given = dict(pairwise(engine_flags))
+    whole_batch = given.get("-b", given.get("--batch-size", str(_BATCH)))
+    part = given.get("-ub", given.get("--ubatch-size", ""))
+    if part.isdecimal() and whole_batch.isdecimal() and int(part) > int(whole_batch):
+        raise UserError(f"-ub {part}: is a part of -b, which is {whole_batch}; give a larger -b, too")
+
+
+def _path_of(flag: str, value: str) -> Path:
+    """The value of a flag of the engine; raises UserError as our own flags do."""
+    try:
+        return a_path(value)
+    except argparse.ArgumentTypeError as error:
+        raise UserError(f"{flag} {error}") from None
 
 
 def _check_cache(model: Path, context: int) -> None:

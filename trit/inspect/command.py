@@ -12,7 +12,7 @@ from typing import Any
 
 from trit.base.errors import UserError
 from trit.base.files import check_input
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path, whole
 from trit.gguf.types import quiet_gguf_package
 from trit.inspect import checkpoint_folder, gguf_file
 from trit.inspect.description import Description
@@ -28,12 +28,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Say what a model file or checkpoint folder is, what it needs, and what would be done with it.",
         epilog="Example: trit inspect models/trit-story-3m/ggml-model-i2_s.gguf --layers",
     )
-    parser.add_argument("path", type=Path, help="a GGUF file of any engine, or a Hugging Face checkpoint folder")
+    parser.add_argument("path", type=a_path, help="a GGUF file of any engine, or a Hugging Face checkpoint folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--layers", action="store_true", help="shares of -1, 0 and +1 for every layer")
     parser.add_argument("--exact", action="store_true", help="look at all weights, not at some rows or layers")
     parser.add_argument(
-        "-c", "--ctx-size", type=int, default=DEFAULT_CONTEXT, help="tokens of the KV cache (default: %(default)s)"
+        "-c", "--ctx-size", type=whole(1), default=DEFAULT_CONTEXT, help="tokens of the KV cache (default: %(default)s)"
     )
     speed = parser.add_mutually_exclusive_group()
     speed.add_argument("--no-speed", action="store_true", help="do not measure how fast this machine reads memory")

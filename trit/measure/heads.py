@@ -16,7 +16,7 @@ from pathlib import Path
 from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.flags import ArgumentParser, at_least, whole_numbers
+from trit.base.flags import ROUNDS, THREAD_COUNTS, ArgumentParser, a_path
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
 from trit.engine.llama_bench import PROGRAM, Case
@@ -49,24 +49,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     add, cores = parser.add_argument, physical_cores()
     text = "folder of a checkpoint, or a GGUF file with ternary matrices and an embedding in f16, f32 or bf16 "
-    add("-i", "--input", type=Path, default=BUNDLED_MODEL, help=f"{text}(default: the bundled model's folder)")
-    add("-o", "--output-dir", type=Path, help="where the files go (default: beside the input's)")
+    add("-i", "--input", type=a_path, default=BUNDLED_MODEL, help=f"{text}(default: the bundled model's folder)")
+    add("-o", "--output-dir", type=a_path, help="where the files go (default: beside the input's)")
     text = f"default: {' '.join(TYPES)}"
     add("-t", "--types", nargs="+", type=str.lower, choices=TYPES, metavar="TYPE", help=text)
     add("--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})")
     text = "no effect: the converter of trit.cpp quantises"
-    add("-q", "--quantize-bin", type=Path, metavar="FILE", help=text)
-    add("-b", "--bench-bin", type=Path, metavar="FILE", help="llama-bench (default: that of build/bin)")
-    add("--stats-dir", type=Path, default=ROOT / "stats", help="folder of the CSV (default: stats)")
+    add("-q", "--quantize-bin", type=a_path, metavar="FILE", help=text)
+    add("-b", "--bench-bin", type=a_path, metavar="FILE", help="llama-bench (default: that of build/bin)")
+    add("--stats-dir", type=a_path, default=ROOT / "stats", help="folder of the CSV (default: stats)")
     text = f"default: {CSV_NAME} in --stats-dir; is replaced"
-    add("-c", "--csv-output", type=Path, metavar="FILE", help=text)
+    add("-c", "--csv-output", type=a_path, metavar="FILE", help=text)
     text = "no effect, as in bitnet.cpp: files that exist are always kept, and measured"
     add("-s", "--skip-existing", action="store_true", help=text)
     add("--force", action="store_true", help="make files anew that exist")
     add("--no-bench", action="store_true", help="make the files, measure nothing")
     text = f"such as 1,2,4 (default: physical cores, here {cores})"
-    add("--threads", type=whole_numbers, default=[cores], help=text)
-    add("--rounds", type=int, default=3, help="runs of each file (default: %(default)s)")
+    add("--threads", type=THREAD_COUNTS, default=[cores], help=text)
+    add("--rounds", type=ROUNDS, default=3, help="runs of each file (default: %(default)s)")
     return parser
 
 
@@ -163,7 +163,6 @@ def _csv_rows(files: Files, threads: Sequence[int], results: Results) -> Iterato
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the files, measure them, print and keep the result."""
     args = _parser().parse_args(argv)
-    at_least("--rounds", args.rounds, 1)
     quiet_gguf_package()
     bin_dir = None if args.no_bench else _bench_dir(args.bench_bin)
     columns = _columns_of(args.input)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from trit.base.errors import UserError
 from trit.base.files import atomic_output
+from trit.base.flags import a_path
 from trit.base.places import ENGINE_BIN, ROOT
 from trit.base.provenance import facts
 
@@ -146,8 +147,8 @@ def slug(name: str) -> str:
 def add_shared_flags(parser: argparse.ArgumentParser, out: Path = RESULTS) -> None:
     """The flags of everything that keeps a Markdown and a JSON file; out: where they go."""
     where = out.relative_to(ROOT) if out.is_absolute() else out
-    parser.add_argument("-o", "--out", type=Path, default=out, help=f"folder of the results (default: {where})")
-    parser.add_argument("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    parser.add_argument("-o", "--out", type=a_path, default=out, help=f"folder of the results (default: {where})")
+    parser.add_argument("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
 
 
 def about(command: str, argv: Sequence[str], compiler: str) -> dict[str, Any]:

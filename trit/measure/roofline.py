@@ -13,13 +13,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from trit.base.errors import TritError
 from trit.base.files import atomic_output
-from trit.base.flags import ArgumentParser, at_least
+from trit.base.flags import MEGABYTES, THREADS, ArgumentParser, a_path, real
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import CACHE_DIR, ENGINE_BIN, engine_binary
 from trit.engine.roofline import PROGRAM, Limit, Roofline, measure, parse, thread_counts
@@ -35,13 +34,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure int8 arithmetic and memory reading, per tier and threads.",
     )
     add = parser.add_argument
-    add("--threads", type=int, default=physical_cores(), help="most threads (default: %(default)s)")
+    add("--threads", type=THREADS, default=physical_cores(), help="most threads (default: %(default)s)")
     add("--tier", default="chosen", help='name of a tier, "chosen" or "all" (default: the one that is chosen here)')
     add("--again", action="store_true", help="measure even if that was done in the last 24 hours")
-    add("--seconds", type=float, default=0.5, help="for each limit (default: %(default)s)")
-    add("--megabytes", type=int, help="memory that is read, twice (default: 4 times the caches)")
-    add("--json", type=Path, metavar="FILE", help="also write everything here, every repetition")
-    add("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add("--seconds", type=real(0, 3600, above=True), default=0.5, help="for each limit (default: %(default)s)")
+    add("--megabytes", type=MEGABYTES, help="memory that is read, twice (default: 4 times the caches)")
+    add("--json", type=a_path, metavar="FILE", help="also write everything here, every repetition")
+    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
     return parser
 
 
@@ -86,8 +85,6 @@ def table(roofline: Roofline) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, measure, print."""
     args = _parser().parse_args(argv)
-    at_least("--threads", args.threads, 1)
-    at_least("--megabytes", 1 if args.megabytes is None else args.megabytes, 1)
 
     objects: list[dict[str, Any]] = []
 

@@ -23,8 +23,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
-from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, TritError, UserError
+from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, TritError, UserError
 from trit.base.files import stand_in
+from trit.base.flags import real, some_text, whole
 from trit.base.places import BUNDLED_MODEL, engine_binary, python_command
 from trit.base.processes import become
 from trit.engine import confinement, inference, token_profile
@@ -44,8 +45,12 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# Warnings of our kernels, and of OpenMP about its variables.
+_SHOWN = ("warning:", "libgomp:", "OMP: Warning")
 # The engine's words when the prompt's own text begins with the token that it puts in front.
 _TWICE = "the prompt also starts with a BOS token"
+# Flags of the engine that would replace the prompt.
+_PROMPT_FLAGS = {"-p": "-p", "--prompt": "-p", "-f": "-f", "--file": "-f", "-bf": "-f", "--binary-file": "-f"}
 # All that the bundled model has learned.
 _STORY_QUESTION = re.compile(r"Where is \w+\?\s+Answer:\s*\Z")
 
@@ -71,16 +76,29 @@ def build_parser() -> inference.ArgumentParser:
     prompt.add_argument(
         "-p", "--prompt", metavar="TEXT", help=r"prompt, \n in it is a newline; with -cnv the system prompt"
     )
-    prompt.add_argument("-f", "--file", metavar="FILE", help="file with the prompt, taken as it is; - is stdin")
+    prompt.add_argument(
+        "-f", "--file", type=some_text, metavar="FILE", help="file with the prompt, taken as it is; - is stdin"
+    )
     parser.add_argument("-cnv", "--conversation", action="store_true", help="chat, by the model's chat template")
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument(
-        "-temp", "--temperature", type=float, default=0.8, metavar="T", help="0: greedy (default: %(default)s)"
+        "-temp",
+        "--temperature",
+        type=inference.TEMPERATURES,
+        default=0.8,
+        metavar="T",
+        help="0: greedy (default: %(default)s)",
     )
-    sampling.add_argument("--seed", type=int, metavar="N", help="seed of the sampling (default: random)")
-    sampling.add_argument("--top-k", type=int, metavar="N", help="only the N likeliest tokens (engine's default: 40)")
-    sampling.add_argument("--top-p", type=float, metavar="P", help="likeliest tokens up to P in sum (default: 0.95)")
-    sampling.add_argument("--repeat-penalty", type=float, metavar="X", help="1: none (engine's default: 1)")
+    sampling.add_argument(
+        "--seed", type=whole(0, (1 << 32) - 1, also=(-1,)), metavar="N", help="seed of the sampling (default: random)"
+    )
+    sampling.add_argument(
+        "--top-k", type=whole(0), metavar="N", help="only the N likeliest tokens (engine's default: 40)"
+    )
+    sampling.add_argument(
+        "--top-p", type=real(0, 1), metavar="P", help="likeliest tokens up to P in sum (default: 0.95)"
+    )
+    sampling.add_argument("--repeat-penalty", type=real(0, 1000, above=True), metavar="X", help="1: none (default: 1)")
     output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print one JSON object: text, counts, speeds, settings")
     output.add_argument(
@@ -94,9 +112,16 @@ def build_parser() -> inference.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one prompt or a chat; the engine's exit code."""
     args, extra = build_parser().parse(argv)
-    if args.n_predict is None:
+    inference.check_engine_flags(extra, {} if args.conversation else _PROMPT_FLAGS)
+    wanted = args.n_predict
+    if wanted is None:
         args.n_predict = _NO_LIMIT if args.conversation else _ANSWER
     inference.check_common(args)
+    if wanted and 0 < args.ctx_size <= wanted:
+        raise UserError(
+            f"-n {wanted}: the context has {args.ctx_size} tokens for prompt and answer together; give a larger -c, or "
+            "-n -1 to fill it"
+        )
     if inference.is_embedding_model(args.model):
         raise UserError(
             f"{args.model} is an embedding model: it gives vectors, not answers; serve it with: "
@@ -191,6 +216,8 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     for flag in ("json", "profile"):
         if getattr(args, flag):
             raise UserError(f"--{flag} is for one prompt; leave -cnv or --{flag} away")
+    if args.prompt == "":
+        raise UserError("-p '': the system prompt is empty; leave -p away")
     if inference.lacks_chat_template(args.model, extra):
         raise UserError(
             f"{args.model} has no chat template, so -cnv cannot be used with it; leave -cnv away, or "
@@ -319,7 +346,7 @@ def _overlap(data: bytes, ending: bytes) -> int:
 
 
 class Log:
-    """The engine's standard error: kept whole, shown if wanted; warnings of our kernels are always shown."""
+    """The engine's standard error: kept whole, shown if wanted; some warnings are always shown."""
 
     def __init__(self, stream: IO[bytes], show: bool):
         self._lines: list[str] = []
@@ -330,7 +357,7 @@ class Log:
         for raw in stream:
             line = raw.decode("utf-8", errors="replace")
             self._lines.append(line)
-            if show or line.startswith("warning:"):
+            if show or line.startswith(_SHOWN):
                 sys.stderr.write(line)
 
     def read(self) -> str:
@@ -354,6 +381,9 @@ def failed(model: Path, code: int, stderr: str) -> int:
             "download or convert it again"
         )
     cause = inference.first_error(stderr) or ""
+    if code == EXIT_USAGE and cause:
+        # A flag behind --, or a variable: the engine's sentence says which.
+        raise UserError(cause)
     if code > 0 and ("error loading model" in cause or "the file is damaged" in cause):
         reason = cause.removeprefix("llama_model_load: error loading model: ").removeprefix("error: ")
         raise UserError(f"{model}: the engine does not load it: {reason}")

@@ -15,15 +15,20 @@ import re
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
 from trit.base.errors import UserError
+from trit.base.flags import some_text, whole
 from trit.base.places import engine_binary
 from trit.base.processes import become
 from trit.engine import confinement, inference
+from trit.engine.confinement import values
 
 _KEY_FLAGS = {"--api-key", "--api-key-file"}
+_KEY_VARIABLE = "LLAMA_API_KEY"
+_TLS_FLAGS = {"--ssl-key-file", "--ssl-cert-file"}
 # Prompts of earlier chats that are kept to be continued; the engine alone would keep 8 GiB of them.
 _CACHE_MIB = 256
 # glibc gives back what large requests took, instead of keeping it in an arena of every thread.
@@ -37,22 +42,36 @@ def build_parser() -> inference.ArgumentParser:
         description="Serve a ternary model over HTTP. What follows -- is for the engine.",
     )
     inference.add_common_flags(parser, n_predict=4096)
-    parser.add_argument("-p", "--prompt", metavar="TEXT", help="system prompt of chats that bring none of their own")
     parser.add_argument(
-        "-temp", "--temperature", type=float, default=0.8, metavar="T", help="default: %(default)s; 0: greedy"
+        "-p", "--prompt", type=some_text, metavar="TEXT", help="system prompt of chats that bring none of their own"
+    )
+    parser.add_argument(
+        "-temp",
+        "--temperature",
+        type=inference.TEMPERATURES,
+        default=0.8,
+        metavar="T",
+        help="default: %(default)s; 0: greedy",
     )
     parser.add_argument(
         "-cnv", "--conversation", action="store_true", help="as for run_inference.py: a server chats in any case"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: %(default)s)")
     parser.add_argument(
-        "--grace", type=int, default=5, metavar="S", help="most seconds to end in after SIGTERM (default: %(default)s)"
+        "--host", type=some_text, default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)"
+    )
+    parser.add_argument("--port", type=whole(1, 65535), default=8080, help="port to listen on (default: %(default)s)")
+    parser.add_argument(
+        "--grace",
+        type=whole(1, 86400),
+        default=5,
+        metavar="S",
+        help="most seconds to end in after SIGTERM (default: %(default)s)",
     )
     access = parser.add_argument_group("who is answered")
     access.add_argument(
         "--allow-origin",
         "--cors-origins",
+        type=some_text,
         action="append",
         default=[],
         metavar="ORIGIN",
@@ -61,6 +80,7 @@ def build_parser() -> inference.ArgumentParser:
     access.add_argument(
         "--allow-host",
         "--allowed-hosts",
+        type=some_text,
         action="append",
         default=[],
         metavar="NAME",
@@ -74,15 +94,18 @@ def build_parser() -> inference.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is stopped."""
     args, extra = build_parser().parse(argv)
+    inference.check_engine_flags(extra, {"--port": "--port"})
+    check_tls(extra)
     inference.check_common(args)
     command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
     command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
+    # The engine takes the last one.
+    check_port([args.host, *values(extra, {"--host"})][-1], args.port)
+    check_access(args, extra)
     command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra)]
     command += ["--cache-ram", str(_CACHE_MIB)]
     if args.no_repack:
         command.append("--no-repack")
-    check_access(args, extra)
-    check_port(args.host, args.port)
     if args.prompt:
         command += ["--jinja", "--chat-template", with_system_prompt(args.model, inference.unescape(args.prompt))]
     elif inference.lacks_chat_template(args.model, extra) and not inference.is_embedding_model(args.model):
@@ -93,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             flush=True,
         )
     print(f"Starting server on {args.host}:{args.port}", flush=True)
+    if not os.environ.get(_KEY_VARIABLE):
+        os.environ.pop(_KEY_VARIABLE, None)  # an empty one means none
     for name, value in _MEMORY.items():
         os.environ.setdefault(name, value)
     command += extra
@@ -107,7 +132,8 @@ def access_flags(args: argparse.Namespace, engine_flags: Sequence[str]) -> list[
     command = ["--grace", str(args.grace)]
     if args.allow_origin:
         command += ["--cors-origins", ",".join(["localhost", *args.allow_origin])]
-    names = args.allow_host
+    # Browsers send names beyond ASCII in this form.
+    names = [name.encode("idna").decode() for name in args.allow_host]
     if not names and has_key(engine_flags) and outside(args, engine_flags):
         # The names of a network are many, and a page that takes one of them has no key.
         names = ["*"]
@@ -125,7 +151,14 @@ def outside(args: argparse.Namespace, engine_flags: Sequence[str]) -> list[str]:
 def has_key(engine_flags: Sequence[str]) -> bool:
     """Whether a request has to show a key."""
     given = any(flag.partition("=")[0] in _KEY_FLAGS for flag in engine_flags)
-    return given or bool(os.environ.get("LLAMA_API_KEY"))
+    return given or bool(os.environ.get(_KEY_VARIABLE))
+
+
+def check_tls(engine_flags: Sequence[str]) -> None:
+    """Raise UserError for flags of TLS, which the engine is built without."""
+    for flag in engine_flags:
+        if flag.partition("=")[0] in _TLS_FLAGS:
+            raise UserError(f"{flag}: this server has no TLS; put a proxy that has in front of it")
 
 
 def check_access(args: argparse.Namespace, engine_flags: Sequence[str]) -> None:
@@ -134,15 +167,13 @@ def check_access(args: argparse.Namespace, engine_flags: Sequence[str]) -> None:
     Raises:
         UserError: names the flag.
     """
-    if args.grace < 1:
-        raise UserError(f"--grace {args.grace}: give 1 second or more")
     for origin in args.allow_origin:
         if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/,\s]+", origin):
             raise UserError(
                 f"--allow-origin {origin}: give scheme and host without a path, such as https://chat.example"
             )
     for name in args.allow_host:
-        if name != "*" and not re.fullmatch(r"[\w.-]+", name):
+        if name != "*" and not _is_name(name):
             raise UserError(f"--allow-host {name}: give a name without scheme, port and path, such as llm.example")
     hosts = outside(args, engine_flags)
     if hosts and not has_key(engine_flags) and not args.insecure:
@@ -152,9 +183,16 @@ def check_access(args: argparse.Namespace, engine_flags: Sequence[str]) -> None:
         )
 
 
+def _is_name(text: str) -> bool:
+    with suppress(UnicodeError):
+        return bool(re.fullmatch(r"[\w.-]+", text) and text.encode("idna"))
+    return False
+
+
 def is_local(host: str) -> bool:
     """Whether only this machine reaches a server on this address: loopback, or a UNIX socket."""
-    if host.endswith(".sock") or host.lower() == "localhost":
+    name = host.lower().removesuffix(".")
+    if host.endswith(".sock") or name == "localhost" or name.endswith(".localhost"):
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -163,15 +201,26 @@ def is_local(host: str) -> bool:
 
 
 def check_port(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened on, before the model is loaded.
+    """Refuse addresses that cannot be listened on, before the model is loaded.
+
+    Args:
+        host: one, or several with commas between them.
+        port: the same of each.
 
     Raises:
         UserError: the port is taken or forbidden, or the host is not an address of this machine.
     """
-    if host.endswith(".sock"):
-        return
-    if not 0 < port < 65536:
-        raise UserError(f"--port {port}: give a number from 1 to 65535")
+    hosts = host.split(",")
+    if len(set(hosts)) < len(hosts):
+        raise UserError(f"--host {host}: names an address twice; leave one away")
+    for one in hosts:
+        if not one.endswith(".sock"):
+            _check_address(one, port)
+
+
+def _check_address(host: str, port: int) -> None:
+    if not host.strip():
+        raise UserError("--host: an address is empty; give one such as 127.0.0.1")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
@@ -179,6 +228,8 @@ def check_port(host: str, port: int) -> None:
                 # As the server does: a port whose last user has just gone counts as free.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
+    except UnicodeError:  # a name with an empty part, or one of more than 63 letters
+        raise UserError(f"--host {host}: is no name or address; give one such as 127.0.0.1") from None
     except OSError as error:
         raise UserError(
             f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host"

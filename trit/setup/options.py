@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path, real, some_text, whole
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.encoding_table import AUTO_TYPES, FLOATS, OURS, STOCK, in_words
 from trit.setup.context import AUTO, Options
@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--hf-repo",
         "-hr",
+        type=some_text,
         metavar="ORG/NAME[@REV]",
         help="download this model from the Hub; models that --list-models shows also go by their short names",
     )
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     model.add_argument(
         "--model-dir",
         "-md",
-        type=Path,
+        type=a_path,
         metavar="DIR",
         help="folder of the model; with --hf-repo the folder it goes into (default: models, or the bundled model)",
     )
@@ -67,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     kernels.add_argument(
         "--tune-seconds",
-        type=_seconds,
+        type=real(0, 86400),
         default=60.0,
         metavar="S",
         help="budget for measuring which kernels are fastest here; 0: do not (default: %(default)g)",
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     build = parser.add_argument_group("build")
     build.add_argument(
         "--compiler",
+        type=some_text,
         default="auto",
         metavar="{auto,gcc,clang,zig,PATH}",
         help="compiler: the best there is, one kind, zig (pip installs it), or a path; kept for later runs",
@@ -84,8 +86,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="compile llama.cpp's own part for this CPU alone, not for every x86-64 CPU with AVX2",
     )
-    build.add_argument("--jobs", type=_positive, metavar="N", help="parallel compilers (default: all cores)")
-    build.add_argument("--llama-cpp-dir", type=Path, metavar="DIR", help="take llama.cpp from here, not from PyPI")
+    build.add_argument("--jobs", type=whole(1, 1024), metavar="N", help="parallel compilers (default: all cores)")
+    build.add_argument("--llama-cpp-dir", type=a_path, metavar="DIR", help="take llama.cpp from here, not from PyPI")
     build.add_argument(
         "--clean",
         action="store_true",
@@ -93,7 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
         "models, .venv and the downloaded source stay",
     )
     other = parser.add_argument_group("other")
-    other.add_argument("--log-dir", "-ld", type=Path, default=Path("logs"), metavar="DIR", help="default: logs")
+    other.add_argument("--log-dir", "-ld", type=a_path, default=Path("logs"), metavar="DIR", help="default: logs")
     other.add_argument("--no-run", action="store_true", help="do not ask the model anything at the end")
     other.add_argument("--test", action="store_true", help="install what tests need and run them; after --: for pytest")
     return parser
@@ -116,20 +118,3 @@ def parse_options(argv: Sequence[str]) -> Options:
     if "/" in args.compiler or "\\" in args.compiler:
         args.compiler = str(Path(args.compiler).resolve())
     return Options(**vars(args), pytest_args=pytest_args)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected seconds, 0 to 86400")
-    return value

@@ -18,7 +18,7 @@ from random import Random
 import torch
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.flags import ArgumentParser
+from trit.base.flags import SEEDS, THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL
 from trit.engine.server import Server
@@ -67,20 +67,20 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--model", type=Path, default=BUNDLED_MODEL, help="checkpoint folder or GGUF file")
+    parser.add_argument("--model", type=a_path, default=BUNDLED_MODEL, help="checkpoint folder or GGUF file")
     parser.add_argument("--engine", choices=("torch", "llama"), default="torch", help="what computes the answers")
-    parser.add_argument("--stories", type=int, default=1000, help="how many held-out stories")
-    parser.add_argument("--longest", type=int, default=MAX_SENTENCES, help="sentences in the longest stories")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the stories")
-    parser.add_argument("--threads", type=int, default=physical_cores(), help="threads to compute with")
-    parser.add_argument("--show", type=int, default=3, help="how many wrong answers to print")
+    parser.add_argument("--stories", type=whole(1), default=1000, help="how many held-out stories")
+    parser.add_argument(
+        "--longest", type=whole(1, 1000), default=MAX_SENTENCES, help="sentences in the longest stories"
+    )
+    parser.add_argument("--seed", type=SEEDS, default=1, help="seed of the stories")
+    parser.add_argument("--threads", type=THREADS, default=physical_cores(), help="threads to compute with")
+    parser.add_argument("--show", type=whole(0), default=3, help="how many wrong answers to print")
     arguments = parser.parse_args(argv)
     if arguments.engine == "llama" and arguments.model.is_dir():
         arguments.model = default_model(arguments.model)
     if arguments.engine == "torch" and not arguments.model.is_dir():
         raise UserError(f"--model {arguments.model}: is no checkpoint folder (a GGUF file needs --engine llama)")
-    if arguments.stories < 1 or arguments.longest < 1:
-        raise UserError("--stories and --longest: have to be 1 or more")
     return arguments
 
 

@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 import torch
@@ -25,7 +24,7 @@ from torch.fx.experimental import _config as fx_config
 from torch.nn import functional
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.flags import ArgumentParser
+from trit.base.flags import SEEDS, THREADS, ArgumentParser, a_path, real, whole
 from trit.train.batches import IGNORED, Batch, BatchMaker
 from trit.train.checkpoint import load_checkpoint, save_checkpoint
 from trit.train.model import Decoder, DecoderConfig
@@ -163,22 +162,22 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to make; must not exist")
-    parser.add_argument("--minutes", type=float, default=8.0, help="training time")
-    parser.add_argument("--steps", type=int, help="train this many steps instead, whatever time they take")
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the stories and of the start weights")
+    parser.add_argument("--out", type=a_path, required=True, help="checkpoint folder to make; must not exist")
+    parser.add_argument("--minutes", type=real(0, 100_000, above=True), default=8.0, help="training time")
+    parser.add_argument("--steps", type=whole(1), help="train this many steps instead, whatever time they take")
+    parser.add_argument("--threads", type=THREADS, default=2, help="threads of torch")
+    parser.add_argument("--seed", type=SEEDS, default=0, help="seed of the stories and of the start weights")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="of matrix products")
-    parser.add_argument("--batch", type=int, default=64, help="documents per step for stories of middling length")
+    parser.add_argument(
+        "--batch", type=whole(1, 1 << 16), default=64, help="documents per step for stories of middling length"
+    )
     parser.add_argument("--compile", action="store_true", help="compile the blocks (needs a C++ compiler; faster)")
-    parser.add_argument("--init", type=Path, help="start from this checkpoint folder instead of random weights")
+    parser.add_argument("--init", type=a_path, help="start from this checkpoint folder instead of random weights")
     parser.add_argument("--master-weights", action="store_true", help="write master weights, not the ternary values")
     arguments = parser.parse_args(argv)
     if arguments.out.exists():
         raise UserError(f"--out {arguments.out}: is already there; name a new folder")
-    if arguments.minutes <= 0 or (arguments.steps is not None and arguments.steps < 1) or arguments.threads < 1:
-        raise UserError("--minutes, --steps and --threads: have to be more than 0")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this torch finds no CUDA device; use --device cpu")
     return arguments

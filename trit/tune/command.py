@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.flags import ArgumentParser
+from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, real
 from trit.base.host import cpu_cores, cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
@@ -34,18 +34,19 @@ def parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(prog="trit tune", description=(__doc__ or "").split("\n")[0])
     what, add = parser.add_mutually_exclusive_group(), parser.add_argument
     text = "GGUF file or checkpoint folder whose shapes are tuned for"
-    what.add_argument("--model", "-m", type=Path, metavar="FILE", help=text)
+    what.add_argument("--model", "-m", type=a_path, metavar="FILE", help=text)
     what.add_argument("--shape", default="bitnet-2b-4t", metavar="NAME", help="or a published shape (%(default)s)")
-    add("--threads", "-t", default=str(physical_cores()), metavar="N[,N]", help="(default: %(default)s)")
-    add("--seconds", type=float, default=60.0, help="budget of the search (default: %(default)g)")
-    add("--out", type=Path, default=tuning_file.TUNING_FILE, help="file that is written (default: %(default)s)")
+    text = f"(default: {physical_cores()})"
+    add("--threads", "-t", type=THREAD_COUNTS, default=[physical_cores()], metavar="N[,N]", help=text)
+    add("--seconds", type=real(0, 86400), default=60.0, help="budget of the search (default: %(default)g)")
+    add("--out", type=a_path, default=tuning_file.TUNING_FILE, help="file that is written (default: %(default)s)")
     add("--if-needed", action="store_true", help="only if a shape of the model is not tuned yet")
     add("--use-pretuned", action="store_true", help="measure nothing: say what the preset for this CPU is")
     text = "write the preset for this tier and CPU (preset_kernels/tuning) instead"
     add("--as-preset", action="store_true", help=text)
     add("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
-    add("--plot", type=Path, metavar="FILE.png", help="draw the search (needs matplotlib)")
-    add("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add("--plot", type=a_path, metavar="FILE.png", help="draw the search (needs matplotlib)")
+    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
     return parser
 
 
@@ -62,16 +63,11 @@ def for_setup(arguments: list[str], tell: Callable[[str], None]) -> dict[str, An
 
 def _tune(args: argparse.Namespace) -> formats.Verdict:
     """Print what is done, at the end the verdict; that too."""
-    words = args.threads.split(",")
-    if not all(word.isdigit() and int(word) > 0 for word in words):
-        raise UserError(f"--threads {args.threads}: expected numbers of 1 or more, separated by commas")
-    if args.seconds < 0:
-        raise UserError(f"--seconds {args.seconds:g}: expected 0 or more")
     if args.model and not args.model.exists():
         raise UserError(f"-m {args.model}: there is no such file or folder")
     if args.plot:
         check_plot(args.plot)
-    threads = sorted(set(map(int, words)))
+    threads = args.threads
     shapes = of_model(args.model) if args.model else of_published_shape(args.shape)
     model = args.model.name if args.model else args.shape
     if not shapes:

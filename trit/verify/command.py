@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, UserError
 from trit.base.files import atomic_output
-from trit.base.flags import ArgumentParser
+from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL
 from trit.engine.inference import check_model
@@ -31,12 +31,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Prove a converted model: file and compiled engine against the checkpoint and transformers.",
         epilog="What is compared and why the bounds are what they are: docs/verify.md",
     )
-    parser.add_argument("checkpoint", type=Path, nargs="?", help="Hugging Face folder that was converted")
-    parser.add_argument("model", type=Path, nargs="?", help="GGUF file that it became")
+    parser.add_argument("checkpoint", type=a_path, nargs="?", help="Hugging Face folder that was converted")
+    parser.add_argument("model", type=a_path, nargs="?", help="GGUF file that it became")
     parser.add_argument("--bundled", action="store_true", help="the bundled model, with its recorded answers")
-    parser.add_argument("--text", type=Path, help="text to compute log-probabilities over (default: a shipped one)")
-    parser.add_argument("--context", type=int, default=128, help="tokens of each piece of the text (default: 128)")
-    parser.add_argument("--chunks", type=int, default=4, help="how many pieces (default: %(default)s)")
+    parser.add_argument("--text", type=a_path, help="text to compute log-probabilities over (default: a shipped one)")
+    parser.add_argument("--context", type=whole(8), default=128, help="tokens of each piece of the text (default: 128)")
+    parser.add_argument("--chunks", type=whole(1), default=4, help="how many pieces (default: %(default)s)")
     parser.add_argument("--master-weights", action="store_true", help="as for utils.convert")
     parser.add_argument(
         "--activations",
@@ -44,8 +44,10 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="what the reference computes with (default: int8 if the file's matrices are ternary)",
     )
-    parser.add_argument("-t", "--threads", type=int, default=physical_cores(), help="threads (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write what was found to this file, too")
+    parser.add_argument(
+        "-t", "--threads", type=THREADS, default=physical_cores(), help="threads (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=a_path, help="write what was found to this file, too")
     return parser
 
 
@@ -57,8 +59,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         args.checkpoint, args.model = BUNDLED_MODEL, default_model()
     elif not (args.checkpoint and args.model):
         raise UserError("name a checkpoint folder and the GGUF file that it became, or give --bundled")
-    if args.context < 8 or args.chunks < 1 or args.threads < 1:
-        raise UserError("--context has to be 8 or more, --chunks and --threads 1 or more")
     check_model(args.model)
     if args.text and not args.text.is_file():
         raise UserError(f"--text {args.text}: is not there")

@@ -6,10 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError, run_main
-from trit.base.flags import ArgumentParser
+from trit.base.flags import SEEDS, ArgumentParser, a_path
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,8 +20,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--family", help="a name that --list prints")
     parser.add_argument("--variant", help="real model to resemble (default: the family's first)")
     parser.add_argument("--storage", help="how the weights are stored (default: the family's first)")
-    parser.add_argument("--outdir", type=Path, help="folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: %(default)s)")
+    parser.add_argument("--outdir", type=a_path, help="folder to write")
+    parser.add_argument("--seed", type=SEEDS, default=0, help="of the random weights (default: %(default)s)")
     return parser
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from trit.base.command import run_command
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path
 from trit.base.places import ENGINE_BIN
 from trit.measure import report
 from trit.measure.committed import end_to_end, kernels
@@ -39,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     report.add_shared_flags(parser)
-    parser.add_argument("--workdir", type=Path, default=end_to_end.CACHE, help="where the random models are kept")
+    parser.add_argument("--workdir", type=a_path, default=end_to_end.CACHE, help="where the random models are kept")
     args = parser.parse_args(words)
     shared = ["--out", str(args.out)] if args.out != report.RESULTS else []
     shared += ["--bin-dir", str(args.bin_dir)] if args.bin_dir != ENGINE_BIN else []

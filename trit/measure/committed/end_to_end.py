@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trit.base.flags import ArgumentParser, at_least, whole_numbers
+from trit.base.flags import MEGABYTES, ROUNDS, THREAD_COUNTS, ArgumentParser, a_path, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.statistics import LEAST_ROUNDS
 from trit.convert.from_random import HEADS
@@ -69,11 +69,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--types", choices=TYPES, nargs="+", default=["i2_s", "tq2_0"], help="(default: i2_s tq2_0)")
     add("--prompt", "-p", type=whole_numbers, default=[128, 512], help="(default: 128,512)")
     add("--generate", "-n", type=whole_numbers, default=[128], help="(default: 128)")
-    add("--threads", "-t", type=whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2")
-    add("--rounds", type=int, default=LEAST_ROUNDS, help="(default: %(default)s)")
+    add("--threads", "-t", type=THREAD_COUNTS, default=thread_counts(physical_cores()), help="such as 1,2")
+    add("--rounds", type=ROUNDS, default=LEAST_ROUNDS, help="(default: %(default)s)")
     add("--tier", help="force a tier (TRIT_TIER)")
-    add("--workdir", type=Path, default=CACHE, help="where the models are kept (default: %(default)s)")
-    add("--megabytes", type=int, help="memory that is read for the limit (default: 4 times the caches)")
+    add("--workdir", type=a_path, default=CACHE, help="where the models are kept (default: %(default)s)")
+    add("--megabytes", type=MEGABYTES, help="memory that is read for the limit (default: 4 times the caches)")
     report.add_shared_flags(parser)
     return parser
 
@@ -82,8 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the models, measure, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
-    at_least("--rounds", args.rounds, 1)
-    at_least("--megabytes", args.megabytes or 1, 1)
     types = list(dict.fromkeys([*args.types, RIVAL.type]))
     made = {name: random_model(args.workdir, args.shape, args.head, name) for name in types}
     files = {Variant(name, packed): path for name, path in made.items() for packed in (True, False)}

@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from trit.base.errors import TritError, UserError
-from trit.base.flags import ArgumentParser, at_least, joined, whole_numbers
+from trit.base.flags import MEGABYTES, ROUNDS, THREAD_COUNTS, ArgumentParser, joined, real, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import engine_binary
 from trit.engine.program import json_lines
@@ -147,10 +147,12 @@ def _parser() -> argparse.ArgumentParser:
     text = f"{', '.join(PACKINGS)}, or look-up kernels of the build (default: all of the first that the tier has)"
     add("--packing", nargs="+", default=list(PACKINGS), metavar="NAME", help=text)
     add("--m", type=whole_numbers, default=TOKENS, help="tokens (default: 1,2,4,8,16,64,512)")
-    add("--threads", type=whole_numbers, default=thread_counts(physical_cores()), help="such as 1,2")
-    add("--repetitions", type=int, default=LEAST_REPETITIONS, help="(default: %(default)s)")
-    add("--milliseconds", type=float, default=4, help="of each measurement (default: %(default)s)")
-    add("--megabytes", type=int, help="weights to go through (default: 4 times the caches)")
+    add("--threads", type=THREAD_COUNTS, default=thread_counts(physical_cores()), help="such as 1,2")
+    add("--repetitions", type=ROUNDS, default=LEAST_REPETITIONS, help="(default: %(default)s)")
+    add(
+        "--milliseconds", type=real(0, 60_000, above=True), default=4, help="of each measurement (default: %(default)s)"
+    )
+    add("--megabytes", type=MEGABYTES, help="weights to go through (default: 4 times the caches)")
     report.add_shared_flags(parser)
     return parser
 
@@ -159,8 +161,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, measure, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
-    at_least("--repetitions", args.repetitions, 1)
-    at_least("--megabytes", args.megabytes or 1, 1)
     megabytes = args.megabytes or min(memory_megabytes(), MOST_MEGABYTES)
     shapes = model_shapes(SHAPES if "all" in args.model else args.model)
     command = [str(engine_binary(PROGRAM, args.bin_dir)), "--tier", args.tier]

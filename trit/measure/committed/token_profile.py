@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from trit.base.errors import TritError
-from trit.base.flags import ArgumentParser, at_least
+from trit.base.flags import ROUNDS, THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
 from trit.base.places import ROOT
 from trit.convert.from_random import HEADS
@@ -64,15 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
     add("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
-    add("--prompt", "-p", type=int, default=256, help="words (default: %(default)s)")
-    add("--generate", "-n", type=int, default=32, help="tokens (default: %(default)s)")
-    add("--threads", "-t", type=int, default=physical_cores(), help="(default: %(default)s)")
-    add("--rounds", type=int, default=5, help="(default: %(default)s)")
-    add("--workdir", type=Path, default=CACHE, help="where the model is kept (default: %(default)s)")
-    add("--out", type=Path, default=report.RESULTS, help="folder of the results (default: %(default)s)")
+    add("--prompt", "-p", type=whole(1), default=256, help="words (default: %(default)s)")
+    add("--generate", "-n", type=whole(2), default=32, help="tokens (default: %(default)s)")
+    add("--threads", "-t", type=THREADS, default=physical_cores(), help="(default: %(default)s)")
+    add("--rounds", type=ROUNDS, default=5, help="(default: %(default)s)")
+    add("--workdir", type=a_path, default=CACHE, help="where the model is kept (default: %(default)s)")
+    add("--out", type=a_path, default=report.RESULTS, help="folder of the results (default: %(default)s)")
     args = parser.parse_args(given)
-    for name in ("prompt", "generate", "threads", "rounds"):
-        at_least(f"--{name}", getattr(args, name), 2 if name == "generate" else 1)
     model = random_model(args.workdir, args.shape, args.head, "i2_s")
     runs = []
     for number in range(args.rounds):

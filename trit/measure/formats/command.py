@@ -19,7 +19,7 @@ from pathlib import Path
 
 from trit.base.errors import UserError
 from trit.base.files import check_input
-from trit.base.flags import ArgumentParser, at_least, whole_numbers
+from trit.base.flags import ROUNDS, THREAD_COUNTS, ArgumentParser, a_path, whole, whole_numbers
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import BUNDLED_MODEL, ROOT, engine_binary
 from trit.base.plots import check_plot
@@ -52,8 +52,8 @@ def _parser() -> argparse.ArgumentParser:
     source, add = parser.add_mutually_exclusive_group(required=True), parser.add_argument
     text = f"random weights in the shape of this model: {', '.join(ALL_SHAPES)}"
     source.add_argument("--shape", choices=list(ALL_SHAPES), metavar="NAME", help=text)
-    source.add_argument("-m", "--model", type=Path, help="checkpoint folder, as for utils.convert")
-    add("--layers", type=int, help="of a --shape: fewer blocks than the model has, to be quicker")
+    source.add_argument("-m", "--model", type=a_path, help="checkpoint folder, as for utils.convert")
+    add("--layers", type=whole(1), help="of a --shape: fewer blocks than the model has, to be quicker")
     add("--head", choices=HEADS, help="embedding and head in every file (default: as utils.convert)")
     add("--types", type=parse_variant, nargs="+", default=list(DEFAULT_VARIANTS), help="(default: all)")
     first, second = BASELINES
@@ -61,13 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--baseline", type=parse_variant, help=text)
     add("-p", "--prompt", type=whole_numbers, default=[512], help="tokens (default: 512)")
     add("-n", "--generate", type=whole_numbers, default=[128], help="tokens (default: 128)")
-    add("-t", "--threads", type=whole_numbers, default=[physical_cores()], help="such as 1,2 (default: cores)")
-    add("-r", "--rounds", type=int, default=5, help="of everything, in turns (default: %(default)s)")
+    add("-t", "--threads", type=THREAD_COUNTS, default=[physical_cores()], help="such as 1,2 (default: cores)")
+    add("-r", "--rounds", type=ROUNDS, default=5, help="of everything, in turns (default: %(default)s)")
     add("--no-error", action="store_true", help=f"no error against {REFERENCE}, so no {REFERENCE} file")
-    add("--text", type=Path, help="text for the error (default: random letters, or a shipped text)")
-    add("--context", type=int, default=256, help="tokens of a piece of it (default: %(default)s)")
-    add("--chunks", type=int, default=1, help="pieces (default: %(default)s)")
-    add("--workdir", type=Path, default=CACHE, help="the models are kept there (default: %(default)s)")
+    add("--text", type=a_path, help="text for the error (default: random letters, or a shipped text)")
+    add("--context", type=whole(8), default=256, help="tokens of a piece of it (default: %(default)s)")
+    add("--chunks", type=whole(1), default=1, help="pieces (default: %(default)s)")
+    add("--workdir", type=a_path, default=CACHE, help="the models are kept there (default: %(default)s)")
     add("--clean", action="store_true", help="delete them afterwards")
     add("--plot", action="store_true", help="draw a picture, too (needs matplotlib)")
     # Not the folder of the committed results: a try must not replace them.
@@ -77,8 +77,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot work before anything is made."""
-    for flag, least in (("rounds", 1), ("context", 8), ("chunks", 1), ("layers", 1)):
-        at_least(f"--{flag}", least if getattr(args, flag) is None else getattr(args, flag), least)
     if args.layers and not args.shape:
         raise UserError("--layers: only a --shape can have fewer blocks than it has; leave it out")
     if args.model and not args.model.is_dir():

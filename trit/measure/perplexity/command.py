@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_input
-from trit.base.flags import ArgumentParser
+from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import cpu_name, physical_cores
 from trit.base.plots import check_plot
 from trit.engine.llama_perplexity import Engine
@@ -39,45 +39,39 @@ def _parser() -> argparse.ArgumentParser:
         epilog="How it is measured and what the numbers mean: docs/perplexity.md",
     )
     add = parser.add_argument
-    add("-m", "--model", type=Path, nargs="+", metavar="FILE", help="GGUF files (default: the bundled model)")
+    add("-m", "--model", type=a_path, nargs="+", metavar="FILE", help="GGUF files (default: the bundled model)")
     text = "text files, or folders of .txt, .raw and .md files (default: for the bundled model, the shipped stories)"
-    add("-d", "--data", type=Path, nargs="+", default=[], metavar="PATH", help=text)
+    add("-d", "--data", type=a_path, nargs="+", default=[], metavar="PATH", help=text)
     text = "threads (default: physical cores, here %(default)s)"
-    add("-t", "--threads", type=int, default=physical_cores(), metavar="N", help=text)
+    add("-t", "--threads", type=THREADS, default=physical_cores(), metavar="N", help=text)
     text = f"tokens of each piece of a text (default: {CONTEXT}, {held_out.CONTEXT} for the shipped stories; less "
-    add("-c", "--ctx-size", type=int, metavar="N", help=f"{text}where a text is too short)")
-    add("--chunks", type=int, metavar="N", help="only the first N pieces of each text")
+    add("-c", "--ctx-size", type=whole(4), metavar="N", help=f"{text}where a text is too short)")
+    add("--chunks", type=whole(1), metavar="N", help="only the first N pieces of each text")
     text = f"only the first {QUICK_CHUNKS} pieces, to see whether all works"
     add("-q", "--quick", action="store_true", help=text)
     text = "count the tokens from TEXT to the end of its line apart, too (default: for the shipped stories "
     add("--after", metavar="TEXT", help=f"{text}'{held_out.MARK}'; '' for none)")
     text = "what to compare with: a GGUF file such as the model in f16, or what --save-logits has made"
-    add("--reference", type=Path, metavar="PATH", help=text)
+    add("--reference", type=a_path, metavar="PATH", help=text)
     text = "keep the model's log-probabilities as a later reference"
-    add("--save-logits", type=Path, metavar="FOLDER", help=text)
+    add("--save-logits", type=a_path, metavar="FOLDER", help=text)
     text = f"compare types of embedding and head (default: {','.join(SWEEP)}; all: {','.join(EMBEDDING_TYPES)}); the "
     text += "first is the reference unless --reference names another"
     add("-e", "--quant-embd", nargs="?", const="", metavar="TYPES", help=text)
     add("--keep", action="store_true", help="keep the files of -e, in the output folder")
     text = "for results.csv, results.json and the engine's log (default: %(default)s)"
-    add("-o", "--output-dir", type=Path, default=Path("perplexity_results"), metavar="FOLDER", help=text)
-    add("--csv-output", type=Path, metavar="FILE", help="write the CSV file here instead")
-    add("--json", type=Path, metavar="FILE", help="write the JSON file here instead")
-    add("--plot", type=Path, metavar="FILE", help="draw the results (PNG; needs matplotlib)")
-    add("--llama-perplexity", type=Path, metavar="FILE", help="another llama-perplexity than the build's")
+    add("-o", "--output-dir", type=a_path, default=Path("perplexity_results"), metavar="FOLDER", help=text)
+    add("--csv-output", type=a_path, metavar="FILE", help="write the CSV file here instead")
+    add("--json", type=a_path, metavar="FILE", help="write the JSON file here instead")
+    add("--plot", type=a_path, metavar="FILE", help="draw the results (PNG; needs matplotlib)")
+    add("--llama-perplexity", type=a_path, metavar="FILE", help="another llama-perplexity than the build's")
     text = "taken for the sake of scripts, not used: llama-quantize cannot change a ternary model's head alone"
-    add("--quantize-bin", type=Path, metavar="FILE", help=text)
+    add("--quantize-bin", type=a_path, metavar="FILE", help=text)
     return parser
 
 
 def _check(args: argparse.Namespace) -> None:
     """Raise UserError for flags that cannot be right; fills in what was left out."""
-    if args.threads < 1:
-        raise UserError(f"-t {args.threads}: give 1 or more threads")
-    if args.ctx_size is not None and args.ctx_size < 4:
-        raise UserError(f"-c {args.ctx_size}: give 4 or more tokens")
-    if args.chunks is not None and args.chunks < 1:
-        raise UserError(f"--chunks {args.chunks}: give 1 or more")
     if args.quick and args.chunks is not None:
         raise UserError("-q and --chunks: give one of them")
     if args.llama_perplexity and not args.llama_perplexity.is_file():

@@ -8,12 +8,11 @@ another one. Standard library only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 
-from trit.base.errors import EXIT_OK, UserError
+from trit.base.errors import EXIT_OK
 from trit.base.files import atomic_output
-from trit.base.flags import ArgumentParser
+from trit.base.flags import SEEDS, ArgumentParser, a_path, whole
 from trit.base.places import BUNDLED_MODEL
 from trit.train.story import MAX_SENTENCES, held_out_text
 
@@ -33,12 +32,10 @@ def make_text(seed: int = SEED, stories: int = STORIES) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the text."""
     parser = ArgumentParser(prog="trit held-out", description=(__doc__ or "")[:78])
-    parser.add_argument("--out", type=Path, default=HELD_OUT, help="file to write (default: the shipped one)")
-    parser.add_argument("--seed", type=int, default=SEED, help="of the stories (default: %(default)s)")
-    parser.add_argument("--stories", type=int, default=STORIES, help="how many (default: %(default)s)")
+    parser.add_argument("--out", type=a_path, default=HELD_OUT, help="file to write (default: the shipped one)")
+    parser.add_argument("--seed", type=SEEDS, default=SEED, help="of the stories (default: %(default)s)")
+    parser.add_argument("--stories", type=whole(1), default=STORIES, help="how many (default: %(default)s)")
     args = parser.parse_args(argv)
-    if args.stories < 1:
-        raise UserError(f"--stories {args.stories}: has to be 1 or more")
     with atomic_output(args.out) as partial:
         partial.write_text(make_text(args.seed, args.stories), encoding="ascii", newline="\n")
     print(f"{args.out}: {args.stories} stories, {args.out.stat().st_size} bytes")

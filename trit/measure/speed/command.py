@@ -10,10 +10,9 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 from trit.base.errors import UserError
-from trit.base.flags import ArgumentParser, at_least, numbers_from, whole_numbers
+from trit.base.flags import ROUNDS, THREAD_COUNTS, ArgumentParser, a_path, numbers_from, whole
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
@@ -37,26 +36,26 @@ def _parser() -> argparse.ArgumentParser:
         prog="e2e_benchmark.py", description="Measure how fast a model reads prompts and writes text (llama-bench)."
     )
     add, cores = parser.add_argument, physical_cores()
-    add("-m", "--model", type=Path, help="GGUF file (default: the bundled model)")
+    add("-m", "--model", type=a_path, help="GGUF file (default: the bundled model)")
     text = "tokens to write, such as 128 or 32,128 (default: 128)"
     add("-n", "--n-token", type=numbers_from(0), default=[128], metavar="N", help=text)
     text = "tokens of a prompt, such as 512 or 128,512 (default: 512)"
     add("-p", "--n-prompt", type=numbers_from(0), default=[512], metavar="N", help=text)
     text = f"threads, such as 4 or 1,2,4 (default: physical cores, here {cores})"
-    add("-t", "--threads", type=whole_numbers, default=[cores], metavar="N", help=text)
+    add("-t", "--threads", type=THREAD_COUNTS, default=[cores], metavar="N", help=text)
     text = "of each test (default: %(default)s)"
-    add("-r", "--repetitions", type=int, default=LEAST_ROUNDS, metavar="N", help=text)
-    add("-b", "--batch-size", type=int, default=BATCH, metavar="N", help="of prompts (default: %(default)s)")
+    add("-r", "--repetitions", type=ROUNDS, default=LEAST_ROUNDS, metavar="N", help=text)
+    add("-b", "--batch-size", type=whole(1), default=BATCH, metavar="N", help="of prompts (default: %(default)s)")
     text = "write behind so many tokens of context, such as 0,2048,8192 (default: 0)"
     add("--depth", type=numbers_from(0), default=[0], metavar="N", help=text)
     text = "compare with these, run by run in turns"
-    add("--baseline", type=Path, nargs="+", default=[], metavar="MODEL", help=text)
+    add("--baseline", type=a_path, nargs="+", default=[], metavar="MODEL", help=text)
     add("--roofline", action="store_true", help="share of this machine's limits, measured in between")
     add("--energy", action="store_true", help="joules per token, where the CPU's counters are readable")
-    add("--json", type=Path, metavar="FILE", help="also write everything here, every repetition")
-    add("--csv", type=Path, metavar="FILE", help="also write a table here, a line for each test")
-    add("--plot", type=Path, metavar="FILE.png", help="also draw it (needs matplotlib)")
-    add("--bin-dir", type=Path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add("--json", type=a_path, metavar="FILE", help="also write everything here, every repetition")
+    add("--csv", type=a_path, metavar="FILE", help="also write a table here, a line for each test")
+    add("--plot", type=a_path, metavar="FILE.png", help="also draw it (needs matplotlib)")
+    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
     return parser
 
 
@@ -66,8 +65,6 @@ def _cases(args: argparse.Namespace) -> list[Case]:
     Raises:
         UserError: nothing is asked for, or a flag would have no effect.
     """
-    at_least("-r", args.repetitions, 1)
-    at_least("-b", args.batch_size, 1)
     prompts, texts = [n for n in args.n_prompt if n], [n for n in args.n_token if n]
     if not prompts and not texts:
         raise UserError("-p 0 -n 0: nothing to measure; give one of them tokens")

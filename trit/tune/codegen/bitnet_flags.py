@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path
 from trit.base.places import ROOT
 from trit.models.shapes import SHAPES, matrices
 from trit.tune.codegen.configuration import PANEL_ROWS, TABLE_ISA_OF_TIER, Table
@@ -102,7 +101,7 @@ def _parser(packing: str) -> argparse.ArgumentParser:
     parser.add_argument("--bm", required=True, help=f"rows in registers: {' or '.join(map(str, BLOCKS[packing]))}")
     arm = platform.machine().lower() in ("aarch64", "arm64")
     parser.add_argument("--tier", default="neon" if arm else "avx2", help=", ".join(TABLE_ISA_OF_TIER))
-    parser.add_argument("--outdir", type=Path, default=ROOT / "build" / "generated", help="(default: %(default)s)")
+    parser.add_argument("--outdir", type=a_path, default=ROOT / "build" / "generated", help="(default: %(default)s)")
     return parser
 
 

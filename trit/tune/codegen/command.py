@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, run_main
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path, whole
 from trit.tune.codegen.configuration import ISA_OF_TIER, SPLITS, TABLE_ISA_OF_TIER, Lookup, Table
 from trit.tune.codegen.render import write
 
@@ -26,10 +26,10 @@ def parser() -> argparse.ArgumentParser:
     )
     lookup.add_argument("--tier", required=True, metavar="NAME", help=", ".join(ISA_OF_TIER))
     defaults = Lookup("avx2")
-    lookup.add_argument("--registers", type=int, default=defaults.registers, help="of sums; 1, 2 or 4")
-    lookup.add_argument("--steps", type=int, default=defaults.steps, help="of 16 inputs in a pass; 1 or 2")
-    lookup.add_argument("--rows", type=int, default=defaults.rows, help="that one set of tables serves")
-    lookup.add_argument("--least-tokens", type=int, default=None, help="fewer go to the tier's own kernel")
+    lookup.add_argument("--registers", type=whole(1), default=defaults.registers, help="of sums; 1, 2 or 4")
+    lookup.add_argument("--steps", type=whole(1), default=defaults.steps, help="of 16 inputs in a pass; 1 or 2")
+    lookup.add_argument("--rows", type=whole(1), default=defaults.rows, help="that one set of tables serves")
+    lookup.add_argument("--least-tokens", type=whole(1), default=None, help="fewer go to the tier's own kernel")
     _add_outdir(lookup)
     for packing, weights in (("tl1", 2), ("tl2", 3)):
         about = f"few tokens by tables over inputs, {weights} weights for each index"
@@ -42,17 +42,21 @@ def parser() -> argparse.ArgumentParser:
 
 def add_tile(parser: argparse.ArgumentParser, defaults: Table) -> None:
     """The flags of a TL1 or TL2 kernel's tile."""
-    parser.add_argument("--BM", type=int, default=defaults.rows, help="rows of a call (default: %(default)s)")
-    parser.add_argument("--BK", type=int, default=defaults.inputs, help="inputs with tables (default: %(default)s)")
-    parser.add_argument("--bm", type=int, default=defaults.block, help="rows in registers (default: %(default)s)")
-    parser.add_argument("--unroll", type=int, help="vectors that are added up in 8 bits (default: 2 or 1)")
+    parser.add_argument("--BM", type=whole(1), default=defaults.rows, help="rows of a call (default: %(default)s)")
+    parser.add_argument(
+        "--BK", type=whole(1), default=defaults.inputs, help="inputs with tables (default: %(default)s)"
+    )
+    parser.add_argument("--bm", type=whole(1), default=defaults.block, help="rows in registers (default: %(default)s)")
+    parser.add_argument("--unroll", type=whole(1), help="vectors that are added up in 8 bits (default: 2 or 1)")
     parser.add_argument("--split", default=defaults.split, metavar="|".join(SPLITS), help="(default: %(default)s)")
-    parser.add_argument("--tokens", type=int, default=defaults.tokens, help="of a call (default: %(default)s)")
-    parser.add_argument("--ahead", type=int, default=defaults.ahead, help="bytes of prefetch (default: %(default)s)")
+    parser.add_argument("--tokens", type=whole(1), default=defaults.tokens, help="of a call (default: %(default)s)")
+    parser.add_argument(
+        "--ahead", type=whole(0), default=defaults.ahead, help="bytes of prefetch (default: %(default)s)"
+    )
 
 
 def _add_outdir(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--outdir", type=Path, default=Path(), help="folder of the file (default: here)")
+    parser.add_argument("--outdir", type=a_path, default=Path(), help="folder of the file (default: here)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
