@@ -29,8 +29,8 @@ def refused(engine: FakeEngine, *arguments: str) -> int:
         ("-t 513", "-t 513: expected a whole number from 1 to 512"),
         ("-t 0", "-t 0: expected a whole number from 1 to 512"),
         ("-t \u0661", "-t \u0661: expected a whole number"),
-        ("-c 2147483648", "-c 2147483648: expected a whole number from 8 to 2147483647, or 0"),
-        ("-c 7", "-c 7: expected a whole number from 8"),
+        ("-c 2147483648", "-c 2147483648: expected a whole number from 2 to 2147483647, or 0"),
+        ("-c 1", "-c 1: expected a whole number from 2"),
         ("-c 4096 -n 4096", "-n 4096: the context has 4096 tokens for prompt and answer together"),
         ("-c 500 -n 512", "-n 512: the context has 512 tokens"),
         ("-temp nan", "-temp nan: expected a number from 0 to 1000"),
@@ -42,10 +42,9 @@ def refused(engine: FakeEngine, *arguments: str) -> int:
         ("--top-p 1.01", "--top-p 1.01: expected a number from 0 to 1"),
         ("--repeat-penalty 0.0", "--repeat-penalty 0.0: expected a number above 0 to 1000"),
         ("--repeat-penalty -1", "--repeat-penalty -1: expected a number above 0"),
-        ("-- -m b.gguf", "-- -m: give -m in front of --"),
-        ("-- --model=b.gguf", "-- --model: give -m in front of --"),
-        ("-- -hf a/b", "-- -hf: give -m in front of --"),
-        ("-- --file y", "-- --file: give -f in front of --"),
+        ("-- -m b.gguf", "-- -m: the model goes in front of --"),
+        ("-- --model=b.gguf", "-- --model: the model goes in front of --"),
+        ("-- -hf a/b", "-- -hf: the model goes in front of --"),
         ("-- --lora no.gguf", "--lora no.gguf: is not there"),
         ("-- --lora-scaled no.gguf:0.5", "--lora-scaled no.gguf:0.5: is not there"),
         ("-- -ub 65 -b 64", "-ub 65: is a part of -b, which is 64"),
@@ -72,7 +71,18 @@ def test_a_context_that_the_memory_cannot_hold_is_refused(
 
 
 @pytest.mark.parametrize(
-    "flags", ["-n 1", "-n -1", "-n -2", "-t 512", "-c 0 -n 9999", "-c 8 -n 1", "--seed -1", "--seed 4294967295"]
+    "flags",
+    [
+        "-n 1",
+        "-n -1",
+        "-n -2",
+        "-t 512",
+        "-c 0 -n 9999",
+        "-c 2 -n 1",
+        "-n 9999 -- --context-shift",
+        "--seed -1",
+        "--seed 4294967295",
+    ],
 )
 def test_numbers_at_the_ends_of_their_ranges(engine: FakeEngine, flags: str) -> None:
     assert run(engine, "-p", "x", *flags.split()) == 0

@@ -114,8 +114,12 @@ def test_mistakes_are_one_sentence(
         port = taken.getsockname()[1]
         assert run("-m", str(model), "--port", str(port)) == 2
         assert f"error: cannot listen on 127.0.0.1:{port} (Address already in use)" in capsys.readouterr().err
-    assert run("-m", str(model), "--port", "70000") == 2
-    assert "--port 70000: give a number from 1 to 65535" in capsys.readouterr().err
+    assert run("-m", str(model), "--", "--port", "70000") == 2
+    assert "--port 70000: expected a whole number from 0 to 65535" in capsys.readouterr().err
+    for host in ("a..b", "no-such-host.invalid", "127.0.0.1,127.0.0.1", "127.0.0.1,"):
+        assert run("-m", str(model), "--host", host) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and said.count("\n") == 1 and "--host" in said
     assert run("-m", str(model), "--host", "203.0.113.1", "--insecure") == 2
     assert "cannot listen on 203.0.113.1:8080" in capsys.readouterr().err
     bare = tmp_path / "bare.gguf"

@@ -14,7 +14,7 @@ import shlex
 import signal
 import struct
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,8 +32,7 @@ from trit.gguf.made import default_model
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256
-# Of a prompt and an answer; with less there is no room for either.
-_LEAST_CONTEXT = 8
+_LEAST_CONTEXT = 2  # a token of a prompt, and one of an answer
 _BATCH = 2048  # the engine's default of -b
 _NO_LIMIT, _TO_CONTEXT = -1, -2  # values of -n
 TEMPERATURES = real(0, 1000)
@@ -136,20 +135,15 @@ def check_common(args: argparse.Namespace) -> None:
     _check_cache(args.model, args.ctx_size)
 
 
-def check_engine_flags(engine_flags: Sequence[str], own: Mapping[str, str]) -> None:
+def check_engine_flags(engine_flags: Sequence[str]) -> None:
     """Look at what follows ``--`` as far as the engine itself would not, or too late.
-
-    Args:
-        engine_flags: what follows ``--``.
-        own: further flags that have to stand in front of it, and what each is called there.
 
     Raises:
         UserError: names the flag.
     """
-    ours = {**dict.fromkeys(_MODEL_FLAGS, "-m"), **own}
     for word in engine_flags:
-        if (flag := word.partition("=")[0]) in ours:
-            raise UserError(f"-- {flag}: give {ours[flag]} in front of --; there can be only one")
+        if (flag := word.partition("=")[0]) in _MODEL_FLAGS:
+            raise UserError(f"-- {flag}: the model goes in front of --, behind -m; there can be only one")
     _check_batches(engine_flags)
     for flag, value in pairwise(engine_flags):
         if flag in DRAFT_FLAGS:

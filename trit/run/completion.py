@@ -49,8 +49,6 @@ _MARKS = {
 _SHOWN = ("warning:", "libgomp:", "OMP: Warning")
 # The engine's words when the prompt's own text begins with the token that it puts in front.
 _TWICE = "the prompt also starts with a BOS token"
-# Flags of the engine that would replace the prompt.
-_PROMPT_FLAGS = {"-p": "-p", "--prompt": "-p", "-f": "-f", "--file": "-f", "-bf": "-f", "--binary-file": "-f"}
 # All that the bundled model has learned.
 _STORY_QUESTION = re.compile(r"Where is \w+\?\s+Answer:\s*\Z")
 
@@ -112,12 +110,12 @@ def build_parser() -> inference.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one prompt or a chat; the engine's exit code."""
     args, extra = build_parser().parse(argv)
-    inference.check_engine_flags(extra, {} if args.conversation else _PROMPT_FLAGS)
+    inference.check_engine_flags(extra)
     wanted = args.n_predict
     if wanted is None:
         args.n_predict = _NO_LIMIT if args.conversation else _ANSWER
     inference.check_common(args)
-    if wanted and 0 < args.ctx_size <= wanted:
+    if wanted and 0 < args.ctx_size <= wanted and "--context-shift" not in extra:
         raise UserError(
             f"-n {wanted}: the context has {args.ctx_size} tokens for prompt and answer together; give a larger -c, or "
             "-n -1 to fill it"

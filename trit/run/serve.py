@@ -94,13 +94,14 @@ def build_parser() -> inference.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is stopped."""
     args, extra = build_parser().parse(argv)
-    inference.check_engine_flags(extra, {"--port": "--port"})
+    inference.check_engine_flags(extra)
     check_tls(extra)
     inference.check_common(args)
     command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
     command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
-    # The engine takes the last one.
-    check_port([args.host, *values(extra, {"--host"})][-1], args.port)
+    # The engine takes the last ones.
+    port = [str(args.port), *values(extra, {"--port"})][-1]
+    check_port([args.host, *values(extra, {"--host"})][-1], int(port) if port.isdecimal() else args.port)
     check_access(args, extra)
     command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra)]
     command += ["--cache-ram", str(_CACHE_MIB)]
@@ -205,11 +206,13 @@ def check_port(host: str, port: int) -> None:
 
     Args:
         host: one, or several with commas between them.
-        port: the same of each.
+        port: the same of each; 0: any free one, for who reads the engine's log.
 
     Raises:
         UserError: the port is taken or forbidden, or the host is not an address of this machine.
     """
+    if port >= 1 << 16:
+        raise UserError(f"--port {port}: expected a whole number from 0 to 65535")
     hosts = host.split(",")
     if len(set(hosts)) < len(hosts):
         raise UserError(f"--host {host}: names an address twice; leave one away")

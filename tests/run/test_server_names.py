@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""By which names the real server is reached, whose pages it answers, and what it says to malformed requests."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from trit.engine.server import Server
+
+
+@pytest.fixture(scope="module")
+def server(engine_bin: Path, story_gguf: Path) -> Iterator[Server]:
+    with Server(story_gguf, 1, slots=1) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def open_server(engine_bin: Path, story_gguf: Path) -> Iterator[Server]:
+    """One that others reach, too."""
+    with Server(story_gguf, 1, ["--host", "0.0.0.0"], slots=1) as running:
+        yield running
+
+
+def ask(server: Server, *lines: str, version: str = "1.1") -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the answer to a request of these header lines, sent as they are."""
+    with socket.create_connection(("127.0.0.1", urlsplit(server.url).port), timeout=30) as client:
+        head = "\r\n".join([f"GET /v1/models HTTP/{version}", *lines, "Connection: close", "", ""])
+        client.sendall(head.encode("utf-8"))
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    top, _, body = answer.partition(b"\r\n\r\n")
+    status, *headers = top.decode().split("\r\n")
+    return int(status.split()[1]), dict(line.split(": ", 1) for line in headers), body
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "LocalHost:8080", "localhost.", "localhost.:1", "localhost:"),
+        *("chat.localhost", "a.b.LOCALHOST:65535", "chat.localhost.:9"),
+        *("127.0.0.1:80", "127.3.2.1", "[::1]", "[::1]:8080", "[::ffff:127.0.0.1]", "10.1.2.3:4"),
+    ],
+)
+def test_names_of_this_machine_are_answered(server: Server, host: str) -> None:
+    assert ask(server, f"Host: {host}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("chat.example", "localhost.chat.example", "notlocalhost", "local-host", "127.0.0.1.chat.example:80"),
+        *("xn--bcher-kva.example", "1.2.3", "1.2.3.4.5", "0x7f.0.0.1", "2130706433"),
+        socket.gethostname().lower() + "x",
+    ],
+)
+def test_other_names_are_not(server: Server, open_server: Server, host: str) -> None:
+    for one in (server, open_server):
+        code, _, body = ask(one, f"Host: {host}")
+        told = json.loads(body)["error"]
+        assert (code, told["code"]) == (403, 403) and f"--allowed-hosts {host.partition(chr(58))[0]} " in told["message"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ["Host:"],
+        *([f"Host: {name}@localhost"] for name in ("me", "me:secret")),
+        *([f"Host: {host}"] for host in ("localhost:http", "localhost:123456", "localhost:1:2", "localhost/x", "a b")),
+        *([f"Host: {host}"] for host in ("localhost..", ".localhost", ".", "::1", "[::1", "[::1]x", "[localhost]")),
+        *([f"Host: {host}"] for host in ("[fe80::1%25eth0]", "[fe80::1%eth0]:80", "b\u00fccher.example", "\u2126")),
+        ["Host: localhost", "Host: localhost"],
+        ["Host: localhost", "Origin: http://localhost", "Origin: http://chat.example"],
+    ],
+)
+def test_what_is_no_host_is_a_bad_request(server: Server, lines: list[str]) -> None:
+    for version in ("1.0", "1.1"):
+        code, headers, body = ask(server, *lines, version=version)
+        told = json.loads(body)["error"]
+        assert (code, told["code"], told["type"]) == (400, 400, "invalid_request_error")
+        assert headers["Content-Type"].startswith("application/json")
+
+
+def test_the_machine_s_own_name_is_answered_where_others_reach_it(server: Server, open_server: Server) -> None:
+    name = socket.gethostname()
+    for host in (name, name.upper(), f"{name}.local:80"):
+        assert ask(open_server, f"Host: {host}")[0] == 200
+        assert ask(server, f"Host: {host}")[0] == 403
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *(
+            "http://localhost:3000",
+            "https://chat.localhost",
+            "http://[::1]:5",
+            "http://127.0.0.1",
+            "http://localhost.:1",
+        ),
+        *("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"),
+        *("app://obsidian.md", "vscode-webview://1f2e-aa", "vscode-file://vscode-app"),
+    ],
+)
+def test_pages_of_this_machine_may_read(server: Server, origin: str) -> None:
+    code, headers, _ = ask(server, "Host: localhost", f"Origin: {origin}")
+    assert (code, headers["Access-Control-Allow-Origin"], headers["Vary"]) == (200, origin, "Origin")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *(
+            "null",
+            "https://chat.example",
+            "http://localhost.chat.example",
+            "http://notlocalhost",
+            "http://me@localhost",
+        ),
+        *("tauri://chat.example", "app://", "file://", "chrome-extension://abc", "ftp://localhost", "http://", "x"),
+    ],
+)
+def test_other_pages_may_not(server: Server, origin: str) -> None:
+    code, headers, body = ask(server, "Host: localhost", f"Origin: {origin}")
+    assert (code, "Access-Control-Allow-Origin" in headers) == (403, False)
+    assert f'Origin "{origin}"' in json.loads(body)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--frob"], "invalid argument: --frob"),
+        (["-c"], "argument -c: expected value for argument"),
+        (["-c", "12x"], 'argument -c: expected a whole number of 32 bits, got "12x"'),
+        (["-c", "3000000000"], 'argument -c: expected a whole number of 32 bits, got "3000000000"'),
+        (["--temp", "warm"], "argument --temp: expected a number"),
+        (["--top-p", "1.5"], "argument --top-p: expected 0 to 1, got 1.5"),
+        (["--min-p", "nan"], "argument --min-p: expected 0 to 1, got nan"),
+        (["--top-k", "-2"], "argument --top-k: expected 0 to 2147483647, got -2"),
+        (["-b", "0"], "argument --batch-size: expected 1 to 2147483647, got 0"),
+        (["-n", "-3"], "argument --n-predict: expected -2 to 2147483647, got -3"),
+        (["--repeat-penalty", "0"], "argument --repeat-penalty: repeat-penalty must be finite and greater than 0"),
+        (["--api-key", ""], "argument --api-key: has no key in it; give one that nobody guesses"),
+        (["--api-key-file", "/dev/null"], "argument --api-key-file: has no key in it; give one that nobody guesses"),
+    ],
+)
+def test_the_engine_refuses_arguments_in_one_sentence(engine_bin: Path, flags: list[str], said: str) -> None:
+    command = [engine_bin / "llama-server", "-m", "none.gguf", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {said}\n")
+
+
+def test_wrong_variables_of_the_engine_are_named(engine_bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA_ARG_N_PREDICT", "many")
+    command = [engine_bin / "llama-completion", "-m", "none.gguf"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    expected = 'environment variable LLAMA_ARG_N_PREDICT: expected a whole number of 32 bits, got "many"'
+    assert (done.returncode, done.stderr) == (2, f"error: {expected}\n")
