@@ -10,6 +10,8 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 _REDRAW_S = 0.5
 _SPARSE_S = 20.0
@@ -90,3 +92,20 @@ class StepLine:
             width = shutil.get_terminal_size().columns - 1
             line = f"{self._head}   {clock(self.elapsed_s):>7}  {self._state}"
             print(f"\r\033[K{line[:width]}", end="", flush=True)
+
+
+@contextmanager
+def until_now(found: Callable[[], str], show: Callable[[str], object] = print) -> Iterator[None]:
+    """Around what takes long: who does not wait for its end sees what there is until then.
+
+    Args:
+        found: what there is, in words; empty: nothing.
+        show: prints it.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if text := found():
+            print("\nstopped; what was measured until now:", file=sys.stderr)
+            show(text)
+        raise

@@ -19,6 +19,7 @@ from trit.base.errors import EXIT_OK, UserError
 from trit.base.flags import ROUNDS, THREAD_COUNTS, ArgumentParser, a_path
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
+from trit.base.progress import until_now
 from trit.engine.llama_bench import PROGRAM, Case
 from trit.gguf.embedding_types import EMBEDDING_TYPES
 from trit.gguf.encoding_table import DEFAULT
@@ -27,8 +28,8 @@ from trit.gguf.parts import whole_name
 from trit.gguf.source import FLOATS
 from trit.gguf.types import GGMLQuantizationType, block_of, quiet_gguf_package, read_header
 from trit.measure.model_store import make_folder, with_head
-from trit.measure.report import as_csv, plain, write
-from trit.measure.rounds import Results, Rounds
+from trit.measure.report import as_csv, plain, show, write
+from trit.measure.rounds import Results, Rounds, SoFar
 from trit.measure.rounds import measure as measure_rounds
 from trit.measure.variants import Variant
 from trit.models.checkpoint import read_json
@@ -177,7 +178,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = [Case(prompt, generated, threads=count) for prompt, generated in TESTS for count in threads]
     results: Results = {}
     if bin_dir:
-        results = measure_rounds(files, cases, args.rounds, [Rounds(args.rounds)], bin_dir=bin_dir)
+        so_far = SoFar()
+        with until_now(so_far.table, show):
+            results = measure_rounds(files, cases, args.rounds, [Rounds(args.rounds), so_far], bin_dir=bin_dir)
     print(_table(files, cases, results))
     csv_path = args.csv_output or args.stats_dir / CSV_NAME
     # Lines end as in the file of bitnet.cpp's script.

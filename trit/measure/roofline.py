@@ -21,6 +21,7 @@ from trit.base.files import atomic_output
 from trit.base.flags import MEGABYTES, THREADS, ArgumentParser, a_path, real
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import CACHE_DIR, ENGINE_BIN, engine_binary
+from trit.base.progress import until_now
 from trit.engine.roofline import PROGRAM, Limit, Roofline, measure, parse, thread_counts
 from trit.measure.report import as_json, plain, write
 
@@ -98,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if roofline:
         print("measured in the last 24 hours; --again measures anew", file=sys.stderr)
     else:
-        try:
+        with until_now(lambda: table(parse(objects)) if any(one["kind"] == "read" for one in objects) else ""):
             roofline = measure(
                 thread_counts(args.threads),
                 tier=args.tier,
@@ -107,11 +108,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 bin_dir=args.bin_dir,
                 on_object=show,
             )
-        except KeyboardInterrupt:
-            if any(found["kind"] == "read" for found in objects):
-                print("\nstopped; what was measured until now:", file=sys.stderr)
-                print(table(parse(objects)))
-            raise
         kept.write(objects)
     print(f"{cpu_name()}, {physical_cores()} cores, {roofline.compiler}, {roofline.megabytes} MB read")
     print(table(roofline))

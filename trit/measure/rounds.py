@@ -17,6 +17,7 @@ from trit.engine.llama_bench import Case
 from trit.engine.loading import Loading
 from trit.engine.roofline import BESIDE_SECONDS, Roofline
 from trit.engine.roofline import measure as measure_roofline
+from trit.measure.report import markdown
 from trit.measure.variants import Variant
 
 CLEAR = "\r\x1b[K"  # a terminal's line
@@ -176,6 +177,18 @@ class SoFar(Observer):
         """See Observer."""
         assert self._variant is not None
         self.results.setdefault((self._variant, case), Result(self._variant, case)).speeds += speeds
+
+    def table(self) -> str:
+        """Medians as Markdown, a row for each variant and a column for each test; empty if there are none."""
+        if not self.results:
+            return ""
+        variants = dict.fromkeys(variant for variant, _ in self.results)
+        cases = dict.fromkeys(case for _, case in self.results)
+        rows = [["tokens/s", *(f"{case.name} -t {case.threads}" for case in cases)]]
+        for variant in variants:
+            found = [self.results.get((variant, case)) for case in cases]
+            rows.append([variant.name, *(f"{one.speed:.1f}" if one else "-" for one in found)])
+        return markdown(rows)
 
 
 class Loads(Observer):

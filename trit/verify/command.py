@@ -16,6 +16,7 @@ from trit.base.files import atomic_output
 from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL
+from trit.base.progress import until_now
 from trit.engine.inference import check_model
 from trit.engine.server import Server
 from trit.gguf.made import default_model
@@ -89,11 +90,12 @@ def run_checks(args: argparse.Namespace) -> Iterator[Check]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the checks, print the table; 1 if one fails."""
     args = _arguments(argv)
-    checks = []
-    for check in run_checks(args):
-        checks.append(check)
-        if sys.stderr.isatty():
-            print(f"{check.name}: {check.status}", file=sys.stderr)
+    checks: list[Check] = []
+    with until_now(lambda: table(checks) if checks else ""):
+        for check in run_checks(args):
+            checks.append(check)
+            if sys.stderr.isatty():
+                print(f"{check.name}: {check.status}", file=sys.stderr)
     print(table(checks))
     if args.json:
         with atomic_output(args.json) as partial:

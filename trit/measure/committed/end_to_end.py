@@ -15,6 +15,7 @@ from pathlib import Path
 
 from trit.base.flags import MEGABYTES, ROUNDS, THREAD_COUNTS, ArgumentParser, a_path, whole_numbers
 from trit.base.host import physical_cores
+from trit.base.progress import until_now
 from trit.base.statistics import LEAST_ROUNDS
 from trit.convert.from_random import HEADS
 from trit.engine import cost
@@ -22,7 +23,7 @@ from trit.engine.llama_bench import Case
 from trit.engine.roofline import thread_counts
 from trit.measure import report
 from trit.measure.model_store import random_model
-from trit.measure.rounds import Limits, Results, Rounds, measure
+from trit.measure.rounds import Limits, Results, Rounds, SoFar, measure
 from trit.measure.variants import Variant
 from trit.models.shapes import SHAPES
 
@@ -90,7 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     cases = [Case(prompt, text, threads=threads) for threads in args.threads for prompt, text in tests]
     models = {variant: cost.ModelFile.read(path) for variant, path in files.items()}
     limits = Limits(models, args.threads, megabytes=args.megabytes, bin_dir=args.bin_dir, env=env)
-    found = measure(files, cases, args.rounds, [Rounds(args.rounds), limits], bin_dir=args.bin_dir, env=env)
+    so_far = SoFar()
+    with until_now(so_far.table, report.show):
+        told = [Rounds(args.rounds), limits, so_far]
+        found = measure(files, cases, args.rounds, told, bin_dir=args.bin_dir, env=env)
     assert limits.roofline is not None  # there is at least one round
     about = report.about("trit committed end-to-end", given, limits.roofline.compiler)
     about["tier"] = next(iter(limits.roofline.packings))

@@ -19,6 +19,7 @@ from trit.base.errors import TritError, UserError
 from trit.base.flags import MEGABYTES, ROUNDS, THREAD_COUNTS, ArgumentParser, joined, real, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import engine_binary
+from trit.base.progress import until_now
 from trit.engine.program import json_lines
 from trit.engine.roofline import memory_megabytes, thread_counts
 from trit.measure import report
@@ -180,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 products.append(parse(line))
                 bar.update()
 
-        json_lines(command, "measuring the kernels", on_object=take)
+        with until_now(lambda: summary(products) if products else "", report.show):
+            json_lines(command, "measuring the kernels", on_object=take)
     if not products:
         raise UserError("nothing was measured: the tier has none of these packings, or every product took too long")
     about = report.about("trit committed kernels", given, str(head.get("compiler", "unknown")))

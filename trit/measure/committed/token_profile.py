@@ -18,6 +18,7 @@ from trit.base.errors import TritError
 from trit.base.flags import ROUNDS, THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
 from trit.base.places import ROOT
+from trit.base.progress import until_now
 from trit.convert.from_random import HEADS
 from trit.engine.roofline import measure
 from trit.engine.token_profile import Column, Limits, Row, table
@@ -72,10 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--out", type=a_path, default=report.RESULTS, help="folder of the results (default: %(default)s)")
     args = parser.parse_args(given)
     model = random_model(args.workdir, args.shape, args.head, "i2_s")
-    runs = []
-    for number in range(args.rounds):
-        print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
-        runs.append(ask(model, args.threads, args.prompt, args.generate))
+    runs: list[dict[str, Any]] = []
+    with until_now(lambda: as_table(middle(runs)) if runs else ""):
+        for number in range(args.rounds):
+            print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
+            runs.append(ask(model, args.threads, args.prompt, args.generate))
     result = middle(runs)
     compiler = measure([1], tier="chosen", seconds=0.01).compiler
     about = report.about("trit committed profile", given, compiler)

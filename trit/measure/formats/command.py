@@ -23,6 +23,7 @@ from trit.base.flags import ROUNDS, THREAD_COUNTS, ArgumentParser, a_path, whole
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import BUNDLED_MODEL, ROOT, engine_binary
 from trit.base.plots import check_plot
+from trit.base.progress import until_now
 from trit.convert.from_random import HEADS
 from trit.engine.llama_bench import Case
 from trit.engine.roofline import measure as measure_roofline
@@ -30,7 +31,7 @@ from trit.measure import report, rounds
 from trit.measure.formats import fidelity, tables
 from trit.measure.model_store import CheckpointSource, RandomSource, Source, Store, size
 from trit.measure.perplexity.held_out import HELD_OUT
-from trit.measure.rounds import Loads, Rounds
+from trit.measure.rounds import Loads, Rounds, SoFar
 from trit.measure.speed.machine import Watch, thread_warnings
 from trit.measure.variants import BASELINES, DEFAULT_VARIANTS, FORMATS, REFERENCE, Variant, parse_variant
 from trit.models.shapes import SHAPES, SIZES
@@ -143,7 +144,10 @@ def _run(args: argparse.Namespace, candidates: Sequence[Variant], store: Store) 
     watch.load()  # making files is over
     files = {variant: store.files[variant.type] for variant in variants}
     loads = Loads(files, cases, args.bin_dir)
-    found = rounds.measure(files, cases, args.rounds, [Rounds(args.rounds), loads, watch], bin_dir=args.bin_dir)
+    so_far = SoFar()
+    with until_now(so_far.table, report.show):
+        told = [Rounds(args.rounds), loads, watch, so_far]
+        found = rounds.measure(files, cases, args.rounds, told, bin_dir=args.bin_dir)
     rows = [
         tables.Row(variant, size(path), loads.loads[variant], {case: found[variant, case].speeds for case in cases})
         for variant, path in files.items()
@@ -155,8 +159,9 @@ def _run(args: argparse.Namespace, candidates: Sequence[Variant], store: Store) 
     comparison = tables.Comparison(store.source.label, rows, baseline, left_out, notes=notes)
     if reference:
         paths = {Variant(REFERENCE): reference, **files}
-        with _text(args) as (text, comparison.text):
+        with until_now(lambda: "\n\n".join(tables.text(comparison)), report.show), _text(args) as (text, what):
             errors = fidelity.measure(paths, text, args.context, args.chunks, max(args.threads), args.bin_dir)
+        comparison.text = what
         for row in rows:
             row.error = errors[row.variant]
     return comparison

@@ -17,6 +17,7 @@ from trit.base.files import check_input
 from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import cpu_name, physical_cores
 from trit.base.plots import check_plot
+from trit.base.progress import until_now
 from trit.engine.llama_perplexity import Engine
 from trit.engine.logprobs import MAGIC
 from trit.gguf.embedding_types import EMBEDDING_TYPES
@@ -161,7 +162,10 @@ def _measure(args: argparse.Namespace, folder: Path) -> list[Row]:
         folder,
         _say,
     )
-    rows = list(measure(models, texts, reference, settings))
+    rows: list[Row] = []
+    with until_now(lambda: tables.table(rows) if rows else "", show):
+        for row in measure(models, texts, reference, settings):
+            rows.append(row)
     if args.save_logits:
         for text in texts:
             _say(f"kept {args.save_logits / logprobs_name(text)}")

@@ -16,6 +16,7 @@ from trit.base.flags import ROUNDS, THREAD_COUNTS, ArgumentParser, a_path, numbe
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
+from trit.base.progress import until_now
 from trit.base.provenance import facts
 from trit.base.statistics import LEAST_ROUNDS
 from trit.engine import cost
@@ -118,13 +119,12 @@ def _measure(
     paths = {variant: file.path for variant, file in files.items()}
     so_far = SoFar()
     told = [*observers, progress, so_far]
-    try:
+
+    def table() -> str:
+        return tables.speed_table(list(so_far.results.values()), files) if so_far.results else ""
+
+    with until_now(table, report.show):
         found = rounds.measure(paths, cases, turns, told, repetitions=repetitions, bin_dir=args.bin_dir)
-    except KeyboardInterrupt:
-        if so_far.results:
-            print("\nstopped; what was measured until now:", file=sys.stderr)
-            report.show(tables.speed_table(list(so_far.results.values()), files))
-        raise
     return list(found.values())
 
 
