@@ -11,37 +11,28 @@ from tests.support.told_engine import FakeEngine, run
 from trit.engine import inference
 
 
-def refused(engine: FakeEngine, *arguments: str) -> int:
-    """The exit code, whether argparse ends the program or a check does."""
-    try:
-        return run(engine, *arguments)
-    except SystemExit as end:
-        assert isinstance(end.code, int)
-        return end.code
-
-
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ("-n 2147483648", "-n 2147483648: expected a whole number from 1 to 2147483647, or -1, or -2"),
-        ("-n 0", "-n 0: expected a whole number"),
-        ("-n 1_0", "-n 1_0: expected a whole number"),
-        ("-t 513", "-t 513: expected a whole number from 1 to 512"),
-        ("-t 0", "-t 0: expected a whole number from 1 to 512"),
+        ("-n 2147483648", "-n 2147483648: expected 1 to 2147483647, or -1, or -2"),
+        ("-n 0", "-n 0: expected 1 or more, or -1, or -2"),
+        ("-n 1_0", "-n 1_0: expected a whole number, 1 or more, or -1"),
+        ("-t 513", "-t 513: expected 1 to 512"),
+        ("-t 0", "-t 0: expected 1 to 512"),
         ("-t \u0661", "-t \u0661: expected a whole number"),
-        ("-c 2147483648", "-c 2147483648: expected a whole number from 2 to 2147483647, or 0"),
-        ("-c 1", "-c 1: expected a whole number from 2"),
+        ("-c 2147483648", "-c 2147483648: expected 2 to 2147483647, or 0"),
+        ("-c 1", "-c 1: expected 2 or more, or 0"),
         ("-c 4096 -n 4096", "-n 4096: the context has 4096 tokens for prompt and answer together"),
         ("-c 500 -n 512", "-n 512: the context has 512 tokens"),
-        ("-temp nan", "-temp nan: expected a number from 0 to 1000"),
-        ("-temp -0.5", "-temp -0.5: expected a number from 0 to 1000"),
-        ("-temp inf", "-temp inf: expected a number from 0 to 1000"),
-        ("--seed -2", "--seed -2: expected a whole number from 0 to 4294967295, or -1"),
-        ("--seed 4294967296", "--seed 4294967296: expected a whole number"),
-        ("--top-k -1", "--top-k -1: expected a whole number from 0"),
-        ("--top-p 1.01", "--top-p 1.01: expected a number from 0 to 1"),
-        ("--repeat-penalty 0.0", "--repeat-penalty 0.0: expected a number above 0 to 1000"),
-        ("--repeat-penalty -1", "--repeat-penalty -1: expected a number above 0"),
+        ("-temp nan", "-temp nan: expected 0 to 1000"),
+        ("-temp -0.5", "-temp -0.5: expected 0 to 1000"),
+        ("-temp inf", "-temp inf: expected 0 to 1000"),
+        ("--seed -2", "--seed -2: expected 0 to 4294967295, or -1"),
+        ("--seed 4294967296", "--seed 4294967296: expected 0 to"),
+        ("--top-k -1", "--top-k -1: expected 0 or more"),
+        ("--top-p 1.01", "--top-p 1.01: expected 0 to 1"),
+        ("--repeat-penalty 0.0", "--repeat-penalty 0.0: expected more than 0, up to 1000"),
+        ("--repeat-penalty -1", "--repeat-penalty -1: expected more than 0"),
         ("-- -m b.gguf", "-- -m: the model goes in front of --"),
         ("-- --model=b.gguf", "-- --model: the model goes in front of --"),
         ("-- -hf a/b", "-- -hf: the model goes in front of --"),
@@ -54,7 +45,7 @@ def refused(engine: FakeEngine, *arguments: str) -> int:
 def test_numbers_that_cannot_be_right(
     engine: FakeEngine, flags: str, sentence: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert refused(engine, "-p", "x", *flags.split()) == 2
+    assert run(engine, "-p", "x", *flags.split()) == 2
     assert capfd.readouterr().err.startswith(f"error: {sentence}")
 
 
@@ -91,7 +82,7 @@ def test_numbers_at_the_ends_of_their_ranges(engine: FakeEngine, flags: str) -> 
 @pytest.mark.parametrize("flags", [["-m", ""], ["-f", ""], ["-f", "."], ["-p", ""], ["-m", "/dev/null"]])
 def test_places_that_cannot_be_right(engine: FakeEngine, flags: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     given = flags if "-m" not in flags else ["-p", "x", *flags]
-    assert refused(engine, *given) == 2
+    assert run(engine, *given) == 2
     said = capfd.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
 

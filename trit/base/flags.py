@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trit.base.errors import EXIT_USAGE, UserError
+from trit.base.errors import UserError
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -27,13 +27,13 @@ class ArgumentParser(argparse.ArgumentParser):
         print(self.format_help(), end="", file=file)
 
     def error(self, message: str) -> NoReturn:
-        """End with the first name of the flag and what is wrong with its value."""
-        sentence = f"{message}; what can be given: {self.prog} --help"
-        if flag := _OF_FLAG.match(message):
-            rest = message[flag.end() :]
-            # The kinds of values below begin with the value.
-            sentence = f"{flag[1]}{' ' if _VALUE.match(rest) else ': '}{rest}"
-        self.exit(EXIT_USAGE, f"error: {UserError(sentence)}\n")
+        """Raise UserError: the first name of the flag, and what is wrong with its value."""
+        flag = _OF_FLAG.match(message)
+        if not flag:
+            raise UserError(f"{message}; what can be given: {self.prog} --help")
+        rest = message[flag.end() :]
+        # The kinds of values below begin with the value.
+        raise UserError(f"{flag[1]}{' ' if _VALUE.match(rest) else ': '}{rest}")
 
 
 # How argparse begins, and how a kind of values does.
@@ -60,14 +60,15 @@ def whole(least: int, most: int = MOST_WHOLE, also: Sequence[int] = ()) -> Calla
     others = "".join(f", or {number}" for number in also)
 
     def parse(text: str) -> int:
-        value: int | None
+        kind = ""
         try:
             value = int(_plain(text))
         except ValueError:  # no number, or one of thousands of digits
-            value = None
-        if value is None or not (least <= value <= most or value in also):
-            raise _refusal(text, f"a whole number from {least} to {most}{others}")
-        return value
+            value, kind = least - 1, "a whole number, "
+        if not kind and (least <= value <= most or value in also):
+            return value
+        is_open = most == MOST_WHOLE and value < least
+        raise _refusal(text, f"{kind}{least} {'or more' if is_open else f'to {most}'}{others}")
 
     return parse
 
@@ -76,12 +77,13 @@ def real(least: float, most: float, *, above: bool = False) -> Callable[[str], f
     """For argparse: a number of a range, which NaN is never in; above: ``least`` is not in it, either."""
 
     def parse(text: str) -> float:
+        kind = ""
         try:
             value = float(_plain(text))
         except ValueError:
-            value = math.nan
+            value, kind = math.nan, "a number, "
         if not least <= value <= most or (above and value == least):
-            raise _refusal(text, f"a number {'above' if above else 'from'} {least:g} to {most:g}")
+            raise _refusal(text, f"{kind}{'more than ' if above else ''}{least:g}{', up' if above else ''} to {most:g}")
         return value
 
     return parse
@@ -110,7 +112,8 @@ def numbers_from(least: int, most: int = MOST_WHOLE) -> Callable[[str], list[int
         except ValueError:
             numbers = []
         if not numbers or numbers[0] < least or numbers[-1] > most:
-            raise _refusal(text, f"whole numbers from {least} to {most}, separated by commas")
+            span = f"of {least} or more" if most == MOST_WHOLE else f"from {least} to {most}"
+            raise _refusal(text, f"whole numbers {span}, separated by commas")
         return numbers
 
     return parse
@@ -119,7 +122,6 @@ def numbers_from(least: int, most: int = MOST_WHOLE) -> Callable[[str], list[int
 whole_numbers = numbers_from(1)
 THREADS, THREAD_COUNTS = whole(1, MOST_THREADS), numbers_from(1, MOST_THREADS)
 SEEDS = whole(0, (1 << 32) - 1)
-ROUNDS = whole(1, 10_000)
 MEGABYTES = whole(1, 1 << 20)
 
 

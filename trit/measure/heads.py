@@ -16,7 +16,7 @@ from pathlib import Path
 from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.flags import ROUNDS, THREAD_COUNTS, ArgumentParser, a_path
+from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
 from trit.base.progress import until_now
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-bench", action="store_true", help="make the files, measure nothing")
     text = f"such as 1,2,4 (default: physical cores, here {cores})"
     add("--threads", type=THREAD_COUNTS, default=[cores], help=text)
-    add("--rounds", type=ROUNDS, default=3, help="runs of each file (default: %(default)s)")
+    add("--rounds", type=whole(1), default=3, help="runs of each file (default: %(default)s)")
     return parser
 
 

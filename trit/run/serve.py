@@ -212,7 +212,7 @@ def check_port(host: str, port: int) -> None:
         UserError: the port is taken or forbidden, or the host is not an address of this machine.
     """
     if port >= 1 << 16:
-        raise UserError(f"--port {port}: expected a whole number from 0 to 65535")
+        raise UserError(f"--port {port}: expected 0 to 65535")
     hosts = host.split(",")
     if len(set(hosts)) < len(hosts):
         raise UserError(f"--host {host}: names an address twice; leave one away")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trit.base.flags import MEGABYTES, ROUNDS, THREAD_COUNTS, ArgumentParser, a_path, whole_numbers
+from trit.base.flags import MEGABYTES, THREAD_COUNTS, ArgumentParser, a_path, whole, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.progress import until_now
 from trit.base.statistics import LEAST_ROUNDS
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--prompt", "-p", type=whole_numbers, default=[128, 512], help="(default: 128,512)")
     add("--generate", "-n", type=whole_numbers, default=[128], help="(default: 128)")
     add("--threads", "-t", type=THREAD_COUNTS, default=thread_counts(physical_cores()), help="such as 1,2")
-    add("--rounds", type=ROUNDS, default=LEAST_ROUNDS, help="(default: %(default)s)")
+    add("--rounds", type=whole(1), default=LEAST_ROUNDS, help="(default: %(default)s)")
     add("--tier", help="force a tier (TRIT_TIER)")
     add("--workdir", type=a_path, default=CACHE, help="where the models are kept (default: %(default)s)")
     add("--megabytes", type=MEGABYTES, help="memory that is read for the limit (default: 4 times the caches)")

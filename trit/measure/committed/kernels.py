@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from trit.base.errors import TritError, UserError
-from trit.base.flags import MEGABYTES, ROUNDS, THREAD_COUNTS, ArgumentParser, joined, real, whole_numbers
+from trit.base.flags import MEGABYTES, THREAD_COUNTS, ArgumentParser, joined, real, whole, whole_numbers
 from trit.base.host import physical_cores
 from trit.base.places import engine_binary
 from trit.base.progress import until_now
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--packing", nargs="+", default=list(PACKINGS), metavar="NAME", help=text)
     add("--m", type=whole_numbers, default=TOKENS, help="tokens (default: 1,2,4,8,16,64,512)")
     add("--threads", type=THREAD_COUNTS, default=thread_counts(physical_cores()), help="such as 1,2")
-    add("--repetitions", type=ROUNDS, default=LEAST_REPETITIONS, help="(default: %(default)s)")
+    add("--repetitions", type=whole(1), default=LEAST_REPETITIONS, help="(default: %(default)s)")
     add(
         "--milliseconds", type=real(0, 60_000, above=True), default=4, help="of each measurement (default: %(default)s)"
     )

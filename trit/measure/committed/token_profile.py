@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from trit.base.errors import TritError
-from trit.base.flags import ROUNDS, THREADS, ArgumentParser, a_path, whole
+from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
 from trit.base.places import ROOT
 from trit.base.progress import until_now
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--prompt", "-p", type=whole(1), default=256, help="words (default: %(default)s)")
     add("--generate", "-n", type=whole(2), default=32, help="tokens (default: %(default)s)")
     add("--threads", "-t", type=THREADS, default=physical_cores(), help="(default: %(default)s)")
-    add("--rounds", type=ROUNDS, default=5, help="(default: %(default)s)")
+    add("--rounds", type=whole(1), default=5, help="(default: %(default)s)")
     add("--workdir", type=a_path, default=CACHE, help="where the model is kept (default: %(default)s)")
     add("--out", type=a_path, default=report.RESULTS, help="folder of the results (default: %(default)s)")
     args = parser.parse_args(given)

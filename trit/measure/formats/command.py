@@ -19,7 +19,7 @@ from pathlib import Path
 
 from trit.base.errors import UserError
 from trit.base.files import check_input
-from trit.base.flags import ROUNDS, THREAD_COUNTS, ArgumentParser, a_path, whole, whole_numbers
+from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, whole, whole_numbers
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import BUNDLED_MODEL, ROOT, engine_binary
 from trit.base.plots import check_plot
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-p", "--prompt", type=whole_numbers, default=[512], help="tokens (default: 512)")
     add("-n", "--generate", type=whole_numbers, default=[128], help="tokens (default: 128)")
     add("-t", "--threads", type=THREAD_COUNTS, default=[physical_cores()], help="such as 1,2 (default: cores)")
-    add("-r", "--rounds", type=ROUNDS, default=5, help="of everything, in turns (default: %(default)s)")
+    add("-r", "--rounds", type=whole(1), default=5, help="of everything, in turns (default: %(default)s)")
     add("--no-error", action="store_true", help=f"no error against {REFERENCE}, so no {REFERENCE} file")
     add("--text", type=a_path, help="text for the error (default: random letters, or a shipped text)")
     add("--context", type=whole(8), default=256, help="tokens of a piece of it (default: %(default)s)")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from trit.base.errors import UserError
-from trit.base.flags import ROUNDS, THREAD_COUNTS, ArgumentParser, a_path, numbers_from, whole
+from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, numbers_from, whole
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.plots import check_plot
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     text = f"threads, such as 4 or 1,2,4 (default: physical cores, here {cores})"
     add("-t", "--threads", type=THREAD_COUNTS, default=[cores], metavar="N", help=text)
     text = "of each test (default: %(default)s)"
-    add("-r", "--repetitions", type=ROUNDS, default=LEAST_ROUNDS, metavar="N", help=text)
+    add("-r", "--repetitions", type=whole(1), default=LEAST_ROUNDS, metavar="N", help=text)
     add("-b", "--batch-size", type=whole(1), default=BATCH, metavar="N", help="of prompts (default: %(default)s)")
     text = "write behind so many tokens of context, such as 0,2048,8192 (default: 0)"
     add("--depth", type=numbers_from(0), default=[0], metavar="N", help=text)
