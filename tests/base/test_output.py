@@ -89,6 +89,20 @@ def test_full_output_is_a_sentence() -> None:
     )
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["run", "--help"], ["codegen", "tl1", "--help"]])
+def test_help_and_versions_that_cannot_be_written(words: list[str]) -> None:
+    command = [sys.executable, str(ROOT / "__main__.py"), *words]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (1, 1) and b"the disk is full" in done.stderr
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as broken:
+        done = subprocess.run(command, stdout=broken, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def full(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,6 +85,24 @@ def check_input(path: Path, most_bytes: int | None = None, content: bool = True)
         raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if reason := stand_in(head):
         raise UserError(f"{path}: {reason}")
+
+
+def check_output(flag: str, path: Path | None) -> None:
+    """To be asked before anything is measured or made; makes the file's folder.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise UserError(f"{flag} {path}: is a folder; name a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot be written ({error.strerror}); choose another place") from error
 
 
 @contextmanager

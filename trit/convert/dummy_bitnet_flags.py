@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.files import check_output
 from trit.base.flags import SEEDS, ArgumentParser, a_path
 from trit.convert.from_random import HEADS, OUTTYPES, generate, say
 from trit.gguf.embedding_types import default_embedding_type
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     outfile = args.outfile or args.model.resolve().parent / f"dummy-bitnet-{suffix}.gguf"
     if outfile.exists() and not args.force:
         raise UserError(f"{outfile}: exists already; pass --force to replace it")
+    check_output("--outfile", outfile)
     if args.verbose:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
     quiet_gguf_package()

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 
 from trit.base.errors import EXIT_OK, TritError, UserError
-from trit.base.flags import ArgumentParser, a_path
+from trit.base.flags import ArgumentParser, a_path, some_text
 from trit.gguf.encoding_table import DEFAULT, TABLE
 from trit.hub import space
 from trit.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
@@ -32,8 +32,10 @@ from trit.models.source_note import FetchedFile, Manifest, read_manifest
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Download; lines that begin with ``note:`` are for the user, the others say how far it is."""
-    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("repo", help="ORG/NAME on the Hub")
+    parser = ArgumentParser(
+        prog="trit download", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("repo", type=some_text, help="ORG/NAME on the Hub")
     parser.add_argument("--revision", default="main", help="branch, tag or commit (default: %(default)s)")
     parser.add_argument("--to", type=a_path, required=True, metavar="FOLDER", help="folder that the files go into")
     parser.add_argument(

@@ -16,6 +16,7 @@ from pathlib import Path
 from gguf import GGML_QUANT_SIZES
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.files import check_input, check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
@@ -88,8 +89,7 @@ def _columns_of(source: Path) -> int:
     """
     if source.is_dir():
         return positive_int(read_json(source / "config.json"), "hidden_size")
-    if not source.is_file():
-        raise UserError(f"-i {source}: there is no such file or folder")
+    check_input(source)
     tensor = read_header(source).tensors.get(EMBEDDING)
     if tensor is None:
         raise UserError(f"{source}: has no {EMBEDDING}; name the file of a whole model")
@@ -166,6 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     quiet_gguf_package()
     bin_dir = None if args.no_bench else _bench_dir(args.bench_bin)
+    csv_path = args.csv_output or args.stats_dir / CSV_NAME
+    check_output("--csv-output" if args.csv_output else "--stats-dir", csv_path)
     columns = _columns_of(args.input)
     types = list(dict.fromkeys(args.types or [name for name in TYPES if columns % block_of(name) == 0]))
     folder = args.output_dir or (args.input if args.input.is_dir() else args.input.parent)
@@ -182,7 +184,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         with until_now(so_far.table, show):
             results = measure_rounds(files, cases, args.rounds, [Rounds(args.rounds), so_far], bin_dir=bin_dir)
     print(_table(files, cases, results))
-    csv_path = args.csv_output or args.stats_dir / CSV_NAME
     # Lines end as in the file of bitnet.cpp's script.
     write(csv_path, as_csv(list(_csv_rows(files, threads, results)), line_end="\r\n"), "--csv-output")
     print(f"written: {csv_path}", file=sys.stderr)

@@ -12,15 +12,15 @@ import io
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
 from trit.base.errors import UserError
-from trit.base.files import atomic_output
+from trit.base.files import atomic_output, check_output
 from trit.base.flags import a_path
+from trit.base.host import cpu_name
 from trit.base.places import ENGINE_BIN, ROOT
 from trit.base.provenance import facts
 
@@ -96,22 +96,9 @@ def sentences(notes: Iterable[str]) -> list[str]:
     return [f"{note[0].upper()}{note[1:]}." for note in notes]
 
 
-def check_file(flag: str, path: Path | None) -> None:
-    """To be asked before anything is measured.
-
-    Raises:
-        UserError: nothing can be written there.
-    """
-    if path is None:
-        return
-    if path.is_dir():
-        raise UserError(f"{flag} {path}: is a folder; name a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"{flag} {path}: cannot be written ({error.strerror}); choose another place") from error
+def check_out(out: Path, kind: str) -> None:
+    """To be asked before anything is measured; raises UserError if the results of :func:`keep` cannot be written."""
+    check_output("--out", out / f"{slug(cpu_name())}-{kind}.json")
 
 
 def write(path: Path, content: str, place: str = "place") -> None:

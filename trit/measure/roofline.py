@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from trit.base.errors import TritError
-from trit.base.files import atomic_output
+from trit.base.files import atomic_output, check_output
 from trit.base.flags import MEGABYTES, THREADS, ArgumentParser, a_path, real
 from trit.base.host import cpu_name, physical_cores
 from trit.base.places import CACHE_DIR, ENGINE_BIN, engine_binary
@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, measure, print."""
     args = _parser().parse_args(argv)
 
+    check_output("--json", args.json)
     objects: list[dict[str, Any]] = []
 
     def show(found: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import EXIT_OK, UserError
+from trit.base.files import check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, real
 from trit.base.host import cpu_cores, cpu_name, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
@@ -67,6 +68,8 @@ def _tune(args: argparse.Namespace) -> formats.Verdict:
         raise UserError(f"-m {args.model}: there is no such file or folder")
     if args.plot:
         check_plot(args.plot)
+    check_output("--plot", args.plot)
+    check_output("--out", args.out)
     threads = args.threads
     shapes = of_model(args.model) if args.model else of_published_shape(args.shape)
     model = args.model.name if args.model else args.shape

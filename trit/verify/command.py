@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trit.base.errors import EXIT_FAILED, EXIT_OK, UserError
-from trit.base.files import atomic_output
+from trit.base.files import atomic_output, check_input, check_output
 from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL
@@ -61,8 +61,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     elif not (args.checkpoint and args.model):
         raise UserError("name a checkpoint folder and the GGUF file that it became, or give --bundled")
     check_model(args.model)
-    if args.text and not args.text.is_file():
-        raise UserError(f"--text {args.text}: is not there")
+    if args.text:
+        check_input(args.text, content=False)
+    check_output("--json", args.json)
     return args
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from trit.base.errors import EXIT_OK
 from trit.base.files import atomic_output
+from trit.base.flags import ArgumentParser
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT
 from trit.engine.server import Server
 from trit.gguf.made import default_model
@@ -70,6 +71,7 @@ def _record() -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Record the transcripts."""
+    ArgumentParser(prog="trit golden", description=(__doc__ or "").split("\n")[0]).parse_args(argv)
     recorded = _record()
     with atomic_output(TRANSCRIPTS) as partial:
         partial.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")

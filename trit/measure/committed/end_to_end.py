@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the models, measure, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
+    report.check_out(args.out, "end-to-end")
     types = list(dict.fromkeys([*args.types, RIVAL.type]))
     made = {name: random_model(args.workdir, args.shape, args.head, name) for name in types}
     files = {Variant(name, packed): path for name, path in made.items() for packed in (True, False)}

@@ -162,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, measure, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
+    report.check_out(args.out, "kernels")
     megabytes = args.megabytes or min(memory_megabytes(), MOST_MEGABYTES)
     shapes = model_shapes(SHAPES if "all" in args.model else args.model)
     command = [str(engine_binary(PROGRAM, args.bin_dir)), "--tier", args.tier]

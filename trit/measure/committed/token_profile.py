@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--workdir", type=a_path, default=CACHE, help="where the model is kept (default: %(default)s)")
     add("--out", type=a_path, default=report.RESULTS, help="folder of the results (default: %(default)s)")
     args = parser.parse_args(given)
+    report.check_out(args.out, "profile")
     model = random_model(args.workdir, args.shape, args.head, "i2_s")
     runs: list[dict[str, Any]] = []
     with until_now(lambda: as_table(middle(runs)) if runs else ""):

@@ -20,7 +20,7 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.base.files import check_input
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, whole, whole_numbers
-from trit.base.host import cpu_name, physical_cores
+from trit.base.host import physical_cores
 from trit.base.places import BUNDLED_MODEL, ROOT, engine_binary
 from trit.base.plots import check_plot
 from trit.base.progress import until_now
@@ -86,7 +86,7 @@ def _check(args: argparse.Namespace) -> None:
         check_input(args.text)
     if args.layers and args.layers > ALL_SHAPES[args.shape].layers:
         raise UserError(f"--layers {args.layers}: {args.shape} has {ALL_SHAPES[args.shape].layers}, expected fewer")
-    report.check_file("--out", args.out / f"{report.slug(cpu_name())}-{KIND}.json")
+    report.check_out(args.out, KIND)
     if args.plot:
         check_plot(args.out)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.files import check_input
+from trit.base.files import check_input, check_output
 from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import cpu_name, physical_cores
 from trit.base.plots import check_plot
@@ -27,7 +27,7 @@ from trit.measure.perplexity import held_out, tables
 from trit.measure.perplexity.measure import CONTEXT, Row, Settings, logprobs_name, measure
 from trit.measure.perplexity.models import SWEEP, Model, with_heads
 from trit.measure.perplexity.texts import Text, find_texts
-from trit.measure.report import as_csv, as_json, check_file, show, write
+from trit.measure.report import as_csv, as_json, show, write
 
 QUICK_CHUNKS = 8
 _ETA = re.compile(r"seconds per pass - ETA (.+)")
@@ -96,7 +96,7 @@ def _check(args: argparse.Namespace) -> None:
         ("--plot", args.plot),
         ("--save-logits", args.save_logits and args.save_logits / "logits"),
     ):
-        check_file(flag, path)
+        check_output(flag, path)
 
 
 def _reference(path: Path | None, texts: Sequence[Text]) -> Model | Path | None:

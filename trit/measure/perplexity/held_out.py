@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from random import Random
 
 from trit.base.errors import EXIT_OK
-from trit.base.files import atomic_output
+from trit.base.files import atomic_output, check_output
 from trit.base.flags import SEEDS, ArgumentParser, a_path, whole
 from trit.base.places import BUNDLED_MODEL
 from trit.train.story import MAX_SENTENCES, held_out_text
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=SEEDS, default=SEED, help="of the stories (default: %(default)s)")
     parser.add_argument("--stories", type=whole(1), default=STORIES, help="how many (default: %(default)s)")
     args = parser.parse_args(argv)
+    check_output("--out", args.out)
     with atomic_output(args.out) as partial:
         partial.write_text(make_text(args.seed, args.stories), encoding="ascii", newline="\n")
     print(f"{args.out}: {args.stories} stories, {args.out.stat().st_size} bytes")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from trit.base.errors import UserError
+from trit.base.files import check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, numbers_from, whole
 from trit.base.host import last_level_cache_bytes, physical_cores
 from trit.base.places import ENGINE_BIN, engine_binary
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.model = args.model or default_model()
     cases = _cases(args)
     for flag, path in (("--json", args.json), ("--csv", args.csv), ("--plot", args.plot)):
-        report.check_file(flag, path)
+        check_output(flag, path)
     if args.plot:
         check_plot(args.plot)
     engine_binary(PROGRAM, args.bin_dir)

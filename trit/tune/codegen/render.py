@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trit.base.files import atomic_output
+from trit.base.files import atomic_output, check_output
 from trit.tune.codegen.configuration import Lookup, Table
 
 # Goes up with every change of what stands in a source file, or of what src/kernels/lookup/ reads of it: files name it.
@@ -46,6 +46,7 @@ struct Configuration {{
 def write(configuration: Lookup | Table, folder: Path) -> Path:
     """Write a kernel's source into a folder; returns its path."""
     path = folder / f"{configuration.name}.cpp"
+    check_output("--outdir", path)
     with atomic_output(path) as part:
         part.write_text(render(configuration), encoding="utf-8", newline="\n")
     return path
