@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from trit.base import host, processes, progress
+from trit.base.command import check_environment
 from trit.base.errors import CommandError, TritError, UserError, run_main
 from trit.base.files import atomic_output
 from trit.base.places import ROOT
@@ -64,6 +65,27 @@ def test_ctrl_c_while_modules_are_imported(script: str, tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=30)
     assert (process.returncode, said) == (130, ("", "\ninterrupted\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("TRIT_ATTENTION", "no", "TRIT_ATTENTION=no: expected off"),
+        ("TRIT_TEIR", "avx2", "TRIT_TEIR: there is no such variable; TRIT_TIER may be meant"),
+        ("TRIT_PACKINGS", "tl1", "TRIT_PACKINGS: there is no such variable; TRIT_PACKING may be meant"),
+        ("TRIT_ATTENTION", "off", None),
+        ("TRIT_TIER", "avx2", None),
+        ("TRIT_REQUIRE_ARM", "1", None),
+        ("TRIT_TEST_SEED", "7", None),
+    ],
+)
+def test_variables(name: str, value: str, said: str | None) -> None:
+    if said is None:
+        check_environment({name: value, "TEIR": "x"})
+        return
+    with pytest.raises(UserError) as error:
+        check_environment({name: value})
+    assert str(error.value).startswith(said)
 
 
 def test_atomic_output(tmp_path: Path) -> None:

@@ -530,6 +530,7 @@ def test_a_file_that_cannot_be_used_is_said_and_changes_nothing(
             assert result.stdout == plain.stdout
     path.write_text("{")
     assert "is not of format 2" in answer(engine_bin, story_gguf, path).stderr
-    assert "cannot be read" in answer(engine_bin, story_gguf, tmp_path / "absent.json").stderr
+    for name in ("absent.json", "."):
+        assert "cannot be read" in answer(engine_bin, story_gguf, tmp_path / name).stderr
     path.write_text(json.dumps({**good, "tables": {"tl2": tables[-1]}}))
     assert "warning" not in answer(engine_bin, story_gguf, path).stderr

@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trit.base.errors import UserError, run_main
 from trit.base.places import VENV, python_command
 
 _FOR_TRAINING = ("torch", "transformers")
+# Those that people set; the tests and the build have others.
+_VARIABLES = ("TRIT_TIER", "TRIT_PACKING", "TRIT_LOOKUP", "TRIT_TUNING", "TRIT_ATTENTION")
 
 
 def run_command(target: str, argv: Sequence[str] | None = None) -> int:
@@ -30,6 +32,7 @@ def run_command(target: str, argv: Sequence[str] | None = None) -> int:
     module, _, function = target.partition(":")
 
     def main(argv: Sequence[str] | None) -> int:
+        check_environment(os.environ)
         try:
             code: int = getattr(importlib.import_module(module), function or "main")(argv)
         except ModuleNotFoundError as error:
@@ -37,6 +40,25 @@ def run_command(target: str, argv: Sequence[str] | None = None) -> int:
         return code
 
     return run_main(main, argv)
+
+
+def check_environment(environment: Mapping[str, str]) -> None:
+    """Look at our variables as far as the engine does not: it says itself what is wrong with a tier or a packing.
+
+    Raises:
+        UserError: a value cannot be meant, or a name is nearly one of ours.
+    """
+    attention = environment.get("TRIT_ATTENTION", "")
+    if attention not in {"", "on", "off"}:
+        raise UserError(f"TRIT_ATTENTION={attention}: expected off, or nothing for our own attention")
+    unknown = [name for name in environment if name.startswith("TRIT_") and name not in _VARIABLES]
+    if not unknown:
+        return
+    from difflib import get_close_matches
+
+    for name in unknown:
+        if meant := get_close_matches(name, _VARIABLES, 1, 0.85):
+            raise UserError(f"{name}: there is no such variable; {meant[0]} may be meant")
 
 
 def environment_python() -> Path:
