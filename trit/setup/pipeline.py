@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import FrameType, ModuleType
 
 from trit.base.errors import EXIT_OK, CommandError
+from trit.base.files import check_output
 from trit.base.places import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS
 from trit.base.progress import StepLine
 from trit.models.registry import registry
@@ -51,6 +52,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _run_steps(options: Options) -> Setup:
     setup = Setup(options)
     model.check_options(setup)
+    check_output("--log-dir", setup.log("setup"))
     makers: list[ModuleType] = [tools, engine, model, conversion, build, tuning]
     if setup.quant_type is None:
         # What to convert to is found by measuring.
