@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-/// How many threads a graph is given. On a machine that others keep busy, threads that meet at some hundred barriers a
-/// token wait for the one that does not run, and fewer threads, even one, are faster. Which number is, is measured.
+/// How many threads a graph is given. On a machine that others keep busy, threads that meet at some hundred
+/// barriers a token wait for the one that does not run, and fewer threads, even one, are faster. Which number
+/// is, is measured.
 #ifndef TRIT_GGML_THREAD_COUNT_H
 #define TRIT_GGML_THREAD_COUNT_H
 
@@ -10,8 +11,9 @@
 
 namespace trit {
 
-/// The choice for graphs of one kind, which take like times: those of a model with one number of tokens. Times are in
-/// seconds. It changes only while the caller sleeps at barriers, or has given up threads before that.
+/// The choice for graphs of one kind, which take like times: those of a model with one number of tokens.
+/// Times are in seconds. It changes only while the caller sleeps at barriers, or has given up threads before
+/// that.
 class ThreadCount {
  public:
     /// Threads of the next graph, of `most`.

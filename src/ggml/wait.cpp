@@ -16,9 +16,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Spinning for as long as a sleep costs takes at most twice the time of the better choice (the ski-rental bound).
-/// Falling asleep and waking up takes some 5 us, and 50 to 100 us where a virtual machine's CPU has gone idle. Other
-/// waits of an idle machine are shorter.
+/// Spinning for as long as a sleep costs takes at most twice the time of the better choice (the ski-rental
+/// bound). Falling asleep and waking up takes some 5 us, and 50 to 100 us where a virtual machine's CPU has
+/// gone idle. Other waits of an idle machine are shorter.
 constexpr std::chrono::microseconds kSpin{100};
 /// Looks at a counter between two looks at the clock: some microseconds.
 constexpr int kRounds = 32;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-/// How threads wait for each other, and how many there are: they spin for as long as it takes to fall asleep and wake
-/// up, then sleep; and a graph gets fewer threads while that is faster (thread_count.h).
+/// How threads wait for each other, and how many there are: they spin for as long as it takes to fall asleep
+/// and wake up, then sleep; and a graph gets fewer threads while that is faster (thread_count.h).
 ///
-/// On an idle machine the other thread arrives while this one spins. On a busy one it may not even run: a thread
-/// that spins then takes the CPU that it waits for. Patch 0019 calls these functions. Plain C: ggml's own file
-/// includes it.
+/// On an idle machine the other thread arrives while this one spins. On a busy one it may not even run: a
+/// thread that spins then takes the CPU that it waits for. Patch 0019 calls these functions. Plain C: ggml's
+/// own file includes it.
 #ifndef TRIT_GGML_WAIT_H
 #define TRIT_GGML_WAIT_H
 

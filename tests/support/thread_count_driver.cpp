@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-/// ThreadCount on machines that are made up. Arguments: most threads, and how far a graph's time strays (0.1: 10 %).
-/// Standard input: phases, each its seconds, then for 1, 2, ... threads a graph's time in seconds and the share of it that
-/// the caller sleeps. Prints a line a phase: threads at its end, and its graphs' time over that on the best number.
+/// ThreadCount on machines that are made up. Arguments: most threads, and how far a graph's time strays (0.1:
+/// 10 %). Standard input: phases, each its seconds, then for 1, 2, ... threads a graph's time in seconds and
+/// the share of it that the caller sleeps. Prints a line a phase: threads at its end, and its graphs' time
+/// over that on the best number.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
