@@ -166,7 +166,7 @@ class ExtraBufferType : public ggml::cpu::extra_buffer_type {
         if (w == nullptr || moves_no_data(op->op)) {
             return nullptr;
         }
-        if (trit::only_ours(w->type) || trit::is_packed(w)) {
+        if (trit::is_ours(w)) {
             return &ternary_;
         }
         if (trit::can_attend(op)) {

@@ -126,6 +126,21 @@ Matmul matmul_of(const ggml_tensor* w, bool packed, int64_t m, int threads) {
     return {tier, method_of(tier, w, packed, threads), shape_of(w), m, threads};
 }
 
+bool is_ours(const ggml_tensor* w) { return only_ours(w->type) || is_packed(w); }
+
+bool same_work_memory(const ggml_tensor* a, const ggml_tensor* b, int threads) {
+    const ggml_tensor* w[] = {a->src[0], b->src[0]};
+    size_t scratch[2];
+    int64_t group[2];
+    for (int i = 0; i < 2; ++i) {
+        const bool packed = is_packed(w[i]);
+        const Matmul product = matmul_of(w[i], packed, 1, threads);
+        scratch[i] = product.scratch_bytes() + product.shared_bytes();
+        group[i] = Stack(w[i], packed).group();
+    }
+    return w[0]->ne[0] == w[1]->ne[0] && scratch[0] == scratch[1] && group[0] == group[1];
+}
+
 size_t mul_mat_work_bytes(const ggml_tensor* op, bool packed, int threads) {
     const ggml_tensor* w = op->src[0];
     const int64_t tokens = ggml_nrows(op->src[1]);

@@ -12,6 +12,11 @@ namespace trit {
 /// The plan of w times m tokens. packed: w is in our buffer; else it is a tensor as in the file.
 Matmul matmul_of(const ggml_tensor* w, bool packed, int64_t m, int threads);
 
+/// Whether a product with this weight is computed here.
+bool is_ours(const ggml_tensor* w);
+/// Whether two products of one token leave each thread the same part of the work memory.
+bool same_work_memory(const ggml_tensor* a, const ggml_tensor* b, int threads);
+
 size_t mul_mat_work_bytes(const ggml_tensor* op, bool packed, int threads);
 void mul_mat(const ggml_compute_params* params, ggml_tensor* dst, bool packed);
 

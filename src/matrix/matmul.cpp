@@ -32,6 +32,7 @@ Method Method::chosen(const trit_tier& tier, const Encoding& encoding, const Sha
     if (method.packing != TRIT_PACKING_5_TRITS) {
         method.many = lookup_choice(shape.n, shape.k, threads);
     }
+    method.at_once = tokens_at_once(method.packing);
     return method;
 }
 
@@ -82,8 +83,8 @@ void Matmul::multiply(const Weights& w, const Activations& act, int64_t token, i
     share(thread, &first, &last);
     if (method_.storage == Storage::kPanels) {
         const int64_t end = (last + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS;
-        multiply_panels(tier_, *w.packed, method_.few, w.i, first / TRIT_PANEL_ROWS, end, act.q(token),
-                        act.row_bytes(), act.scale(token), act.sum(token), m, scratch, out);
+        multiply_panels(tier_, *w.packed, method_.few, method_.at_once, w.i, first / TRIT_PANEL_ROWS, end,
+                        act.q(token), act.row_bytes(), act.scale(token), act.sum(token), m, scratch, out);
         return;
     }
     for (int64_t r = first; r < last; r += TRIT_PANEL_ROWS) {

@@ -31,6 +31,7 @@ struct Method {
     trit_packing packing = TRIT_PACKING_2_BITS;  ///< of panels of one scale
     LookupChoice few;                            ///< of panels of table indices: the kernel that reads them
     LookupChoice many;  ///< tables over tokens, for panels of 2 bits and what is made of indices
+    int at_once = 0;    ///< tokens of one call of the tier's kernels for panels, at most; 0: all
 
     /// What the engine does with weights of this encoding, stored so.
     static Method chosen(const trit_tier& tier, const Encoding& encoding, const Shape& shape, Storage storage,

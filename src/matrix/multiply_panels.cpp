@@ -18,6 +18,11 @@ void unpack_panel(const trit_lookup_kernel& few, int64_t k, const uint8_t* panel
     }
 }
 
+/// Of m tokens with a panel: integers, and floats where groups have scales.
+size_t sums_bytes(int m) {
+    return align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(int32_t) + sizeof(float)));
+}
+
 /// Few tokens times `count` panels from p on, by the kernel that reads their indices.
 void look_up(const trit_tier& tier, const trit_lookup_kernel& few, const Panels& w, int64_t p, int count,
              const int8_t* q, size_t q_row_bytes, const float* scale, int m, void* scratch,
@@ -31,25 +36,14 @@ void look_up(const trit_tier& tier, const trit_lookup_kernel& few, const Panels&
     }
 }
 
-void multiply_panel(const trit_tier& tier, const PackedMatrix& matrix, const LookupChoice& few,
-                    const Panels& w, int64_t p, const int8_t* q, size_t q_row_bytes, const float* scale,
-                    const int32_t* sum, int m, void* scratch, float* const* out) {
-    const uint8_t* panel = w.data + static_cast<size_t>(p) * w.panel_bytes;
+/// A panel times m tokens at once.
+void multiply_panel(const trit_tier& tier, const PackedMatrix& matrix, trit_panel_fn panel_fn,
+                    const uint8_t* panel, const Panels& w, int64_t p, const int8_t* q, size_t q_row_bytes,
+                    const float* scale, const int32_t* sum, int m, void* scratch, float* const* out) {
     const int64_t first = p * TRIT_PANEL_ROWS;
     const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, w.n - first));
     auto* c = static_cast<int32_t*>(scratch);
     auto* acc = reinterpret_cast<float*>(c + m * TRIT_PANEL_ROWS);
-    trit_panel_fn panel_fn = nullptr;
-    if (matrix.packing() < TRIT_TIER_PACKINGS) {
-        panel_fn = tier.panel[matrix.packing()];
-    } else {
-        // Indices of tables that many tokens have no use for.
-        auto* two_bits = static_cast<uint8_t*>(scratch) +
-                         align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(*c) + sizeof(*acc)));
-        unpack_panel(*few.kernel, w.k, panel, two_bits);
-        panel = two_bits;
-        panel_fn = tier.panel[TRIT_PACKING_2_BITS];
-    }
     if (matrix.group() == 0) {
         panel_fn(w.k, panel, q, q_row_bytes, m, c);
         for (int j = 0; j < m; ++j) {
@@ -77,9 +71,9 @@ void multiply_panel(const trit_tier& tier, const PackedMatrix& matrix, const Loo
 
 }  // namespace
 
-void multiply_panels(const trit_tier& tier, const PackedMatrix& w, const LookupChoice& few, int64_t i,
-                     int64_t first, int64_t last, const int8_t* q, size_t q_row_bytes, const float* scale,
-                     const int32_t* sum, int m, void* scratch, float* const* out) {
+void multiply_panels(const trit_tier& tier, const PackedMatrix& w, const LookupChoice& few, int at_once,
+                     int64_t i, int64_t first, int64_t last, const int8_t* q, size_t q_row_bytes,
+                     const float* scale, const int32_t* sum, int m, void* scratch, float* const* out) {
     const Panels panels = w.matrix(i);
     if (w.packing() >= TRIT_TIER_PACKINGS && m < kLeastUnpacked) {
         const trit_lookup_kernel& kernel = *few.kernel;
@@ -93,14 +87,28 @@ void multiply_panels(const trit_tier& tier, const PackedMatrix& w, const LookupC
         }
         return;
     }
+    const bool has_indices = w.packing() >= TRIT_TIER_PACKINGS;  // of tables that many tokens have no use for
+    auto* two_bits = static_cast<uint8_t*>(scratch) + sums_bytes(m);
+    const trit_panel_fn panel_fn = tier.panel[has_indices ? TRIT_PACKING_2_BITS : w.packing()];
+    const int64_t groups = w.group() == 0 ? 1 : panels.k / w.group();
+    const int calls = at_once > 0 ? (m + at_once - 1) / at_once : 1;  // of nearly the same size
     for (int64_t p = first; p < last; ++p) {
-        multiply_panel(tier, w, few, panels, p, q, q_row_bytes, scale, sum, m, scratch, out);
+        const uint8_t* panel = panels.data + static_cast<size_t>(p) * panels.panel_bytes;
+        if (has_indices) {
+            unpack_panel(*few.kernel, panels.k, panel, two_bits);
+            panel = two_bits;
+        }
+        for (int call = 0; call < calls; ++call) {
+            const int from = m * call / calls;
+            multiply_panel(tier, w, panel_fn, panel, panels, p, q + static_cast<size_t>(from) * q_row_bytes,
+                           q_row_bytes, scale + from * groups, sum + from * groups,
+                           m * (call + 1) / calls - from, scratch, out + from);
+        }
     }
 }
 
 size_t multiply_panels_bytes(trit_packing packing, const LookupChoice& few, int64_t k, int m) {
-    const size_t sums =
-        align_up(static_cast<size_t>(m) * TRIT_PANEL_ROWS * (sizeof(int32_t) + sizeof(float)));
+    const size_t sums = sums_bytes(m);
     if (packing < TRIT_TIER_PACKINGS) {
         return sums;
     }

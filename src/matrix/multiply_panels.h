@@ -15,14 +15,15 @@ constexpr int kLeastUnpacked = 6;
 /// Rows of panels `first` to `last` (exclusive) of matrix `i` times m tokens.
 ///
 /// @param few      of panels of table indices: the kernel that reads them
+/// @param at_once  tokens that a kernel of the tier gets in one call, at most; 0: all
 /// @param q        int8 [m, k] (q_row_bytes apart)
 /// @param scale    float [m, groups] (one group if w.group() is 0): s of trit_quantize_fn
 /// @param sum      int32 [m, groups]
 /// @param scratch  multiply_panels_bytes(w.packing(), few, k, m) bytes, aligned to 64
 /// @param out      out[j]: token j's results, float [n], of which these panels' rows are written
-void multiply_panels(const trit_tier& tier, const PackedMatrix& w, const LookupChoice& few, int64_t i,
-                     int64_t first, int64_t last, const int8_t* q, size_t q_row_bytes, const float* scale,
-                     const int32_t* sum, int m, void* scratch, float* const* out);
+void multiply_panels(const trit_tier& tier, const PackedMatrix& w, const LookupChoice& few, int at_once,
+                     int64_t i, int64_t first, int64_t last, const int8_t* q, size_t q_row_bytes,
+                     const float* scale, const int32_t* sum, int m, void* scratch, float* const* out);
 /// Enough for up to m tokens and any matrix of k inputs in this packing or, if its scales want that, in 2
 /// bits.
 size_t multiply_panels_bytes(trit_packing packing, const LookupChoice& few, int64_t k, int m);

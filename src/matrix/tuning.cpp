@@ -18,6 +18,8 @@ std::vector<std::vector<TunedShape>>& tunings() {
 /// large, or 4 times in one direction) is none of them: small matrices say nothing about large ones.
 constexpr double kFarthest = 1.3863;  // ln 4
 
+constexpr size_t kMostKnown = 64;
+
 double distance(double a, double b) { return std::fabs(std::log(a / b)); }
 
 /// The nearest shape that is not far off, with the nearest number of threads.
@@ -37,15 +39,42 @@ const TunedShape* nearest_of(const std::vector<TunedShape>& shapes, int64_t n, i
     return found;
 }
 
+/// What every product asks: a model has few shapes, and a search takes some microseconds.
+struct Known {
+    int64_t n;
+    int64_t k;
+    int threads;
+    const TunedShape* shape;
+};
+
 const TunedShape* nearest(int64_t n, int64_t k, int threads) {
+    thread_local std::vector<Known> known;
+    thread_local size_t tunings_then = 0;
+    if (tunings_then != tunings().size()) {
+        known.clear();
+        tunings_then = tunings().size();
+    }
+    for (const Known& one : known) {
+        if (one.n == n && one.k == k && one.threads == threads) {
+            return one.shape;
+        }
+    }
     const TunedShape* found = nullptr;
     for (size_t i = 0; i < tunings().size() && found == nullptr; ++i) {
         found = nearest_of(tunings()[i], n, k, threads);
+    }
+    if (known.size() < kMostKnown) {
+        known.push_back({n, k, threads, found});
     }
     return found;
 }
 
 constexpr int kMostThreads = 1 << 20;
+
+int& at_once(trit_packing packing) {
+    static int tokens[TRIT_TIER_PACKINGS] = {};
+    return tokens[packing < TRIT_TIER_PACKINGS ? packing : TRIT_PACKING_2_BITS];
+}
 
 }  // namespace
 
@@ -58,6 +87,10 @@ LookupChoice lookup_choice(int64_t n, int64_t k, int threads) {
     return shape != nullptr && !is_forced ? shape->lookup
                                           : LookupChoice::of(trit_lookup_chosen(TRIT_PACKING_2_BITS));
 }
+
+int tokens_at_once(trit_packing packing) { return at_once(packing); }
+
+void set_tokens_at_once(trit_packing packing, int tokens) { at_once(packing) = tokens; }
 
 trit_packing tuned_packing(int64_t n, int64_t k) {
     const TunedShape* shape = nearest(n, k, kMostThreads);

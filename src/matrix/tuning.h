@@ -27,6 +27,13 @@ void add_tuning(std::vector<TunedShape> shapes);
 /// without any, or where TRIT_LOOKUP is set, what trit_lookup_chosen says.
 LookupChoice lookup_choice(int64_t n, int64_t k, int threads);
 
+/// Most tokens that the tier's kernel for panels of this packing gets in one call; 0: all. Its kernels for
+/// few tokens decode weights beside products, those for many do it before; which is faster depends on the
+/// CPU. Panels of table indices become such of 2 bits.
+int tokens_at_once(trit_packing packing);
+/// As with add_tuning: what was said last counts.
+void set_tokens_at_once(trit_packing packing, int tokens);
+
 /// The packing for such a matrix; TRIT_PACKING_COUNT if nothing was found. A matrix is packed before anybody
 /// says on how many threads it will be used: of several numbers, what was found for the most counts.
 trit_packing tuned_packing(int64_t n, int64_t k);

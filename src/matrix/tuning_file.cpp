@@ -16,6 +16,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu_identity.h"
@@ -120,9 +121,32 @@ std::string read_tables(const Json& file, std::vector<const trit_lookup_kernel*>
     return "";
 }
 
+/// Tokens of one call of the tier's kernels, by the packing's name.
+std::string read_at_once(const Json& file, std::vector<std::pair<trit_packing, int>>* at_once) {
+    const auto found = file.find("at_once");
+    if (found == file.end()) {
+        return "";
+    }
+    bool ok = found->is_object();
+    for (int i = 0; ok && i < TRIT_TIER_PACKINGS; ++i) {
+        const auto packing = static_cast<trit_packing>(i);
+        if (found->contains(packing_name(packing))) {
+            const int64_t tokens = number(*found, packing_name(packing), 0, 1 << 16, &ok);
+            at_once->emplace_back(packing, static_cast<int>(tokens));
+        }
+    }
+    return ok ? "" : "has an at_once that is no number of tokens for each packing";
+}
+
+/// What is in a file.
+struct Found {
+    std::vector<TunedShape> shapes;
+    std::vector<const trit_lookup_kernel*> tables;
+    std::vector<std::pair<trit_packing, int>> at_once;
+};
+
 /// What is wrong with the file, or an empty text.
-std::string read(const Json& file, std::vector<TunedShape>* shapes,
-                 std::vector<const trit_lookup_kernel*>* tables) {
+std::string read(const Json& file, Found* all) {
     bool ok = file.is_object();
     if (!ok || number(file, "format", kFormat, kFormat, &ok) != kFormat) {
         return "is not of format " + std::to_string(kFormat);
@@ -141,20 +165,23 @@ std::string read(const Json& file, std::vector<TunedShape>* shapes,
         if (!fault.empty()) {
             return fault;
         }
-        shapes->push_back(shape);
+        all->shapes.push_back(shape);
     }
-    return read_tables(file, tables);
+    const std::string fault = read_at_once(file, &all->at_once);
+    return fault.empty() ? read_tables(file, &all->tables) : fault;
 }
 
 /// What is wrong with the file, or an empty text: then it is in use.
 std::string use(const Json& file) {
-    std::vector<TunedShape> shapes;
-    std::vector<const trit_lookup_kernel*> tables;
-    std::string fault = read(file, &shapes, &tables);
+    Found all;
+    std::string fault = read(file, &all);
     if (fault.empty()) {
-        add_tuning(std::move(shapes));
-        for (const trit_lookup_kernel* kernel : tables) {
+        add_tuning(std::move(all.shapes));
+        for (const trit_lookup_kernel* kernel : all.tables) {
             trit_lookup_prefer(kernel);
+        }
+        for (const auto& [packing, tokens] : all.at_once) {
+            set_tokens_at_once(packing, tokens);
         }
     }
     return fault;

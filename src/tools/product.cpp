@@ -7,6 +7,9 @@
 #include <initializer_list>
 #include <random>
 
+#include "kernels/packing_names.h"
+#include "matrix/tuning.h"
+
 namespace trit {
 namespace {
 
@@ -64,6 +67,23 @@ Matrix Matrix::named(const std::string& text) {
     return {n, k};
 }
 
+/// "2_bits" or "5_trits", and perhaps "/16": the most tokens of a call.
+bool is_own(const std::string& text, Method* method) {
+    for (const trit_packing packing : {TRIT_PACKING_2_BITS, TRIT_PACKING_5_TRITS}) {
+        const std::string name = packing_name(packing);
+        int end = 0;
+        method->packing = packing;
+        method->at_once = tokens_at_once(packing);
+        if (text == name || (text.rfind(name + "/", 0) == 0 &&
+                             std::sscanf(text.c_str() + name.size(), "/%d%n", &method->at_once, &end) == 1 &&
+                             name.size() + static_cast<size_t>(end) == text.size() && method->at_once >= 0)) {
+            return true;
+        }
+    }
+    *method = {};
+    return false;
+}
+
 Way Way::named(const std::string& text) {
     Way way;
     way.name = text;
@@ -80,13 +100,10 @@ Way Way::named(const std::string& text) {
                         ": expected 2_bits, tl1 or tl2, +, and 2_bits or a look-up kernel for many tokens");
         }
         method.many = many.many;
+        method.at_once = many.at_once;
         return way;
     }
-    if (text == "2_bits") {
-        return way;
-    }
-    if (text == "5_trits") {
-        method.packing = TRIT_PACKING_5_TRITS;
+    if (is_own(text, &method)) {
         return way;
     }
     if (text == "in_place") {
@@ -103,11 +120,13 @@ Way Way::named(const std::string& text) {
         if (text == packing_name(packing)) {
             method.packing = packing;
             method.few = LookupChoice::of(trit_lookup_chosen(packing));
+            method.at_once = tokens_at_once(packing);
             return way;
         }
     }
     const LookupChoice choice = choice_named(text);
     method.packing = choice.kernel->packing;
+    method.at_once = tokens_at_once(method.packing);
     if (method.packing == TRIT_PACKING_2_BITS) {
         method.many = choice;
         way.only_tables = true;

@@ -14,7 +14,8 @@
 ///
 /// A line of standard input is an order, "N K M THREADS ROUNDS WAY [WAY...]"; the answer is one line: a JSON
 /// object with "ways", those of them that are possible, and "seconds", of each round and way, rounds outside.
-/// Every other round runs backwards, so that what the machine does besides meets all alike. Ends with its
+/// Every other round runs backwards, so that what the machine does besides meets all alike. "at_once PACKING
+/// TOKENS" has no answer: from then on ways with such panels take so many tokens at once. Ends with its
 /// input.
 #include <algorithm>
 #include <cstdio>
@@ -22,6 +23,7 @@
 #include <sstream>
 
 #include "kernels/packing_names.h"
+#include "matrix/tuning.h"
 #include "tools/kernel_library.h"
 #include "tools/measure.h"
 #include "tools/product.h"
@@ -137,6 +139,20 @@ std::vector<std::string> table_kernels(trit_packing packing) {
     return names;
 }
 
+void set_at_once(const std::string& line) {
+    std::istringstream words(line);
+    std::string name;
+    int tokens = -1;
+    words >> name >> name >> tokens;
+    for (const trit_packing packing : {TRIT_PACKING_2_BITS, TRIT_PACKING_5_TRITS}) {
+        if (name == trit::packing_name(packing) && tokens >= 0) {
+            trit::set_tokens_at_once(packing, tokens);
+            return;
+        }
+    }
+    trit::usage_error("\"" + line + "\": expected at_once 2_bits TOKENS or at_once 5_trits TOKENS");
+}
+
 void introduce(const trit_tier& tier) {
     std::vector<std::string> names;
     std::vector<double> tokens;
@@ -186,6 +202,10 @@ int main(int argc, char** argv) {
     introduce(*tiers[0]);
     Tuner tuner(*tiers[0], flags.number("--milliseconds", 1e-3) / 1e3, weights);
     for (std::string line; std::getline(std::cin, line);) {
+        if (line.rfind("at_once ", 0) == 0) {
+            set_at_once(line);
+            continue;
+        }
         tuner.obey(parse(line));
         std::fflush(stdout);
     }

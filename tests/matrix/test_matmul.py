@@ -15,7 +15,7 @@ from tests.support.tiers import TIERS
 from trit.base.places import ROOT
 
 # What the tools' side does otherwise in each: a way's name, or the number of threads.
-FAULTS = ("threads", "panels", "least", "packing", "table")
+FAULTS = ("threads", "panels", "least", "packing", "table", "at_once")
 
 
 @pytest.fixture(scope="module")

@@ -145,9 +145,10 @@ std::vector<float> multiply(const PackedMatrix& matrix, const trit_tier& tier, c
                 out[j] =
                     results.data() + static_cast<size_t>(stack) * per_matrix + j * static_cast<size_t>(s.n);
             }
-            trit::multiply_panels(tier, matrix, few, stack, i % matrix.panels(), i % matrix.panels() + 1,
-                                  t.q.data(), t.row, t.scale.data(), t.sum.data(), t.m, scratch.get(),
-                                  out.data());
+            const int at_once = static_cast<int>(i % 3) * 5;  // all, 5, 10
+            trit::multiply_panels(tier, matrix, few, at_once, stack, i % matrix.panels(),
+                                  i % matrix.panels() + 1, t.q.data(), t.row, t.scale.data(), t.sum.data(),
+                                  t.m, scratch.get(), out.data());
         }
         if (fault == "race") {
             ++raced;

@@ -4,8 +4,8 @@
 /// of the chosen tier and in place, with every look-up kernel for many tokens, on several numbers of threads,
 /// with 1 to 600 tokens.
 ///
-/// FAULT: "threads", "panels", "least", "packing" or "table" (the tools' side differs in that), to see that
-/// it is noticed.
+/// FAULT: "threads", "panels", "least", "packing", "table" or "at_once" (the tools' side differs in that), to
+/// see that it is noticed.
 ///
 /// Exit code 0: all equal; 1: a difference; 2: usage.
 #include <cstdio>
@@ -53,11 +53,12 @@ std::string text_of(const LookupChoice& choice, bool with_least) {
 
 /// All that a plan decides.
 std::string describe(const Matmul& product, const trit::Matrix& matrix, int threads) {
-    std::string text =
-        "storage " + std::to_string(static_cast<int>(product.method().storage)) + ", packing " +
-        trit::packing_name(product.method().packing) + ", few " + text_of(product.method().few, false) +
-        ", tokens at once " + std::to_string(product.block()) + ", in tables " +
-        std::to_string(product.tables().tokens()) + " by " + std::to_string(product.tables().parts());
+    std::string text = "storage " + std::to_string(static_cast<int>(product.method().storage)) +
+                       ", packing " + trit::packing_name(product.method().packing) + ", few " +
+                       text_of(product.method().few, false) + ", tokens " + std::to_string(product.block()) +
+                       ", at once " + std::to_string(product.method().at_once) + ", in tables " +
+                       std::to_string(product.tables().tokens()) + " by " +
+                       std::to_string(product.tables().parts());
     if (product.tables().tokens() > 0) {
         text += ", " + text_of(product.method().many, true);
     }
@@ -163,7 +164,8 @@ void compare_tuned(ggml_context* context) {
     for (const trit_packing packing : packings()) {
         for (const LookupChoice& many : all) {
             const trit_packing named = fault == "packing" ? TRIT_PACKING_2_BITS : packing;
-            const trit::Way way = trit::Way::named(name_of(named, many));
+            trit::set_tokens_at_once(packing, packing == TRIT_PACKING_5_TRITS ? 16 : 12);
+            const trit::Way way = trit::Way::named(name_of(named, many) + (fault == "at_once" ? "/8" : ""));
             for (const trit::Matrix& matrix : kShapes) {
                 const ggml_tensor* w = weight(context, matrix);
                 for (const int threads : kThreads) {

@@ -33,7 +33,7 @@ from trit.tune.layer import LayerContest
 from trit.tune.search import LEAST_ROUNDS, MARGIN, contest, least_winning
 from trit.tune.shapes import of_model, of_published_shape
 from trit.tune.timer import Kernel, Product, Timer
-from trit.tune.tuner import OWN, Tuned, tune, ways
+from trit.tune.tuner import OWN, tune, ways
 
 PRODUCT = Product(2560, 2560, 128, 2)
 KERNEL = Kernel("lookup_x", 32, 40, 21)
@@ -52,9 +52,13 @@ class FakeTimer:
     default: str = ""
     packings: list[str] = field(default_factory=lambda: [OWN])
     asked: int = 0
+    told: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.random = np.random.default_rng(self.seed)
+
+    def at_once(self, packing: str, tokens: int) -> None:
+        self.told[packing] = tokens
 
     def rounds(self, product: Product, names: Sequence[str], count: int) -> dict[str, list[float]]:
         possible = [name for name in names if name not in self.impossible]
@@ -68,6 +72,9 @@ class FakeTimer:
 
     def time(self, name: str, product: Product) -> float:
         """Of a packing with kernels for many tokens, those count."""
+        own, _, tokens = name.partition("/")
+        if tokens and name not in self.seconds:
+            return self.seconds.get(own, 1.0)
         return self.seconds[re.sub(r":\d+$", ":1", name.rpartition("+")[2])]
 
 
@@ -126,7 +133,7 @@ def test_choices_and_the_time_of_a_layer() -> None:
     timer = FakeTimer({OWN: 1.0, "lookup_x@40:1": 0.5, "lookup_x@20:1": 0.7, "lookup_x@10:1": 0.8, "lookup_x@1:1": 3.0})
     told: list[str] = []
     shapes = {(2560, 2560): 2, (64, 2560): 1}
-    result = tune(timer, shapes, [1, 2], 60, lambda one: told.extend(lines_of(one)))
+    result = tune(timer, shapes, [1, 2], 60, lambda one: told.extend(report.lines(one)))
     choices = result.choices
     assert [(c.n, c.threads, c.lookup, c.panels, c.packing) for c in choices] == [
         (2560, 1, "lookup_x", 40, OWN),
@@ -136,7 +143,7 @@ def test_choices_and_the_time_of_a_layer() -> None:
     ]
     # Its time does not depend on the tokens here, the other's neither: it wins from the first number on.
     assert choices[0].least_tokens == 8 and choices[0].gain == pytest.approx(1.0, abs=0.05) and choices[1].gain == 0
-    assert told[0].startswith("2560 x 2560, m = 128, 1 thread: lookup_x@40:1: +") and "stays" in told[1]
+    assert told[1].startswith("2560 x 2560, m = 128, 1 thread: lookup_x@40:1: +") and "stays" in told[2]
     one, two = (line for line in told if line.startswith("layer, "))
     default, tuned = map(float, re.findall(r"([\d.]+) ms", one))
     # 2 + 1 by default, 2 * 0.5 + 1 tuned.
@@ -149,15 +156,26 @@ def test_choices_and_the_time_of_a_layer() -> None:
     assert result.measured[0].seconds[OWN]["128"] == pytest.approx(2.3, rel=0.2)
 
 
-def lines_of(one: Tuned | LayerContest) -> list[str]:
-    return [report.line(one)] if isinstance(one, Tuned) else report.layer_lines(one)
+@pytest.mark.parametrize(("seconds", "wanted"), [(1.3, 0), (0.99, 0), (0.8, 16)])
+def test_tokens_of_a_call(seconds: float, wanted: int) -> None:
+    timer = FakeTimer({OWN: 1.0, f"{OWN}/0": 1.0, f"{OWN}/16": seconds}, kernels=[])
+    told: list[str] = []
+    result = tune(timer, {(64, 64): 1, (2560, 6912): 2}, [1, 2], 60, lambda one: told.extend(report.lines(one)))
+    assert result.at_once == timer.told == {OWN: wanted}
+    assert told[0].startswith("2560 x 6912, m = 48, 2 threads: ")
+
+
+def test_a_preset_is_the_default_of_the_tokens_of_a_call() -> None:
+    timer = FakeTimer({OWN: 1.0, f"{OWN}/0": 1.0, f"{OWN}/16": 0.99}, kernels=[])
+    preset = tuning_file.Tuning("tier", "", [], at_once={OWN: 16})
+    assert tune(timer, {(64, 64): 1}, [1], 60, lambda one: None, preset).at_once == {OWN: 16}
 
 
 class Packed(FakeTimer):
     """Times of packings by the number of tokens."""
 
     def time(self, name: str, product: Product) -> float:
-        return self.seconds[f"{name.partition('+')[0]} {product.m}"]
+        return self.seconds.get(f"{name.partition('+')[0]} {product.m}", 1.0)
 
 
 SHAPES = {(2560, 2560): 2, (64, 2560): 1}

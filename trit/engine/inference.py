@@ -285,17 +285,14 @@ def is_embedding_model(path: Path) -> bool:
 
 
 def note_if_busy(threads: int) -> None:
-    """Say to somebody at a terminal that other programs leave fewer CPUs free than there are threads.
-
-    Each step of the engine waits for the slowest of its threads, so a shared CPU costs more than its share.
-    """
+    """Say to somebody at a terminal that other programs leave fewer CPUs free than there are threads."""
     if not (hasattr(os, "getloadavg") and sys.stderr.isatty()):
         return
     cpus, load = usable_cpus(), os.getloadavg()[0]
     if load > max(0, cpus - threads) + 0.5:
         print(
             f"note: other programs are busy here (load {load:.1f} on {cpus} CPUs, and {threads} threads are wanted): "
-            "answers will be slow; fewer threads (-t) may be faster",
+            "answers will be slower, and fewer threads run while that is faster",
             file=sys.stderr,
         )
 

@@ -82,6 +82,7 @@ class Tuning:
         layers: what the packings took.
         cpu: where it was measured, for people.
         tables: "tl1" and "tl2" -> kernel for few tokens of such panels; one that is missing is as without tuning.
+        at_once: "2_bits" and "5_trits" -> tokens of one call of the tier's kernels, at most; 0 or missing: all.
         match: of a preset: the CPUs that it is for, members of trit.base.host.cpu_cores; an empty one fits all.
     """
 
@@ -91,6 +92,7 @@ class Tuning:
     layers: list[Layer] = field(default_factory=list)
     cpu: str = field(default_factory=cpu_name)
     tables: dict[str, str] = field(default_factory=dict)
+    at_once: dict[str, int] = field(default_factory=dict)
     match: Sequence[Mapping[str, str | int]] = ()
 
     def nearest(self, n: int, k: int, threads: int) -> Choice | None:
@@ -194,6 +196,7 @@ def save(path: Path, tuning: Tuning) -> None:
         "shapes": [asdict(shape) for shape in tuning.shapes],
         "layers": [asdict(layer) for layer in tuning.layers],
         "tables": tuning.tables,
+        "at_once": tuning.at_once,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_output(path) as partial:
@@ -213,7 +216,8 @@ def load(path: Path) -> Tuning:
         shapes = [Choice(**shape) for shape in content["shapes"]]
         layers = [Layer(**layer) for layer in content["layers"]]
         tables = dict(content.get("tables", {}))
+        at_once = {name: int(tokens) for name, tokens in content.get("at_once", {}).items()}
         match = tuple(content.get("match", ()))
-        return Tuning(content["tier"], content["key"], shapes, layers, content["cpu"], tables, match)
+        return Tuning(content["tier"], content["key"], shapes, layers, content["cpu"], tables, at_once, match)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no tuning file ({error}); make it with: python3 -m trit tune") from error

@@ -25,6 +25,7 @@ from trit.tune import formats, report
 from trit.tune.generated import build_in, compile_for, first_look, verdict
 from trit.tune.layer import LayerContest
 from trit.tune.library import Library
+from trit.tune.search import Contest
 from trit.tune.shapes import of_model, of_published_shape
 from trit.tune.timer import PROGRAM, Timer
 from trit.tune.tuner import Tuned, tune
@@ -98,7 +99,9 @@ def _tune(args: argparse.Namespace) -> formats.Verdict:
         tables = first_look(timer, library, shapes, max(threads), args.seconds, without)
         result = tune(timer, shapes, threads, max(0.0, end - time.monotonic()), _say, preset, tables)
     out = args.out
-    new = tuning_file.Tuning(timer.tier, key, result.choices, result.measured, tables=result.tables)
+    new = tuning_file.Tuning(
+        timer.tier, key, result.choices, result.measured, tables=result.tables, at_once=result.at_once
+    )
     if args.as_preset:
         out, old = tuning_file.own_preset(timer.tier)
         new = replace(new, key=tuning_file.PRESET_KEY, match=old.match if old else cpu_cores()[:1])
@@ -122,8 +125,8 @@ def _end(verdict: formats.Verdict) -> formats.Verdict:
     return verdict
 
 
-def _say(result: Tuned | LayerContest) -> None:
-    for line in [report.line(result)] if isinstance(result, Tuned) else report.layer_lines(result):
+def _say(result: Tuned | LayerContest | Contest) -> None:
+    for line in report.lines(result):
         print(line, flush=True)
 
 

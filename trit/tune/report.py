@@ -13,6 +13,13 @@ from trit.tune.search import Contest
 from trit.tune.tuner import Result, Tuned
 
 
+def lines(result: Tuned | LayerContest | Contest) -> list[str]:
+    """What there is to say of one search."""
+    if isinstance(result, LayerContest):
+        return layer_lines(result)
+    return [line(result) if isinstance(result, Tuned) else contest_line(result)]
+
+
 def line(result: Tuned) -> str:
     """One shape: what was tried, what won and by how much."""
     least = f", from {result.choice.least_tokens} tokens" if result.choice.lookup else ""

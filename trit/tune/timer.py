@@ -83,6 +83,10 @@ class Timer:
         self._process.kill()
         self._process.communicate()
 
+    def at_once(self, packing: str, tokens: int) -> None:
+        """From now on ways with such panels take so many tokens at once; 0: all."""
+        self._tell(f"at_once {packing} {tokens}")
+
     def rounds(self, product: Product, ways: Sequence[str], count: int) -> dict[str, list[float]]:
         """Time the ways in turns.
 
@@ -97,14 +101,16 @@ class Timer:
         Raises:
             TritError: the program failed; its own sentence is on stderr.
         """
-        words = [product.n, product.k, product.m, product.threads, count, *ways]
-        assert self._process.stdin
-        with suppress(OSError):  # then there is no answer either
-            self._process.stdin.write(" ".join(map(str, words)) + "\n")
-            self._process.stdin.flush()
+        self._tell(" ".join(map(str, [product.n, product.k, product.m, product.threads, count, *ways])))
         answer = self._answer(f"measured {product}")
         names, seconds = answer["ways"], answer["seconds"]
         return {name: seconds[i :: len(names)] for i, name in enumerate(names)}
+
+    def _tell(self, line: str) -> None:
+        assert self._process.stdin
+        with suppress(OSError):  # then there is no answer either
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
 
     def _answer(self, doing: str) -> dict[str, Any]:
         assert self._process.stdout

@@ -15,6 +15,13 @@ from trit.tune.timer import Kernel, Product, Timer
 OWN = "2_bits"  # the tier's own kernel
 PREFILL_TOKENS = max(STEPS)
 PANEL_ROWS = 64
+# Tokens that the tier's kernels for few tokens take: some CPUs decode weights beside products, and are fastest in calls
+# of so many, however many tokens there are.
+FEW_TOKENS = 16
+# Tokens for which both ways are measured.
+SOME_TOKENS = 48
+# Part of the budget that goes to it.
+AT_ONCE_PART = 0.1
 # Panels of one call that are tried: tables and sums of fewer rows stay in smaller caches.
 PANELS = (10, 20, 40, 80)
 # Part of a shape's time that goes to the fewest tokens.
@@ -39,10 +46,12 @@ class Result:
     Attributes:
         shapes: kernels for many tokens.
         layers: packings, for each number of threads.
+        at_once: packing -> tokens of one call of the tier's kernel; 0: all.
     """
 
     shapes: list[Tuned]
     layers: list[LayerContest]
+    at_once: dict[str, int]
 
     @property
     def choices(self) -> list[Choice]:
@@ -77,7 +86,7 @@ def tune(
     shapes: Mapping[Shape, int],
     threads: Iterable[int],
     seconds: float,
-    told: Callable[[Tuned | LayerContest], None],
+    told: Callable[[Tuned | LayerContest | Contest], None],
     preset: Tuning | None = None,
     tables: Mapping[str, str] | None = None,
 ) -> Result:
@@ -96,6 +105,9 @@ def tune(
     jobs = [(n, k, count, some) for some in every for (n, k), count in shapes.items()]
     work = {job: job[0] * job[1] for job in jobs}
     end = time.monotonic() + seconds * (1 - PACKING_PART)
+    contests = _at_once(timer, shapes, max(every), seconds * AT_ONCE_PART, preset)
+    for one in contests.values():
+        told(one)
     tuned = []
     for i, (n, k, count, some) in enumerate(jobs):
         left = max(0.0, end - time.monotonic())
@@ -109,7 +121,30 @@ def tune(
         mine = [one for one in tuned if one.choice.threads == some]
         layers.append(_pack(timer, shapes, mine, budget, preset, tables or {}))
         told(layers[-1])
-    return Result(tuned, layers)
+    return Result(tuned, layers, {packing: _tokens(one.winner) for packing, one in contests.items()})
+
+
+def _at_once(
+    timer: Timer, shapes: Mapping[Shape, int], threads: int, seconds: float, preset: Tuning | None
+) -> dict[str, Contest]:
+    """Whether the tier's kernels take many tokens together or few by few; the timer does it so from here on.
+
+    Measured on the largest matrix: it depends on the CPU's ports more than on shapes.
+    """
+    n, k = max(shapes, key=lambda shape: shape[0] * shape[1])
+    packings = [packing for packing in (OWN, "5_trits") if packing in timer.packings]
+    found = {}
+    for packing in packings:
+        usual = preset.at_once.get(packing, 0) if preset else 0
+        product = Product(n, k, SOME_TOKENS, threads)
+        ways = [f"{packing}/{tokens}" for tokens in (usual, *({0, FEW_TOKENS} - {usual}))]
+        found[packing] = contest(timer, product, ways[0], ways[1:], seconds / len(packings))
+        timer.at_once(packing, _tokens(found[packing].winner))
+    return found
+
+
+def _tokens(way: str) -> int:
+    return int(way.partition("/")[2])
 
 
 def _tune_one(timer: Timer, product: Product, count: int, seconds: float, preset: Tuning | None) -> Tuned:

@@ -22,6 +22,7 @@ PARTS = {
     "kernels": ("kernels", "matrix products in the shapes of known models"),
     "end-to-end": ("end_to_end", "whole models, with llama-bench"),
     "profile": ("token_profile", "where a token's time goes"),
+    "busy": ("busy", "what other programs leave of the speed"),
     "summary": ("summary", "what the documents show of the results"),
 }
 
