@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// Which nodes of a graph need no barrier between them. Patch 0019 asks before each one. Plain C: ggml's own
+/// Which nodes of a graph need no barrier between them. Patch 0020 asks before each one. Plain C: ggml's own
 /// file includes it.
 #ifndef TRIT_GGML_ORDER_H
 #define TRIT_GGML_ORDER_H

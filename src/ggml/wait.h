@@ -3,7 +3,7 @@
 /// and wake up, then sleep; and a graph gets fewer threads while that is faster (thread_count.h).
 ///
 /// On an idle machine the other thread arrives while this one spins. On a busy one it may not even run: a
-/// thread that spins then takes the CPU that it waits for. Patch 0019 calls these functions. Plain C: ggml's
+/// thread that spins then takes the CPU that it waits for. Patch 0020 calls these functions. Plain C: ggml's
 /// own file includes it.
 #ifndef TRIT_GGML_WAIT_H
 #define TRIT_GGML_WAIT_H

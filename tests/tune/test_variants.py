@@ -295,7 +295,7 @@ def test_a_kernel_for_few_tokens_has_to_be_worth_it_for_a_layer(seconds: float, 
     found = candidates(["2_bits", "tl2"], usual, {shape: "2_bits"}, {"tl2": "tl2_x"})
     assert [one.name for one in found] == ["tl2", "2_bits", "tl2, tuned"]
     result = layer_contest(Fake(), 1, {shape: 2}, found, 0)
-    assert result.tables == tables and Result([], [result]).tables == tables
+    assert result.tables == tables and Result([], [result], {}).tables == tables
 
 
 def test_what_is_said_of_them(few: list[Variant]) -> None:
@@ -350,7 +350,7 @@ def test_tuning_again_finds_its_winner_in_the_program(
     def search(timer: Timer, shapes: Mapping[Shape, int], threads: Sequence[int], *_: object) -> SimpleNamespace:
         assert few[0].name in [kernel.name for kernel in timer.kernels]
         choices = [Choice(n, k, one, "2_bits", few[0].name, 1, 1, 0.5) for n, k in shapes for one in threads]
-        return SimpleNamespace(choices=choices, measured=[], tables={})
+        return SimpleNamespace(choices=choices, measured=[], tables={}, at_once={})
 
     monkeypatch.setattr(command, "tune", search)
     monkeypatch.setattr(generated, "variants", lambda tier, shapes: few)
@@ -366,7 +366,7 @@ def test_tuning_again_finds_its_winner_in_the_program(
     assert capsys.readouterr().out.startswith(f"up to date: {out}\n")
     # Another file does not take its kernels away, and what is built for that one does not void it.
     other = built / "other.json"
-    monkeypatch.setattr(command, "tune", lambda *_: SimpleNamespace(choices=[], measured=[], tables={}))
+    monkeypatch.setattr(command, "tune", lambda *_: SimpleNamespace(choices=[], measured=[], tables={}, at_once={}))
     kept_kernels.keep(built, {few[0].name: few[0].name}, "true")  # as if the generator had changed
     assert command.main([*map(str, arguments[:5]), str(other), "-t", "1", "--seconds", "1"]) == 0
     assert "building the engine" in capsys.readouterr().out and other.is_file()

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from trit.base.errors import UserError
-from trit.base.flags import ArgumentParser, at_least, numbers_from
+from trit.base.flags import THREADS, ArgumentParser, a_path, numbers_from, some_text, whole
 from trit.base.host import physical_cores, usable_cpus
 from trit.base.places import engine_binary
 from trit.base.statistics import in_turns
@@ -91,16 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("--shape", choices=list(SHAPES), default="bitnet-2b-4t", help="(default: %(default)s)")
     add("--head", choices=HEADS, default="q6_k", help="embedding and head (default: %(default)s)")
-    add("--generate", "-n", type=int, default=32, help="tokens (default: %(default)s)")
-    add("--threads", "-t", type=int, default=physical_cores(), help="(default: %(default)s)")
+    add("--generate", "-n", type=whole(1), default=32, help="tokens (default: %(default)s)")
+    add("--threads", "-t", type=THREADS, default=physical_cores(), help="(default: %(default)s)")
     add("--beside", type=numbers_from(0), default=[0, 1, 2, 4], help="busy programs (default: 0,1,2,4)")
-    add("--other", action="append", default=[], metavar="NAME=DIR", help="another build's programs, to compare with")
-    add("--rounds", type=int, default=5, help="(default: %(default)s)")
-    add("--workdir", type=Path, default=CACHE, help="where the model is kept (default: %(default)s)")
+    text = "another build's programs, to compare with"
+    add("--other", type=some_text, action="append", default=[], metavar="NAME=DIR", help=text)
+    add("--rounds", type=whole(1), default=5, help="(default: %(default)s)")
+    add("--workdir", type=a_path, default=CACHE, help="where the model is kept (default: %(default)s)")
     report.add_shared_flags(parser)
     args = parser.parse_args(given)
-    for name in ("generate", "threads", "rounds"):
-        at_least(f"--{name}", getattr(args, name), 1)
     builds = {OURS: args.bin_dir}
     for text in args.other:
         name, equals, folder = text.partition("=")
