@@ -17,6 +17,7 @@ from trit.base.errors import UserError
 from trit.base.flags import THREADS, ArgumentParser, a_path, numbers_from, some_text, whole
 from trit.base.host import physical_cores, usable_cpus
 from trit.base.places import engine_binary
+from trit.base.progress import until_now
 from trit.base.statistics import in_turns
 from trit.convert.from_random import HEADS
 from trit.engine import llama_bench
@@ -52,14 +53,12 @@ def fair_share(threads: int, beside: int, cpus: int) -> float:
     return min(1.0, cpus / (threads + beside))
 
 
-def measured(model: Path, builds: Mapping[str, Path], case: Case, beside: Sequence[int], rounds: int) -> Speeds:
-    """Tokens per second of each build beside each number of programs, round by round."""
-    speeds: Speeds = {(name, count): [] for count in beside for name in builds}
+def measure_all(model: Path, builds: Mapping[str, Path], case: Case, rounds: int, speeds: Speeds) -> None:
+    """Add tokens per second of each build beside each number of programs, round by round."""
     for number, (name, count) in in_turns(list(speeds), rounds):
         print(f"round {number + 1} of {rounds}: {name} beside {count}", file=sys.stderr)
         with busy_programs(count):
             speeds[name, count] += llama_bench.run(model, [case], repetitions=1, bin_dir=builds[name])[case]
-    return speeds
 
 
 def as_table(speeds: Speeds, names: Sequence[str], threads: int, cpus: int) -> list[list[str]]:
@@ -70,7 +69,7 @@ def as_table(speeds: Speeds, names: Sequence[str], threads: int, cpus: int) -> l
         fair = fair_share(threads, count, cpus)
         idle = median(speeds[OURS, 0]) if (OURS, 0) in speeds else None
         ratios = [
-            median(a / b for a, b in zip(speeds[OURS, count], speeds[name, count], strict=True)) for name in names[1:]
+            median(a / b for a, b in zip(speeds[OURS, count], speeds[name, count], strict=False)) for name in names[1:]
         ]
         rows.append(
             [
@@ -110,10 +109,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         builds[name] = Path(folder)
     for folder in builds.values():
         engine_binary(llama_bench.PROGRAM, folder)
+    report.check_out(args.out, "busy")
     model = random_model(args.workdir, args.shape, args.head, "i2_s")
     case = Case(0, args.generate, threads=args.threads)
-    speeds = measured(model, builds, case, args.beside, args.rounds)
-    rows = as_table(speeds, list(builds), args.threads, usable_cpus())
+    speeds: Speeds = {(name, count): [] for count in args.beside for name in builds}
+
+    def table() -> list[list[str]]:
+        return as_table(speeds, list(builds), args.threads, usable_cpus())
+
+    with until_now(lambda: report.plain(table()) if all(speeds.values()) else ""):
+        measure_all(model, builds, case, args.rounds, speeds)
+    rows = table()
     about = report.about("trit committed busy", given, measure([1], tier="chosen", seconds=0.01).compiler)
     about["model"] = f"{args.shape}, head {args.head}"
     text = (
