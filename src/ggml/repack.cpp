@@ -26,7 +26,7 @@ void set_tensor(ggml_backend_buffer_t, ggml_tensor* w, const void* data, size_t 
     if (fault != nullptr) {
         GGML_LOG_ERROR("error: the %s tensor %s %s: the file is damaged; convert or download it again\n",
                        ggml_type_name(w->type), w->name, fault);
-        std::exit(1);
+        std::exit(2);  // the user's file
     }
     forget_file_pages(data, size);
 }

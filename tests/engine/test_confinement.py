@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from tests.support.foreign_files import write_gguf
 from trit.base.errors import UserError
 from trit.base.places import BUILD_DIR
+from trit.base.sandbox import Sandbox, landlock_version
 from trit.engine import confinement
 from trit.engine.confinement import (
     FOLDER_FLAGS,
@@ -124,6 +127,38 @@ def test_without_landlock_it_is_said(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert confinement.prepare(parse("--no-sandbox"), ["llama-server"]) is None
     assert confinement.prepare(parse(default=False), ["llama-server"]) is None
     assert capsys.readouterr().err == ""
+
+
+def vocabulary(command: Sequence[str | Path], sandbox: Sandbox | None) -> int:
+    enter = sandbox.enter if sandbox else None
+    return subprocess.run(command, input=b"", capture_output=True, preexec_fn=enter, check=False).returncode
+
+
+@pytest.mark.skipif(landlock_version() == 0, reason="this kernel has no Landlock")
+def test_a_tool_s_program_opens_its_own_model_and_no_other(
+    engine_bin: Path, story_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path(shutil.copy(story_gguf, tmp_path / "other.gguf"))
+    program = engine_bin / "trit-vocabulary"
+    sandbox = confinement.of_tool([program], read=[story_gguf])
+    assert sandbox is not None and sandbox.limit is None
+    assert vocabulary([program, story_gguf], sandbox) == 0
+    assert vocabulary([program, other], sandbox) != 0
+    assert vocabulary([program, other], confinement.of_tool([program, "-m", other])) == 0
+    assert confinement.of_tool([tmp_path / "trit-vocabulary", story_gguf]) is None, "another build"
+    monkeypatch.setenv("TRIT_SANDBOX", "off")
+    assert confinement.of_tool([program]) is None
+
+
+@pytest.mark.skipif(landlock_version() == 0, reason="this kernel has no Landlock")
+def test_a_tool_reads_its_tuning_and_writes_what_it_saves(engine_bin: Path, tmp_path: Path) -> None:
+    """The rules as the kernel gets them: each path is opened when its rule is made."""
+    opened: list[str] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Sandbox, "_allow", lambda self, path, rights: opened.append(str(path)))
+        command = [engine_bin / "llama-perplexity", "-f", tmp_path, "--save-all-logits", tmp_path / "saved"]
+        confinement.of_tool(command, {"TRIT_TUNING": str(tmp_path / "tuning.json")})
+    assert {str(tmp_path), str(tmp_path / "saved"), str(tmp_path / "tuning.json")} <= set(opened)
 
 
 def test_a_memory_limit_asks_for_the_sandbox() -> None:

@@ -2,11 +2,11 @@
 """Load damaged model files of all our types, but for those that our own check refuses, in the engine.
 
 Example: python -m tests.fuzz.engine --build /tmp/plain --plain --count 20000   # the engine that set-up has built
-Example: python -m tests.fuzz.engine --build /tmp/asan --count 20000   # compiled first with the address sanitizer
+Example: python -m tests.fuzz.engine --build /tmp/asan --count 20000   # compiled first with the sanitizers
 
-What counts as a failure is that the engine ends by a signal, an abort included, hangs, or that the sanitizer reports a
-memory error. With --unchecked every file goes to the engine; its aborts (GGML_ASSERT, an exception that nobody catches)
-are upstream's way to refuse, and are only counted by their place. POSIX only.
+What counts as a failure is that the engine ends by a signal, an abort included, hangs, or that a sanitizer reports
+memory used wrongly or undefined behaviour. With --unchecked every file goes to the engine; its aborts (GGML_ASSERT, an
+exception that nobody catches) are upstream's way to refuse, and are only counted by their place. POSIX only.
 """
 
 from __future__ import annotations
@@ -32,19 +32,22 @@ from trit.gguf.encodings import ENCODINGS
 from trit.gguf.loadable import check_loadable
 from trit.models.shapes import Shape
 
-FLAGS = "-O1 -g1 -DNDEBUG -fno-omit-frame-pointer -fsanitize=address"
+FLAGS = "-O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined"
 # No leak check: upstream leaves memory behind where it refuses. Allocations over 2 GB fail, as on a small machine.
-ASAN_OPTIONS = "detect_leaks=0:exitcode=99:max_allocation_size_mb=2048:allocator_may_return_null=1:handle_abort=0"
-MEMORY_ERROR, ABORT, CHECKED = "exit 99", "signal 6", "refused by our check"
+SUPPRESSED = ROOT / "tests/fuzz/undefined.supp"
+OPTIONS = {
+    "ASAN_OPTIONS": "detect_leaks=0:exitcode=99:max_allocation_size_mb=2048:allocator_may_return_null=1:handle_abort=0",
+    "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:exitcode=99:suppressions={SUPPRESSED}",
+}
+MEMORY_ERROR, ABORT, WEIGHTS, CHECKED = "exit 99", "signal 6", "exit 2", "refused by our check"
 BATCH = 50
 SHAPE = Shape("bitnet-b1.58", 1, 256, 256, 2, 1, 512, True, 10000.0, 64, 1e-5, BUNDLED_MODEL)
 
 
 def build(folder: Path, plain: bool) -> Path:
-    """Compile the program, and the engine's library with the sanitizer before unless ``plain``; the program."""
+    """Compile the program, and the engine's library with the sanitizers before unless ``plain``; the program."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = [f"-DCMAKE_{language}_FLAGS={FLAGS}" for language in ("C", "CXX")]
-    settings += ["-DCMAKE_BUILD_TYPE=None", "-DGGML_OPENMP=OFF", "-DGGML_LLAMAFILE=OFF"]
+    settings = ["-DTRIT_SANITIZE=ON", "-DGGML_OPENMP=OFF", "-DGGML_LLAMAFILE=OFF"]
     steps: list[list[str | Path]] = [
         ["cmake", "-G", "Ninja", "-S", ROOT, "-B", folder, *settings],
         ["cmake", "--build", folder, "--target", "llama", "--parallel", str(usable_cpus())],
@@ -88,7 +91,7 @@ def results(
                     yield i, CHECKED, reason
                     continue
                 names[str(path)] = i
-            environment = {**os.environ, "ASAN_OPTIONS": ASAN_OPTIONS, "GGML_NO_BACKTRACE": "1"}
+            environment = {**os.environ, **OPTIONS, "GGML_NO_BACKTRACE": "1"}
             listed = "\n".join(names) + "\n"
             done = subprocess.run(
                 [str(program)], input=listed, stdout=subprocess.PIPE, text=True, errors="replace", env=environment
@@ -124,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog="python -m tests.fuzz.engine", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--build", type=a_path, required=True, help="folder to compile in, kept for the next run")
     parser.add_argument("--no-build", action="store_true", help="take the program that is there")
-    parser.add_argument("--plain", action="store_true", help="the engine that set-up has built, without the sanitizer")
+    parser.add_argument("--plain", action="store_true", help="the engine that set-up has built, without the sanitizers")
     parser.add_argument("--unchecked", action="store_true", help="also files that our own check refuses")
     parser.add_argument("--count", type=whole(1), default=20_000)
     parser.add_argument("--start", type=whole(0), default=0, help="first input, to run slices beside each other")
@@ -143,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if how == ABORT and args.unchecked:
             aborts[place(why)] += 1
             print(f"{number}: abort: {why[:300]}", flush=True)
-        elif how not in {"loaded", "refused", "exit 1", CHECKED}:
+        elif how not in {"loaded", "refused", WEIGHTS, CHECKED}:
             failures.setdefault(f"{how}: {place(why) if how != MEMORY_ERROR else why[:600]}", []).append(number)
             print(f"{number}: FAILURE: {how}: {why}", flush=True)
             if args.keep:

@@ -95,6 +95,8 @@ def header(story_gguf: Path) -> RawHeader:
         ((f"{GGML}scores", ARRAY, U32, [0] * 2013), "scores is no array of float32 or int32 numbers"),
         ((f"{GGML}scores", ARRAY, F32, [float("nan")] * 2013), "scores holds a number that is not finite"),
         ((f"{GGML}add_bos_token", STRING, None, "true"), "add_bos_token is not a bool"),
+        (("general.name", STRING, None, "My Phi-3 Mini"), "tokens lacks </s>, which the engine looks for"),
+        (("general.name", U32, None, 3), "general.name is not a string"),
         ((f"{GGML}suppress_tokens", ARRAY, U32, [1]), "suppress_tokens is no array of int32 numbers"),
     ],
 )  # fmt: skip

@@ -57,6 +57,7 @@ def run(
     env: Mapping[str, str | None] | None = None,
     on_line: Callable[[str], None] | None = None,
     keep_open: Sequence[int] = (),
+    sandbox: Sandbox | None = None,
 ) -> list[str]:
     """Run a program to its end: every line of its output goes to ``log`` (appended) and to ``on_line``.
 
@@ -70,6 +71,7 @@ def run(
         env: variables to set on top of ours; None takes one away.
         on_line: called with each line as it comes, without its newline.
         keep_open: file descriptors that the program inherits.
+        sandbox: what confines the program.
 
     Returns:
         The last 2000 lines of output.
@@ -95,7 +97,10 @@ def run(
                 errors="replace",
                 start_new_session=True,
                 pass_fds=tuple(keep_open),
+                preexec_fn=sandbox.enter if sandbox else None,
             )
+        except subprocess.SubprocessError as error:
+            raise CommandError(f"{what} failed: the kernel refuses to confine {words[0]}", [], 127) from error
         except OSError as error:
             raise CommandError(f"{what} failed: {words[0]} does not start ({error.strerror})", [], 127) from error
         assert process.stdout is not None

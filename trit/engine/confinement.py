@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import TritError, UserError
-from trit.base.places import BUILD_DIR, ENGINE_BIN
+from trit.base.places import BUILD_DIR, ENGINE_BIN, ROOT
 from trit.base.processes import capture
 from trit.base.sandbox import Rules, Sandbox, landlock_version
 from trit.gguf.header import read_raw_header
@@ -38,9 +38,12 @@ READ_FLAGS = {
     "--media-path",
 }
 WRITE_FLAGS = {
-    *("--log-file", "--prompt-cache", "-lcd", "--lookup-cache-dynamic", "-o", "--output", "--output-file"),
+    *("--save-all-logits", "--kl-divergence-base", "--log-file", "--prompt-cache"),
+    *("-lcd", "--lookup-cache-dynamic", "-o", "--output", "--output-file"),
 }
 FOLDER_FLAGS = {"--slot-save-path", "--log-prompts-dir"}
+# The variable that leaves the programs of measuring tools unconfined.
+_SWITCH = "TRIT_SANDBOX"
 # Where libraries, their settings, and facts about the machine are.
 _LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/local/lib")
 _SETTINGS = (
@@ -129,6 +132,35 @@ def prepare(
         return Confinement(_rules(command, reads, write, limit), limit)
     except OSError as error:
         raise TritError(f"the kernel refuses to confine the engine ({error.strerror}); give --no-sandbox") from error
+
+
+def of_tool(
+    command: Sequence[str | Path], env: Mapping[str, str | None] | None = None, *, read: Sequence[Path] = ()
+) -> Confinement | None:
+    """The sandbox of an engine's program that a tool starts on a model; None where there is to be none.
+
+    Without a word and without a memory limit: what a measurement keeps is not known from model and context. The
+    programs of another folder than the build's are whoever's, and so is what they open.
+
+    Args:
+        command: the program and its flags; the files that they name stay open to it.
+        env: variables that are set on top of ours; None takes one away.
+        read: more files that it reads.
+
+    Raises:
+        TritError: the kernel refuses the rules.
+    """
+    words = [str(word) for word in command]
+    variables = {name: value for name, value in {**os.environ, **(env or {})}.items() if value is not None}
+    if Path(words[0]).parent != ENGINE_BIN or variables.get(_SWITCH) == "off" or landlock_version() == 0:
+        return None
+    tuning = tuning_file(variables)
+    # Some tools start programs in the checkout's folder, some in ours.
+    reads = [*named(words), *read, tuning, ROOT / tuning]
+    try:
+        return Confinement(_rules(words, reads, (), None), None)
+    except OSError as error:
+        raise TritError(f"the kernel refuses to confine the engine ({error.strerror}); set {_SWITCH}=off") from error
 
 
 class Confinement(Sandbox):

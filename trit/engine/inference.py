@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from trit.base import flags
-from trit.base.errors import UserError
+from trit.base.errors import EXIT_USAGE, UserError
 from trit.base.files import check_input
 from trit.base.flags import THREADS, a_path, hub_name, real, whole
 from trit.base.host import free_memory_bytes, physical_cores, usable_cpus
@@ -326,6 +326,8 @@ def explain_exit(code: int, stderr: str) -> str:
             "SIGKILL": "; probably for want of memory: try a smaller -c or a smaller model",
         }
         return f"the engine was ended by {name}{hints.get(name, '')}{f': {cause}' if cause else ''}"
+    if code == EXIT_USAGE and f"error: {cause}\n" in stderr:
+        return str(cause)  # a sentence of ours, for people
     return f"the engine ended with exit code {code}{f': {cause}' if cause else '; see what it says with --verbose'}"
 
 

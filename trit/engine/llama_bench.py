@@ -13,6 +13,7 @@ from typing import Any
 
 from trit.base.errors import TritError, UserError
 from trit.base.places import ENGINE_BIN, engine_binary
+from trit.engine import confinement
 from trit.engine.program import LOG, json_lines
 
 PROGRAM = "llama-bench"
@@ -177,7 +178,9 @@ def run(
             command = [str(engine_binary(PROGRAM, bin_dir)), "-m", str(path), "--repack", str(int(repack))]
             command += _flags(group)
             command += ["-r", str(repetitions), "-o", "jsonl", "--progress"]
-            json_lines(command, f"running {PROGRAM} on {model}", env=env, on_object=take, on_text=say)
+            sandbox = confinement.of_tool(command, env)
+            what = f"running {PROGRAM} on {model}"
+            json_lines(command, what, env=env, on_object=take, on_text=say, sandbox=sandbox)
     missing = [case.name for case in cases if len(found.get(case, [])) != repetitions]
     if missing:
         raise TritError(f"{PROGRAM} left out {', '.join(missing)} of {model}; see {LOG}")

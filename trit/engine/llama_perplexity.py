@@ -10,7 +10,7 @@ from pathlib import Path
 from trit.base.errors import CommandError, TritError, UserError
 from trit.base.places import engine_binary
 from trit.base.processes import run
-from trit.engine import perplexity_output
+from trit.engine import confinement, perplexity_output
 
 # Keys and values of attention in float32, no flash attention: what is measured is the linear layers' arithmetic.
 PRECISE = ("-ctk", "f32", "-ctv", "f32", "-fa", "off")
@@ -84,8 +84,9 @@ class Engine:
         command = [program, "-m", gguf, *words, "-c", str(context), "-b", str(batch), *self.flags]
         if self.threads:
             command += ["-t", str(self.threads)]
+        what, sandbox = f"llama-perplexity on {gguf}", confinement.of_tool(command)
         try:
-            return run(command, f"llama-perplexity on {gguf}", self.log, cwd=Path.cwd(), on_line=self.on_line)
+            return run(command, what, self.log, cwd=Path.cwd(), on_line=self.on_line, sandbox=sandbox)
         except CommandError as error:
             last = " | ".join(error.tail[-3:])
             raise TritError(f"llama-perplexity failed on {gguf}: {last or error}") from error

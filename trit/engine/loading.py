@@ -17,6 +17,7 @@ from pathlib import Path
 from trit.base.errors import TritError
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.processes import end_group, telling_lines
+from trit.engine import confinement
 
 PROGRAM = "llama-bench"
 _DELAY_S = 1
@@ -91,6 +92,7 @@ def measure(model: Path, packed: bool, n_prompt: int, threads: int, bin_dir: Pat
 
 def _watch(command: Sequence[str | Path]) -> tuple[list[tuple[float, str]], list[Memory]]:
     """Run a program; the lines that it says on stderr, with their times, and its memory all the while."""
+    sandbox = confinement.of_tool(command)
     process = subprocess.Popen(
         [str(word) for word in command],
         stdin=subprocess.DEVNULL,
@@ -99,6 +101,7 @@ def _watch(command: Sequence[str | Path]) -> tuple[list[tuple[float, str]], list
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
+        preexec_fn=sandbox.enter if sandbox else None,
     )
     status = Path(f"/proc/{process.pid}/status")
     memory: list[Memory] = []

@@ -13,6 +13,7 @@ from typing import Any
 from trit.base.errors import EXIT_USAGE, CommandError, TritError, UserError
 from trit.base.places import ROOT
 from trit.base.processes import run
+from trit.base.sandbox import Sandbox
 
 
 def _log() -> Path:
@@ -33,6 +34,7 @@ def json_lines(
     on_object: Callable[[dict[str, Any]], None] | None = None,
     on_text: Callable[[str], None] | None = None,
     log: Path = LOG,
+    sandbox: Sandbox | None = None,
 ) -> list[dict[str, Any]]:
     """The objects that a program prints; they also go to ``on_object`` as they come, other lines to ``on_text``.
 
@@ -56,7 +58,7 @@ def json_lines(
             on_object(found)
 
     try:
-        run(command, what, log, on_line=take, env=env)
+        run(command, what, log, on_line=take, env=env, sandbox=sandbox)
     except CommandError as error:
         said = error.tail[-1].removeprefix("error: ") if error.tail else ""
         if error.returncode == EXIT_USAGE and said:

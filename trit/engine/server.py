@@ -19,6 +19,7 @@ from typing import Any
 from trit.base.errors import TritError, UserError
 from trit.base.places import engine_binary, python_command
 from trit.base.processes import telling_lines
+from trit.engine import confinement
 
 _SLOTS = 4
 _TOKENS_PER_SLOT = 512
@@ -70,8 +71,13 @@ class Server:
 
     def __enter__(self) -> Server:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        sandbox = confinement.of_tool(self._command)
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=sandbox.enter if sandbox else None,
         )
         try:
             self._wait_until_ready()

@@ -15,6 +15,7 @@ from typing import Any
 from trit.base.errors import UserError
 from trit.base.places import ENGINE_BIN, engine_binary
 from trit.base.processes import telling_lines
+from trit.engine import confinement
 
 PROGRAM = "trit-vocabulary"
 # Loading a vocabulary of 128,256 tokens and 1000 texts take about a second; a chat template may never end.
@@ -60,8 +61,12 @@ def ask(path: Path, orders: Sequence[Any], bin_dir: Path = ENGINE_BIN, timeout_s
     command = [str(engine_binary(PROGRAM, bin_dir)), str(path)]
     said = "".join(f"{json.dumps(order)}\n" for order in orders).encode("ascii")
     ended = None
+    sandbox = confinement.of_tool(command, read=[path])
+    enter = sandbox.enter if sandbox else None
     try:
-        result = subprocess.run(command, input=said, capture_output=True, timeout=timeout_s, check=False, env=QUIET)
+        result = subprocess.run(
+            command, input=said, capture_output=True, timeout=timeout_s, check=False, env=QUIET, preexec_fn=enter
+        )
         out, err = result.stdout, result.stderr
         if result.returncode:
             lines = telling_lines(err.decode("utf-8", "replace").split("\n"), 1) or [""]

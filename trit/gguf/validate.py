@@ -51,6 +51,8 @@ _TOKENIZERS: dict[str, tuple[int | None, int | None, bool]] = {
     "plamo2": (1, 2, False),
     "test": (None, None, False),
 }
+# Tokens that the engine looks up, and has to find, in the vocabulary of a model whose name is one of these.
+_LOOKED_UP = {("phi-3", "phi3"): ("</s>", "<unk>", "<s>", "<|endoftext|>")}
 _MERGED = ("gpt2", "hybriddna", "whitespace", "gemma4")
 _SCORED = ("llama", "t5", "plamo2")
 # Types that hold numbers, not weights: the engine has no product with them.
@@ -328,6 +330,10 @@ def _check_vocabulary(header: RawHeader, architecture: str) -> None:
         _check_merges(header)
     _check_bytes(name, tokens, header.metadata.get(TOKEN_TYPES))
     _check_special(keys, name, len(tokens))
+    model = str(keys.typed("general.name", STRING) or "").lower()
+    for names, wanted in _LOOKED_UP.items():
+        if any(part in model for part in names) and (missing := set(wanted).difference(tokens)):
+            raise Unsound(f"{TOKENS} lacks {min(missing)}, which the engine looks for in a model named {names[0]}")
     suppressed = "tokenizer.ggml.suppress_tokens"
     if header.types.get(suppressed, (ARRAY, I32)) != (ARRAY, I32):
         raise Unsound(f"{suppressed} is no array of int32 numbers")
