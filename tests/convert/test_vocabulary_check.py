@@ -489,7 +489,7 @@ def test_another_function_is_noticed(engine_bin: Path, tmp_path: Path) -> None:
     vocabulary = load(tmp_path, tokenizer())
     (note,) = checked(replace(vocabulary, pre="smollm"), engine_bin).notes
     assert "texts get other tokens" in note and "in tokenizer.json" in note
-    vocabulary.special.merges = vocabulary.special.merges[:1]
+    vocabulary = replace(vocabulary, merges=vocabulary.merges[:1])
     wrong = replace(vocabulary, tokens=[text.upper() if len(text) == 1 else text for text in vocabulary.tokens])
     with pytest.raises(
         UserError, match=r"folder: the engine (does not load this vocabulary|cannot run this tokenizer)"

@@ -33,11 +33,20 @@ from trit.models.checkpoint import Checkpoint, StoredTensor, readable, short_lis
 from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
 from trit.models.families.rope import pair_rows
+from trit.models.json_files import read_json_if_there
 
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2
 # Stored by older savers, though they follow from the configuration.
 NOT_WANTED = ".rotary_emb.inv_freq"
+# Keys of generation_config.json -> fields of gguf-py's metadata.
+SAMPLING = {
+    **{key: f"sampling_{key}" for key in ("sequence", "top_k", "top_p", "min_p", "xtc_probability", "xtc_threshold")},
+    **{key: f"sampling_{key}" for key in ("mirostat", "mirostat_tau", "mirostat_eta")},
+    "temperature": "sampling_temp",
+    "penalty_last_n": "sampling_penalty_last_n",
+    "penalty_repeat": "sampling_penalty_repeat",
+}
 TAKE_CONFIG = "take the config.json that was saved with these weights"
 
 
@@ -211,13 +220,28 @@ def planned_rows(spec: TensorSpec, asked: Encoding, embedding_type: str) -> list
 
 def model_card(checkpoint: Checkpoint, name: str | None = None) -> gguf.Metadata:
     """Name, licence, ... of the model, from the model card and the folder's name."""
+    folder, path = checkpoint.directory, checkpoint.directory / "README.md"
     total = sum(tensor.size for tensor in checkpoint.tensors.values())
     try:
-        card = gguf.Metadata.load(model_path=checkpoint.directory, total_params=total)
+        top = gguf.Metadata.load_model_card(folder)
+        card = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), top, checkpoint.config, folder, total)
+        # What cannot be written shows here, where its file is known.
+        card.set_gguf_meta_model(GGUFWriter(None, "llama"))
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{checkpoint.directory / 'README.md'}: the YAML at its top is broken ({reason})") from None
-    card.name = name or card.name or checkpoint.directory.resolve().name
+        raise UserError(f"{path}: the YAML at its top is broken ({reason})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8, or take it away") from None
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"{path}: a value in the YAML at its top is none that a model card has ({reason}); mend it, or take the "
+            "file away"
+        ) from None
+    generation = read_json_if_there(folder / "generation_config.json")
+    for key, field in SAMPLING.items():
+        setattr(card, field, generation.get(key))
+    card.name = name or card.name or folder.resolve().name.encode("utf-8", "replace").decode("utf-8")
     card.quantized_by = "trit.cpp"
     return card
 

@@ -135,7 +135,7 @@ def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: li
             "model": type(vocabulary).__name__,
             "pre": getattr(vocabulary, "pre", None),
             "tokens": len(vocabulary.tokens),
-            "chat_template": bool(vocabulary.chat_template),
+            "chat_template": "default" in vocabulary.templates,
             "notes": [*vocabulary.notes, *checked.notes, *checked.warnings],
         }
 

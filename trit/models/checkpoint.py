@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from trit.base.errors import TritError, UserError
 from trit.base.files import check_input, stays_inside
+from trit.models.json_files import MAX_JSON_BYTES, most_bytes, read_json
 from trit.models.names import name_notes, plain_name, refuse_adapter
 from trit.models.torch_file import torch_tensors
 
@@ -51,9 +52,6 @@ SIDE_FILES = (
     "modules.json",
     "config_sentence_transformers.json",
 )
-# Far more than any published file of its kind has (tokenizers: 35 MB), and little enough for parsers that take fifty
-# times the bytes of hostile ones.
-MAX_JSON_BYTES, MAX_TOKENIZER_BYTES = 1 << 25, 1 << 27
 # Values that are converted to float32 at once.
 CHUNK_VALUES = 1 << 20
 
@@ -126,33 +124,6 @@ class StoredTensor:
             yield values
 
 
-def read_json_value(path: Path, most_bytes: int = MAX_JSON_BYTES) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        UserError: the file is missing, something else in its place, too large, or not JSON.
-    """
-    if not os.path.lexists(path):
-        raise UserError(f"{path.parent}: has no {path.name}; expected a Hugging Face checkpoint folder")
-    check_input(path, most_bytes)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, endless digits, endless nesting
-        raise UserError(f"{path}: cannot be read as JSON ({error}); download the file again") from None
-
-
-def read_json(path: Path, most_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises:
-        UserError: as :func:`read_json_value`, or it is not an object.
-    """
-    value = read_json_value(path, most_bytes)
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
 def check_side_files(directory: Path) -> None:
     """Refuse what is no file in the place of one that a reader may open: not all of them are ours.
 
@@ -161,7 +132,7 @@ def check_side_files(directory: Path) -> None:
     """
     for name in SIDE_FILES:
         if os.path.lexists(directory / name):
-            check_input(directory / name, MAX_TOKENIZER_BYTES if name.startswith("tokenizer") else MAX_JSON_BYTES)
+            check_input(directory / name, most_bytes(name))
     if os.path.lexists(directory / "README.md"):
         check_input(directory / "README.md", MAX_JSON_BYTES, content=False)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.gguf.encoding_table import BY_NUMBER
 from trit.gguf.header import read_raw_header
-from trit.models.checkpoint import read_json
 from trit.models.families import find_family
 from trit.models.families.base import Kind
+from trit.models.json_files import read_json
 from trit.models.shapes import SHAPES, matrices
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
