@@ -261,4 +261,4 @@ def test_a_missing_tensor_is_called_as_its_neighbours_are(
     names: list[str], asked: str, found: str, tmp_path: Path
 ) -> None:
     tensors = {checkpoint.plain_name(name): StoredTensor(name, tmp_path, 0, "F32", (1,)) for name in names}
-    assert Checkpoint(tmp_path, {}, tensors, [], []).stored_name(asked) == found
+    assert Checkpoint(tmp_path, {}, "config.json", tensors, [], []).stored_name(asked) == found

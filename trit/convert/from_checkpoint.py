@@ -203,9 +203,9 @@ def _plan(spec: TensorSpec, checkpoint: Checkpoint, asked: Encoding, embedding_t
     stored = checkpoint.tensors[spec.source]
     if spec.kind is Kind.TERNARY:
         n, k = spec.shape
-        check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k))
+        check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k), checkpoint.asks)
     else:
-        check_shape(stored, spec.shape)
+        check_shape(stored, spec.shape, checkpoint.asks)
     return planned_rows(spec, asked, embedding_type)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import UserError
-from trit.models.json_files import CONFIG, is_integer, read_json_if_there, read_text
+from trit.models.json_files import CONFIG, read_json_if_there, read_text
 
 NAMES = ("bos", "eos", "unk", "pad")
 NO_DEFAULT = "chats have no template, because none of those in the folder is called default"
@@ -39,13 +39,13 @@ def special_ids(
         entry = says.get(f"{name}_token")
         text = entry["content"] if isinstance(entry, dict) else entry
         number = vocab.get(text) if text else None
-        if number is None:
+        if number is None and name != "eos":  # whose ids stop_ids reads
             number = config.get(f"{name}_token_id")
-        if not is_integer(number):
-            continue  # eos may be a list, which stop_ids reads
-        if 0 <= number < vocab_size:
+        if number is None or number == -1:
+            continue
+        if number < vocab_size:
             ids[name] = number
-        elif number != -1 and name != "eos":
+        else:
             notes.append(_left_out(f"{name}_token_id", number))
     return ids, notes
 
@@ -64,7 +64,7 @@ def stop_ids(
     ids = [i for i in dict.fromkeys(listed) if 0 <= i < vocab_size]
     if not ids:
         raise UserError(f"{directory}: no file names an eos_token_id that is a token; add it to {CONFIG}")
-    others = [i for i in dict.fromkeys(listed) if i not in ids and i != -1]
+    others = [i for i in dict.fromkeys(listed) if i not in ids]
     return ids, [_left_out("eos_token_id", i) for i in others]
 
 

@@ -102,7 +102,7 @@ def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], e
             continue
         stored, scale = checkpoint.tensors[spec.source], checkpoint.tensors.get(f"{spec.source}_scale")
         n, k = spec.shape
-        check_stored(stored, scale, (n, k))
+        check_stored(stored, scale, (n, k), checkpoint.asks)
         values, scales, kind = read_ternary(stored, scale, declared)
         found.layers.setdefault(spec.target.split(".")[1], Shares()).add(counts(values))
         found.looked_at += values.size
@@ -116,7 +116,7 @@ def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: li
     """The shapes of everything, the head, the tokenizer, and that GGUF can hold all of it; raises UserError."""
     for spec in specs:
         if spec.kind is not Kind.TERNARY:
-            check_shape(checkpoint.tensors[spec.source], spec.shape)
+            check_shape(checkpoint.tensors[spec.source], spec.shape, checkpoint.asks)
     embeddings = [spec for spec in specs if spec.kind is Kind.EMBEDDING]
     found.embedding = checkpoint.tensors[embeddings[0].source].dtype if embeddings else None
     own = len(embeddings) > 1

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from trit.base.errors import TritError, UserError
 from trit.base.files import check_input, stays_inside
+from trit.models.families.defaults import complete
 from trit.models.json_files import MAX_JSON_BYTES, most_bytes, read_json
 from trit.models.names import name_notes, plain_name, refuse_adapter
 from trit.models.torch_file import torch_tensors
@@ -250,7 +251,8 @@ class Checkpoint:
 
     Attributes:
         directory: The folder.
-        config: config.json.
+        config: config.json, with transformers' defaults for what it leaves out.
+        asks: Who asks for the sizes in it, for messages.
         tensors: By the names that transformers' models give them: without what wrappers put into names
             (``trit.models.names``). A tensor's own name is the one in its file.
         files: The files that were read.
@@ -259,6 +261,7 @@ class Checkpoint:
 
     directory: Path
     config: dict[str, Any]
+    asks: str
     tensors: dict[str, StoredTensor]
     files: list[Path]
     notes: list[str]
@@ -279,7 +282,7 @@ class Checkpoint:
             raise UserError(f"{directory}: not a folder; expected a Hugging Face checkpoint folder")
         check_side_files(directory)
         refuse_adapter(directory)
-        config = read_json(directory / "config.json")
+        config, asks = complete(read_json(directory / "config.json"))
         decides, files, weight_map = weight_files(directory, config)
         stored: dict[str, StoredTensor] = {}
         for file in files:
@@ -294,8 +297,8 @@ class Checkpoint:
         # Also: no list of so many layers' tensors fits into memory.
         if isinstance(layers, int) and layers > len(stored):
             raise UserError(
-                f"{directory / 'config.json'}: num_hidden_layers is {reprlib.repr(layers)}, more than there are "
-                f"tensors ({len(stored)}); the checkpoint is not whole"
+                f"{directory}: num_hidden_layers is {reprlib.repr(layers)}, more than there are tensors "
+                f"({len(stored)}), by {asks}; the checkpoint is not whole"
             )
         tensors: dict[str, StoredTensor] = {}
         for name, tensor in stored.items():
@@ -309,7 +312,9 @@ class Checkpoint:
         others = [name for name in WEIGHTS if name != decides and os.path.lexists(directory / name)]
         notes = [f"weights are those of {decides}, as in transformers, not of {' or '.join(others)}"] if others else []
         notes += name_notes(stored)
-        return cls(directory, config, tensors, [directory / file for file in files], notes)
+        if config.get("rope_scaling") and config.get("rope_parameters"):
+            notes.append("of config.json's rope_parameters and rope_scaling the latter counts, as in transformers")
+        return cls(directory, config, asks, tensors, [directory / file for file in files], notes)
 
     def stored_name(self, plain: str) -> str:
         """A tensor's name in its file; of one that is not there as its neighbours are spelled."""
