@@ -166,7 +166,7 @@ def test_keys_that_a_configuration_leaves_out(architecture: str, name: str, expe
     """transformers' defaults, which are not LLaMA's."""
     writer = GGUFWriter(None, name)
     sizes = {"vocab_size": 384, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 7}
-    config, _ = complete({"architectures": [architecture], **sizes, "num_attention_heads": 4})
+    config, _ = complete({"architectures": [architecture], **sizes, "num_attention_heads": 4, "num_key_value_heads": 4})
     find_family(config).write_hyperparameters(writer, config)
     found = {key: value.value for key, value in writer.kv_data[0].items()}
     assert {key: found[f"{name}.{key}"] for key in expected} == expected

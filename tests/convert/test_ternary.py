@@ -91,11 +91,9 @@ def test_layers_that_are_to_stay(pattern: str, left_out: bool) -> None:
 def test_shapes_and_packed_weights_without_a_scale(tmp_path: Path) -> None:
     floats = tensor(tmp_path, np.ones((8, 3)))
     check_stored(floats, None, (8, 3), "config.json")
-    for wrong in ((3, 8), (32, 3)):
-        with pytest.raises(
-            UserError,
-            match=r"^w\.weight: has shape \[8, 3\], config\.json asks for \[\d+, \d\](; it is stored transposed)?$",
-        ):
+    told = r"^w\.weight: has shape \[8, 3\], config\.json asks for \[\d+, \d\]"
+    for wrong, more in (((3, 8), "; it is stored transposed$"), ((32, 3), "$")):
+        with pytest.raises(UserError, match=told + more):
             check_stored(floats, None, wrong, "config.json")
     packed = tensor(tmp_path, np.ones((2, 3)), "U8")
     one = scale(tmp_path, 1)

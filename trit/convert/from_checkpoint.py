@@ -33,7 +33,7 @@ from trit.models.checkpoint import Checkpoint, StoredTensor, readable, short_lis
 from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
 from trit.models.families.rope import pair_rows
-from trit.models.json_files import read_json_if_there
+from trit.models.json_files import CONFIG, read_json_if_there
 
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2
@@ -86,7 +86,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     checkpoint = Checkpoint.open(directory)
     with readable(directory):
         family = find_family(checkpoint.config)
-        specs = present(checkpoint, family.tensors(checkpoint.config))
+        specs = present(checkpoint, family)
         embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
         declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
@@ -145,8 +145,18 @@ def _vocab_size(specs: list[TensorSpec]) -> int:
     return next(spec.shape[0] for spec in specs if spec.kind is Kind.EMBEDDING)
 
 
-def present(checkpoint: Checkpoint, specs: list[TensorSpec]) -> list[TensorSpec]:
-    """The specs without the norms of the projections' inputs, if the checkpoint has none of them."""
+def present(checkpoint: Checkpoint, family: Family) -> list[TensorSpec]:
+    """The family's tensors, without the norms of the projections' inputs if the checkpoint has none of them.
+
+    Raises:
+        UserError: sizes do not fit each other; says which of them config.json leaves out.
+    """
+    try:
+        specs = family.tensors(checkpoint.config)
+    except UserError as error:
+        if checkpoint.asks == CONFIG:
+            raise
+        raise UserError(f"{error}; read as {checkpoint.asks}") from None
     norms = [spec for spec in specs if spec.kind is Kind.INPUT_NORM]
     if any(spec.source in checkpoint.tensors for spec in norms):
         return specs

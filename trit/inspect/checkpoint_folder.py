@@ -61,7 +61,7 @@ def _describe(found: Description, checkpoint: Checkpoint, context: int, exact: b
     found.kv_cache(context)
     found.memory["file"] = found.bytes
     family = find_family(checkpoint.config)
-    specs = present(checkpoint, family.tensors(checkpoint.config))
+    specs = present(checkpoint, family)
     found.architecture = f"{found.architecture}, {family.gguf_architecture(checkpoint.config)} in the engine"
     check_names(checkpoint, family, specs)
     _look(found, checkpoint, specs, exact)

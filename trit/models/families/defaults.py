@@ -132,12 +132,12 @@ SIZES = {
 def complete(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """A configuration with transformers' defaults for what it leaves out, and who asks for the sizes in it.
 
-    The latter is for messages: "config.json", with the sizes that are not in it where there are such. A configuration
+    The latter is for messages: "config.json", and the sizes that are not in it where there are such. A configuration
     of an architecture that no family knows stays as it is.
     """
     known = next((BY_ARCHITECTURE[name] for name in config.get("architectures") or [] if name in BY_ARCHITECTURE), None)
     if known is None:
         return dict(config), "config.json"
     taken = [f"{key} {known.values[key]}" for key in known.values if key in SIZES - config.keys() and known.values[key]]
-    asks = f"config.json (without {', '.join(taken)}, defaults of {known.source})" if taken else "config.json"
+    asks = f"config.json with {known.source}'s defaults ({', '.join(taken)})" if taken else "config.json"
     return {**known.values, **config}, asks
