@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, ro
 from trit.convert.pooling import read_pooling
 from trit.convert.read_back import Expected, verify, verify_vocabulary
 from trit.convert.report import Report
-from trit.convert.ternary import Declared, check_left_out, check_shape, check_stored, read_ternary
+from trit.convert.ternary import PACKED, Declared, check_left_out, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import Vocabulary, load_tokenizer
 from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import Encoding
@@ -34,11 +35,13 @@ from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
 from trit.models.families.rope import pair_rows
 from trit.models.json_files import CONFIG, read_json_if_there
+from trit.models.names import quantised_by
 
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2
 # Stored by older savers, though they follow from the configuration.
 NOT_WANTED = ".rotary_emb.inv_freq"
+_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 # Keys of generation_config.json -> fields of gguf-py's metadata.
 SAMPLING = {
     **{key: f"sampling_{key}" for key in ("sequence", "top_k", "top_p", "min_p", "xtc_probability", "xtc_threshold")},
@@ -164,15 +167,20 @@ def present(checkpoint: Checkpoint, family: Family) -> list[TensorSpec]:
 
 
 def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
-    """Every tensor that the family wants is there, and every tensor that is there is wanted.
+    """Every tensor that the family wants is there, every one that is there is wanted, and they are of one kind.
 
     Raises:
         UserError: names the first missing or unexpected tensors, as their file has them or would have them.
     """
     where = checkpoint.directory
     wanted = {spec.source for spec in specs}
-    scales = {f"{spec.source}_scale" for spec in specs if spec.kind is Kind.TERNARY}
+    ternary = [spec.source for spec in specs if spec.kind is Kind.TERNARY]
     missing = [name for name in wanted if name not in checkpoint.tensors]
+    copies = family.copies(checkpoint.config)
+    known = wanted | {f"{name}_scale" for name in ternary} | set(copies)
+    unexpected = [name for name in checkpoint.tensors if name not in known and not name.endswith(NOT_WANTED)]
+    _check_quantised(checkpoint, unexpected)
+    _check_layers(checkpoint, wanted)
     if missing:
         named = short_list(map(checkpoint.stored_name, missing))
         if all(spec.kind is Kind.NORM for spec in specs if spec.source in missing):
@@ -181,9 +189,6 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
                 f"{TAKE_CONFIG}"
             )
         raise UserError(f"{where}: {named} missing; the checkpoint is not whole")
-    copies = family.copies(checkpoint.config)
-    known = wanted | scales | set(copies)
-    unexpected = [name for name in checkpoint.tensors if name not in known and not name.endswith(NOT_WANTED)]
     if unexpected:
         named = short_list(map(checkpoint.stored_name, unexpected))
         if all(is_norm(name) for name in unexpected):
@@ -192,10 +197,48 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
                 f"{TAKE_CONFIG}"
             )
         raise UserError(f"{where}: unexpected tensor {named}; this model is of another kind")
+    kinds = {checkpoint.tensors[name].dtype == PACKED: checkpoint.tensors[name].name for name in ternary}
+    if len(kinds) > 1:
+        raise UserError(
+            f"{where}: {kinds[True]} is packed and {kinds[False]} is not, so these are the weights of two checkpoints; "
+            "take all from one"
+        )
     for copy, original in copies.items():
         if copy in checkpoint.tensors and not _equal(checkpoint.tensors[copy], checkpoint.tensors[original]):
             both = f"{checkpoint.stored_name(copy)}: differs from {checkpoint.stored_name(original)}"
             raise UserError(f"{both}, yet config.json ties them (tie_word_embeddings)")
+
+
+def _check_quantised(checkpoint: Checkpoint, unexpected: list[str]) -> None:
+    """Refuse tensors that another quantisation has left, where config.json does not say so."""
+    for name in unexpected:
+        if method := quantised_by(name):
+            raise UserError(
+                f"{checkpoint.directory}: {checkpoint.stored_name(name)} is a tensor of {method}, whose weights are "
+                "not ternary; convert the model from before that step"
+            )
+
+
+def _check_layers(checkpoint: Checkpoint, wanted: set[str]) -> None:
+    """Refuse a number of layers that is not the configuration's: by the layer, not by its dozen tensors."""
+    asked, there = _layers(wanted), _layers(checkpoint.tensors)
+    said = f"num_hidden_layers is {len(asked)} in {checkpoint.asks}"
+    lost, more = sorted(asked - there), sorted(there - asked)
+    if not lost and not more:
+        return
+    name = checkpoint.stored_name(f"model.layers.{(lost or more)[0]}.")
+    what, advice = ("has no layer", "the checkpoint is not whole") if lost else ("also has layer", TAKE_CONFIG)
+    raise UserError(f"{checkpoint.directory}: {what} {_numbers(lost or more)} ({name}*), but {said}; {advice}")
+
+
+def _layers(names: Iterable[str]) -> set[int]:
+    """Numbers of the layers that tensors of these names belong to."""
+    return {int(found[1]) for found in map(_LAYER.match, names) if found}
+
+
+def _numbers(layers: list[int]) -> str:
+    shown = ", ".join(map(str, layers[:3]))
+    return shown if len(layers) <= 3 else f"{shown} and {len(layers) - 3} more"
 
 
 def is_norm(name: str) -> bool:

@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from trit.base.errors import TritError, UserError
 from trit.base.files import check_input, stays_inside
 from trit.models.families.defaults import complete
-from trit.models.json_files import MAX_JSON_BYTES, most_bytes, read_json
-from trit.models.names import name_notes, plain_name, refuse_adapter
+from trit.models.json_files import CONFIG, MAX_JSON_BYTES, most_bytes, read_json
+from trit.models.names import name_notes, plain_name, quantised_by, refuse_adapter, refuse_other_methods
 from trit.models.torch_file import torch_tensors
 
 Floats = npt.NDArray[np.float32]
@@ -36,6 +36,7 @@ STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "U8": "|u1"}
 # the files that a model is shared out to.
 INDEX = ".index.json"
 WEIGHTS = tuple(f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", INDEX))
+NO_WEIGHTS = "no weights"
 WEIGHT_SUFFIXES = {".bin", ".safetensors", ".pt", ".pth", ".gguf"}
 # Everything else of a folder that a reader may open, ours or a package's.
 SIDE_FILES = (
@@ -187,7 +188,13 @@ def weight_files(directory: Path, config: Mapping[str, Any]) -> tuple[str, list[
     first = next((name for name in names if os.path.lexists(directory / name)), None)
     if first is None:
         expected = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
-        raise UserError(f"{directory}: has no {expected} (found {_weights_in(directory)})")
+        found = _weights_in(directory)
+        way_out = "download the weights, too"
+        if ".gguf" in found:
+            way_out = "name the GGUF file itself"
+        elif found != NO_WEIGHTS:
+            way_out = "save the model with transformers (save_pretrained) and convert what that saves"
+        raise UserError(f"{directory}: has no {expected} (found {found}); {way_out}")
     if not first.endswith(INDEX):
         return first, [first], {}
     weight_map = shard_names(directory / first)
@@ -204,7 +211,7 @@ def weight_files(directory: Path, config: Mapping[str, Any]) -> tuple[str, list[
 
 def _weights_in(directory: Path) -> str:
     found = sorted(path.name for path in directory.iterdir() if path.suffix in WEIGHT_SUFFIXES)
-    return short_list(found) if found else "no weights"
+    return short_list(found) if found else NO_WEIGHTS
 
 
 def short_list(names: Iterable[str]) -> str:
@@ -240,7 +247,10 @@ def _open_file(path: Path) -> Iterator[StoredTensor]:
         if name == "__metadata__":
             continue
         if entry["dtype"] not in STORED:
-            raise UserError(f"{name}: stored as {entry['dtype']} in {path.name}; expected one of {', '.join(STORED)}")
+            by = f" by {method}, whose weights are not ternary" if (method := quantised_by(name)) else ""
+            raise UserError(
+                f"{name}: stored as {entry['dtype']} in {path.name}{by}; expected one of {', '.join(STORED)}"
+            )
         offset = 8 + header_bytes + entry["data_offsets"][0]
         yield StoredTensor(name, path, offset, entry["dtype"], tuple(entry["shape"]))
 
@@ -282,7 +292,12 @@ class Checkpoint:
             raise UserError(f"{directory}: not a folder; expected a Hugging Face checkpoint folder")
         check_side_files(directory)
         refuse_adapter(directory)
+        if not os.path.lexists(directory / CONFIG) and (ggufs := sorted(directory.glob("*.gguf"))):
+            raise UserError(
+                f"{directory}: has no {CONFIG}, it is a folder of GGUF files; name the file itself, {ggufs[0]}"
+            )
         config, asks = complete(read_json(directory / "config.json"))
+        refuse_other_methods(config)
         decides, files, weight_map = weight_files(directory, config)
         stored: dict[str, StoredTensor] = {}
         for file in files:

@@ -206,10 +206,11 @@ FORMS: dict[str, Form] = {
                 table(
                     {
                         "modules_to_not_convert": optional(items(ANY_TEXT)),
-                        **dict.fromkeys(("quant_method", "linear_class", "quantization_mode"), ANY_TEXT),
+                        **dict.fromkeys(("quant_method", "linear_class", "quantization_mode"), optional(ANY_TEXT)),
                     }
                 )
             ),
+            "compression_config": optional(OBJECT),
             **_SPECIAL_IDS,
         }
     ),
