@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from trit.models.names import quantised_by
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2
 # Stored by older savers, though they follow from the configuration.
+HEAD = "lm_head.weight"
 NOT_WANTED = ".rotary_emb.inv_freq"
 _LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 # Keys of generation_config.json -> fields of gguf-py's metadata.
@@ -188,7 +189,10 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
                 f"{where}: {named} missing, norms that config.json asks for; the checkpoint is not whole, or "
                 f"{TAKE_CONFIG}"
             )
-        raise UserError(f"{where}: {named} missing; the checkpoint is not whole")
+        hint = ""
+        if HEAD in missing:
+            hint = f", or tie_word_embeddings is to be true in {checkpoint.asks}"
+        raise UserError(f"{where}: {named} missing; the checkpoint is not whole{hint}")
     if unexpected:
         named = short_list(map(checkpoint.stored_name, unexpected))
         if all(is_norm(name) for name in unexpected):
@@ -279,7 +283,7 @@ def model_card(checkpoint: Checkpoint, name: str | None = None) -> gguf.Metadata
         top = gguf.Metadata.load_model_card(folder)
         card = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), top, checkpoint.config, folder, total)
         # What cannot be written shows here, where its file is known.
-        card.set_gguf_meta_model(GGUFWriter(None, "llama"))
+        _to_nowhere("llama", card.set_gguf_meta_model)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: the YAML at its top is broken ({reason})") from None
@@ -301,9 +305,14 @@ def model_card(checkpoint: Checkpoint, name: str | None = None) -> gguf.Metadata
 
 def rehearse(checkpoint: Checkpoint, family: Family, vocabulary: Vocabulary, card: gguf.Metadata) -> None:
     """Write all metadata to nowhere; raises whatever a value raises that no GGUF key can hold."""
-    writer = GGUFWriter(os.devnull, family.gguf_architecture(checkpoint.config))
+    architecture = family.gguf_architecture(checkpoint.config)
+    _to_nowhere(architecture, lambda writer: _write_metadata(writer, checkpoint, family, vocabulary, card, 0))
+
+
+def _to_nowhere(architecture: str, write: Callable[[GGUFWriter], object]) -> None:
+    writer = GGUFWriter(os.devnull, architecture)
     try:
-        _write_metadata(writer, checkpoint, family, vocabulary, card, 0)
+        write(writer)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
     finally:
