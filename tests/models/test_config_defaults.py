@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGUFWriter
@@ -64,11 +65,7 @@ def test_the_least_configuration(architecture: str) -> None:
     """Nothing but its architecture: heads, activations and windows fit the graph, or the graph's refusal is known."""
     config, asks = complete({"architectures": [architecture]})
     defaults = BY_ARCHITECTURE[architecture]
-    assert (
-        asks.startswith("config.json (without ")
-        and "intermediate_size" in asks
-        and asks.endswith(f"defaults of {defaults.source})")
-    )
+    assert asks.startswith(f"config.json with {defaults.source}'s defaults (") and "vocab_size" in asks
     their = theirs(defaults)
     head_size = getattr(their, "head_dim", None) or their.hidden_size // their.num_attention_heads
     assert head_layout(config) == (their.num_attention_heads, their.num_key_value_heads, head_size)
@@ -189,7 +186,10 @@ def test_any_value_is_refused_or_read_alike(architecture: str) -> None:
         except UserError as error:
             assert str(error).startswith("config.json: "), (keys, error)
             continue
-        wanted = read_by_them(defaults, keys)
+        try:
+            wanted = read_by_them(defaults, keys)
+        except StrictDataclassError:  # older ones read it: an epsilon of 1, a hidden size that heads do not divide
+            continue
         read += 1
         assert ours == {key: wanted[key] for key in ours}, keys
     assert read > 20

@@ -168,8 +168,15 @@ def rope_parameters(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """(type of RoPE scaling, its parameters), from ``rope_scaling`` or transformers 5's ``rope_parameters``.
 
     Where both are there ``rope_scaling`` counts, as in transformers. The type is "default" for plain rotary embeddings.
+
+    Raises:
+        UserError: they are different ones for different kinds of layers.
     """
     parameters = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if nested := [key for key, value in parameters.items() if isinstance(value, dict)]:
+        raise UserError(
+            f"config.json: rope scaling of its own for {nested[0]!a} layers is not supported, all layers rotate alike"
+        )
     return str(parameters.get("rope_type", parameters.get("type", "default"))), parameters
 
 

@@ -41,10 +41,6 @@ def pair_rows(values: npt.NDArray[Value], heads: int) -> npt.NDArray[Value]:
 def check_scaling(config: Mapping[str, Any]) -> None:
     """Raise UserError if the positions are scaled in a way that the engine's graphs do not know."""
     kind, parameters = rope_parameters(config)
-    if nested := [key for key, value in parameters.items() if isinstance(value, dict)]:
-        raise UserError(
-            f"config.json: rope scaling of its own for {nested[0]!a} layers is not supported, all layers rotate alike"
-        )
     if kind not in KINDS:
         way_out = ""
         if kind == "dynamic":  # transformers scales nothing up to there
