@@ -112,7 +112,7 @@ def check_shape(tensor: StoredTensor, shape: tuple[int, ...], asks: str) -> None
         hint = "; it is stored transposed" if tensor.shape == shape[::-1] else ""
         raise UserError(f"{tensor.name}: has shape {list(tensor.shape)}, {asks} asks for {list(shape)}{hint}")
     if tensor.dtype == PACKED:
-        raise UserError(f"{tensor.name}: is stored as {tensor.dtype}, expected floating-point values")
+        raise UserError(f"{tensor.name}: expected floating-point values, found {tensor.dtype}")
 
 
 def check_stored(weight: StoredTensor, weight_scale: StoredTensor | None, shape: tuple[int, int], asks: str) -> None:
