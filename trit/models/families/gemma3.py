@@ -14,7 +14,16 @@ from typing import Any
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGUFWriter
-from trit.models.families.base import TensorSpec, boolean, positive_int, positive_number, table, text
+from trit.models.families.base import (
+    Floats,
+    TensorSpec,
+    boolean,
+    positive_int,
+    positive_number,
+    rope_parameters,
+    table,
+    text,
+)
 from trit.models.families.llama import FULL, SLIDING, Llama, head_layout
 
 # Every so manieth layer looks back over everything, where config.json has no layer_types.
@@ -57,11 +66,17 @@ class Gemma3(Llama):
             )
         if full.get("attn_logit_softcapping"):
             raise UserError("config.json: attn_logit_softcapping is set, which the engine's gemma3 graph has not")
+        if rope_parameters(full)[0] == "llama3":
+            raise UserError("config.json: rope scaling of type llama3 is not supported, gemma3's graph has not got it")
         return super().gguf_architecture({**full, "hidden_act": "silu", "sliding_window": None, "layer_types": None})
 
     def tensors(self, config: Mapping[str, Any]) -> list[TensorSpec]:
         """LLaMA's with two more norms per block, and the norms of the heads."""
         return super().tensors(_of_full_layers(config))
+
+    def computed(self, config: Mapping[str, Any]) -> dict[str, Floats]:
+        """Nothing: LLaMA 3's scaling is refused."""
+        return {}
 
     def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
         """LLaMA's keys, those of the window, and the cap of the logits."""
