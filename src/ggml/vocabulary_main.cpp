@@ -21,11 +21,14 @@
 
 #include "chat.h"
 #include "common.h"
+#include "jinja/utils.h"
 #include "llama.h"
 
 namespace {
 
 using json = nlohmann::ordered_json;
+constexpr int64_t kTemplateBytes = 256 << 20;
+
 using Model = std::unique_ptr<llama_model, decltype(&llama_model_free)>;
 
 void print(const json& value) {
@@ -54,7 +57,27 @@ json introduction(const llama_vocab* vocab) {
             {"stops", stops}};
 }
 
+/// The chat template of the file, tried once: one that takes long to fail does so for every conversation.
+struct Templates {
+    common_chat_templates_ptr value;
+    std::string error;
+
+    explicit Templates(const llama_model* model) {
+        // Dozens of renderings find out what a template can. A real one makes some megabytes in all of them.
+        jinja::limits::budget() = kTemplateBytes;
+        try {
+            value = common_chat_templates_init(model, "");
+        } catch (const std::exception& failure) {
+            error = failure.what();
+        }
+    }
+};
+
 json rendered(const llama_model* model, const json& messages) {
+    static const Templates templates(model);
+    if (!templates.value) {
+        return {{"error", templates.error}};
+    }
     common_chat_templates_inputs inputs;
     for (const json& message : messages) {
         common_chat_msg next;
@@ -62,15 +85,7 @@ json rendered(const llama_model* model, const json& messages) {
         next.content = message.at("content").get<std::string>();
         inputs.messages.push_back(next);
     }
-    common_chat_templates_ptr templates;
-    try {
-        templates = common_chat_templates_init(model, "");
-    } catch (const std::exception&) {
-        // It throws a copy of the base class, which has no words: parse again for those.
-        const common_chat_template again(llama_model_chat_template(model, nullptr), "", "");
-        throw;
-    }
-    return {{"prompt", common_chat_templates_apply(templates.get(), inputs).prompt}};
+    return {{"prompt", common_chat_templates_apply(templates.value.get(), inputs).prompt}};
 }
 
 json answer(const llama_model* model, const json& order) {

@@ -156,7 +156,7 @@ def checkpoint(pristine: Path, tmp_path: Path) -> Path:
         ({"mlp_bias": "no"}, "mlp_bias is 'no', expected true or false"),
         ({"head_dim": 63}, "4 query heads of 63 and 2 key/value heads do not fit"),
         ({"num_key_value_heads": 3}, "4 query heads of 64 and 3 key/value heads do not fit"),
-        ({"num_hidden_layers": 3}, "and 6 more missing"),
+        ({"num_hidden_layers": 3}, "has no layer 2 (model.layers.2.*), but num_hidden_layers is 3 in config.json"),
         ({"tie_word_embeddings": True}, "lm_head.weight: differs from model.embed_tokens.weight"),
         ({"quantization_config": None}, "q_proj.weight: is not ternary (worst deviation"),
         (

@@ -24,6 +24,7 @@ from trit.convert.pooling import read_pooling
 from trit.gguf.encodings import ENCODINGS, spread_scale
 from trit.gguf.types import GgufHeader, GGUFWriter, read_header
 from trit.models.families import find_family
+from trit.models.families.defaults import complete
 
 EMBEDDING_06, EMBEDDING_270 = "bitnet-embedding-0.6b", "bitnet-embedding-270m"
 FAMILY_OF = {EMBEDDING_270: gemma3} | dict.fromkeys(qwen3.VARIANTS, qwen3)
@@ -165,8 +166,8 @@ def test_keys_that_a_configuration_leaves_out(architecture: str, name: str, expe
     """transformers' defaults, which are not LLaMA's."""
     writer = GGUFWriter(None, name)
     sizes = {"vocab_size": 384, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 7}
-    family = find_family({"architectures": [architecture]})
-    family.write_hyperparameters(writer, {**sizes, "num_attention_heads": 4})
+    config, _ = complete({"architectures": [architecture], **sizes, "num_attention_heads": 4, "num_key_value_heads": 4})
+    find_family(config).write_hyperparameters(writer, config)
     found = {key: value.value for key, value in writer.kv_data[0].items()}
     assert {key: found[f"{name}.{key}"] for key in expected} == expected
 

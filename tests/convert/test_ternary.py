@@ -90,20 +90,21 @@ def test_layers_that_are_to_stay(pattern: str, left_out: bool) -> None:
 
 def test_shapes_and_packed_weights_without_a_scale(tmp_path: Path) -> None:
     floats = tensor(tmp_path, np.ones((8, 3)))
-    check_stored(floats, None, (8, 3))
-    for wrong in ((3, 8), (32, 3)):
-        with pytest.raises(UserError, match=r"^w\.weight: has shape \[8, 3\], config\.json asks for \[\d+, \d\]$"):
-            check_stored(floats, None, wrong)
+    check_stored(floats, None, (8, 3), "config.json")
+    told = r"^w\.weight: has shape \[8, 3\], config\.json asks for \[\d+, \d\]"
+    for wrong, more in (((3, 8), "; it is stored transposed$"), ((32, 3), "$")):
+        with pytest.raises(UserError, match=told + more):
+            check_stored(floats, None, wrong, "config.json")
     packed = tensor(tmp_path, np.ones((2, 3)), "U8")
     one = scale(tmp_path, 1)
-    check_stored(packed, one, (8, 3))
+    check_stored(packed, one, (8, 3), "config.json")
     for wrong in ((2, 3), (9, 3), (10, 3), (8, 4), (12, 3)):
         with pytest.raises(UserError, match=r"^w\.weight: is packed with shape \[2, 3\], .* packed by 4 rows$"):
-            check_stored(packed, one, wrong)
+            check_stored(packed, one, wrong, "config.json")
     with pytest.raises(UserError, match=r"^w\.weight: is packed, but there is no w\.weight_scale$"):
-        check_stored(packed, None, (8, 3))
+        check_stored(packed, None, (8, 3), "config.json")
     with pytest.raises(UserError, match="asks for"):
-        check_shape(floats, (8, 3, 1))
+        check_shape(floats, (8, 3, 1), "config.json")
 
 
 # Byte i of a column holds rows i, 2 + i, 4 + i, 6 + i from the lowest bits up, as value + 1.

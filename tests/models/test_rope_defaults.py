@@ -21,13 +21,16 @@ from trit.models.families.base import (
     projection_norms,
     rope_theta,
 )
+from trit.models.families.defaults import complete
 from trit.models.families.rope import check_scaling, llama3_factors, pair_rows, write_scaling
+
+LLAMA = {"architectures": ["LlamaForCausalLM"]}
 
 
 def written(config: dict[str, Any]) -> dict[str, Any]:
     """The keys that a configuration becomes, without the architecture's name."""
     writer = GGUFWriter(None, "llama")
-    write_scaling(writer, config, 10000.0, 2048)
+    write_scaling(writer, complete(LLAMA | config)[0])
     return {
         key.removeprefix("llama.rope."): value.value
         for key, value in writer.kv_data[0].items()
@@ -57,12 +60,13 @@ def test_yarn_without_a_factor() -> None:
 
 def test_llama3_s_original_context() -> None:
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    left_out = llama3_factors({"rope_scaling": scaling, "max_position_embeddings": 4096}, 64, 500000.0, 2048)
+    theta: dict[str, Any] = {"rope_theta": 500000.0}
+    left_out = llama3_factors(theta | {"rope_scaling": scaling, "max_position_embeddings": 4096}, 64)
     said = scaling | {"original_max_position_embeddings": 4096}
     assert left_out is not None
-    assert np.array_equal(left_out, llama3_factors({"rope_scaling": said}, 64, 500000.0, 2048))  # type: ignore[arg-type]
+    assert np.array_equal(left_out, llama3_factors(theta | {"rope_scaling": said}, 64))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="low_freq_factor 4 is not below high_freq_factor 4"):
-        llama3_factors({"rope_scaling": said | {"low_freq_factor": 4.0}}, 64, 500000.0, 2048)
+        llama3_factors(theta | {"rope_scaling": said | {"low_freq_factor": 4.0}}, 64)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, -2, "8", 10**400, True])
@@ -145,12 +149,12 @@ def test_scalings_that_graphs_have(config: dict[str, Any]) -> None:
 def test_llama3_s_factors() -> None:
     """The four wavelengths are 2 pi, 20 pi, 200 pi and 2000 pi."""
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    config = {"rope_scaling": scaling | {"original_max_position_embeddings": 1200}}
-    found = llama3_factors(config, 8, 10000.0, 2048)
+    config = {"rope_theta": 10000.0, "rope_scaling": scaling | {"original_max_position_embeddings": 1200}}
+    found = llama3_factors(config, 8)
     smooth = (1200 / (200 * math.pi) - 1) / 3
     assert found is not None and found.dtype == np.float32
     assert found.tolist() == pytest.approx([1, 1, 1 / ((1 - smooth) / 8 + smooth), 8])
-    assert llama3_factors({"rope_scaling": {**scaling, "rope_type": "yarn"}}, 8, 10000.0, 2048) is None
+    assert llama3_factors({"rope_scaling": {**scaling, "rope_type": "yarn"}}, 8) is None
 
 
 def test_rows_of_halves_become_rows_of_pairs() -> None:
@@ -218,12 +222,10 @@ def test_norms_in_front_of_projections() -> None:
 
 
 def test_plain_rotary_embeddings() -> None:
-    assert rope_theta({}, 10000.0) == 10000 and rope_theta({"rope_theta": 7}, 10000.0) == 7
-    both = {
-        "rope_theta": 7,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 9.0},
-        "rope_scaling": {"type": "x"},
-    }
-    assert rope_theta(both, 1.0) == 9
+    assert rope_theta(complete(LLAMA)[0]) == 10000 and rope_theta({"rope_theta": 7}) == 7
+    assert rope_theta({"rope_theta": 7, "rope_parameters": {"rope_type": "default", "rope_theta": 9.0}}) == 9
+    # rope_scaling counts where both are there, as in transformers: with the base at config.json's top.
+    both = {"rope_theta": 7, "rope_parameters": {"rope_type": "yarn", "rope_theta": 9.0}}
+    assert rope_theta({**both, "rope_scaling": {"type": "default"}}) == 7
     with pytest.raises(UserError, match="of type x is not supported, only plain rotary embeddings are"):
-        rope_theta({"rope_scaling": {"type": "x"}}, 1.0)
+        rope_theta({"rope_scaling": {"type": "x"}})

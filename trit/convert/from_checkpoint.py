@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, ro
 from trit.convert.pooling import read_pooling
 from trit.convert.read_back import Expected, verify, verify_vocabulary
 from trit.convert.report import Report
-from trit.convert.ternary import Declared, check_left_out, check_shape, check_stored, read_ternary
+from trit.convert.ternary import PACKED, Declared, check_left_out, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import Vocabulary, load_tokenizer
 from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encodings import Encoding
@@ -33,11 +34,23 @@ from trit.models.checkpoint import Checkpoint, StoredTensor, readable, short_lis
 from trit.models.families import find_family
 from trit.models.families.base import Family, Kind, TensorSpec
 from trit.models.families.rope import pair_rows
+from trit.models.json_files import CONFIG, read_json_if_there
+from trit.models.names import quantised_by
 
 # general.quantization_version of llama.cpp's present block formats.
 QUANTIZATION_VERSION = 2
 # Stored by older savers, though they follow from the configuration.
+HEAD = "lm_head.weight"
 NOT_WANTED = ".rotary_emb.inv_freq"
+_LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
+# Keys of generation_config.json -> fields of gguf-py's metadata.
+SAMPLING = {
+    **{key: f"sampling_{key}" for key in ("sequence", "top_k", "top_p", "min_p", "xtc_probability", "xtc_threshold")},
+    **{key: f"sampling_{key}" for key in ("mirostat", "mirostat_tau", "mirostat_eta")},
+    "temperature": "sampling_temp",
+    "penalty_last_n": "sampling_penalty_last_n",
+    "penalty_repeat": "sampling_penalty_repeat",
+}
 TAKE_CONFIG = "take the config.json that was saved with these weights"
 
 
@@ -77,7 +90,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     checkpoint = Checkpoint.open(directory)
     with readable(directory):
         family = find_family(checkpoint.config)
-        specs = present(checkpoint, family.tensors(checkpoint.config))
+        specs = present(checkpoint, family)
         embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
         declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
@@ -136,8 +149,18 @@ def _vocab_size(specs: list[TensorSpec]) -> int:
     return next(spec.shape[0] for spec in specs if spec.kind is Kind.EMBEDDING)
 
 
-def present(checkpoint: Checkpoint, specs: list[TensorSpec]) -> list[TensorSpec]:
-    """The specs without the norms of the projections' inputs, if the checkpoint has none of them."""
+def present(checkpoint: Checkpoint, family: Family) -> list[TensorSpec]:
+    """The family's tensors, without the norms of the projections' inputs if the checkpoint has none of them.
+
+    Raises:
+        UserError: sizes do not fit each other; says which of them config.json leaves out.
+    """
+    try:
+        specs = family.tensors(checkpoint.config)
+    except UserError as error:
+        if checkpoint.asks == CONFIG:
+            raise
+        raise UserError(f"{error}; read as {checkpoint.asks}") from None
     norms = [spec for spec in specs if spec.kind is Kind.INPUT_NORM]
     if any(spec.source in checkpoint.tensors for spec in norms):
         return specs
@@ -145,15 +168,20 @@ def present(checkpoint: Checkpoint, specs: list[TensorSpec]) -> list[TensorSpec]
 
 
 def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
-    """Every tensor that the family wants is there, and every tensor that is there is wanted.
+    """Every tensor that the family wants is there, every one that is there is wanted, and they are of one kind.
 
     Raises:
         UserError: names the first missing or unexpected tensors, as their file has them or would have them.
     """
     where = checkpoint.directory
     wanted = {spec.source for spec in specs}
-    scales = {f"{spec.source}_scale" for spec in specs if spec.kind is Kind.TERNARY}
+    ternary = [spec.source for spec in specs if spec.kind is Kind.TERNARY]
     missing = [name for name in wanted if name not in checkpoint.tensors]
+    copies = family.copies(checkpoint.config)
+    known = wanted | {f"{name}_scale" for name in ternary} | set(copies)
+    unexpected = [name for name in checkpoint.tensors if name not in known and not name.endswith(NOT_WANTED)]
+    _check_quantised(checkpoint, unexpected)
+    _check_layers(checkpoint, wanted)
     if missing:
         named = short_list(map(checkpoint.stored_name, missing))
         if all(spec.kind is Kind.NORM for spec in specs if spec.source in missing):
@@ -161,10 +189,10 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
                 f"{where}: {named} missing, norms that config.json asks for; the checkpoint is not whole, or "
                 f"{TAKE_CONFIG}"
             )
-        raise UserError(f"{where}: {named} missing; the checkpoint is not whole")
-    copies = family.copies(checkpoint.config)
-    known = wanted | scales | set(copies)
-    unexpected = [name for name in checkpoint.tensors if name not in known and not name.endswith(NOT_WANTED)]
+        hint = ""
+        if HEAD in missing:
+            hint = f", or tie_word_embeddings is to be true in {checkpoint.asks}"
+        raise UserError(f"{where}: {named} missing; the checkpoint is not whole{hint}")
     if unexpected:
         named = short_list(map(checkpoint.stored_name, unexpected))
         if all(is_norm(name) for name in unexpected):
@@ -173,10 +201,48 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
                 f"{TAKE_CONFIG}"
             )
         raise UserError(f"{where}: unexpected tensor {named}; this model is of another kind")
+    kinds = {checkpoint.tensors[name].dtype == PACKED: checkpoint.tensors[name].name for name in ternary}
+    if len(kinds) > 1:
+        raise UserError(
+            f"{where}: {kinds[True]} is packed and {kinds[False]} is not, so these are the weights of two checkpoints; "
+            "take all from one"
+        )
     for copy, original in copies.items():
         if copy in checkpoint.tensors and not _equal(checkpoint.tensors[copy], checkpoint.tensors[original]):
             both = f"{checkpoint.stored_name(copy)}: differs from {checkpoint.stored_name(original)}"
             raise UserError(f"{both}, yet config.json ties them (tie_word_embeddings)")
+
+
+def _check_quantised(checkpoint: Checkpoint, unexpected: list[str]) -> None:
+    """Refuse tensors that another quantisation has left, where config.json does not say so."""
+    for name in unexpected:
+        if method := quantised_by(name):
+            raise UserError(
+                f"{checkpoint.directory}: {checkpoint.stored_name(name)} is a tensor of {method}, whose weights are "
+                "not ternary; convert the model from before that step"
+            )
+
+
+def _check_layers(checkpoint: Checkpoint, wanted: set[str]) -> None:
+    """Refuse a number of layers that is not the configuration's: by the layer, not by its dozen tensors."""
+    asked, there = _layers(wanted), _layers(checkpoint.tensors)
+    said = f"num_hidden_layers is {len(asked)} in {checkpoint.asks}"
+    lost, more = sorted(asked - there), sorted(there - asked)
+    if not lost and not more:
+        return
+    name = checkpoint.stored_name(f"model.layers.{(lost or more)[0]}.")
+    what, advice = ("has no layer", "the checkpoint is not whole") if lost else ("also has layer", TAKE_CONFIG)
+    raise UserError(f"{checkpoint.directory}: {what} {_numbers(lost or more)} ({name}*), but {said}; {advice}")
+
+
+def _layers(names: Iterable[str]) -> set[int]:
+    """Numbers of the layers that tensors of these names belong to."""
+    return {int(found[1]) for found in map(_LAYER.match, names) if found}
+
+
+def _numbers(layers: list[int]) -> str:
+    shown = ", ".join(map(str, layers[:3]))
+    return shown if len(layers) <= 3 else f"{shown} and {len(layers) - 3} more"
 
 
 def is_norm(name: str) -> bool:
@@ -194,9 +260,9 @@ def _plan(spec: TensorSpec, checkpoint: Checkpoint, asked: Encoding, embedding_t
     stored = checkpoint.tensors[spec.source]
     if spec.kind is Kind.TERNARY:
         n, k = spec.shape
-        check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k))
+        check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k), checkpoint.asks)
     else:
-        check_shape(stored, spec.shape)
+        check_shape(stored, spec.shape, checkpoint.asks)
     return planned_rows(spec, asked, embedding_type)
 
 
@@ -211,22 +277,42 @@ def planned_rows(spec: TensorSpec, asked: Encoding, embedding_type: str) -> list
 
 def model_card(checkpoint: Checkpoint, name: str | None = None) -> gguf.Metadata:
     """Name, licence, ... of the model, from the model card and the folder's name."""
+    folder, path = checkpoint.directory, checkpoint.directory / "README.md"
     total = sum(tensor.size for tensor in checkpoint.tensors.values())
     try:
-        card = gguf.Metadata.load(model_path=checkpoint.directory, total_params=total)
+        top = gguf.Metadata.load_model_card(folder)
+        card = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), top, checkpoint.config, folder, total)
+        # What cannot be written shows here, where its file is known.
+        _to_nowhere("llama", card.set_gguf_meta_model)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{checkpoint.directory / 'README.md'}: the YAML at its top is broken ({reason})") from None
-    card.name = name or card.name or checkpoint.directory.resolve().name
+        raise UserError(f"{path}: the YAML at its top is broken ({reason})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not UTF-8 text; save it as UTF-8, or take it away") from None
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"{path}: a value in the YAML at its top is none that a model card has ({reason}); mend it, or take the "
+            "file away"
+        ) from None
+    generation = read_json_if_there(folder / "generation_config.json")
+    for key, field in SAMPLING.items():
+        setattr(card, field, generation.get(key))
+    card.name = name or card.name or folder.resolve().name.encode("utf-8", "replace").decode("utf-8")
     card.quantized_by = "trit.cpp"
     return card
 
 
 def rehearse(checkpoint: Checkpoint, family: Family, vocabulary: Vocabulary, card: gguf.Metadata) -> None:
     """Write all metadata to nowhere; raises whatever a value raises that no GGUF key can hold."""
-    writer = GGUFWriter(os.devnull, family.gguf_architecture(checkpoint.config))
+    architecture = family.gguf_architecture(checkpoint.config)
+    _to_nowhere(architecture, lambda writer: _write_metadata(writer, checkpoint, family, vocabulary, card, 0))
+
+
+def _to_nowhere(architecture: str, write: Callable[[GGUFWriter], object]) -> None:
+    writer = GGUFWriter(os.devnull, architecture)
     try:
-        _write_metadata(writer, checkpoint, family, vocabulary, card, 0)
+        write(writer)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
     finally:

@@ -31,8 +31,8 @@ from trit.gguf.encoding_table import DEFAULT, SCALE_AT
 from trit.gguf.encodings import ENCODINGS, Encoding, check_fits
 from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, block_of, quiet_gguf_package, read_header
 from trit.gguf.writer import PlannedTensor, StreamWriter, output_errors
-from trit.models.checkpoint import read_json
 from trit.models.families.base import positive_int
+from trit.models.json_files import read_json
 from trit.models.shapes import SHAPES, SIZES, VOCABULARIES, Shape, matrices
 
 HEADS = ("f16", "f32", "q8_0", "q6_k", "q4_k")

@@ -14,7 +14,8 @@ from typing import Any
 from gguf import PoolingType
 
 from trit.base.errors import UserError
-from trit.models.checkpoint import is_plain_file_name, read_json, read_json_value
+from trit.models.checkpoint import is_plain_file_name
+from trit.models.json_files import read_json, read_json_value
 
 # Keys of a Pooling module that are true -> what the engine does.
 MODES = {

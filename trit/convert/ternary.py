@@ -100,25 +100,34 @@ def check_left_out(config: Mapping[str, Any], matrices: Iterable[str]) -> None:
                 )
 
 
-def check_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
-    """Raise UserError, naming the tensor, if its stored shape is not the one that the configuration asks for."""
+def check_shape(tensor: StoredTensor, shape: tuple[int, ...], asks: str) -> None:
+    """Raise UserError, naming the tensor, if its stored shape is not the one that the configuration asks for.
+
+    Args:
+        tensor: The stored tensor.
+        shape: What the configuration asks for.
+        asks: Who asks (``Checkpoint.asks``).
+    """
     if tensor.shape != shape:
-        raise UserError(f"{tensor.name}: has shape {list(tensor.shape)}, config.json asks for {list(shape)}")
+        hint = "; it is stored transposed" if tensor.shape == shape[::-1] else ""
+        raise UserError(f"{tensor.name}: has shape {list(tensor.shape)}, {asks} asks for {list(shape)}{hint}")
+    if tensor.dtype == PACKED:
+        raise UserError(f"{tensor.name}: expected floating-point values, found {tensor.dtype}")
 
 
-def check_stored(weight: StoredTensor, weight_scale: StoredTensor | None, shape: tuple[int, int]) -> None:
+def check_stored(weight: StoredTensor, weight_scale: StoredTensor | None, shape: tuple[int, int], asks: str) -> None:
     """What can be known of a weight matrix without reading it.
 
     Raises:
         UserError: wrong shape, or packed without a scale; names the tensor.
     """
     if weight.dtype != PACKED:
-        check_shape(weight, shape)
+        check_shape(weight, shape, asks)
         return
     n, k = shape
     if n % 4 or weight.shape != (n // 4, k):
         raise UserError(
-            f"{weight.name}: is packed with shape {list(weight.shape)}, config.json asks for {[n, k]} packed by 4 rows"
+            f"{weight.name}: is packed with shape {list(weight.shape)}, {asks} asks for {[n, k]} packed by 4 rows"
         )
     if weight_scale is None:
         raise UserError(f"{weight.name}: is packed, but there is no {weight.name}_scale")

@@ -12,18 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gguf import SpecialVocab, TokenType
+from gguf import TokenType
 from tokenizers import Tokenizer
 
 from trit.base.errors import UserError
 from trit.convert import spm
 from trit.convert.pretokenizers import NFC_NOTE, pre_tokenizer
+from trit.convert.special_tokens import chat_templates, special_ids, stop_ids
 from trit.gguf.types import GGUFWriter
-from trit.models.checkpoint import read_json
+from trit.models.json_files import parse_json, read_json_if_there, read_text
 
 # Stop tokens beside the first: llama.cpp has two more keys for them, our engine a list of all.
 SECOND_STOPS = ("add_eot_token_id", "add_eom_token_id")
 STOPS_KEY = "tokenizer.ggml.eog_token_ids"
+TEMPLATE_KEY = "tokenizer.chat_template"
 # Added tokens that take the spaces beside them. Our engine reads these lists (3rdparty/patches/0012).
 STRIPS = {"lstrip": "tokenizer.ggml.lstrip_token_ids", "rstrip": "tokenizer.ggml.rstrip_token_ids"}
 
@@ -37,10 +39,11 @@ class Vocabulary:
         tokens: Text of every token, by id, padded to the model's vocabulary size.
         types: TokenType of every token.
         pieces: Scores and space prefix of a SentencePiece-style vocabulary; None for byte-level BPE.
-        special: gguf-py's view of the folder: merges, special token ids.
+        merges: Of byte-level BPE, the parts of each with a space between them.
+        special: Name of a special token -> its id.
         adds: Whether tokenizing adds the token: "bos" and "eos" -> bool.
         stops: Ids that end a generation, the tokenizer's eos first.
-        chat_template: Jinja text, or a list of named templates, or None.
+        templates: Name -> chat template; chats take the one called "default".
         notes: What the engine does otherwise than the checkpoint's tokenizer, a sentence each.
         strips: Ids of added tokens that take the spaces on a side: a key of ``STRIPS`` -> ids.
         reading: The trainer's tokenizer without what the notes tell, padding and truncation; None where only
@@ -51,10 +54,11 @@ class Vocabulary:
     tokens: list[str]
     types: list[TokenType]
     pieces: spm.Pieces | None
-    special: SpecialVocab
+    merges: list[str]
+    special: dict[str, int]
     adds: dict[str, bool]
     stops: list[int]
-    chat_template: Any
+    templates: dict[str, str]
     notes: list[str]
     strips: dict[str, list[int]] = field(default_factory=dict)
     reading: Tokenizer | None = None
@@ -62,7 +66,7 @@ class Vocabulary:
     @property
     def front(self) -> list[int]:
         """What the engine is to put in front of a prompt."""
-        return [self.special.special_token_ids["bos"]] if self.adds["bos"] else []
+        return [self.special["bos"]] if self.adds["bos"] else []
 
     @property
     def back(self) -> list[int]:
@@ -80,10 +84,10 @@ class Vocabulary:
             writer.add_token_scores(self.pieces.scores + padding)
             writer.add_add_space_prefix(self.pieces.space_prefix)
         else:
-            writer.add_token_merges(self.special.merges)
+            writer.add_token_merges(self.merges)
         for name in ("bos", "unk", "pad"):
-            if name in self.special.special_token_ids:
-                getattr(writer, f"add_{name}_token_id")(self.special.special_token_ids[name])
+            if name in self.special:
+                getattr(writer, f"add_{name}_token_id")(self.special[name])
         writer.add_eos_token_id(self.stops[0])
         for add_key, stop in zip(SECOND_STOPS, self.stops[1:], strict=False):
             getattr(writer, add_key)(stop)
@@ -94,8 +98,10 @@ class Vocabulary:
                 writer.add_array(STRIPS[side], ids)
         writer.add_add_bos_token(self.adds["bos"])
         writer.add_add_eos_token(self.adds["eos"])
-        if self.chat_template:
-            writer.add_chat_template(self.chat_template)
+        for name, template in self.templates.items():
+            writer.add_string(TEMPLATE_KEY if name == "default" else f"{TEMPLATE_KEY}.{name}", template)
+        if others := [name for name in self.templates if name != "default"]:
+            writer.add_array(f"{TEMPLATE_KEY}s", others)
 
 
 def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, embeds: bool = False) -> Vocabulary:
@@ -110,33 +116,28 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, 
     Raises:
         UserError: no tokenizer, one that the engine cannot run as it is, too many tokens, no end token.
     """
-    special = SpecialVocab(directory, load_merges=True, n_vocab=vocab_size)
-    stops, left_out = _stop_ids(directory, config, special.special_token_ids.get("eos"), vocab_size)
-    template = _chat_template(directory, special)
+    templates, template_notes = chat_templates(directory)
     path = directory / "tokenizer.json"
     if not path.is_file() and (directory / "tokenizer.model").is_file():
         path = directory / "tokenizer.model"
         model = _with_added(directory, spm.from_model(path))
         tokens, types = _padded(path, model.tokens, model.types, vocab_size)
-        front = [special.special_token_ids.get("bos", 1)]  # as SentencePiece numbers its tokens
-        adds, notes = _surroundings(directory, tokens, special, stops, front, [], embeds)
-        return Vocabulary(
-            "default", tokens, types, model, special, adds, stops, template, model.notes + notes + left_out
-        )
-    description = read_json(path)
-    if (description.get("model") or {}).get("type") != "BPE":
-        raise UserError(f"{path}: is a {(description.get('model') or {}).get('type')} tokenizer; only BPE is supported")
+        special, stops, notes = _ends(directory, config, {text: i for i, text in enumerate(tokens)}, vocab_size)
+        front = [special.get("bos", 1)]  # as SentencePiece numbers its tokens
+        adds, more = _surroundings(directory, tokens, special, stops, front, [], embeds)
+        notes = model.notes + more + notes + template_notes
+        return Vocabulary("default", tokens, types, model, [], special, adds, stops, templates, notes)
+    content = read_text(path)
+    description = parse_json(path, content)
+    kind = description["model"].get("type")
+    if kind != "BPE":
+        raise UserError(f"{path}: is a {kind} tokenizer; only BPE is supported")
     for key in ("continuing_subword_prefix", "end_of_word_suffix"):
         if affix := description["model"].get(key):
             raise UserError(f"{path}: marks pieces of words ({key} {str(affix)[:40]!a}), the engine does not")
+    tokenizer = _package_s(path, content)
     sentencepiece = spm.is_sentencepiece(description)
     pre, notes = ("default", []) if sentencepiece else pre_tokenizer(path, description)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the tokenizers package raises bare Exception for everything, its panics even less
-        raise UserError(f"{path}: cannot be read ({error}); download the file again") from None
     # Left by a trainer that saved while it used them: padding and truncation transformers ignores, too, unless asked.
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -146,7 +147,8 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, 
     vocab, added = tokenizer.get_vocab(with_added_tokens=True), tokenizer.get_added_tokens_decoder()
     by_id = _by_id(path, vocab, vocab_size)
     pieces = spm.from_json(path, description, vocab, set(added)) if sentencepiece else None
-    if pieces is None and not special.merges:
+    merges = [] if pieces else _merges(description["model"])
+    if pieces is None and not merges:
         raise UserError(f"{path}: has no merges, so it is not a BPE tokenizer that the engine can run")
     tokens = pieces.tokens if pieces else [by_id.get(i, "") for i in range(max(by_id) + 1)]
     types = (
@@ -159,13 +161,40 @@ def load_tokenizer(directory: Path, config: Mapping[str, Any], vocab_size: int, 
             # It is matched where spaces are replaced already, by the engine before they are.
             tokens[i] = token.content.replace(spm.SPACE, " ")
     tokens, types = _padded(path, tokens, types, vocab_size)
+    special, stops, left_out = _ends(directory, config, vocab, vocab_size)
     front, back = _added_around(tokenizer)
     adds, more = _surroundings(directory, tokens, special, stops, front, back, embeds)
-    notes += (pieces.notes if pieces else []) + more + left_out
+    notes += (pieces.notes if pieces else []) + more + left_out + template_notes
     if NFC_NOTE in notes:
         tokenizer.normalizer = None  # the note says it: nothing more is to be found there
     strips = {side: sorted(i for i, token in added.items() if getattr(token, side)) for side in STRIPS}
-    return Vocabulary(pre, tokens, types, pieces, special, adds, stops, template, notes, strips, tokenizer)
+    return Vocabulary(pre, tokens, types, pieces, merges, special, adds, stops, templates, notes, strips, tokenizer)
+
+
+def _package_s(path: Path, content: str) -> Tokenizer:
+    """The tokenizers package's reading of a tokenizer.json; raises UserError with its reason."""
+    try:
+        return Tokenizer.from_str(content)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the package raises bare Exception for everything, its panics even less
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: cannot be read ({reason}); download the file again") from None
+
+
+def _merges(model: Mapping[str, Any]) -> list[str]:
+    """Merges as GGUF has them. Byte-level text holds no spaces, so one with a space inside of a part is never used."""
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges") or [])
+    return [" ".join(pair) for pair in pairs if not any(" " in part for part in pair)]
+
+
+def _ends(
+    directory: Path, config: Mapping[str, Any], vocab: Mapping[str, int], vocab_size: int
+) -> tuple[dict[str, int], list[int], list[str]]:
+    """Special tokens, stops, what is left out."""
+    special, notes = special_ids(directory, config, vocab, vocab_size)
+    stops, more = stop_ids(directory, config, special.get("eos"), vocab_size)
+    return special, stops, notes + more
 
 
 def _by_id(path: Path, vocab: Mapping[str, int], vocab_size: int) -> dict[int, str]:
@@ -226,7 +255,7 @@ def _added_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 def _surroundings(
     directory: Path,
     tokens: Sequence[str],
-    special: SpecialVocab,
+    special: dict[str, int],
     stops: list[int],
     front: list[int],
     back: list[int],
@@ -241,11 +270,10 @@ def _surroundings(
         UserError: a token is to be added, and no file says which, or the model has it not.
     """
     path = directory / "tokenizer_config.json"
-    says = read_json(path) if path.is_file() else {}
+    says = read_json_if_there(path)
     wants = {name: says.get(f"add_{name}_token") for name in ("bos", "eos")}
-    names = special.special_token_ids
     notes: list[str] = []
-    if beyond := [i for i in [*front, *back, *names.values()] if i >= len(tokens)]:
+    if beyond := [i for i in [*front, *back] if i >= len(tokens)]:
         raise UserError(f"{directory}: token {beyond[0]} is to be added to texts, the model has {len(tokens)} tokens")
 
     def called(ids: Sequence[int]) -> str:
@@ -255,15 +283,15 @@ def _surroundings(
         notes.append(f"prompts get no {called(front)} in front: tokenizer_config.json's add_bos_token is false")
         front = []
     if wants["bos"] is True and not front:
-        if "bos" not in names:
+        if "bos" not in special:
             raise UserError(
                 f"{path}: add_bos_token is true, but no file names a bos_token; add it or set the flag to false"
             )
-        front = [names["bos"]]
+        front = [special["bos"]]
     if front:
-        if names.get("bos", front[0]) != front[0]:
+        if special.get("bos", front[0]) != front[0]:
             notes.append(f"the file's bos is {called(front[:1])}, which tokenizer.json puts in front, not bos_token")
-        names["bos"] = front[0]
+        special["bos"] = front[0]
     if len(front) > 1:
         notes.append(
             f"the engine puts {called(front[:1])} in front of a prompt, tokenizer.json {called(front)}: "
@@ -289,9 +317,8 @@ def _with_added(directory: Path, pieces: spm.Pieces) -> spm.Pieces:
     Raises:
         UserError: an id leaves a gap, or is that of another token.
     """
-    path, config = directory / "added_tokens.json", directory / "tokenizer_config.json"
-    added = dict(read_json(path)) if path.is_file() else {}
-    decoder = (read_json(config) if config.is_file() else {}).get("added_tokens_decoder") or {}
+    added = read_json_if_there(directory / "added_tokens.json")
+    decoder = read_json_if_there(directory / "tokenizer_config.json").get("added_tokens_decoder") or {}
     special = {entry["content"]: bool(entry.get("special")) for entry in decoder.values()}
     added |= {entry["content"]: int(i) for i, entry in decoder.items()}
     for text, i in sorted(added.items(), key=lambda item: item[1]):
@@ -303,31 +330,3 @@ def _with_added(directory: Path, pieces: spm.Pieces) -> spm.Pieces:
         pieces.scores.append(0.0)
         pieces.types.append(TokenType.CONTROL if special.get(text) else TokenType.USER_DEFINED)
     return pieces
-
-
-def _stop_ids(
-    directory: Path, config: Mapping[str, Any], eos: int | None, vocab_size: int
-) -> tuple[list[int], list[str]]:
-    """Ids that end a generation: the tokenizer's eos, then those of generation_config.json and config.json; notes.
-
-    Raises:
-        UserError: there is none; the engine would silently take token 11.
-    """
-    generation = directory / "generation_config.json"
-    sources = [
-        eos,
-        read_json(generation).get("eos_token_id") if generation.is_file() else None,
-        config.get("eos_token_id"),
-    ]
-    listed = [i for source in sources for i in (source if isinstance(source, list) else [source]) if i is not None]
-    ids = [i for i in dict.fromkeys(listed) if isinstance(i, int) and 0 <= i < vocab_size]
-    if not ids:
-        raise UserError(f"{directory}: no file names an eos_token_id; add it to config.json")
-    others = [i for i in dict.fromkeys(listed) if i not in ids]
-    return ids, [f"eos_token_id {i} is no token of the model and is left out" for i in others]
-
-
-def _chat_template(directory: Path, special: SpecialVocab) -> Any:
-    """chat_template.jinja, which transformers prefers since 4.51, else what tokenizer_config.json has."""
-    jinja = directory / "chat_template.jinja"
-    return jinja.read_text(encoding="utf-8") if jinja.is_file() else special.chat_template

@@ -26,7 +26,7 @@ from trit.hub.gguf_head import look_into
 from trit.hub.listing import Listing, RemoteFile, list_repository
 from trit.hub.offline import find_offline
 from trit.hub.transfer import Progress, fetch, partial_path, present_bytes, take_from_cache
-from trit.models.checkpoint import read_json
+from trit.models.json_files import read_json
 from trit.models.source_note import FetchedFile, Manifest, read_manifest
 
 

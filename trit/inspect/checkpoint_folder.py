@@ -61,7 +61,7 @@ def _describe(found: Description, checkpoint: Checkpoint, context: int, exact: b
     found.kv_cache(context)
     found.memory["file"] = found.bytes
     family = find_family(checkpoint.config)
-    specs = present(checkpoint, family.tensors(checkpoint.config))
+    specs = present(checkpoint, family)
     found.architecture = f"{found.architecture}, {family.gguf_architecture(checkpoint.config)} in the engine"
     check_names(checkpoint, family, specs)
     _look(found, checkpoint, specs, exact)
@@ -102,7 +102,7 @@ def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], e
             continue
         stored, scale = checkpoint.tensors[spec.source], checkpoint.tensors.get(f"{spec.source}_scale")
         n, k = spec.shape
-        check_stored(stored, scale, (n, k))
+        check_stored(stored, scale, (n, k), checkpoint.asks)
         values, scales, kind = read_ternary(stored, scale, declared)
         found.layers.setdefault(spec.target.split(".")[1], Shares()).add(counts(values))
         found.looked_at += values.size
@@ -116,7 +116,7 @@ def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: li
     """The shapes of everything, the head, the tokenizer, and that GGUF can hold all of it; raises UserError."""
     for spec in specs:
         if spec.kind is not Kind.TERNARY:
-            check_shape(checkpoint.tensors[spec.source], spec.shape)
+            check_shape(checkpoint.tensors[spec.source], spec.shape, checkpoint.asks)
     embeddings = [spec for spec in specs if spec.kind is Kind.EMBEDDING]
     found.embedding = checkpoint.tensors[embeddings[0].source].dtype if embeddings else None
     own = len(embeddings) > 1
@@ -135,7 +135,7 @@ def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: li
             "model": type(vocabulary).__name__,
             "pre": getattr(vocabulary, "pre", None),
             "tokens": len(vocabulary.tokens),
-            "chat_template": bool(vocabulary.chat_template),
+            "chat_template": "default" in vocabulary.templates,
             "notes": [*vocabulary.notes, *checked.notes, *checked.warnings],
         }
 

@@ -33,8 +33,8 @@ from trit.measure.report import as_csv, plain, show, write
 from trit.measure.rounds import Results, Rounds, SoFar
 from trit.measure.rounds import measure as measure_rounds
 from trit.measure.variants import Variant
-from trit.models.checkpoint import read_json
 from trit.models.families.base import positive_int
+from trit.models.json_files import read_json
 
 EMBEDDING = "token_embd.weight"
 # q2_0 is for embeddings that are ternary themselves.

@@ -96,7 +96,7 @@ class CheckpointSource(Source):
         checkpoint = Checkpoint.open(folder)
         with readable(folder):
             family = find_family(checkpoint.config)
-            self._specs = from_checkpoint.present(checkpoint, family.tensors(checkpoint.config))
+            self._specs = from_checkpoint.present(checkpoint, family)
             self._architecture = family.gguf_architecture(checkpoint.config)
         hidden = next(spec.shape[-1] for spec in self._specs if spec.kind is Kind.EMBEDDING)
         self.head = head or default_embedding_type("i2_s", hidden)

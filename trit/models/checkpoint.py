@@ -23,7 +23,9 @@ from safetensors import SafetensorError, safe_open
 
 from trit.base.errors import TritError, UserError
 from trit.base.files import check_input, stays_inside
-from trit.models.names import name_notes, plain_name, refuse_adapter
+from trit.models.families.defaults import complete
+from trit.models.json_files import CONFIG, MAX_JSON_BYTES, most_bytes, read_json
+from trit.models.names import name_notes, plain_name, quantised_by, refuse_adapter, refuse_other_methods
 from trit.models.torch_file import torch_tensors
 
 Floats = npt.NDArray[np.float32]
@@ -34,6 +36,7 @@ STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "U8": "|u1"}
 # the files that a model is shared out to.
 INDEX = ".index.json"
 WEIGHTS = tuple(f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", INDEX))
+NO_WEIGHTS = "no weights"
 WEIGHT_SUFFIXES = {".bin", ".safetensors", ".pt", ".pth", ".gguf"}
 # Everything else of a folder that a reader may open, ours or a package's.
 SIDE_FILES = (
@@ -51,9 +54,6 @@ SIDE_FILES = (
     "modules.json",
     "config_sentence_transformers.json",
 )
-# Far more than any published file of its kind has (tokenizers: 35 MB), and little enough for parsers that take fifty
-# times the bytes of hostile ones.
-MAX_JSON_BYTES, MAX_TOKENIZER_BYTES = 1 << 25, 1 << 27
 # Values that are converted to float32 at once.
 CHUNK_VALUES = 1 << 20
 
@@ -126,33 +126,6 @@ class StoredTensor:
             yield values
 
 
-def read_json_value(path: Path, most_bytes: int = MAX_JSON_BYTES) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        UserError: the file is missing, something else in its place, too large, or not JSON.
-    """
-    if not os.path.lexists(path):
-        raise UserError(f"{path.parent}: has no {path.name}; expected a Hugging Face checkpoint folder")
-    check_input(path, most_bytes)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, endless digits, endless nesting
-        raise UserError(f"{path}: cannot be read as JSON ({error}); download the file again") from None
-
-
-def read_json(path: Path, most_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises:
-        UserError: as :func:`read_json_value`, or it is not an object.
-    """
-    value = read_json_value(path, most_bytes)
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
-
-
 def check_side_files(directory: Path) -> None:
     """Refuse what is no file in the place of one that a reader may open: not all of them are ours.
 
@@ -161,7 +134,7 @@ def check_side_files(directory: Path) -> None:
     """
     for name in SIDE_FILES:
         if os.path.lexists(directory / name):
-            check_input(directory / name, MAX_TOKENIZER_BYTES if name.startswith("tokenizer") else MAX_JSON_BYTES)
+            check_input(directory / name, most_bytes(name))
     if os.path.lexists(directory / "README.md"):
         check_input(directory / "README.md", MAX_JSON_BYTES, content=False)
 
@@ -215,7 +188,13 @@ def weight_files(directory: Path, config: Mapping[str, Any]) -> tuple[str, list[
     first = next((name for name in names if os.path.lexists(directory / name)), None)
     if first is None:
         expected = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
-        raise UserError(f"{directory}: has no {expected} (found {_weights_in(directory)})")
+        found = _weights_in(directory)
+        way_out = "download the weights, too"
+        if ".gguf" in found:
+            way_out = "name the GGUF file itself"
+        elif found != NO_WEIGHTS:
+            way_out = "save the model with transformers (save_pretrained) and convert what that saves"
+        raise UserError(f"{directory}: has no {expected} (found {found}); {way_out}")
     if not first.endswith(INDEX):
         return first, [first], {}
     weight_map = shard_names(directory / first)
@@ -232,7 +211,7 @@ def weight_files(directory: Path, config: Mapping[str, Any]) -> tuple[str, list[
 
 def _weights_in(directory: Path) -> str:
     found = sorted(path.name for path in directory.iterdir() if path.suffix in WEIGHT_SUFFIXES)
-    return short_list(found) if found else "no weights"
+    return short_list(found) if found else NO_WEIGHTS
 
 
 def short_list(names: Iterable[str]) -> str:
@@ -268,7 +247,10 @@ def _open_file(path: Path) -> Iterator[StoredTensor]:
         if name == "__metadata__":
             continue
         if entry["dtype"] not in STORED:
-            raise UserError(f"{name}: stored as {entry['dtype']} in {path.name}; expected one of {', '.join(STORED)}")
+            by = f" by {method}, whose weights are not ternary" if (method := quantised_by(name)) else ""
+            raise UserError(
+                f"{name}: stored as {entry['dtype']} in {path.name}{by}; expected one of {', '.join(STORED)}"
+            )
         offset = 8 + header_bytes + entry["data_offsets"][0]
         yield StoredTensor(name, path, offset, entry["dtype"], tuple(entry["shape"]))
 
@@ -279,7 +261,8 @@ class Checkpoint:
 
     Attributes:
         directory: The folder.
-        config: config.json.
+        config: config.json, with transformers' defaults for what it leaves out.
+        asks: Who asks for the sizes in it, for messages.
         tensors: By the names that transformers' models give them: without what wrappers put into names
             (``trit.models.names``). A tensor's own name is the one in its file.
         files: The files that were read.
@@ -288,6 +271,7 @@ class Checkpoint:
 
     directory: Path
     config: dict[str, Any]
+    asks: str
     tensors: dict[str, StoredTensor]
     files: list[Path]
     notes: list[str]
@@ -308,7 +292,12 @@ class Checkpoint:
             raise UserError(f"{directory}: not a folder; expected a Hugging Face checkpoint folder")
         check_side_files(directory)
         refuse_adapter(directory)
-        config = read_json(directory / "config.json")
+        if not os.path.lexists(directory / CONFIG) and (ggufs := sorted(directory.glob("*.gguf"))):
+            raise UserError(
+                f"{directory}: has no {CONFIG}, it is a folder of GGUF files; name the file itself, {ggufs[0]}"
+            )
+        config, asks = complete(read_json(directory / "config.json"))
+        refuse_other_methods(config)
         decides, files, weight_map = weight_files(directory, config)
         stored: dict[str, StoredTensor] = {}
         for file in files:
@@ -323,8 +312,8 @@ class Checkpoint:
         # Also: no list of so many layers' tensors fits into memory.
         if isinstance(layers, int) and layers > len(stored):
             raise UserError(
-                f"{directory / 'config.json'}: num_hidden_layers is {reprlib.repr(layers)}, more than there are "
-                f"tensors ({len(stored)}); the checkpoint is not whole"
+                f"{directory}: num_hidden_layers is {reprlib.repr(layers)}, more than there are tensors "
+                f"({len(stored)}), by {asks}; the checkpoint is not whole"
             )
         tensors: dict[str, StoredTensor] = {}
         for name, tensor in stored.items():
@@ -338,7 +327,9 @@ class Checkpoint:
         others = [name for name in WEIGHTS if name != decides and os.path.lexists(directory / name)]
         notes = [f"weights are those of {decides}, as in transformers, not of {' or '.join(others)}"] if others else []
         notes += name_notes(stored)
-        return cls(directory, config, tensors, [directory / file for file in files], notes)
+        if config.get("rope_scaling") and config.get("rope_parameters"):
+            notes.append("of config.json's rope_parameters and rope_scaling the latter counts, as in transformers")
+        return cls(directory, config, asks, tensors, [directory / file for file in files], notes)
 
     def stored_name(self, plain: str) -> str:
         """A tensor's name in its file; of one that is not there as its neighbours are spelled."""

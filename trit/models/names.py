@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from trit.base.errors import UserError
 
@@ -23,6 +24,13 @@ WRAPPERS = {
 INSIDE, BESIDE = {"embed_tokens", "layers", "norm"}, {"lm_head"}
 # What PEFT's adapters have in names, and in a folder.
 ADAPTER_PARTS, ADAPTER_FILE = ("lora_", "base_layer", "modules_to_save"), "adapter_config.json"
+# Ends of names that quantisation methods make, none of which is ternary.
+OTHER_METHODS = {
+    **dict.fromkeys(("qweight", "qzeros", "g_idx"), "GPTQ or AWQ"),
+    **dict.fromkeys(("weight_scale_inv", "input_scale"), "fp8"),
+    **dict.fromkeys(("absmax", "quant_map", "SCB"), "bitsandbytes"),
+    **dict.fromkeys(("weight_packed", "weight_shape", "weight_zero_point"), "compressed-tensors"),
+}
 MERGE = "merge it into its base model first (peft: merge_and_unload, then save_pretrained) and convert what that saves"
 
 
@@ -41,6 +49,24 @@ def plain_name(name: str) -> str:
     if not parts or parts[0] not in INSIDE | BESIDE:
         return name
     return ".".join(parts if parts[0] in BESIDE else ["model", *parts])
+
+
+def refuse_other_methods(config: Mapping[str, Any]) -> None:
+    """Raise UserError where config.json says that the weights are quantised by another method than BitNet's."""
+    declared = config.get("quantization_config") or config.get("compression_config") or {}
+    method = declared.get("quant_method")
+    if method is None and (declared.get("load_in_4bit") or declared.get("load_in_8bit")):
+        method = "bitsandbytes"  # as transformers reads configurations without a method
+    if method is not None and method != "bitnet":
+        raise UserError(
+            f"config.json: quantization_config says {method}, which keeps other numbers than ternary ones; convert the "
+            "model from before that step, or one with quant_method bitnet"
+        )
+
+
+def quantised_by(name: str) -> str | None:
+    """The method that has left a tensor of this name, which no plain model has."""
+    return OTHER_METHODS.get(name.rpartition(".")[2])
 
 
 def refuse_adapter(directory: Path) -> None:

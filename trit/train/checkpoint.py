@@ -23,7 +23,8 @@ from torch import Tensor
 
 from trit.base.errors import UserError
 from trit.base.files import check_input
-from trit.models.checkpoint import check_side_files, read_json
+from trit.models.checkpoint import check_side_files
+from trit.models.json_files import read_json
 from trit.train.bitlinear import BitLinear, ternary_weight
 from trit.train.model import Decoder, DecoderConfig
 from trit.train.tokenizer import BOS, EOS, special_id

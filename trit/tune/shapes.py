@@ -10,9 +10,10 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.gguf.encoding_table import BY_NUMBER
 from trit.gguf.header import read_raw_header
-from trit.models.checkpoint import read_json
 from trit.models.families import find_family
 from trit.models.families.base import Kind
+from trit.models.families.defaults import complete
+from trit.models.json_files import read_json
 from trit.models.shapes import SHAPES, matrices
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
@@ -48,7 +49,7 @@ def _of_gguf(path: Path) -> Counter[tuple[int, int]]:
 
 def _of_checkpoint(folder: Path) -> Counter[tuple[int, int]]:
     """From config.json alone: the weights may be many gigabytes."""
-    config = read_json(folder / "config.json")
+    config, _ = complete(read_json(folder / "config.json"))
     specs = find_family(config).tensors(config)
     return Counter(
         (spec.shape[0], spec.shape[1]) for spec in specs if spec.kind is Kind.TERNARY and _in_first_layer(spec.target)

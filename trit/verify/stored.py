@@ -16,7 +16,8 @@ from torch import Tensor
 
 from trit.base.errors import UserError
 from trit.base.files import check_input
-from trit.models.checkpoint import check_side_files, read_json, weight_files
+from trit.models.checkpoint import check_side_files, weight_files
+from trit.models.json_files import read_json
 from trit.models.names import plain_name
 from trit.verify.names import INPUT_NORM
 

@@ -59,7 +59,10 @@ class TensorSpec:
 
 
 class Family(ABC):
-    """A group of checkpoints that share tensor names and a graph in the engine."""
+    """A group of checkpoints that share tensor names and a graph in the engine.
+
+    Configurations that it is given are complete (``defaults.complete``).
+    """
 
     architectures: tuple[str, ...]
     """Values of ``architectures`` in config.json that belong to this family."""
@@ -120,6 +123,22 @@ def boolean(config: Mapping[str, Any], key: str, default: bool) -> bool:
     return value
 
 
+def table(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A part of config.json, empty where it is absent or null; raises UserError that names the key."""
+    value = config.get(key)
+    if value is not None and not isinstance(value, Mapping):
+        raise UserError(f"config.json: {key} is {reprlib.repr(value)}, expected an object")
+    return value or {}
+
+
+def text(config: Mapping[str, Any], key: str) -> str:
+    """A word of config.json; raises UserError that names the key."""
+    value = config.get(key)
+    if not isinstance(value, str):
+        raise UserError(f"config.json: {key} is {reprlib.repr(value)}, expected a name")
+    return value
+
+
 def projection_norm_epsilon(config: Mapping[str, Any]) -> float | None:
     """Epsilon of the RMS norms that ``use_rms_norm`` of quantization_config puts in front of every projection.
 
@@ -148,18 +167,25 @@ def write_projection_norms(writer: GGUFWriter, config: Mapping[str, Any]) -> Non
 def rope_parameters(config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """(type of RoPE scaling, its parameters), from ``rope_scaling`` or transformers 5's ``rope_parameters``.
 
-    The type is "default" for plain rotary embeddings.
+    Where both are there ``rope_scaling`` counts, as in transformers. The type is "default" for plain rotary embeddings.
+
+    Raises:
+        UserError: they are different ones for different kinds of layers.
     """
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    parameters = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if nested := [key for key, value in parameters.items() if isinstance(value, dict)]:
+        raise UserError(
+            f"config.json: rope scaling of its own for {nested[0]!a} layers is not supported, all layers rotate alike"
+        )
     return str(parameters.get("rope_type", parameters.get("type", "default"))), parameters
 
 
-def rope_base(config: Mapping[str, Any], default: float) -> float:
+def rope_base(config: Mapping[str, Any]) -> float:
     """Base of the rotary position embedding."""
-    return positive_number({"rope_theta": default, **config, **rope_parameters(config)[1]}, "rope_theta")
+    return positive_number({**config, **rope_parameters(config)[1]}, "rope_theta")
 
 
-def rope_theta(config: Mapping[str, Any], default: float) -> float:
+def rope_theta(config: Mapping[str, Any]) -> float:
     """Base of the rotary position embedding of a graph that knows no scaling.
 
     Raises:
@@ -168,4 +194,4 @@ def rope_theta(config: Mapping[str, Any], default: float) -> float:
     kind = rope_parameters(config)[0]
     if kind != "default":
         raise UserError(f"config.json: rope scaling of type {kind} is not supported, only plain rotary embeddings are")
-    return rope_base(config, default)
+    return rope_base(config)

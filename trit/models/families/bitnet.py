@@ -23,6 +23,7 @@ from trit.models.families.base import (
     positive_number,
     projection_norms,
     rope_theta,
+    text,
     write_projection_norms,
 )
 
@@ -31,11 +32,6 @@ ARCHITECTURE_OF_ACTIVATION = {"relu2": "bitnet-b1.58", "silu": "bitnet"}
 # The norms before the output projection and the down projection.
 SUB_NORMS = ("self_attn.attn_sub_norm", "mlp.ffn_sub_norm")
 SUB_NORMS_1BITLLM = ("self_attn.inner_attn_ln", "mlp.ffn_layernorm")
-# Defaults of transformers' BitNetConfig for keys that a config.json may leave out.
-DEFAULT_ACTIVATION = "relu2"
-DEFAULT_THETA = 500000.0
-DEFAULT_NORM_EPSILON = 1e-5
-DEFAULT_CONTEXT = 2048
 
 
 class BitNet(Family):
@@ -45,7 +41,7 @@ class BitNet(Family):
 
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:
         """``bitnet-b1.58`` for squared ReLU, ``bitnet`` for SiLU."""
-        activation = config.get("hidden_act", DEFAULT_ACTIVATION)
+        activation = text(config, "hidden_act")
         if activation not in ARCHITECTURE_OF_ACTIVATION:
             known = " or ".join(ARCHITECTURE_OF_ACTIVATION)
             raise UserError(f"config.json: hidden_act is {activation!r}, the engine's BitNet graphs have {known}")
@@ -88,16 +84,15 @@ class BitNet(Family):
         heads, kv_heads = _heads(config)
         hidden = positive_int(config, "hidden_size")
         writer.add_vocab_size(positive_int(config, "vocab_size"))
-        context = {"max_position_embeddings": DEFAULT_CONTEXT, **config}
-        writer.add_context_length(positive_int(context, "max_position_embeddings"))
+        writer.add_context_length(positive_int(config, "max_position_embeddings"))
         writer.add_embedding_length(hidden)
         writer.add_block_count(positive_int(config, "num_hidden_layers"))
         writer.add_feed_forward_length(positive_int(config, "intermediate_size"))
         writer.add_head_count(heads)
         writer.add_head_count_kv(kv_heads)
         writer.add_rope_dimension_count(hidden // heads)
-        writer.add_rope_freq_base(rope_theta(config, DEFAULT_THETA))
-        writer.add_layer_norm_rms_eps(positive_number(config, "rms_norm_eps", DEFAULT_NORM_EPSILON))
+        writer.add_rope_freq_base(rope_theta(config))
+        writer.add_layer_norm_rms_eps(positive_number(config, "rms_norm_eps"))
         write_projection_norms(writer, config)
 
 

@@ -8,6 +8,7 @@ rotates halves, so the rows of q and k change places within each head.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,15 +23,13 @@ from trit.models.families.base import (
     positive_int,
     positive_number,
     projection_norms,
+    text,
     write_projection_norms,
 )
 from trit.models.families.rope import check_scaling, llama3_factors, write_scaling
 
-# Defaults of transformers' LlamaConfig for keys that a config.json may leave out.
-DEFAULT_ACTIVATION = "silu"
-DEFAULT_THETA = 10000.0
-DEFAULT_NORM_EPSILON = 1e-6
-DEFAULT_CONTEXT = 2048
+# What a layer looks back over, in layer_types.
+SLIDING, FULL = "sliding_attention", "full_attention"
 
 
 class Llama(Family):
@@ -56,13 +55,21 @@ class Llama(Family):
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:
         """``llama``; raises UserError for what its graph does not compute."""
         check_scaling(config)
-        activation = config.get("hidden_act", DEFAULT_ACTIVATION)
+        activation = text(config, "hidden_act")
         if activation != "silu":
             raise UserError(
                 f"config.json: hidden_act is {activation!r}, the engine's {self.architecture} graph has silu"
             )
-        context, window = _context(config), config.get("sliding_window")
-        if window is not None and window < context and boolean(config, "use_sliding_window", True):
+        context = positive_int(config, "max_position_embeddings")
+        used = config.get("sliding_window") is not None and boolean(config, "use_sliding_window", True)
+        window = positive_int(config, "sliding_window") if used else context
+        # A window that nothing reaches beyond is none.
+        if others := set(config.get("layer_types") or []) - ({FULL, SLIDING} if used else {FULL}):
+            raise UserError(
+                f"config.json: layer_types has {reprlib.repr(min(others))}, the engine's {self.architecture} graph has "
+                f"{FULL} alone"
+            )
+        if window < context:
             raise UserError(
                 f"config.json: sliding_window {window} in a context of {context} is not supported; set "
                 f"max_position_embeddings to {window} to use the model in that context"
@@ -114,14 +121,14 @@ class Llama(Family):
 
     def computed(self, config: Mapping[str, Any]) -> dict[str, Floats]:
         """The frequency factors of LLaMA 3.1's RoPE."""
-        factors = llama3_factors(config, head_layout(config)[2], DEFAULT_THETA, DEFAULT_CONTEXT)
+        factors = llama3_factors(config, head_layout(config)[2])
         return {} if factors is None else {"rope_freqs.weight": factors}
 
     def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
         """The keys that the engine's graph reads."""
         heads, kv_heads, size = head_layout(config)
         writer.add_vocab_size(positive_int(config, "vocab_size"))
-        writer.add_context_length(_context(config))
+        writer.add_context_length(positive_int(config, "max_position_embeddings"))
         writer.add_embedding_length(positive_int(config, "hidden_size"))
         writer.add_block_count(positive_int(config, "num_hidden_layers"))
         writer.add_feed_forward_length(positive_int(config, "intermediate_size"))
@@ -130,8 +137,8 @@ class Llama(Family):
         writer.add_key_length(size)
         writer.add_value_length(size)
         writer.add_rope_dimension_count(size)
-        write_scaling(writer, config, DEFAULT_THETA, DEFAULT_CONTEXT)
-        writer.add_layer_norm_rms_eps(positive_number(config, "rms_norm_eps", DEFAULT_NORM_EPSILON))
+        write_scaling(writer, config)
+        writer.add_layer_norm_rms_eps(positive_number(config, "rms_norm_eps"))
         write_projection_norms(writer, config)
 
 
@@ -147,10 +154,6 @@ def head_layout(config: Mapping[str, Any]) -> tuple[int, int, int]:
             f"heads do not fit hidden_size {hidden}"
         )
     return heads, kv_heads, size
-
-
-def _context(config: Mapping[str, Any]) -> int:
-    return positive_int({"max_position_embeddings": DEFAULT_CONTEXT, **config}, "max_position_embeddings")
 
 
 FAMILY = Llama()

@@ -16,10 +16,6 @@ class Qwen2(Llama):
     architecture = "qwen2"
     pairs = False
 
-    def gguf_architecture(self, config: Mapping[str, Any]) -> str:
-        """``qwen2``; raises UserError for what its graph does not compute."""
-        return super().gguf_architecture({"use_sliding_window": False, **config})
-
     def attention_biases(self, config: Mapping[str, Any]) -> set[str]:
         """Qwen2's, which no key of the configuration switches off."""
         return {"q", "k", "v"}

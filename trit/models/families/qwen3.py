@@ -8,15 +8,7 @@ in front of it, which the engine's ``qwen3`` graph applies where the file has it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from trit.gguf.types import GGUFWriter
-from trit.models.families.base import TensorSpec
 from trit.models.families.llama import Llama
-
-# Defaults of transformers' Qwen3Config that are not LLaMA's.
-DEFAULTS = {"use_sliding_window": False, "head_dim": 128, "max_position_embeddings": 32768}
 
 
 class Qwen3(Llama):
@@ -28,18 +20,6 @@ class Qwen3(Llama):
     head_norms = (("self_attn.q_norm", "attn_q_norm"), ("self_attn.k_norm", "attn_k_norm"))
     input_norm = "norm"
     base_models = ("Qwen3Model",)
-
-    def gguf_architecture(self, config: Mapping[str, Any]) -> str:
-        """``qwen3``; raises UserError for what its graph does not compute."""
-        return super().gguf_architecture({**DEFAULTS, **config})
-
-    def tensors(self, config: Mapping[str, Any]) -> list[TensorSpec]:
-        """LLaMA's, and the norms of the heads."""
-        return super().tensors({**DEFAULTS, **config})
-
-    def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
-        """LLaMA's keys."""
-        super().write_hyperparameters(writer, {**DEFAULTS, **config})
 
 
 FAMILY = Qwen3()

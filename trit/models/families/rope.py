@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -41,7 +42,14 @@ def check_scaling(config: Mapping[str, Any]) -> None:
     """Raise UserError if the positions are scaled in a way that the engine's graphs do not know."""
     kind, parameters = rope_parameters(config)
     if kind not in KINDS:
-        raise UserError(f"config.json: rope scaling of type {kind} is not supported; supported: {', '.join(KINDS)}")
+        way_out = ""
+        if kind == "dynamic":  # transformers scales nothing up to there
+            context = config.get("max_position_embeddings")
+            way_out = f"; without it the model is the same in its {reprlib.repr(context)} positions"
+        raise UserError(
+            f"config.json: rope scaling of type {reprlib.repr(kind)[1:-1]} is not supported; supported: "
+            f"{', '.join(KINDS)}{way_out}"
+        )
     if kind == "yarn" and parameters.get("truncate") is False:
         raise UserError("config.json: rope scaling yarn with truncate false is not supported, the engine truncates")
     factor = parameters.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
@@ -49,26 +57,25 @@ def check_scaling(config: Mapping[str, Any]) -> None:
         raise UserError(f"config.json: partial_rotary_factor is {factor}, the engine's graph rotates whole heads")
 
 
-def original_context(config: Mapping[str, Any], parameters: Mapping[str, Any], default_context: int) -> int:
+def original_context(config: Mapping[str, Any], parameters: Mapping[str, Any]) -> int:
     """The context before scaling, by transformers' order: config.json's top, the scaling, the model's context."""
-    key, context = "original_max_position_embeddings", config.get("max_position_embeddings", default_context)
+    key, context = "original_max_position_embeddings", config.get("max_position_embeddings")
     return positive_int({key: context, **parameters, **({key: config[key]} if key in config else {})}, key)
 
 
-def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: float, default_context: int) -> None:
+def write_scaling(writer: GGUFWriter, config: Mapping[str, Any]) -> None:
     """Add the ``rope.*`` keys but for the dimension count.
 
     YaRN: the engine multiplies queries and keys with ``attn_factor * (0.1 ln(factor) + 1)``, transformers with
     ``attention_factor``, whose default is the second term alone.
     """
-    writer.add_rope_freq_base(rope_base(config, default_base))
+    writer.add_rope_freq_base(rope_base(config))
     kind, parameters = rope_parameters(config)
     if kind not in {"linear", "yarn"}:
         return
-    original = original_context(config, parameters, default_context) if kind == "yarn" else 0
+    original = original_context(config, parameters) if kind == "yarn" else 0
     if kind == "yarn" and "factor" in parameters and parameters["factor"] is None:
-        context = positive_int({"max_position_embeddings": default_context, **config}, "max_position_embeddings")
-        factor = context / original
+        factor = positive_int(config, "max_position_embeddings") / original
     else:
         factor = positive_number(parameters, "factor", of=SCALING)
     writer.add_rope_scaling_type(RopeScalingType.LINEAR if kind == "linear" else RopeScalingType.YARN)
@@ -93,9 +100,7 @@ def write_scaling(writer: GGUFWriter, config: Mapping[str, Any], default_base: f
             add(positive_number(parameters, key, of=SCALING))
 
 
-def llama3_factors(
-    config: Mapping[str, Any], head_size: int, default_base: float, default_context: int
-) -> Floats | None:
+def llama3_factors(config: Mapping[str, Any], head_size: int) -> Floats | None:
     """What LLaMA 3.1 and later divide each rotation frequency by: float32 [head_size / 2]; None for other scalings.
 
     Formula of transformers (modeling_rope_utils.py, rope type "llama3"): wavelengths below original / high keep their
@@ -106,10 +111,10 @@ def llama3_factors(
         return None
     keys = ("factor", "low_freq_factor", "high_freq_factor")
     factor, low, high = (positive_number(parameters, key, of=SCALING) for key in keys)
-    original = original_context(config, parameters, default_context)
+    original = original_context(config, parameters)
     if not low < high:
         raise UserError(f"config.json: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
     exponents = np.arange(0, head_size, 2, dtype=np.float64) / head_size
-    wavelengths = 2 * np.pi * rope_base(config, default_base) ** exponents
+    wavelengths = 2 * np.pi * rope_base(config) ** exponents
     smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
     return np.asarray(1 / ((1 - smooth) / factor + smooth), dtype=np.float32)
