@@ -25,7 +25,7 @@ from trit.base.flags import hub_name
 from trit.base.host import free_memory_bytes, physical_cores, usable_cpus
 from trit.base.places import BUNDLED_MODEL, MODELS_DIR, python_command
 from trit.engine.confinement import attention_bytes
-from trit.gguf.header import read_raw_header
+from trit.gguf.header import RawHeader
 from trit.gguf.known_order import refuse_other_order
 from trit.gguf.loadable import check_loadable
 from trit.gguf.made import default_model
@@ -118,7 +118,7 @@ def check_common(args: argparse.Namespace) -> None:
         UserError: one of them cannot be right.
     """
     args.model = find_model(args.model)
-    check_model(args.model)
+    header = check_model(args.model)
     if args.n_predict is not None and (args.n_predict == 0 or not -2 <= args.n_predict < 1 << 31):
         raise UserError(f"-n {args.n_predict}: give a positive number of tokens, or -1 for no limit")
     if not 0 <= args.temperature < math.inf:
@@ -134,14 +134,14 @@ def check_common(args: argparse.Namespace) -> None:
     if not 0 <= args.ctx_size < 1 << 31:
         raise UserError(f"-c {args.ctx_size}: give a positive number of tokens, or 0 for the model's own")
     args.ctx_size = -(-args.ctx_size // _CONTEXT_STEP) * _CONTEXT_STEP
-    _check_cache(args.model, args.ctx_size)
+    _check_cache(header, args.ctx_size)
 
 
-def _check_cache(model: Path, context: int) -> None:
+def _check_cache(header: RawHeader, context: int) -> None:
     """Raise UserError for a context whose attention cache, in half precision, is larger than the free memory."""
-    free, per_token = free_memory_bytes(), attention_bytes(model, 1) // 2
+    free, per_token = free_memory_bytes(), attention_bytes(header.metadata, 1) // 2
     # Layers with a window keep less than all tokens.
-    windowed = any(key.endswith("attention.sliding_window") for key in read_raw_header(model, arrays=False).metadata)
+    windowed = any(key.endswith("attention.sliding_window") for key in header.metadata)
     if free is not None and not windowed and per_token * context > free:
         raise UserError(
             f"-c {context}: the attention cache takes {per_token * context / 1e9:.1f} GB, but {free / 1e9:.1f} GB of "
@@ -184,8 +184,8 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def check_model(path: Path, flag: str = "-m") -> None:
-    """Refuse a model file that is not there, is no GGUF, or is one that the engine does not load.
+def check_model(path: Path, flag: str = "-m") -> RawHeader:
+    """Refuse a model file that is not there, is no GGUF, or is one that the engine does not load; else its header.
 
     Args:
         path: the file.
@@ -214,7 +214,9 @@ def check_model(path: Path, flag: str = "-m") -> None:
             if (folder / "config.json").is_file():
                 how = f"convert its folder with: {setup} -md {_quoted(folder)}"
             raise UserError(f"{flag} {path} is not a GGUF file; {how}")
-    refuse_other_order(path, check_loadable(path))
+    header = check_loadable(path)
+    refuse_other_order(path, header)
+    return header
 
 
 def chat_template(path: Path) -> str | None:

@@ -108,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = Path(name)
         prompt = read_prompt(args, folder)
         command = [*engine_command("llama-completion", args), *prompt, "-no-cnv", "--no-display-prompt", "--simple-io"]
-        command += ["--perf", *extra]
+        # The prompt itself is the first run: another in front of it only delays the answer.
+        command += ["--perf", *([] if args.profile else ["--no-warmup"]), *extra]
         return complete(args, command, folder / "counters.json" if args.profile else None)
 
 
