@@ -51,6 +51,14 @@ _LEVEL = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) ?(.*)")
 _ABORT = re.compile(r"\.(c|cpp|h):\d+: ")
 
 
+# How the next tokens are guessed -> the engine's flags. What followed the last three tokens before is checked in one
+# step of up to nine tokens; those that the model would not have said are dropped.
+DRAFTS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "ngram": ("--spec-type", "ngram-map-k", "--spec-ngram-map-k-size-n", "3", "--spec-ngram-map-k-size-m", "8"),
+}
+
+
 class ArgumentParser(flags.ArgumentParser):
     """A parser, but a prompt may begin with a dash, and what follows ``--`` is for the engine."""
 
@@ -109,6 +117,9 @@ def add_common_flags(parser: argparse.ArgumentParser, n_predict: int, *, in_chat
     add("-c", "--ctx-size", type=int, default=2048, metavar="N", help=text)
     text = "leave ternary weights in the mapped file as they are: starts sooner, answers slower"
     add("--no-repack", action="store_true", help=text)
+    text = "ngram: guess what comes next from what was said before, in chats and the server; the greedy answer stays "
+    text += "the same (default: %(default)s)"
+    add("--draft", choices=DRAFTS, default="none", help=text)
 
 
 def check_common(args: argparse.Namespace) -> None:

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
     command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
     command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra)]
-    command += ["--cache-ram", str(_CACHE_MIB)]
+    command += ["--cache-ram", str(_CACHE_MIB), *inference.DRAFTS[args.draft]]
     if args.no_repack:
         command.append("--no-repack")
     check_access(args, extra)
