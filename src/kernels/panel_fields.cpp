@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /// Bytes are gathered while four codes still share one, then taken apart and put together for 16 rows at
-/// once. All is done on words of eight codes, which compilers turn into the widest registers there are;
+/// once. All is done on words of four codes, which compilers turn into the widest registers there are;
 /// nothing crosses from one byte to the next.
 #include "kernels/panel_fields.h"
 
@@ -12,19 +12,19 @@ namespace {
 
 constexpr int kGroupRows = 16;
 constexpr int kGroups = TRIT_PANEL_ROWS / kGroupRows;
-constexpr int kWords = 8;  ///< of a vector: 16 rows x 4 neighbouring inputs
-constexpr size_t kVectorBytes = kWords * sizeof(uint64_t);
+constexpr int kWords = kGroupRows;  ///< of a vector: 16 rows x 4 neighbouring inputs
+constexpr size_t kVectorBytes = kWords * sizeof(uint32_t);
 constexpr int kFields = 4;
 constexpr int kRunVectors = FieldLayout::kInputs / 4;
 /// Runs that are taken together: whole steps of both packings, and their vectors fit the first-level cache.
 constexpr int kRuns = 5;
-constexpr uint64_t kLowBits = 0x5555555555555555u;
-constexpr uint64_t kLowFields = 0x0303030303030303u;
+constexpr uint32_t kLowBits = 0x55555555u;
+constexpr uint32_t kLowFields = 0x03030303u;
 
 constexpr int kQuads = FieldLayout::kBytes / 4;
 
 /// 16 rows of some runs, four codes to a byte.
-using Packed = uint64_t[kRuns * kQuads * kWords];
+using Packed = uint32_t[kRuns * kQuads * kWords];
 
 void prefetch([[maybe_unused]] const uint8_t* p) {
 #if defined(__GNUC__)
@@ -33,11 +33,11 @@ void prefetch([[maybe_unused]] const uint8_t* p) {
 }
 
 /// Four bytes of each of 16 rows side by side.
-void gather_run(const uint8_t* run, size_t row_bytes, uint64_t* packed) {
+void gather_run(const uint8_t* run, size_t row_bytes, uint32_t* packed) {
     for (int r = 0; r < kGroupRows; ++r, run += row_bytes) {
         prefetch(run + kGroupRows * row_bytes);  // what the next group reads here
         for (int q = 0; q < kQuads; ++q) {
-            std::memcpy(reinterpret_cast<uint8_t*>(packed + q * kWords) + 4 * r, run + 4 * q, 4);
+            std::memcpy(packed + q * kWords + r, run + 4 * q, 4);
         }
     }
 }
@@ -49,7 +49,7 @@ template <>
 struct Packing<TRIT_PACKING_2_BITS> {
     static constexpr int kVectors = 4;     ///< of codes that become one
     static constexpr int kSide = kGroups;  ///< groups whose vectors follow each other
-    static uint64_t word(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t) {
+    static uint32_t word(uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t) {
         return a | b << 2 | c << 4 | d << 6;
     }
 };
@@ -58,7 +58,7 @@ template <>
 struct Packing<TRIT_PACKING_5_TRITS> {
     static constexpr int kVectors = 5;
     static constexpr int kSide = kGroups / 2;
-    static uint64_t word(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e) {
+    static uint32_t word(uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e) {
         // Largest byte 2 * (1 + 3 + 9 + 27 + 81) = 242: no carry.
         d += e + e + e;
         c += d + d + d;
@@ -72,19 +72,20 @@ struct Packing<TRIT_PACKING_5_TRITS> {
 template <int kVectors>
 struct Codes {
     static constexpr int kSteps = kRuns * kRunVectors / kVectors;
-    uint64_t words[kVectors][kSteps * kWords];
+    uint32_t words[kVectors][kSteps * kWords];
 
     /// Returns bits where a code is 3.
-    uint64_t unpack(const FieldLayout& layout, const Packed& packed, int runs) {
-        uint64_t threes = 0;
-        for (int run = 0; run < runs; ++run) {
+    uint32_t unpack(const FieldLayout& layout, const Packed& packed, int runs) {
+        uint32_t threes = 0;
+        for (int q = 0; q < runs * kQuads; ++q) {
+            uint32_t four[kWords];  // a copy, which no other write can change
+            std::memcpy(four, packed + q * kWords, sizeof(four));
             for (int f = 0; f < kFields; ++f) {
-                for (int q = 0; q < kQuads; ++q) {
-                    const int v = (run * kFields + f) * kQuads + q;
-                    uint64_t* to = words[v % kVectors] + v / kVectors * kWords;
-                    for (int i = 0; i < kWords; ++i) {
-                        to[i] = packed[(run * kQuads + q) * kWords + i] >> layout.shift[f] & kLowFields;
-                    }
+                const int v = (q / kQuads * kFields + f) * kQuads + q % kQuads;
+                const int shift = layout.shift[f];
+                uint32_t* to = words[v % kVectors] + v / kVectors * kWords;
+                for (int i = 0; i < kWords; ++i) {
+                    to[i] = four[i] >> shift & kLowFields;
                 }
             }
         }
@@ -104,14 +105,14 @@ bool pack(int64_t k, const FieldLayout& layout, const uint8_t* row, size_t row_b
     using C = Codes<P::kVectors>;
     const int64_t runs = k / FieldLayout::kInputs;
     const int64_t steps = (runs * kRunVectors + P::kVectors - 1) / P::kVectors;
-    uint64_t threes = 0;
+    uint32_t threes = 0;
     for (int g = 0; g < kGroups; ++g, row += kGroupRows * row_bytes) {
         uint8_t* out =
             panel + static_cast<size_t>(g / P::kSide * steps * P::kSide + g % P::kSide) * kVectorBytes;
         for (int64_t first = 0, step = 0; first < runs; first += kRuns, step += C::kSteps) {
             Packed packed;
             C codes;
-            uint64_t words[C::kSteps * kWords];
+            uint32_t words[C::kSteps * kWords];
             const auto here = static_cast<int>(std::min<int64_t>(kRuns, runs - first));
             for (int i = 0; i < here; ++i) {
                 const int64_t run = first + i;
