@@ -25,6 +25,7 @@ COMMANDS = {
     "compare": ("trit.measure.formats.command", "the same weights in several formats, side by side"),
     "perplexity": ("trit.measure.perplexity.command", "perplexity, and divergence from a reference"),
     "profile": ("trit.run.profile", "where a token's time goes"),
+    "drafts": ("trit.measure.drafts", "what guessing from what was said before saves, over three kinds of text"),
     "roofline": ("trit.measure.roofline", "this machine's limits: int8 arithmetic, memory"),
     "tune": ("trit.tune.command", "find the fastest kernels for a model here"),
     "verify": ("trit.verify.command", "prove a converted model against transformers"),

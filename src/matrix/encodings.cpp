@@ -127,11 +127,14 @@ void unpack_tl2(int64_t k, const uint8_t* row, uint8_t* codes) {
     }
 }
 
+constexpr FieldLayout kI2SFields = {1, TRIT_I2_S_BLOCK_BYTES, {6, 4, 2, 0}};
+constexpr FieldLayout kTq2Fields = {2, 66, {0, 2, 4, 6}};
+
 constexpr Encoding kEncodings[] = {
-    {"i2_s", TRIT_I2_S_BLOCK, TRIT_I2_S_BLOCK_BYTES, -1, 32, false, unpack_i2_s},
+    {"i2_s", TRIT_I2_S_BLOCK, TRIT_I2_S_BLOCK_BYTES, -1, 32, false, unpack_i2_s, kI2SFields},
     {"tl1", 32, 8, -1, 64, false, unpack_tl1},
     {"tl2", 128, 27, -1, 64, false, unpack_tl2},
-    {"tq2_0", 256, 66, 64, 0, false, unpack_tq2_0},
+    {"tq2_0", 256, 66, 64, 0, false, unpack_tq2_0, kTq2Fields},
     {"tq1_0", 256, 54, 52, 0, false, unpack_tq1_0},
     {"q2_0", 64, 18, 0, 0, true, unpack_q2_0},
 };

@@ -120,9 +120,28 @@ const char* unpack_rows(const Encoding& e, const PackedMatrix::Header& h, const 
     return nullptr;
 }
 
+/// Whether a panel of one scale can be written straight from the fields of its rows.
+bool has_plain_fields(const Encoding& e, const PackedMatrix::Header& h, const uint8_t* row, int count) {
+    if (e.fields.runs == 0 || h.group != 0 || h.packing >= TRIT_TIER_PACKINGS || count != TRIT_PANEL_ROWS) {
+        return false;
+    }
+    // A block without weights may hold any codes; the slower way drops them, and names a broken scale.
+    for (int64_t block = 0; e.group() != 0 && block < h.k / e.block * count; ++block) {
+        const uint16_t scale = e.scale(row, block);
+        if (is_zero(scale) || !is_scale(scale)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /// row: the panel's first row in the file. Returns nullptr, or what is wrong with the data.
 const char* write_panel(const Encoding& e, const PackedMatrix::Header& h, const uint8_t* row, int count,
                         uint8_t* panel, std::atomic<bool>* has_code_3) {
+    const auto packing = static_cast<trit_packing>(h.packing);
+    if (has_plain_fields(e, h, row, count)) {
+        return pack_fields(packing, h.k, e.fields, row, e.row_bytes(h.k), panel) ? nullptr : kBadCode;
+    }
     thread_local Rows rows;
     rows.count = count;
     rows.has_code_3 = false;
@@ -133,7 +152,6 @@ const char* write_panel(const Encoding& e, const PackedMatrix::Header& h, const 
     if (rows.has_code_3) {
         *has_code_3 = true;
     }
-    const auto packing = static_cast<trit_packing>(h.packing);
     const auto k = static_cast<size_t>(h.k);
     if (h.group == 0) {
         return trit_panel_pack(packing, h.k, count, rows.codes.data(), k, panel) != 0 ? nullptr : kBadCode;

@@ -52,7 +52,7 @@ def test_numbers_that_cannot_be_right(
 def test_a_context_that_the_memory_cannot_hold_is_refused(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(inference, "attention_bytes", lambda path, context: 2 * 1000)
+    monkeypatch.setattr(inference, "attention_bytes", lambda metadata, context: 2 * 1000)
     monkeypatch.setattr(inference, "free_memory_bytes", lambda: 1_000_000)
     assert run(engine, "-p", "x", "-c", "1024") == 2
     assert capfd.readouterr().err == (

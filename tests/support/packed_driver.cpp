@@ -8,6 +8,7 @@
 /// number), to see that the sanitizer is there.
 ///
 /// Exit code 0: all equal; 1: a difference; 2: usage; else a sanitizer's.
+#include <algorithm>
 #include <atomic>
 #include <climits>
 #include <cmath>
@@ -30,6 +31,7 @@ namespace {
 
 using trit::Encoding;
 using trit::PackedMatrix;
+using trit::Panels;
 using trit::Shape;
 
 std::string fault;
@@ -165,6 +167,35 @@ std::vector<float> multiply(const PackedMatrix& matrix, const trit_tier& tier, c
     return results;
 }
 
+/// The panels of one scale, made from codes one by one.
+void compare_panels(const PackedMatrix& matrix, const Encoding& e, const Shape& s,
+                    const std::vector<uint8_t>& data, const std::string& what) {
+    const auto k = static_cast<size_t>(s.k);
+    for (int64_t i = 0; i < matrix.panels() * s.count; ++i) {
+        const int64_t first = i % matrix.panels() * TRIT_PANEL_ROWS;
+        const auto rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, s.n - first));
+        std::vector<uint8_t> codes(static_cast<size_t>(rows) * k);
+        for (int r = 0; r < rows; ++r) {
+            const uint8_t* row =
+                data.data() + static_cast<size_t>(i / matrix.panels() * s.n + first + r) * e.row_bytes(s.k);
+            uint8_t* to = codes.data() + static_cast<size_t>(r) * k;
+            e.unpack(s.k, row, to);
+            for (int64_t l = 0; e.scale_at >= 0 && l < s.k; ++l) {
+                to[l] = (e.scale(row, l / e.block) & 0x7FFF) == 0 ? 1 : to[l];
+            }
+        }
+        const size_t bytes = trit_panel_bytes(matrix.packing(), s.k);
+        std::vector<uint8_t> panel(bytes);
+        trit_panel_pack(matrix.packing(), s.k, rows, codes.data(), k, panel.data());
+        const Panels there = matrix.matrix(i / matrix.panels());
+        if (std::memcmp(panel.data(),
+                        there.data + static_cast<size_t>(i % matrix.panels()) * there.panel_bytes,
+                        bytes) != 0) {
+            fail(what + ": panel " + std::to_string(i) + " has other bytes");
+        }
+    }
+}
+
 void compare(const trit_tier& tier, const Encoding& e, const Shape& s, Scales scales, int m, int threads) {
     const std::string what = std::string(e.name) + " k=" + std::to_string(s.k) + " n=" + std::to_string(s.n) +
                              " x " + std::to_string(s.count) + " m=" + std::to_string(m);
@@ -183,6 +214,9 @@ void compare(const trit_tier& tier, const Encoding& e, const Shape& s, Scales sc
     const PackedMatrix matrix(memory.get());
     if (matrix.group() != (scales == kDifferent ? e.group() : 0)) {
         fail(what + ": group " + std::to_string(matrix.group()));
+    }
+    if (matrix.group() == 0) {
+        compare_panels(matrix, e, s, data, what);
     }
     const Tokens t = make_tokens(tier, m, s.k, matrix.group());
     const std::vector<float> results = multiply(matrix, tier, s, t, threads);
@@ -204,7 +238,7 @@ void compare(const trit_tier& tier, const Encoding& e, const Shape& s, Scales sc
 void refuse(const trit_tier& tier, const Encoding& e, int threads) {
     const Shape s{512, 200, 1};
     std::vector<uint8_t> data = make_data(e, s, kSame);
-    data[150 * e.row_bytes(s.k) + 3] = 0xFF;
+    data[150 * e.row_bytes(s.k) + 3] |= 0xC0;
     const Memory memory = aligned(PackedMatrix::bytes(tier, e, s));
     if (PackedMatrix::pack(tier, e, s, data.data(), threads, memory.get()) == nullptr) {
         fail(std::string(e.name) + ": code 3 is taken");
@@ -254,8 +288,8 @@ int main(int argc, char** argv) {
              few ? std::vector<int64_t>{100, 260} : std::vector<int64_t>{32, 33, 64, 100, 130}) {
             for (const int m : few ? std::vector<int>{2} : std::vector<int>{1, 2, 7, 33}) {
                 for (const Scales scales : {kSame, kSameOrZero, kDifferent, kNotANumber}) {
-                    // 5 and 3 have no factor in common with the turns of the inner loops.
-                    const Shape shape{e.block * (1 + combination % 5), n, 1 + combination % 3};
+                    // 7 and 3 have no factor in common with the turns of the inner loops.
+                    const Shape shape{e.block * (1 + combination % 7), n, 1 + combination % 3};
                     compare(*tier, e, shape, scales, m, few ? 4 : 1 + combination / 3 % 4);
                     ++combination;
                 }

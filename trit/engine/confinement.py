@@ -265,17 +265,17 @@ def memory_limit(command: Sequence[str], files: Sequence[Path]) -> int | None:
     context = int(flags.get("-c", 0))
     models = [path for path in files if path.is_file() and path.open("rb").read(4) == b"GGUF"]
     weights = sum(path.stat().st_size for path in models)
-    return 2 * (weights + sum(attention_bytes(path, context) for path in models)) + chats + _ROOM
+    caches = sum(attention_bytes(read_raw_header(path, arrays=False).metadata, context) for path in models)
+    return 2 * (weights + caches) + chats + _ROOM
 
 
-def attention_bytes(path: Path, context: int) -> int:
+def attention_bytes(metadata: Mapping[str, Any], context: int) -> int:
     """Bytes of a model's attention cache in float32; 0 for a file without layers (a later part, an adapter).
 
     Args:
-        path: GGUF file.
+        metadata: of a GGUF file.
         context: tokens; 0: what the model was trained for.
     """
-    metadata = read_raw_header(path, arrays=False).metadata
     arch = metadata.get("general.architecture")
 
     def number(key: str, default: int = 0) -> int:

@@ -25,7 +25,7 @@ from trit.base.flags import THREADS, a_path, hub_name, real, whole
 from trit.base.host import free_memory_bytes, physical_cores, usable_cpus
 from trit.base.places import BUNDLED_MODEL, MODELS_DIR, python_command
 from trit.engine.confinement import DRAFT_FLAGS, LATE_FLAGS, attention_bytes, named
-from trit.gguf.header import read_raw_header
+from trit.gguf.header import RawHeader
 from trit.gguf.known_order import refuse_other_order
 from trit.gguf.loadable import check_loadable
 from trit.gguf.made import default_model
@@ -56,6 +56,14 @@ _REPO = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _MADE = re.compile(r"ggml-model-(\w+)\.gguf")
 _LEVEL = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) ?(.*)")
 _ABORT = re.compile(r"\.(c|cpp|h):\d+: ")
+
+
+# How the next tokens are guessed -> the engine's flags. What followed the last three tokens before is checked in one
+# step of up to nine tokens; those that the model would not have said are dropped.
+DRAFTS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "ngram": ("--spec-type", "ngram-map-k", "--spec-ngram-map-k-size-n", "3", "--spec-ngram-map-k-size-m", "8"),
+}
 
 
 class ArgumentParser(flags.ArgumentParser):
@@ -117,6 +125,9 @@ def add_common_flags(parser: argparse.ArgumentParser, n_predict: int, *, in_chat
     add("-c", "--ctx-size", type=whole(_LEAST_CONTEXT, also=(0,)), default=2048, metavar="N", help=text)
     text = "leave ternary weights in the mapped file as they are: starts sooner, answers slower"
     add("--no-repack", action="store_true", help=text)
+    text = "ngram: guess what comes next from what was said before, in chats and the server; the greedy answer stays "
+    text += "the same (default: %(default)s)"
+    add("--draft", choices=DRAFTS, default="none", help=text)
 
 
 def check_common(args: argparse.Namespace) -> None:
@@ -126,13 +137,13 @@ def check_common(args: argparse.Namespace) -> None:
         UserError: one of them cannot be right.
     """
     args.model = find_model(args.model)
-    check_model(args.model)
+    header = check_model(args.model)
     if args.threads is None:
         args.threads = physical_cores()
     elif args.threads > (os.cpu_count() or 1):
         print(f"note: -t {args.threads} is more than this machine's {os.cpu_count()} CPUs: slow", file=sys.stderr)
     args.ctx_size = -(-args.ctx_size // _CONTEXT_STEP) * _CONTEXT_STEP
-    _check_cache(args.model, args.ctx_size)
+    _check_cache(header, args.ctx_size)
 
 
 def check_engine_flags(engine_flags: Sequence[str]) -> None:
@@ -169,11 +180,11 @@ def _path_of(flag: str, value: str) -> Path:
         raise UserError(f"{flag} {error}") from None
 
 
-def _check_cache(model: Path, context: int) -> None:
+def _check_cache(header: RawHeader, context: int) -> None:
     """Raise UserError for a context whose attention cache, in half precision, is larger than the free memory."""
-    free, per_token = free_memory_bytes(), attention_bytes(model, 1) // 2
+    free, per_token = free_memory_bytes(), attention_bytes(header.metadata, 1) // 2
     # Layers with a window keep less than all tokens.
-    windowed = any(key.endswith("attention.sliding_window") for key in read_raw_header(model, arrays=False).metadata)
+    windowed = any(key.endswith("attention.sliding_window") for key in header.metadata)
     if free is not None and not windowed and per_token * context > free:
         raise UserError(
             f"-c {context}: the attention cache takes {per_token * context / 1e9:.1f} GB, but {free / 1e9:.1f} GB of "
@@ -216,8 +227,8 @@ def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def check_model(path: Path, flag: str = "-m") -> None:
-    """Refuse a model file that is not there, is no GGUF, or is one that the engine does not load.
+def check_model(path: Path, flag: str = "-m") -> RawHeader:
+    """Refuse a model file that is not there, is no GGUF, or is one that the engine does not load; else its header.
 
     Args:
         path: the file.
@@ -246,7 +257,9 @@ def check_model(path: Path, flag: str = "-m") -> None:
             if (folder / "config.json").is_file():
                 how = f"convert its folder with: {setup} -md {_quoted(folder)}"
             raise UserError(f"{flag} {path} is not a GGUF file; {how}")
-    refuse_other_order(path, check_loadable(path))
+    header = check_loadable(path)
+    refuse_other_order(path, header)
+    return header
 
 
 def chat_template(path: Path) -> str | None:

@@ -127,11 +127,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.conversation:
         return chat(args, extra)
+    if args.draft != "none":
+        raise UserError(f"--draft {args.draft} is for chats and the server; add -cnv, or leave --draft away")
     with tempfile.TemporaryDirectory(prefix="trit-prompt-") as name:
         folder = Path(name)
         prompt = read_prompt(args, folder)
         command = [*engine_command("llama-completion", args), *prompt, "-no-cnv", "--no-display-prompt", "--simple-io"]
-        command += ["--perf", *extra]
+        # The prompt itself is the first run: another in front of it only delays the answer.
+        command += ["--perf", *([] if args.profile else ["--no-warmup"]), *extra]
         return complete(args, command, folder / "counters.json" if args.profile else None)
 
 
@@ -237,7 +240,7 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
         command += ["-sys", read_file(args.file) if args.file else inference.unescape(args.prompt)]
     if args.verbose:
         command += ["--verbosity", "3"]
-    command += extra
+    command += [*inference.DRAFTS[args.draft], *extra]
     return become(command, confinement.prepare(args, command))
 
 

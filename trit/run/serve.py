@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_port([args.host, *values(extra, {"--host"})][-1], int(port) if port.isdecimal() else args.port)
     check_access(args, extra)
     command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra)]
-    command += ["--cache-ram", str(_CACHE_MIB)]
+    command += ["--cache-ram", str(_CACHE_MIB), *inference.DRAFTS[args.draft]]
     if args.no_repack:
         command.append("--no-repack")
     if args.prompt:
