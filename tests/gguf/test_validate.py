@@ -76,6 +76,7 @@ def header(story_gguf: Path) -> RawHeader:
         ((".attention.layer_norm_rms_epsilon", F32, None, -1e-5), "_rms_epsilon is -1e-05"),
         ((".rope.scaling.attn_factor", F32, None, float("nan")), ".rope.scaling.attn_factor is nan"),
         (("general.name", U32, None, 7), "general.name is not a string"),
+        (("general.alignment", 2, None, 32), "general.alignment is not a uint32"),
         (("general.file_type", STRING, None, "i2_s"), "general.file_type is not a uint32"),
         (("tokenizer.chat_template", BOOL, None, True), "tokenizer.chat_template is not a string"),
         ((".expert_count", U32, None, 8), ".expert_used_count is 0 of 8 experts"),

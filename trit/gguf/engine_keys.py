@@ -65,8 +65,8 @@ _OF_ARCHITECTURE = {
         F32: _GEMMA[F32],
     },
 }
-# Keys that we or the engine's programs read, but not its loader.
-_READ_ELSEWHERE = {STRING: "general.type tokenizer.chat_template"}
+# Keys that we, ggml or the engine's programs read, but not its loader.
+_READ_ELSEWHERE = {STRING: "general.type tokenizer.chat_template", U32: "general.alignment"}
 
 
 def kinds_read(architecture: str) -> dict[str, int]:

@@ -107,6 +107,9 @@ def check_tensors(model: Hyper, foreign: bool) -> None:
             f"{model.architecture}.attention: {model.heads} heads of {model.key} and {model.value} do not make up an "
             f"embedding of {model.embedding}"
         )
+    out = f"{model.architecture}.embedding_length_out"
+    if (width := model.header.metadata.get(out, 0)) not in (0, model.embedding):
+        raise Unsound(f"{out} is {width}, expected the embedding's {model.embedding}")
     if not 0 < model.rotated <= model.key or (family.turns_all and model.rotated != model.key):
         raise Unsound(f"{model.architecture}.rope.dimension_count is {model.rotated} for heads of {model.key}")
     if family.windows:
@@ -161,8 +164,11 @@ def _check_dense(model: Hyper) -> None:
     for part in ("2_feat_in", "3_feat_out"):
         if sizes[part] not in (0, model.embedding):
             raise Unsound(f"{name}.dense_{part} is {sizes[part]}, expected the embedding's {model.embedding}")
-    if sizes["2_feat_out"] != sizes["3_feat_in"]:
-        raise Unsound(f"{name}.dense_2_feat_out is {sizes['2_feat_out']}, but dense_3_feat_in {sizes['3_feat_in']}")
+    tensors = model.header.tensors
+    between = sizes["2_feat_out"] if "dense_2.weight" in tensors else model.embedding
+    if between != (sizes["3_feat_in"] if "dense_3.weight" in tensors else model.embedding):
+        fit = f"do not fit dense_2.weight and dense_3.weight behind an embedding of {model.embedding}"
+        raise Unsound(f"{name}.dense_2_feat_out {sizes['2_feat_out']} and dense_3_feat_in {sizes['3_feat_in']} {fit}")
 
 
 def _scale_beside(name: str, tensors: dict[str, RawTensor]) -> bool:

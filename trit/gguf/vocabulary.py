@@ -67,7 +67,7 @@ def check_vocabulary(header: RawHeader, keys: Keys) -> None:
     types = header.metadata.get(TOKEN_TYPES)
     if name in _SCORED and SCORES not in header.types:
         raise Unsound(f"{SCORES} is missing, without which the tokenizer {name!r} does not work")
-    if any(not 1 <= kind <= _BYTE for kind in types or ()):
+    if types and not 1 <= min(types) <= max(types) <= _BYTE:
         raise Unsound(f"{TOKEN_TYPES} holds a number that is no type of a token, 1 to {_BYTE}")
     if header.metadata.get(SCORES) and math.isnan(sum(header.metadata[SCORES])):
         raise Unsound(f"{SCORES} holds a number that is not finite")
@@ -117,7 +117,7 @@ def _check_bytes(name: str, tokens: list[str], types: list[int] | None) -> None:
             if kind == _BYTE and not _BYTE_TOKEN.fullmatch(token):
                 raise Unsound(f"{TOKEN_TYPES} says that the token {token[:40]!a} is a byte, which is written <0xNN>")
     if name in ("llama", "plamo2"):
-        places = dict(zip(tokens, range(len(tokens)), strict=True))
+        places = {token: i for i, token in enumerate(tokens) if len(token) in (1, 6)}
         for byte in range(256):
             place = places.get(token := f"<0x{byte:02X}>")
             if place is None and (name == "plamo2" or byte > 127 or chr(byte) not in places):
@@ -146,7 +146,7 @@ def _check_letters(header: RawHeader, tokens: list[str], types: list[int] | None
     if types and _BYTE in types:
         token = tokens[place] if (place := types.index(_BYTE)) < len(tokens) else ""
         raise Unsound(f"{TOKEN_TYPES} says that the token {token[:40]!a} is a byte, which a gpt2 vocabulary has not")
-    places = dict(zip(tokens, range(len(tokens)), strict=True))
+    places = {token: i for i, token in enumerate(tokens) if len(token) == 1}
     letters = byte_letters()
     found = [letters[byte] for byte in _TEXT_BYTES if letters[byte] in places]
     if 2 * len(found) < len(_TEXT_BYTES):
