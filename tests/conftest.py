@@ -115,6 +115,15 @@ def engine_bin() -> Path:
 
 
 @pytest.fixture(scope="session")
+def loader(engine_bin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that loads files of a list with the engine, each in a process of its own."""
+    from tests.fuzz.engine import build  # imports what a run without the engine need not have
+
+    assert engine_bin.is_dir()
+    return build(tmp_path_factory.mktemp("loader"), plain=True)
+
+
+@pytest.fixture(scope="session")
 def library(engine_bin: Path) -> ctypes.CDLL:
     """libtrit, the kernels without the engine."""
     return open_library(engine_bin)

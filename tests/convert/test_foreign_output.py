@@ -258,7 +258,7 @@ def test_where_there_is_no_fallback_it_is_refused(
     shapes: dict[str, tuple[int, ...]], architecture: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The file has none of the keys and other tensors of a model.
-    monkeypatch.setattr("trit.convert.metadata.unsound", lambda header: None)
+    monkeypatch.setattr("trit.convert.metadata.unsound", lambda header, foreign: None)
     path = file_of(tmp_path / "m.gguf", shapes, architecture)
     with pytest.raises(
         UserError, match=r"ffn_down\.weight: 192 columns, i2_s needs a multiple of 128; use --outtype q2_0"
@@ -391,7 +391,7 @@ def test_files_that_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_flags_for_other_files(
     flags: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trit.convert.metadata.unsound", lambda header: None)
+    monkeypatch.setattr("trit.convert.metadata.unsound", lambda header, foreign: None)
     path = file_of(tmp_path / "m.gguf", {"ffn_up": (8, 256)})
     config = tmp_path / "kernel_config.ini"
     config.write_text("[Kernels_0]\nm = 8\nk = 256\nbm = 8\nbk = 8\nbmm = 8\n")

@@ -10,6 +10,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iostream>
 #include <string>
@@ -34,6 +35,9 @@ int load(const std::string& path, int number) {
     context_params.n_ctx = 32;
     context_params.n_batch = context_params.n_ubatch = 8;
     context_params.n_threads = context_params.n_threads_batch = 1;
+    char architecture[64] = "";
+    llama_model_meta_val_str(model, "general.architecture", architecture, sizeof(architecture));
+    context_params.embeddings = std::strstr(architecture, "embedding") != nullptr;
     llama_context* context = llama_init_from_model(model, context_params);
     if (context == nullptr) {
         return kRefused;

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.engine_models import byte_letters
 from tests.support.foreign_files import Key, Tensor, keys_of, rewrite, tensors_of, write_gguf
 from tests.support.tiny_gguf import KEYS, tiny_model
 from trit.base.errors import UserError, run_main
@@ -24,7 +25,8 @@ from trit.gguf.identify import identify
 from trit.gguf.known_order import refuse_other_order
 from trit.gguf.loadable import check_loadable
 from trit.gguf.source import Source
-from trit.gguf.validate import LOOKED_AT, broken_numbers, misplaced, unsound
+from trit.gguf.tensor_numbers import broken_numbers
+from trit.gguf.validate import LOOKED_AT, misplaced, unsound
 from trit.inspect.command import main as inspect_main
 
 U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
@@ -69,10 +71,14 @@ def header(story_gguf: Path) -> RawHeader:
         ((".rope.dimension_count", U32, None, 66), ".rope.dimension_count is 66 for heads of 64"),
         ((".rope.dimension_count", U32, None, 31), ".rope.dimension_count is 31, which is odd"),
         ((".rope.scaling.type", STRING, None, "ntk"), ".rope.scaling.type is 'ntk', which is none of"),
-        ((".rope.scaling.factor", F32, None, -2.0), ".rope.scaling.factor is -2, expected a number of 0 or more"),
-        ((".rope.freq_base", F32, None, float("inf")), ".rope.freq_base is inf, expected a number above 0"),
+        ((".rope.scaling.factor", F32, None, -2.0), ".rope.scaling.factor is -2, expected 0 or 0.001 to 100000"),
+        ((".rope.freq_base", F32, None, float("inf")), ".rope.freq_base is inf, expected 10 to 1e+13"),
         ((".attention.layer_norm_rms_epsilon", F32, None, -1e-5), "_rms_epsilon is -1e-05"),
-        ((".final_logit_softcapping", F32, None, float("nan")), ".final_logit_softcapping is nan"),
+        ((".rope.scaling.attn_factor", F32, None, float("nan")), ".rope.scaling.attn_factor is nan"),
+        (("general.name", U32, None, 7), "general.name is not a string"),
+        (("general.alignment", 2, None, 32), "general.alignment is not a uint32"),
+        (("general.file_type", STRING, None, "i2_s"), "general.file_type is not a uint32"),
+        (("tokenizer.chat_template", BOOL, None, True), "tokenizer.chat_template is not a string"),
         ((".expert_count", U32, None, 8), ".expert_used_count is 0 of 8 experts"),
         ((".expert_count", U32, None, 2000), ".expert_count is 2000, expected 0 to 1024"),
         ((".nextn_predict_layers", U32, None, 9), ".nextn_predict_layers is 9"),
@@ -87,7 +93,8 @@ def header(story_gguf: Path) -> RawHeader:
         ((f"{GGML}tokens", ARRAY, STRING, ["a", "b", "a\0c"]), "has the token 'a' twice, as 0 and 2"),
         ((f"{GGML}tokens", ARRAY, STRING, ["", "[EMPTY_0]"]), "has the token '[EMPTY_0]' twice, as 0 and 1"),
         ((f"{GGML}tokens", ARRAY, STRING, []), "tokenizer.ggml.tokens is empty"),
-        ((f"{GGML}tokens", ARRAY, STRING, ["a"]), "token_embd.weight has the shape [2013, 256], expected [1, 256]"),
+        ((f"{GGML}tokens", ARRAY, STRING, ["a"]), "tokens has 1 of the 96 letters that English is written with"),
+        ((f"{GGML}tokens", ARRAY, STRING, ["<a>", *byte_letters()]), "has the shape [2013, 256], expected [257, 256]"),
         ((f"{GGML}merges", ARRAY, U32, [1]), "tokenizer.ggml.merges is missing or no array of strings"),
         ((f"{GGML}token_type", ARRAY, I32, [1] * 2012 + [7]), "token_type holds a number that is no type of a token"),
         ((f"{GGML}token_type", ARRAY, I32, [0] * 2013), "token_type holds a number that is no type of a token"),
@@ -147,31 +154,45 @@ def test_what_the_engine_has_no_default_for(name: str, header: RawHeader) -> Non
     assert unsound(edited(header, without=epsilon)) == f"{epsilon} is missing"
 
 
-# The engine's names -> the words about a number that one of them cannot have.
-FLOATS = {
-    "above 0": ["rope.freq_base", "rope.freq_base_swa"],
-    "of 0 or more": [
-        "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "attention.group_norm_epsilon",
-        "attention.clamp_kqv", "attention.max_alibi_bias", "rope.scaling.factor", "rope.scale_linear",
-        "rope.scaling.attn_factor", "rope.scaling.yarn_log_multiplier",
-    ],
-    "that is finite": [
-        "attention.scale", "logit_scale", "residual_scale", "embedding_scale", "attn_logit_softcapping",
-        "final_logit_softcapping",
-    ],
-}  # fmt: skip
+# Name -> least, most, whether 0 stands for none: a thousand times beyond what published models have.
+FLOATS: dict[str, tuple[float, float, bool]] = {
+    "rope.freq_base": (10.0, 1e13, False),
+    "rope.freq_base_swa": (10.0, 1e13, False),
+    "attention.layer_norm_rms_epsilon": (1e-15, 1e-2, False),
+    "attention.layer_norm_epsilon": (1e-15, 1e-2, True),
+    "attention.group_norm_epsilon": (1e-15, 1e-2, True),
+    "attention.clamp_kqv": (1e-3, 1e5, True),
+    "attention.max_alibi_bias": (1e-3, 1e5, True),
+    "rope.scaling.factor": (1e-3, 1e5, True),
+    "rope.scale_linear": (1e-3, 1e5, True),
+    "rope.scaling.attn_factor": (1e-3, 1e3, False),
+    "rope.scaling.alpha": (1e-3, 1e6, True),
+    "rope.scaling.yarn_log_multiplier": (1e-4, 1e3, True),
+    "attention.scale": (1e-6, 1e6, True),
+    "logit_scale": (1e-6, 1e6, True),
+    "residual_scale": (1e-6, 1e6, True),
+    "embedding_scale": (1e-6, 1e6, True),
+    "attn_logit_softcapping": (1e-2, 1e5, True),
+    "final_logit_softcapping": (1e-2, 1e5, True),
+}
 
 
-@pytest.mark.parametrize(("name", "words"), [(name, words) for words, names in FLOATS.items() for name in names])
-def test_floats_that_every_graph_multiplies_with(name: str, words: str, header: RawHeader) -> None:
+@pytest.mark.parametrize(("name", "least", "most", "none"), [(name, *row) for name, row in FLOATS.items()])
+def test_floats_that_every_graph_multiplies_with(
+    name: str, least: float, most: float, none: bool, header: RawHeader
+) -> None:
     def said(value: float) -> str | None:
         return bare(header, "stablelm", (f".{name}", F32, None, value))
 
-    assert said(0.5) is None
-    for value in (float("inf"), float("-inf"), float("nan")):
-        assert said(value) == f"stablelm.{name} is {value:g}, expected a number {words}"
-    assert (said(0.0) is None) == (words != "above 0") and (said(-0.5) is None) == (words == "that is finite")
+    assert said(least) is None and said(most) is None and (said(0.0) is None) == none
+    wrong = [float("inf"), float("-inf"), float("nan"), -least, -most, least * 0.99, most * 1.01, 1e-38, 3e38]
+    for value in wrong:
+        assert str(said(value)).startswith(f"stablelm.{name} is {value:g}, expected "), value
     assert "is not a float32" in str(bare(header, "stablelm", (f".{name}", U32, None, 1)))
+
+
+def test_a_float_that_a_graph_does_not_read_may_be_anything(header: RawHeader) -> None:
+    assert unsound(edited(header, (".logit_scale", F32, None, float("nan")))) is None
 
 
 @pytest.mark.parametrize(
@@ -224,7 +245,7 @@ def test_one_expert_is_none_to_hunyuan(architecture: str, header: RawHeader) -> 
     [
         ("llama", 256, 1, 2, True),
         ("bert", 256, 101, None, True),
-        ("gpt2", 12, 11, 11, False),
+        ("gpt2", 256, 11, 11, False),
         ("hybriddna", 12, 11, 11, False),
         ("whitespace", 12, 11, 11, False),
         ("gemma4", 12, None, None, True),
@@ -238,11 +259,13 @@ def test_special_tokens_of_a_file_that_names_none(
 ) -> None:
     """The engine's defaults count where the vocabulary has them, and a flag that is there before the tokenizer's."""
     texts = [f"\\x{i:02x}" if model == "rwkv" else f"<0x{i:02X}>" for i in range(tokens)]
+    if model == "gpt2":
+        texts = byte_letters()
     base: list[Key] = [
         (f"{GGML}model", STRING, None, model),
         (f"{GGML}tokens", ARRAY, STRING, texts),
         (f"{GGML}scores", ARRAY, F32, [0.0] * tokens),
-        (f"{GGML}token_type", ARRAY, I32, [1] * tokens),
+        (f"{GGML}token_type", ARRAY, I32, [6 if model in ("llama", "plamo2") else 1] * tokens),
         ("general.architecture", STRING, None, "stablelm"),
         *((f"stablelm.{name}", U32, None, 4) for name in ("context_length", "embedding_length", "block_count")),
     ]
@@ -270,7 +293,6 @@ def test_special_tokens_of_a_file_that_names_none(
 @pytest.mark.parametrize(
     ("model", "tokens", "lacks"),
     [
-        ("gpt2", 11, False),
         ("hybriddna", 11, False),
         ("whitespace", 11, False),
         ("bert", 101, True),
@@ -312,7 +334,7 @@ def with_tokenizer(header: RawHeader, model: str, tokens: list[str], **more: Any
         (f"{GGML}model", STRING, None, model),
         (f"{GGML}tokens", ARRAY, STRING, tokens),
         (f"{GGML}scores", ARRAY, F32, [0.0] * len(tokens)),
-        (f"{GGML}token_type", ARRAY, I32, more.get("types", [1] * len(tokens))),
+        (f"{GGML}token_type", ARRAY, I32, more.get("types", [6 if token.startswith("<0x") else 1 for token in tokens])),
         (f"{GGML}add_bos_token", BOOL, None, model != "rwkv"),
         ("general.architecture", STRING, None, "stablelm"),
     ]
@@ -366,7 +388,7 @@ def test_tensors_are_those_of_the_architecture(header: RawHeader) -> None:
     assert "expected [256]" in str(said(**{norm.name: replace(norm, shape=(2, 128))}))
     assert "'blk.1.attn_gate.weight' is no tensor of a" in str(said(**{"blk.1.attn_gate.weight": norm}))
     assert "is no tensor of a" in str(said(**{"blk.4.attn_norm.weight": norm}))
-    assert said(**{"rope_freqs.weight": norm}) is None
+    assert "'rope_freqs.weight' is no tensor of a" in str(said(**{"rope_freqs.weight": norm}))
     embedding = tensors["token_embd.weight"]
     assert "type i8, which the engine does not multiply" in str(
         said(**{embedding.name: replace(embedding, ggml_type=24)})
@@ -462,7 +484,7 @@ def test_costs_little(tmp_path: Path, header: RawHeader) -> None:
     """A vocabulary of 128,256 tokens; 66 ms measured, header included."""
     keys = keys_of(
         header,
-        tokens=[f"token{i}" for i in range(128_256)],
+        tokens=[*byte_letters(), *(f"token{i}" for i in range(128_000))],
         token_type=[1] * 128_256,
         merges=[f"a{i} b{i}" for i in range(280_147)],
     )

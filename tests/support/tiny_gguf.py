@@ -20,7 +20,7 @@ KEYS: list[Key] = [
     ("stablelm.embedding_length", 4, None, COLUMNS),
     ("stablelm.block_count", 4, None, 1),
     ("tokenizer.ggml.model", 8, None, "gpt2"),
-    ("tokenizer.ggml.tokens", 9, 8, ["a", "b", "ab"]),
+    ("tokenizer.ggml.tokens", 9, 8, [*map(chr, range(33, 127)), "\u0120", "\u010a", "ab"]),
     ("tokenizer.ggml.merges", 9, 8, ["a b"]),
 ]
 _ALIGNED = 4096
@@ -45,7 +45,7 @@ def tiny_model(path: Path, **keys: Any) -> Path:
     more: list[Key] = [
         (name.replace("__", "."), 8 if isinstance(value, str) else 4, None, value) for name, value in keys.items()
     ]
-    return write_gguf(path, [*KEYS, *more], [("output_norm.weight", (1,), 0, bytes(4))])
+    return write_gguf(path, [*KEYS, *more], [("output_norm.weight", (1,), 0, struct.pack("<f", 1.0))])
 
 
 def _file(tensors: Sequence[tuple[str, tuple[int, ...], int, int]], alignment: int) -> bytes:
@@ -65,7 +65,7 @@ def _file(tensors: Sequence[tuple[str, tuple[int, ...], int, int]], alignment: i
 
 
 def _string(text: str) -> bytes:
-    return struct.pack("<Q", len(text)) + text.encode()
+    return struct.pack("<Q", len(raw := text.encode())) + raw
 
 
 # A model of one vector. Its alignment lets up to 4,000 bytes follow, whatever they are.

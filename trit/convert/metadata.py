@@ -34,7 +34,7 @@ def check_convertible(header: RawHeader) -> None:
         raise UserError("it names no architecture (general.architecture), so no engine can run it")
     if not isinstance(name, str) or not name.isascii():
         raise UserError(f"its general.architecture is {name!a}, so no engine can run it")
-    if reason := unsound(header):
+    if reason := unsound(header, foreign=True):
         raise UserError(f"{reason}{AGAIN}")
 
 

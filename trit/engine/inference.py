@@ -29,6 +29,7 @@ from trit.gguf.header import RawHeader
 from trit.gguf.known_order import refuse_other_order
 from trit.gguf.loadable import check_loadable
 from trit.gguf.made import default_model
+from trit.gguf.validate import embeds
 
 # The engine rounds contexts up to this, and fails on a batch longer than the number it was given before rounding.
 _CONTEXT_STEP = 256
@@ -44,10 +45,7 @@ TEMPLATE_FLAGS = {"--chat-template", "--chat-template-file"}
 # Without --no-jinja the engine takes a template's name for the template itself.
 TEMPLATE_ADVICE = "name the template that it was trained with, such as: -- --no-jinja --chat-template llama3"
 _TEMPLATE_KEY = b"tokenizer.chat_template"
-# Behind the architecture's name; 0 means none.
-_POOLING_KEY = b".pooling_type"
 _STRING_TYPE = 8
-_UINT32_TYPE = 4
 # Metadata comes first in a GGUF; no tokenizer's is larger than this.
 _METADATA_BYTES = 64 << 20
 _FIRST_PART = re.compile(r"-00001-of-\d{5}\.gguf$")
@@ -287,14 +285,8 @@ def lacks_chat_template(path: Path, engine_flags: Sequence[str]) -> bool:
 
 
 def is_embedding_model(path: Path) -> bool:
-    """Whether a GGUF file says how its vectors are pooled: then it answers nothing, llama-completion would abort."""
-    needle = _POOLING_KEY + struct.pack("<I", _UINT32_TYPE)
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        place = data.find(needle, 0, _METADATA_BYTES)
-        if place < 0 or place + len(needle) + 4 > len(data):
-            return False
-        (pooling,) = struct.unpack_from("<I", data, place + len(needle))
-        return bool(pooling)
+    """Whether a GGUF file that was checked gives vectors: then it answers nothing, llama-completion would abort."""
+    return embeds(read_raw_header(path, arrays=False))
 
 
 def note_if_busy(threads: int) -> None:

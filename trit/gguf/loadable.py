@@ -13,7 +13,8 @@ from trit.gguf.header import RawHeader
 from trit.gguf.identify import Found, identify
 from trit.gguf.layouts import TILED
 from trit.gguf.parts import read_parts
-from trit.gguf.validate import LOOKED_AT, broken_numbers, misplaced, unsound
+from trit.gguf.tensor_numbers import broken_numbers
+from trit.gguf.validate import LOOKED_AT, misplaced, unsound
 
 AGAIN = "; download or convert it again"
 _ROTATED = "prism.hadamard."
@@ -74,7 +75,9 @@ def convert_command(path: Path, item: Found) -> str:
 def no_model(header: RawHeader) -> str | None:
     """Why a GGUF file that is an adapter, a projector or the like is no model; None if it is one."""
     kind = header.metadata.get("general.type", "model")
-    return None if kind == "model" else f"it is no model but what general.type calls {kind!a}, an addition to one"
+    if kind == "model" or not isinstance(kind, str):
+        return None
+    return f"it is no model but what general.type calls {kind!a}, an addition to one"
 
 
 def rotation(header: RawHeader) -> str | None:

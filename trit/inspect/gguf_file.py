@@ -14,9 +14,11 @@ from trit.gguf.layouts import PUBLISHED_I2_S
 from trit.gguf.loadable import AGAIN, check_loadable, convert_command, no_model, rotation, why_not
 from trit.gguf.order import measure_order
 from trit.gguf.source import Source
-from trit.gguf.validate import KNOWN_SHAPES, unsound
+from trit.gguf.tensor_numbers import ROWS_OF_TOKENS
+from trit.gguf.validate import KNOWN_SHAPES, embeds, unsound
+from trit.gguf.vocabulary import missing_bytes
 from trit.inspect.description import Description, Shares, panel_bytes
-from trit.inspect.sample import counts, look, scale_kind
+from trit.inspect.sample import counts, finite, look, scale_kind
 
 # Key behind the architecture's name -> dimension.
 DIMENSIONS = {
@@ -46,6 +48,9 @@ def describe(path: Path, context: int, exact: bool) -> Description:
         "tokens": len(tokens) if isinstance(tokens, list) else 0,
         "chat_template": bool(_text(metadata, "tokenizer.chat_template")),
     }
+    if dropped := missing_bytes(source.header):
+        listed = ", ".join(f"0x{byte:02x}" for byte in dropped[:8]) + (", ..." if len(dropped) > 8 else "")
+        found.tokenizer["notes"] = [f"no token stands for {len(dropped)} bytes ({listed}): they are left out of a text"]
     for item in source.found.values():
         found.count(item.name, item.tensor.rows * item.tensor.columns, item.nbytes or item.tensor.span)
         if item.problem:
@@ -94,8 +99,12 @@ def _dimensions(found: Description, metadata: dict[str, Any]) -> None:
 
 
 def _weights(found: Description, source: Source, exact: bool) -> None:
-    """Shares and scales of the ternary tensors, layer by layer."""
+    """Shares and scales of the ternary tensors, layer by layer; whether the others' numbers are finite."""
     for item in source.found.values():
+        if item.layout is None and item.problem is None and item.tensor.rows > 1:
+            if not finite(source, item, exact or item.tensor.name in ROWS_OF_TOKENS):
+                found.problems.append(f"{item.tensor.name} holds a number that is not finite")
+            continue
         if item.layout is None or not item.tensor.name.startswith("blk."):
             continue
         try:
@@ -128,7 +137,7 @@ def _judge(found: Description, source: Source) -> None:
     if reason and (no_model(source.header) or rotation(source.header) or broken):
         found.refuse(reason)
         return
-    if wrong := unsound(source.header):
+    if wrong := unsound(source.header, foreign=True):
         found.refuse(f"{wrong}{AGAIN}")
         return
     if foreign:
@@ -155,6 +164,9 @@ def _judge(found: Description, source: Source) -> None:
         return
     found.command = f"{python_command('run_inference.py')} -m {shlex.quote(found.path)} -p ..."
     found.verdict = "loads as it is"
+    if embeds(source.header):
+        found.command = f"{python_command('run_inference_server.py')} -m {shlex.quote(found.path)} -- --embeddings"
+        found.verdict += ", an embedding model: it gives vectors, not answers"
     if found.architecture not in KNOWN_SHAPES:
         found.verdict += f", if its tensors are those of {found.architecture}, which are not compared"
     elif not found.layers:

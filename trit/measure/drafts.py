@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from trit.base.errors import TritError
-from trit.base.flags import ArgumentParser, at_least
+from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import cpu_name, physical_cores
 from trit.engine.inference import DRAFTS, check_model
 from trit.engine.server import Server
@@ -63,11 +63,11 @@ class Saved:
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(prog="trit drafts", description="Measure what --draft ngram saves in chats and the server.")
     add = parser.add_argument
-    add("-m", "--model", type=Path, required=True, help="GGUF file of a model that answers")
-    add("-t", "--threads", type=int, default=physical_cores(), help="threads (default: %(default)s)")
-    add("-n", "--n-predict", type=int, default=120, metavar="N", help="tokens of an answer (default: %(default)s)")
-    add("--rounds", type=int, default=3, help="each text with and without drafts in turns (default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="also write everything here")
+    add("-m", "--model", type=a_path, required=True, help="GGUF file of a model that answers")
+    add("-t", "--threads", type=THREADS, default=physical_cores(), help="threads (default: %(default)s)")
+    add("-n", "--n-predict", type=whole(1), default=120, metavar="N", help="tokens of an answer (default: %(default)s)")
+    add("--rounds", type=whole(1), default=3, help="each text with and without drafts in turns (default: %(default)s)")
+    add("--json", type=a_path, metavar="FILE", help="also write everything here")
     return parser
 
 
@@ -108,8 +108,6 @@ def measure(model: Path, threads: int, most: int, rounds: int) -> list[Saved]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, measure, print."""
     args = _parser().parse_args(argv)
-    for flag in ("threads", "n_predict", "rounds"):
-        at_least(f"--{flag.replace('_', '-')}", getattr(args, flag), 1)
     check_model(args.model)
     results = measure(args.model, args.threads, args.n_predict, args.rounds)
     head = ["text", "tokens", "guessed", "right", "tokens a step", "tokens/s, with over without"]

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""Tensors and windows of each architecture; that the engine says the same is in tests/fuzz/test_agreement.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine_models import ARCHITECTURES, EMBEDDING, SIZE, U32, model
+from tests.support.foreign_files import Key, Tensor, write_gguf
+from trit.gguf.header import read_raw_header
+from trit.gguf.validate import embeds, unsound
+
+QKV = 4 * SIZE
+# Tensor that is optional somewhere -> its shape, and the architectures that look for it.
+OPTIONAL: dict[str, tuple[tuple[int, ...], set[str]]] = {
+    "rope_freqs.weight": ((SIZE // 2,), {"llama"}),
+    "output.bias": ((259,), {"qwen2"}),
+    "cls.output.weight": ((1, EMBEDDING), {"qwen3"}),
+    "blk.0.attn_output.bias": ((EMBEDDING,), {"llama"}),
+    "blk.1.ffn_down.bias": ((EMBEDDING,), {"llama"}),
+    "blk.1.attn_q.scale": ((1,), set(ARCHITECTURES)),
+    "blk.1.ffn_up.input_scale": ((1,), set(ARCHITECTURES)),
+    "blk.0.ffn_down_norm_in.weight": ((96,), set(ARCHITECTURES)),
+    "blk.0.attn_norm.scale": ((1,), set()),
+    "blk.0.attn_qkv.bias": ((QKV,), set()),
+    "output.scale": ((1,), set()),
+    "cls.weight": ((EMBEDDING, EMBEDDING), set()),
+    "blk.2.attn_norm.weight": ((EMBEDDING,), set()),
+    "blk.0.attn_q.weight_scale": ((1,), set()),
+}
+
+
+def said(path: Path, keys: list[Key], tensors: list[Tensor], foreign: bool = False) -> str | None:
+    return unsound(read_raw_header(write_gguf(path / "m.gguf", keys, tensors)), foreign=foreign)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_optional_tensors_are_the_architecture_s(name: str, architecture: str, tmp_path: Path) -> None:
+    keys, tensors = model(architecture)
+    shape, looks = OPTIONAL[name]
+    size = 4
+    for dimension in shape:
+        size *= dimension
+    reason = said(tmp_path, keys, [*tensors, (name, shape, 0, bytes(size))])
+    assert reason is None if architecture in looks else f"'{name}' is no tensor of a {architecture}" in str(reason)
+    longer: Tensor = (name, (shape[0] + 1, *shape[1:]), 0, bytes(size // shape[0] * (shape[0] + 1)))
+    assert said(tmp_path, keys, [*tensors, longer]) is not None
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_fused_projection_stands_alone(architecture: str, tmp_path: Path) -> None:
+    keys, tensors = model(architecture)
+    fused: Tensor = ("blk.0.attn_qkv.weight", (QKV, EMBEDDING), 0, bytes(4 * QKV * EMBEDDING))
+    assert "is no tensor of a" in str(said(tmp_path, keys, [*tensors, fused]))
+    rest = [row for row in tensors if row[0] not in {f"blk.0.attn_{name}.weight" for name in "qkv"}]
+    reason = said(tmp_path, keys, [*rest, fused])
+    assert (reason is None) != architecture.startswith("bitnet"), reason
+
+
+def test_layers_that_only_predict_further_are_none_of_the_graph(tmp_path: Path) -> None:
+    keys, tensors = model("llama")
+    keys.append(("llama.nextn_predict_layers", U32, None, 1))
+    assert "'blk.1.attn_norm.weight' is no tensor of a llama model of 1 layers" in str(said(tmp_path, keys, tensors))
+    assert said(tmp_path, keys, [row for row in tensors if not row[0].startswith("blk.1")]) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("attention.key_length_swa", 16, "key_length_swa is 16, expected 32 as in the other layers"),
+        ("attention.value_length_swa", 64, "value_length_swa is 64, expected 32"),
+        ("rope.dimension_count_swa", 31, "dimension_count_swa is 31 for heads of 32"),
+        ("rope.dimension_count_swa", 0, "dimension_count_swa is 0 for heads of 32"),
+        ("attention.sliding_window_pattern", 1, "gives 0 of 2 layers a window"),
+        ("embedding_length_out", 100, "embedding_length_out is 100, expected the embedding's 64"),
+    ],
+)
+def test_layers_with_a_window(key: str, value: int, words: str, tmp_path: Path) -> None:
+    for architecture in ("gemma3", "gemma-embedding"):
+        keys, tensors = model(architecture)
+        rest = [row for row in keys if row[0] != f"{architecture}.{key}"]
+        assert words in str(said(tmp_path, [*rest, (f"{architecture}.{key}", U32, None, value)], tensors))
+
+
+def test_a_window_for_all_layers_is_gemma_3_s_alone(tmp_path: Path) -> None:
+    for architecture, passes in (("gemma3", True), ("gemma-embedding", False)):
+        keys, tensors = model(architecture)
+        rest = [row for row in keys if not row[0].endswith("_pattern")]
+        assert (said(tmp_path, rest, tensors) is None) == passes
+
+
+def test_the_scale_beside_tiles_is_left_to_the_converter(tmp_path: Path) -> None:
+    """Of bitnet.cpp's types 38 and 39; the engine itself looks for no such tensor."""
+    keys, tensors = model("bitnet-b1.58")
+    scale: Tensor = ("blk.0.attn_q.weight_scale", (1,), 0, bytes(4))
+    tiled = [(name, shape, 39 if name == "blk.0.attn_q.weight" else kind, raw) for name, shape, kind, raw in tensors]
+    assert said(tmp_path, keys, [*tiled, scale], foreign=True) is None
+    assert "is no tensor of a" in str(said(tmp_path, keys, [*tiled, scale]))
+    assert "is no tensor of a" in str(said(tmp_path, keys, [*tensors, scale], foreign=True))
+
+
+def test_which_models_give_vectors(tmp_path: Path) -> None:
+    def is_one(architecture: str, *more: Key) -> bool:
+        keys, tensors = model(architecture)
+        keys = [row for row in keys if not row[0].endswith(".pooling_type")]
+        return embeds(read_raw_header(write_gguf(tmp_path / "m.gguf", [*keys, *more], tensors)))
+
+    assert not is_one("qwen3") and is_one("gemma-embedding")
+    for pooling in (0, 3):
+        assert is_one("qwen3", ("qwen3.pooling_type", U32, None, pooling)) == bool(pooling)
+    assert is_one("gemma3", ("gemma3.attention.causal", 7, None, False))
+    assert not is_one("gemma3", ("gemma3.attention.causal", 7, None, True))
+    # The pooling of a classifier's head is no pooling of vectors.
+    assert not is_one("qwen3", ("qwen3.classifier.pooling_type", U32, None, 1))
