@@ -153,7 +153,7 @@ def test_patches_apply_without_fuzz_to_the_pinned_tree(tmp_path: Path) -> None:
 def test_patch_queue_stays_small() -> None:
     changed = re.findall(r"^[+-](?![+-]{2} )", "".join(path.read_text() for path in PATCHES), re.MULTILINE)
     # The bounds of templates and of the server stand inside upstream's own functions, most of them in one line each.
-    assert len(changed) <= 1250, f"{len(changed)} changed lines: what can move to src/?"
+    assert len(changed) <= 1000, f"{len(changed)} changed lines: what can move to src/?"
 
 
 def test_kernels_compile_without_a_warning_and_pass_their_selftest(kernels: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fuzz.requests import large_schema, schema as random_schema
 from tests.support.grammar_driver import ask, build_driver
 from tests.support.schema_reference import FORMATS, allows
 
@@ -378,3 +379,15 @@ def test_long_texts_and_lists_are_counted(driver: Path) -> None:
     )
     assert answers[0]["accepted"] == [False, True, True, True, False]
     assert answers[1]["accepted"] == [True, True, True, False]
+
+
+def test_random_schemas_are_answered_soon(driver: Path) -> None:
+    schemas = [random_schema(Random(number)) for number in range(5000)]
+    schemas += [large_schema(Random(number)) for number in range(60)]
+    answers = ask(driver, [{"schema": schema, "samples": 1, "seed": number} for number, schema in enumerate(schemas)])
+    assert len(answers) == len(schemas)
+    for schema, answer in zip(schemas, answers, strict=True):
+        assert "failed" not in answer, (schema, answer)
+        assert answer.get("seconds", 0) < 1 and "\n" not in answer.get("error", ""), (schema, answer)
+    held = [answer for answer in answers if "error" not in answer]
+    assert len(held) > 500
