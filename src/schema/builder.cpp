@@ -94,7 +94,7 @@ Rule Builder::shared(const std::string& name) {
 
 void Builder::warn(const std::string& what) {
     if (warned_.insert(what).second) {
-        out_.warnings.push_back(what);
+        out_.warnings.push_back(one_line(what));
     }
 }
 

@@ -238,7 +238,7 @@ Language number_language(Languages* languages, const NumberLimits& limits) {
     for (const Decimal& divisor : limits.divisors) {
         fraction = std::max(fraction, divisor.fraction.size());
         // A state for each rest and number of digits: large divisors get fewer digits.
-        const size_t rests = without(divisor.whole + divisor.fraction, true).size();
+        const size_t rests = without(without(divisor.whole + divisor.fraction, true), false).size();
         whole = limits.least || limits.most || rests < 3 ? whole : kFewDigits;
         all.push_back(multiples_of(languages, &writer, divisor));
     }

@@ -503,7 +503,12 @@ class Judge {
 
 }  // namespace
 
-void fail(const std::string& what) { throw std::invalid_argument("JSON schema: " + what); }
+std::string one_line(std::string text) {
+    std::replace_if(text.begin(), text.end(), [](char letter) { return letter >= 0 && letter < ' '; }, ' ');
+    return text;
+}
+
+void fail(const std::string& what) { throw std::invalid_argument(one_line("JSON schema: " + what)); }
 
 const Json* member(const Json& object, const char* name) {
     if (!object.is_object()) {

@@ -15,6 +15,9 @@ using Json = nlohmann::ordered_json;
 /// A schema that is none, or that allows nothing.
 [[noreturn]] void fail(const std::string& what);
 
+/// Text without control characters: names and patterns of a schema may have any.
+std::string one_line(std::string text);
+
 /// A member of an object, or null.
 const Json* member(const Json& object, const char* name);
 Decimal decimal(const Json& number);

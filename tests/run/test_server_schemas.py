@@ -193,7 +193,10 @@ def test_other_interfaces_keep_the_form_too(server: Server) -> None:
     body = {
         "messages": MARY,
         "max_tokens": 100,
-        "tools": [{"name": "find", "input_schema": {"type": "object"}}, {"name": "count", "input_schema": {"type": "object"}}],
+        "tools": [
+            {"name": "find", "input_schema": {"type": "object"}},
+            {"name": "count", "input_schema": {"type": "object"}},
+        ],
         "tool_choice": {"type": "tool", "name": "count"},
     }
     blocks = server.post("/v1/messages", body)["content"]

@@ -7,7 +7,8 @@
 ///     {"error": "..."}
 ///
 /// Seconds are those of the CPU that the conversion took.
-/// A text that is not done after 4000 characters is null, and so is one behind which nothing can come.
+/// A text that is not done after 4000 characters is null. One behind which nothing can come is {"failed":
+/// "..."}.
 #include <ctime>
 #include <iostream>
 #include <memory>
@@ -93,7 +94,7 @@ Json made(const llama_grammar& grammar, std::mt19937* random) {
     for (int length = 0; length < 4000; ++length) {
         const auto& stacks = llama_grammar_get_stacks(walk.get());
         if (stacks.empty()) {
-            return nullptr;
+            throw std::runtime_error("nothing can follow " + text);
         }
         const auto& stack = stacks[(*random)() % stacks.size()];
         if (stack.empty()) {

@@ -22,13 +22,18 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
 }
 
 
+_SPACES = r"\t-\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, Decimal)
 
 
 def _matches(pattern: str, text: str) -> bool:
-    """In ECMA 262 $ is the end alone, and digits, letters and spaces are those of ASCII, mostly."""
-    return re.search(re.sub(r"(?<!\\)\$", r"\\Z", pattern), text, re.ASCII) is not None
+    """ECMA 262: $ is the end alone, digits and letters are those of ASCII, but spaces (outside brackets) are not."""
+    pattern = re.sub(r"(?<!\\)\$", lambda found: r"\Z", pattern)
+    pattern = pattern.replace(r"\s", f"[{_SPACES}]").replace(r"\S", f"[^{_SPACES}]")
+    return re.search(pattern, text, re.ASCII) is not None
 
 
 def _is_date_time(text: str) -> bool:
