@@ -133,10 +133,11 @@ def _number(schema: Any, value: Decimal) -> bool:
 
 
 def _text(schema: Any, value: str) -> bool:
+    has_format = FORMATS.get(schema.get("format", ""))
     return (
         schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", 10**9)
         and ("pattern" not in schema or _matches(schema["pattern"], value))
-        and FORMATS.get(schema.get("format", ""), lambda text: True)(value)
+        and (has_format is None or has_format(value))
     )
 
 
