@@ -318,6 +318,7 @@ void Builder::warn_overlap(const Choice& choice) {
         unsigned types;
         const std::vector<Json>* values;
         std::map<std::string, std::vector<Json>> tags;  // what required properties may be
+        const Constraints* all;
     };
     std::vector<Constraints> all;
     std::vector<Seen> seen;
@@ -328,7 +329,7 @@ void Builder::warn_overlap(const Choice& choice) {
         all.push_back(std::move(one));
     }
     for (Constraints& one : all) {
-        Seen next{one.types, one.values.get(), {}};
+        Seen next{one.types, one.values.get(), {}, &one};
         for (const auto& [name, schema] : one.properties) {
             std::vector<Json> values;
             if (one.required.count(name) > 0 && finite_values(schema, choice.path, &values)) {
@@ -341,9 +342,30 @@ void Builder::warn_overlap(const Choice& choice) {
         return std::none_of(a.begin(), a.end(),
                             [&](const Json& one) { return std::find(b.begin(), b.end(), one) != b.end(); });
     };
+    // Whether no object that the grammar makes of one alternative is of the other.
+    const auto has = [](const Constraints& side, const std::string& name) {
+        return side.required.count(name) > 0 ||
+               std::any_of(side.properties.begin(), side.properties.end(),
+                           [&name](const auto& property) { return property.first == name; });
+    };
+    const auto lacks = [&](const Constraints& side, const std::string& name, bool by_default) {
+        const SchemaPart others = side.other_properties;
+        const bool closed = others == nullptr ? by_default && !side.properties.empty()
+                                              : others->is_boolean() && !others->get<bool>();
+        return closed && side.pattern_properties.empty() && !has(side, name);
+    };
+    const auto rejected = [&](const Constraints& made, const Constraints& by) {
+        const auto missing = [&](const std::string& name) { return lacks(made, name, true); };
+        const auto forbidden = [&](const std::string& name) { return lacks(by, name, false); };
+        return std::any_of(by.required.begin(), by.required.end(), missing) ||
+               std::any_of(made.required.begin(), made.required.end(), forbidden);
+    };
     const auto apart = [&](const Seen& a, const Seen& b) {
         if ((a.types & b.types) == 0 ||
             (a.values != nullptr && b.values != nullptr && disjoint(*a.values, *b.values))) {
+            return true;
+        }
+        if ((a.types & b.types) == kObject && rejected(*a.all, *b.all) && rejected(*b.all, *a.all)) {
             return true;
         }
         return (a.types & b.types) == kObject &&
