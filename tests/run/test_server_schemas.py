@@ -29,7 +29,7 @@ def server(engine_bin: Path, story_gguf: Path) -> Iterator[Server]:
 
 
 def chat(server: Server, **more: Any) -> dict[str, Any]:
-    body = {"messages": MARY, "max_tokens": 60, "temperature": 0, **more}
+    body = {"messages": MARY, "max_tokens": 200, "temperature": 0, **more}
     return dict(server.post(CHAT, body))
 
 
@@ -55,7 +55,7 @@ def answer_of(server: Server, schema: dict[str, Any], path: str) -> str:
     """What the model says under a schema."""
     if path == CHAT:
         return str(chat(server, response_format=form(schema))["choices"][0]["message"]["content"])
-    body = {"prompt": "Mary", "n_predict": 60, "temperature": 0, "json_schema": schema}
+    body = {"prompt": "Mary", "n_predict": 200, "temperature": 0, "json_schema": schema}
     return str(server.post(path, body)["content"])
 
 
@@ -154,7 +154,7 @@ def test_a_form_that_is_no_form_is_refused(server: Server) -> None:
 def test_a_call_is_forced_where_the_template_knows_no_tools(server: Server, choice: Any) -> None:
     number = {"type": "integer", "minimum": 40, "maximum": 42}
     tools = [tool("find", place={"enum": ["garden"]}), tool("count", number=number)]
-    answer = chat(server, tools=tools, tool_choice=choice, max_tokens=100)
+    answer = chat(server, tools=tools, tool_choice=choice, max_tokens=900)
     message = answer["choices"][0]["message"]
     call = message["tool_calls"][0]["function"]
     made = json.loads(call["arguments"])
