@@ -57,7 +57,8 @@ OTHER = ("stream", "ignore_eos", "cache_prompt", "return_tokens", "post_sampling
 KEYWORDS = (
     *("pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "minItems", "maxItems", "$ref"),
     *("properties", "required", "items", "prefixItems", "anyOf", "allOf", "oneOf", "enum", "const", "format", "not"),
-    *("additionalProperties", "multipleOf"),
+    *("additionalProperties", "multipleOf", "exclusiveMaximum", "patternProperties", "propertyNames", "uniqueItems"),
+    *("minProperties", "maxProperties", "contains", "if", "then", "dependentRequired", "unevaluatedProperties"),
 )
 PIECES = (
     *'()[]{}|?*+^$.\\"-,',

@@ -30,7 +30,7 @@ def tracked(pattern: str) -> list[Path]:
 
 
 # Rooms of src/ and their floors: a room includes itself and rooms of a lower floor. include/trit.h is below all.
-FLOORS = {"kernels": 1, "matrix": 2, "ggml": 3, "tools": 3}
+FLOORS = {"kernels": 1, "schema": 1, "matrix": 2, "ggml": 3, "tools": 3}
 ENGINE_ROOM = "ggml"
 # Of no room: the contract, what CMake generates, and what stands in for a CPU in tests.
 ROOMLESS = re.compile(r"trit\.h|trit_\w+\.inc|emulated_features\.h")
@@ -153,7 +153,7 @@ def test_patches_apply_without_fuzz_to_the_pinned_tree(tmp_path: Path) -> None:
 def test_patch_queue_stays_small() -> None:
     changed = re.findall(r"^[+-](?![+-]{2} )", "".join(path.read_text() for path in PATCHES), re.MULTILINE)
     # The bounds of templates and of the server stand inside upstream's own functions, most of them in one line each.
-    assert len(changed) <= 1300, f"{len(changed)} changed lines: what can move to src/?"
+    assert len(changed) <= 1200, f"{len(changed)} changed lines: what can move to src/?"
 
 
 def test_kernels_compile_without_a_warning_and_pass_their_selftest(kernels: Path) -> None:

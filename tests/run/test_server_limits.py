@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -174,78 +173,6 @@ def test_broken_json_is_the_request_s_fault(server: Server, body: bytes) -> None
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(request, timeout=60)
         assert error.value.code == 400, path
-
-
-def answers(server: Server, schema: dict[str, Any], path: str) -> str:
-    """What the model says under a schema."""
-    if path == "/completion":
-        return str(
-            server.post(path, {"prompt": "Mary", "n_predict": 60, "temperature": 0, "json_schema": schema})["content"]
-        )
-    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    body = {
-        "messages": [{"role": "user", "content": "Mary"}],
-        "max_tokens": 60,
-        "temperature": 0,
-        "response_format": form,
-    }
-    return str(server.post(path, body)["choices"][0]["message"]["content"])
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "^\\d{3}-\\w{2}$",
-        "^[^a]{4}$",
-        "^.{5}$",
-        "^(x|y\\.){1,2}?z$",
-        '^"\\\\\\n$',
-        "^[\\d_]\\s\\S$",
-        "^[!-~]{6}$",
-        "^é{3}\\u00e8$",
-        "^ab\\.{2}$",
-    ],
-)
-def test_a_pattern_is_kept(server: Server, pattern: str) -> None:
-    for path in ("/completion", "/v1/chat/completions"):
-        text = answers(server, {"type": "string", "pattern": pattern}, path)
-        assert re.search(pattern, json.loads(text)), text
-
-
-@pytest.mark.parametrize(
-    ("schema", "named"),
-    [
-        ({"type": "string", "pattern": "[a-z]"}, "[a-z]"),
-        ({"type": "string", "pattern": "^(?!b)c$"}, "(?!b)"),
-        ({"type": "string", "pattern": "^\\bx$"}, "\\b"),
-        ({"type": "string", "pattern": "^(a$"}, "(a"),
-        ({"type": "string", "pattern": "^a**$"}, "a**"),
-        ({"type": "string", "pattern": "^a$", "maxLength": 3}, "maxLength"),
-        ({"type": "number", "minimum": 3}, "minimum"),
-        ({"type": "integer", "multipleOf": 4}, "multipleOf"),
-        ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, "uniqueItems"),
-        ({"type": "object", "patternProperties": {"^a": {}}}, "patternProperties"),
-        ({"type": "object", "required": ["b"]}, "required"),
-        ({"not": {"type": "string"}}, "not"),
-        ({"allOf": [{"type": "string", "pattern": "^a$"}, {"type": "string"}]}, "allOf"),
-        ({"allOf": [{"$ref": "#/$defs/a"}, {}], "$defs": {"a": {"$ref": "#/$defs/a"}}}, "itself"),
-        ({"type": "string", "minLength": 9, "maxLength": 3}, ""),
-        ({"type": "object", "properties": {f"p{i}": {} for i in range(400)}}, "256"),
-        ({"type": "object", "properties": {"p": {"$ref": "http://shop.example/x"}}}, "http://shop.example/x"),
-    ],
-)
-def test_what_a_grammar_cannot_hold_is_named(server: Server, schema: dict[str, Any], named: str) -> None:
-    assert named in refused(server, {"json_schema": schema})
-    if named:
-        with pytest.raises(Refused, match=re.escape(json.dumps(named)[1:-1])):
-            answers(server, schema, "/v1/chat/completions")
-
-
-def test_tools_are_held_as_far_as_it_goes(server: Server) -> None:
-    parameters = {"type": "object", "properties": {"x": {"type": "string", "pattern": "[a-z]"}}}
-    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
-    body = {"messages": [{"role": "user", "content": "Mary"}], "max_tokens": 2, "tools": [tool]}
-    assert server.post("/v1/chat/completions", body)["choices"]
 
 
 def test_half_sent_requests_stop_nobody(server: Server) -> None:

@@ -25,7 +25,7 @@ from trit.base.flags import THREADS, a_path, hub_name, real, whole
 from trit.base.host import free_memory_bytes, physical_cores, usable_cpus
 from trit.base.places import BUNDLED_MODEL, MODELS_DIR, python_command
 from trit.engine.confinement import DRAFT_FLAGS, LATE_FLAGS, attention_bytes, named
-from trit.gguf.header import RawHeader
+from trit.gguf.header import RawHeader, read_raw_header
 from trit.gguf.known_order import refuse_other_order
 from trit.gguf.loadable import check_loadable
 from trit.gguf.made import default_model

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT
+/// Patterns of ECMA 262, as JSON Schema has them, as regular languages.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include "schema/language.h"
+
+namespace trit::schema {
+
+/// A pattern that is no regular expression.
+struct InvalidPattern : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+/// A pattern whose language is not regular, or that uses what is not read here.
+struct UnsupportedPattern : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+/// The texts in which the pattern is found. Throws InvalidPattern, UnsupportedPattern and TooLarge.
+Language pattern_language(Languages* languages, const std::string& pattern);
+
+}  // namespace trit::schema

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <cstdio>
+#include <stdexcept>
+
+#include "schema/builder.h"
+#include "schema/pattern.h"
+
+namespace trit::schema {
+namespace {
+
+std::string one_character(uint32_t character) {
+    char out[16];
+    std::snprintf(out, sizeof out, character < 0x80 ? "\\x%02X" : "\\U%08X", character);
+    const bool plain = (character >= '0' && character <= '9') || (character >= 'a' && character <= 'z') ||
+                       (character >= 'A' && character <= 'Z') || character == '_' || character == ' ';
+    return plain ? std::string(1, static_cast<char>(character)) : out;
+}
+
+std::string class_of(const Ranges& ranges) {
+    if (ranges.empty()) {
+        return "";
+    }
+    std::string out = "[";
+    for (const auto& [low, high] : ranges) {
+        out += one_character(low);
+        if (high > low) {
+            out += "-" + one_character(high);
+        }
+    }
+    return out + "]";
+}
+
+/// What JSON writes for a character that cannot stand in a text as it is, in a grammar's literal; else "".
+std::string escape_of(uint32_t character) {
+    switch (character) {
+        case '"':
+            return R"("\\\"")";
+        case '\\':
+            return R"("\\\\")";
+        case '\b':
+            return R"("\\b")";
+        case '\f':
+            return R"("\\f")";
+        case '\n':
+            return R"("\\n")";
+        case '\r':
+            return R"("\\r")";
+        case '\t':
+            return R"("\\t")";
+        default:
+            break;
+    }
+    char out[16];
+    std::snprintf(out, sizeof out, R"("\\u%04x")", character);
+    return out;
+}
+
+std::string named(const std::vector<const char*>& keywords, const Constraints& all) {
+    std::string out;
+    for (const char* keyword : keywords) {
+        const bool stands = std::any_of(all.parts.begin(), all.parts.end(),
+                                        [&](SchemaPart part) { return member(*part, keyword) != nullptr; });
+        if (stands) {
+            out += (out.empty() ? "" : ", ") + std::string(keyword);
+        }
+    }
+    return out + " at " + all.path + " leave no value";
+}
+
+}  // namespace
+
+std::string Builder::characters(const Ranges& ranges, const std::string& next, bool escaped) {
+    if (!escaped) {
+        return class_of(ranges) + " " + next;
+    }
+    // Half characters are none; the others are written with a backslash.
+    static const Ranges special = {{0x00, 0x1F}, {'"', '"'}, {'\\', '\\'}, {0xD800, 0xDFFF}};
+    Ranges excluded = complement(ranges);
+    excluded.insert(excluded.end(), special.begin(), special.end());
+    std::vector<std::string> all;
+    const Ranges plain = complement(sorted(excluded));
+    if (!plain.empty()) {
+        all.push_back(class_of(plain));
+    }
+    for (const auto& [low, high] : ranges) {
+        for (uint32_t character = low; character <= std::min<uint32_t>(high, '\\'); ++character) {
+            if (character < 0x20 || character == '"' || character == '\\') {
+                all.push_back(escape_of(character));
+            }
+        }
+    }
+    std::string out;
+    for (const std::string& one : all) {
+        out += (out.empty() ? "" : " | ") + one;
+    }
+    return all.empty() ? "" : (all.size() > 1 ? "(" + out + ")" : out) + " " + next;
+}
+
+Rule Builder::rules_of(const Automaton& automaton, bool escaped, const std::string& end) {
+    const size_t first = number_;
+    number_ += automaton.states.size();
+    const auto name = [&](size_t state) { return prefix_ + std::to_string(first + state); };
+    for (size_t i = 0; i < automaton.states.size(); ++i) {
+        const Automaton::State& state = automaton.states[i];
+        std::string body = state.accepting ? end : "";
+        bool any = state.accepting;
+        for (const auto& [ranges, target] : state.edges) {
+            const std::string one = characters(ranges, name(target), escaped);
+            if (!one.empty()) {
+                body += (any ? " | " : "") + one;
+                any = true;
+            }
+        }
+        set(name(i), body);
+    }
+    return name(0);
+}
+
+Rule Builder::quoted(const Automaton& automaton) {
+    return automaton.states.empty() ? "" : add(R"("\"" )" + rules_of(automaton, true, R"("\"")"));
+}
+
+Rule Builder::number(Constraints* all, bool integer) {
+    NumberLimits limits = all->numbers;
+    limits.integer = integer;
+    if (!limits.least && !limits.most && limits.divisors.empty()) {
+        return shared(integer ? "whole" : "number");
+    }
+    std::vector<Decimal> held;
+    for (const Decimal& divisor : limits.divisors) {
+        const Decimal one{false, "1", ""};
+        if (integer && is_multiple(one, divisor)) {
+            continue;
+        }
+        try {
+            NumberLimits alone;
+            alone.divisors = {divisor};
+            number_language(&languages_, alone);
+            held.push_back(divisor);
+        } catch (const TooLarge&) {
+            warn("multipleOf at " + all->path);
+        }
+    }
+    limits.divisors = std::move(held);
+    Automaton automaton;
+    try {
+        automaton = languages_.automaton(number_language(&languages_, limits));
+    } catch (const TooLarge&) {
+        warn("multipleOf at " + all->path);
+        limits.divisors.clear();
+        automaton = languages_.automaton(number_language(&languages_, limits));
+    }
+    if (automaton.states.empty()) {
+        all->why = named(
+            {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf", "format"}, *all);
+        return "";
+    }
+    return rules_of(automaton, false, R"("")");
+}
+
+/// The texts that patterns, formats and forbidden texts leave; those of them that cannot be held are told.
+Language Builder::text_language(Constraints* all, std::vector<std::string>* held) {
+    std::vector<Language> parts;
+    const auto take = [&](const std::string& pattern, const std::string& what) {
+        try {
+            const Language one = pattern_language(&languages_, pattern);
+            languages_.automaton(one);
+            parts.push_back(one);
+            held->push_back(what);
+        } catch (const UnsupportedPattern& error) {
+            warn(what + " (" + error.what() + ")");
+        } catch (const TooLarge& error) {
+            warn(what + " (" + error.what() + ")");
+        }
+    };
+    for (const std::string& pattern : all->patterns) {
+        take(pattern, "pattern " + pattern + " at " + all->path);
+    }
+    for (const std::string& format : all->formats) {
+        take(format_pattern(format), "format \"" + format + "\" at " + all->path);
+    }
+    for (const std::string& text : all->not_texts) {
+        parts.push_back(languages_.none_of(languages_.text(text)));
+        held->push_back("not at " + all->path);
+    }
+    return languages_.both(parts);
+}
+
+Rule Builder::string(Constraints* all) {
+    if (all->least_length > all->most_length) {
+        all->why = named({"minLength", "maxLength"}, *all);
+        return "";
+    }
+    std::vector<std::string> held;
+    Language language = text_language(all, &held);
+    Automaton automaton;
+    if (!held.empty()) {
+        try {
+            automaton = languages_.automaton(language);
+        } catch (const TooLarge&) {
+            for (const std::string& one : held) {
+                warn(one);
+            }
+            held.clear();
+        }
+    }
+    if (held.empty()) {
+        if (all->least_length == 0 && all->most_length == SIZE_MAX) {
+            return shared("string");
+        }
+        return add(
+            R"("\"" )" +
+            repetition(shared("char"), all->least_length, all->most_length, "maxLength at " + all->path) +
+            R"( "\"")");
+    }
+    const bool short_enough = automaton.states.empty() ||
+                              (all->most_length == SIZE_MAX ||
+                               (automaton.longest() != SIZE_MAX && automaton.longest() <= all->most_length));
+    const bool long_enough = automaton.states.empty() || automaton.shortest() >= all->least_length;
+    if (!short_enough || !long_enough) {
+        const auto limit = [](size_t length) {
+            return length > kNoLimit - 1 ? kNoLimit : static_cast<uint32_t>(length);
+        };
+        const Language lengths = languages_.repeat(languages_.chars({{0, kLastCodePoint}}),
+                                                   long_enough ? 0 : limit(all->least_length),
+                                                   short_enough ? kNoLimit : limit(all->most_length));
+        try {
+            automaton = languages_.automaton(languages_.both({language, lengths}));
+        } catch (const TooLarge&) {
+            warn(std::string(long_enough ? "" : "minLength ") + (short_enough ? "" : "maxLength ") + "at " +
+                 all->path + " beside a pattern");
+        }
+    }
+    const Rule rule = quoted(automaton);
+    if (rule.empty()) {
+        all->why = named({"pattern", "format", "minLength", "maxLength", "not"}, *all);
+    }
+    return rule;
+}
+
+}  // namespace trit::schema
