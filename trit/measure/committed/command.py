@@ -23,6 +23,7 @@ PARTS = {
     "kernels": ("kernels", "matrix products in the shapes of known models"),
     "end-to-end": ("end_to_end", "whole models, with llama-bench"),
     "profile": ("token_profile", "where a token's time goes"),
+    "arm": ("arm", "the ARM loops, as LLVM's models predict them"),
     "summary": ("summary", "what the documents show of the results"),
 }
 
