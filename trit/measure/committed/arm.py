@@ -23,7 +23,7 @@ from trit.measure.committed.arm_loops import CORES, Prediction, predict
 
 KIND = "predicted"
 STEM = f"arm-{KIND}"
-CLOCKS = "Clocks: " + ", ".join(f"{core.name} {core.ghz} GHz ({core.where})" for core in CORES) + "."
+CLOCKS = f"Clocks are those of {', '.join(core.where for core in CORES)}."
 
 
 def _version(program: str) -> str:
@@ -42,7 +42,7 @@ def _cell(prediction: Mapping[str, Any] | None) -> str:
 
 def table(predictions: Sequence[Mapping[str, Any]]) -> str:
     """One row for each engine, loop and tier, one column for each core; predictions of one compiler."""
-    rows = [["loop", "engine", "instructions", *(core.name for core in CORES)]]
+    rows = [["loop", "engine", "instructions", *(f"{core.name}, {core.ghz} GHz" for core in CORES)]]
     for engine, what, tier in dict.fromkeys((one["engine"], one["what"], one["tier"]) for one in predictions):
         found = {
             one["core"]: one for one in predictions if (one["engine"], one["what"], one["tier"]) == (engine, what, tier)
