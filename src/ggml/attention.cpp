@@ -19,6 +19,7 @@
 #include "ggml/floats.h"
 #include "ggml/repack.h"
 #include "kernels/align.h"
+#include "kernels/tier.h"
 
 #ifdef TRIT_HAS_FLOATS
 
@@ -134,29 +135,36 @@ template <int R, int P>
 void score(const Cache& keys, const int32_t* visible, const float* q, int64_t dk, float* out) {
     Floats sums[P][R];
     const ggml_fp16_t* key[P];
+    TRIT_UNROLL
     for (int p = 0; p < P; ++p) {
         key[p] = keys.at(visible[p]);
+        TRIT_UNROLL
         for (int r = 0; r < R; ++r) {
             sums[p][r] = Floats::set(0.0f);
         }
     }
     for (int64_t d = 0; d < dk; d += Floats::kCount) {
         Floats x[R];
+        TRIT_UNROLL
         for (int r = 0; r < R; ++r) {
             x[r] = Floats::load(q + r * dk + d);
         }
+        TRIT_UNROLL
         for (int p = 0; p < P; ++p) {
             const Floats y = Floats::load(key[p] + d);
+            TRIT_UNROLL
             for (int r = 0; r < R; ++r) {
                 sums[p][r] = sums[p][r].fma(y, x[r]);
             }
         }
     }
+    TRIT_UNROLL
     for (int p = 0; p < P; ++p) {
         if constexpr (R == 4) {
             Floats::four_sums(sums[p], out + 4 * p);
             continue;
         }
+        TRIT_UNROLL
         for (int r = 0; r < R; ++r) {
             out[p * lanes(R) + r] = sums[p][r].sum();
         }
@@ -171,17 +179,22 @@ void add_values(const Cache& values, const int32_t* visible, int64_t count, cons
     for (int64_t p = 0; p < count; ++p) {
         const ggml_fp16_t* value = values.at(visible[p]) + d;
         Floats x[C];
+        TRIT_UNROLL
         for (int c = 0; c < C; ++c) {
             x[c] = Floats::load(value + c * Floats::kCount);
         }
+        TRIT_UNROLL
         for (int r = 0; r < R; ++r) {
             const Floats weight = Floats::set(weights[p * lanes(R) + r]);
+            TRIT_UNROLL
             for (int c = 0; c < C; ++c) {
                 sums[r][c] = sums[r][c].fma(weight, x[c]);
             }
         }
     }
+    TRIT_UNROLL
     for (int r = 0; r < R; ++r) {
+        TRIT_UNROLL
         for (int c = 0; c < C; ++c) {
             sums[r][c].store(out[r] + d + c * Floats::kCount);
         }
@@ -228,7 +241,7 @@ template <int R>
 void attend_chunk(const Sizes& s, const Cache& keys, const Cache& values, const int32_t* visible,
                   const float* bias, int64_t count, const Scratch& scratch, float* const* partial) {
     constexpr int kLanes = lanes(R);
-    constexpr int kAtOnce = R == 4 ? 2 : 4;
+    constexpr int kAtOnce = R == 4 ? Floats::kSums / R : 4;
     float* weights = scratch.weights;
     if (R == 3) {
         std::fill(weights, weights + count * kLanes, 0.0f);
@@ -260,7 +273,7 @@ void attend_chunk(const Sizes& s, const Cache& keys, const Cache& values, const 
         partial[r][1] = sum[r];
         out[r] = partial[r] + 2;
     }
-    constexpr int kRegisters = R == 1 ? 8 : R == 2 ? 4 : 2;
+    constexpr int kRegisters = std::min(8, Floats::kSums / lanes(R));
     int64_t d = 0;
     for (; d + kRegisters * Floats::kCount <= s.dv; d += kRegisters * Floats::kCount) {
         add_values<R, kRegisters>(values, visible, count, weights, d, out);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /// A register of floats, as the engine's other float code is compiled: for the CPU that the build is for.
 ///
-/// Floats::kCount lanes; half precision is read, never computed with. Without one of these instruction sets
-/// TRIT_HAS_FLOATS is not defined.
+/// Floats::kCount lanes, and Floats::kSums registers for sums that grow side by side; half precision is read,
+/// never computed with. Without one of these instruction sets TRIT_HAS_FLOATS is not defined.
 #ifndef TRIT_GGML_FLOATS_H
 #define TRIT_GGML_FLOATS_H
 
@@ -16,6 +16,7 @@ namespace trit {
 
 struct Floats {
     static constexpr int kCount = 16;
+    static constexpr int kSums = 8;
     __m512 v;
 
     static Floats set(float x) { return {_mm512_set1_ps(x)}; }
@@ -54,6 +55,7 @@ namespace trit {
 
 struct Floats {
     static constexpr int kCount = 8;
+    static constexpr int kSums = 8;
     __m256 v;
 
     static Floats set(float x) { return {_mm256_set1_ps(x)}; }
@@ -90,6 +92,7 @@ namespace trit {
 
 struct Floats {
     static constexpr int kCount = 4;
+    static constexpr int kSums = 16;
     float32x4_t v;
 
     static Floats set(float x) { return {vdupq_n_f32(x)}; }

@@ -74,7 +74,7 @@ def test_a_result_without_the_rival_or_broken_is_refused(tmp_path: Path) -> None
         summary.section(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["README", "PERFORMANCE", "BENCHMARKS"])
+@pytest.mark.parametrize("name", ["README", "PERFORMANCE", "BENCHMARKS", "TIERS"])
 def test_the_documents_are_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert summary.main(["--check"]) == 0, "run: trit committed summary"
     page: Path = getattr(summary, name)

@@ -58,6 +58,7 @@ Lane multiply_add(Lane lane, int8x16_t a, int8x16_t b) { return add(lane, a, b);
 int8x16_t as_bytes(Lane lane) { return vreinterpretq_s8_s16(veorq_s16(lane.low, lane.high)); }
 
 #include "kernels/tiers/neon_common-inl.h"
+#include "kernels/tiers/neon_in_place-inl.h"
 #include "kernels/tiers/neon_lanes-inl.h"
 #include "kernels/tiers/neon_panel-inl.h"
 

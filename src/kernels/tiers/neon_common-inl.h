@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/// What all ARM tiers have in common: activations, results, in-place i2_s. Included inside the target region
+/// What all ARM tiers have in common: activations and results. Included inside the target region
 /// and the anonymous namespace of a tier, which defines before:
 ///
 ///     Lane                     what products are added up in; {} is zero
@@ -19,6 +19,18 @@ uint8x16_t load(const uint8_t* p) { return vld1q_u8(p); }
 int8x16_t load(const int8_t* p) { return vld1q_s8(p); }
 /// Codes are at most 3, or scaled by at most 16: the same as unsigned and as signed bytes.
 int8x16_t codes(uint8x16_t u) { return vreinterpretq_s8_u8(u); }
+
+/// Bits 2 F + 1 and 2 F of every byte.
+template <int F>
+int8x16_t field(uint8x16_t bytes) {
+    if constexpr (F > 0) {
+        bytes = vshrq_n_u8(bytes, 2 * F);
+    }
+    if constexpr (F < 3) {
+        bytes = vandq_u8(bytes, vdupq_n_u8(3));
+    }
+    return codes(bytes);
+}
 
 void add_to(int32_t* c, bool first, int32x4_t sums) {
     vst1q_s32(c, first ? sums : vaddq_s32(vld1q_s32(c), sums));
@@ -55,48 +67,6 @@ void quantize(int64_t k, const float* x, int8_t* q, float* scale, int32_t* sum) 
     }
     *sum = vaddvq_s32(total);
 }
-
-/// One row against M tokens. A block is 32 bytes; field f of byte p is weight 32 f + p, so that each field
-/// meets 32 neighbouring activations.
-template <int M>
-void row_by_tokens(int64_t blocks, const uint8_t* row, const int8_t* q, size_t q_row_bytes, int32_t* c,
-                   size_t c_stride) {
-    constexpr int64_t kFlushBlocks = kMostAdds / 8;  // 4 fields of 2 registers
-    const uint8x16_t field = vdupq_n_u8(3);
-    int32x4_t total[M] = {};
-    for (int64_t first = 0; first < blocks; first += kFlushBlocks) {
-        const int64_t last = first + kFlushBlocks < blocks ? first + kFlushBlocks : blocks;
-        Lane lane[M] = {};
-        for (int64_t block = first; block < last; ++block) {
-            TRIT_UNROLL
-            for (int half = 0; half < 32; half += 16) {
-                const uint8x16_t bytes = load(row + block * TRIT_I2_S_BLOCK_BYTES + half);
-                const int8x16_t u[4] = {
-                    codes(vshrq_n_u8(bytes, 6)), codes(vandq_u8(vshrq_n_u8(bytes, 4), field)),
-                    codes(vandq_u8(vshrq_n_u8(bytes, 2), field)), codes(vandq_u8(bytes, field))};
-                TRIT_UNROLL
-                for (int j = 0; j < M; ++j) {
-                    const int8_t* x =
-                        q + static_cast<size_t>(j) * q_row_bytes + block * TRIT_I2_S_BLOCK + half;
-                    TRIT_UNROLL
-                    for (int f = 0; f < 4; ++f) {
-                        lane[j] = add(lane[j], u[f], load(x + 32 * f));
-                    }
-                }
-            }
-        }
-        TRIT_UNROLL
-        for (int j = 0; j < M; ++j) {
-            total[j] = vaddq_s32(total[j], widen(lane[j]));
-        }
-    }
-    TRIT_UNROLL
-    for (int j = 0; j < M; ++j) {
-        c[static_cast<size_t>(j) * c_stride] = vaddvq_s32(total[j]);
-    }
-}
-
-#include "kernels/tiers/i2_s_rows-inl.h"
 
 void finish(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale, int w_step,
             float* out) {

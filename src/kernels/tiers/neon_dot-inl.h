@@ -44,10 +44,24 @@ void add_step(TokenSums& sums, uint8x16_t bytes, int8x16_t act) {
     const auto field = [bytes](uint8_t mask) {
         return vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(mask)));
     };
-    sums.ones = add_four<0>(sums.ones, field(0x03), act);
-    sums.fours = add_four<1>(sums.fours, field(0x0C), act);
-    sums.sixteens = add_four<2>(sums.sixteens, field(0x30), act);
-    sums.ones = add_four<3>(sums.ones, vreinterpretq_s8_u8(vshrq_n_u8(bytes, 6)), act);
+    const int8x16_t u0 = field(0x03);
+    const int8x16_t u1 = field(0x0C);
+    const int8x16_t u2 = field(0x30);
+    const int8x16_t u3 = vreinterpretq_s8_u8(vshrq_n_u8(bytes, 6));
+#if defined(__GNUC__)
+    // One statement: in-order cores would wait for each field between two products.
+    __asm__(
+        "sdot %0.4s, %3.16b, %7.4b[0]\n\t"
+        "sdot %1.4s, %4.16b, %7.4b[1]\n\t"
+        "sdot %2.4s, %5.16b, %7.4b[2]\n\t"
+        "sdot %0.4s, %6.16b, %7.4b[3]"
+        : "+&w"(sums.ones), "+&w"(sums.fours), "+&w"(sums.sixteens)
+        : "w"(u0), "w"(u1), "w"(u2), "w"(u3), "w"(act));
+#else
+    sums.ones = add_four<3>(add_four<0>(sums.ones, u0, act), u3, act);
+    sums.fours = add_four<1>(sums.fours, u1, act);
+    sums.sixteens = add_four<2>(sums.sixteens, u2, act);
+#endif
 }
 int32x4_t total(const TokenSums& sums) {
     return vsraq_n_s32(vsraq_n_s32(sums.ones, sums.fours, 2), sums.sixteens, 4);

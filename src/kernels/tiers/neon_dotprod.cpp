@@ -22,6 +22,7 @@ constexpr int kMultiplyAddMacs = 16;
 Lane multiply_add(Lane lane, int8x16_t a, int8x16_t b) { return add(lane, a, b); }
 
 #include "kernels/tiers/neon_common-inl.h"
+#include "kernels/tiers/neon_in_place-inl.h"
 #include "kernels/tiers/neon_lanes-inl.h"
 #include "kernels/tiers/neon_panel-inl.h"
 

@@ -27,6 +27,7 @@ Lane multiply_add(Lane lane, int8x16_t rows, int8x16_t tokens) {
 constexpr int kMultiplyAddMacs = 32;
 
 #include "kernels/tiers/neon_common-inl.h"
+#include "kernels/tiers/neon_in_place-inl.h"
 #include "kernels/tiers/neon_mmla-inl.h"
 #include "kernels/tiers/neon_panel-inl.h"
 

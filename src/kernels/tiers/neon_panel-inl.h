@@ -9,6 +9,8 @@
 ///     unpack_step(panel, out)           one step's 16 inputs x 64 rows, a byte for each code
 ///     tiles<M>(fours, codes, q, q_row_bytes, first, c)
 ///                                       `fours` x 4 unpacked inputs x M tokens, added to c unless first
+///     few<M>(fours, panel, ahead, q, q_row_bytes, first, c)
+///                                       the same from the panel's bytes; asks for what is at `ahead`
 ///     kTileTokens                       the largest M
 
 /// One token: 16 rows (a cache line of each step) after 16 rows, a few steps at a time. Meanwhile the next
@@ -38,11 +40,31 @@ void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t*
     }
 }
 
-/// In tiles of nearly the same size (8 tokens are 4 + 4, not 6 + 2): `count` is 1 to M.
+/// A chunk of `fours` x 4 inputs.
+struct Chunk {
+    int fours;
+    bool first;
+    const uint8_t* panel;
+    const uint8_t* ahead;  ///< what comes behind it
+};
+
+/// As many tokens as fit in one tile: codes are cut out of the panel's bytes where they are needed. More
+/// tokens share codes that are written down once.
+template <int M>
+void few_tokens(const Chunk& chunk, int count, const int8_t* q, size_t q_row_bytes, int32_t* c) {
+    if constexpr (M > 2) {
+        if (count < M) {
+            return few_tokens<M - 1>(chunk, count, q, q_row_bytes, c);
+        }
+    }
+    few<M>(chunk.fours, chunk.panel, chunk.ahead, q, q_row_bytes, chunk.first, c);
+}
+
+/// In tiles of nearly the same size (8 tokens are 4 + 4, not 6 + 2): `count` is 2 to M.
 template <int M>
 void tiles_of(int count, int fours, const int8_t* unpacked, const int8_t* q, size_t q_row_bytes, bool first,
               int32_t* c) {
-    if constexpr (M > 1) {
+    if constexpr (M > 2) {
         if (count < M) {
             return tiles_of<M - 1>(count, fours, unpacked, q, q_row_bytes, first, c);
         }
@@ -50,29 +72,33 @@ void tiles_of(int count, int fours, const int8_t* unpacked, const int8_t* q, siz
     tiles<M>(fours, unpacked, q, q_row_bytes, first, c);
 }
 
-void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
-                        int32_t* c) {
+void many_tokens(const Chunk& chunk, int m, const int8_t* q, size_t q_row_bytes, int32_t* c) {
     alignas(64) int8_t unpacked[kChunk * TRIT_PANEL_ROWS];
-    for (int64_t chunk = 0; chunk < k; chunk += kChunk) {
-        const int inputs = static_cast<int>(k - chunk < kChunk ? k - chunk : kChunk);
-        for (int step = 0; step < inputs; step += 16, panel += 256) {
-            unpack_step(panel, unpacked + step * TRIT_PANEL_ROWS);
-        }
-        const int count = (m + kTileTokens - 1) / kTileTokens;
-        for (int t = 0; t < count; ++t) {
-            const int from = m * t / count;
-            tiles_of<kTileTokens>(m * (t + 1) / count - from, inputs / 4, unpacked,
-                                  q + chunk + static_cast<size_t>(from) * q_row_bytes, q_row_bytes,
-                                  chunk == 0, c + from * TRIT_PANEL_ROWS);
-        }
+    for (int l = 0; l < chunk.fours; l += 4) {
+        unpack_step(chunk.panel + 64 * l, unpacked + 4 * l * TRIT_PANEL_ROWS);
+    }
+    const int count = (m + kTileTokens - 1) / kTileTokens;
+    for (int t = 0; t < count; ++t) {
+        const int from = m * t / count;
+        tiles_of<kTileTokens>(m * (t + 1) / count - from, chunk.fours, unpacked,
+                              q + static_cast<size_t>(from) * q_row_bytes, q_row_bytes, chunk.first,
+                              c + from * TRIT_PANEL_ROWS);
     }
 }
 
 void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
     if (m == 1) {
-        one_token_2_bits(k, panel, q, c);
-    } else {
-        many_tokens_2_bits(k, panel, q, q_row_bytes, m, c);
+        return one_token_2_bits(k, panel, q, c);
+    }
+    for (int64_t l = 0; l < k && m > 0; l += kChunk) {
+        const int inputs = static_cast<int>(k - l < kChunk ? k - l : kChunk);
+        const uint8_t* bytes = panel + l * (TRIT_PANEL_ROWS / 4);
+        const Chunk chunk = {inputs / 4, l == 0, bytes, bytes + inputs * (TRIT_PANEL_ROWS / 4)};
+        if (m <= kTileTokens) {
+            few_tokens<kTileTokens>(chunk, m, q + l, q_row_bytes, c);
+        } else {
+            many_tokens(chunk, m, q + l, q_row_bytes, c);
+        }
     }
 }
 

@@ -17,12 +17,13 @@ from trit.base.flags import ArgumentParser
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
 from trit.engine.llama_bench import Case
-from trit.measure.committed import pictures, rivals, terminal
+from trit.measure.committed import arm, pictures, rivals, terminal
 from trit.measure.report import RESULTS, markdown, sentences
 
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+TIERS = ROOT / "docs" / "tiers.md"
 PICTURES = ROOT / "docs" / "pictures"
 BEGIN = "<!-- speed: written by `trit committed summary` -->"
 END = "<!-- end of speed -->"
@@ -137,6 +138,17 @@ def rivals_section(folder: Path = RESULTS) -> str:
     return rivals.full_tables(results("rivals", folder), _FOLDER)
 
 
+def arm_section(folder: Path = RESULTS) -> str:
+    """What stands between the two lines in docs/tiers.md: predictions of the first compiler's loops."""
+    (result,) = results(arm.KIND, folder).values()
+    about = result["about"]
+    compiler, version = next(iter(about["compilers"].items()))
+    head = f"{version}, {about['mca']}; commit {about['commit']}, {about['date']} "
+    head += f"([all tiers, and gcc]({_FOLDER}/{arm.STEM}.md)).\n{arm.CLOCKS}"
+    shown = [one for one in result["loops"] if one["compiler"] == compiler and one["tier"] != "neon"]
+    return f"{head}\n\n{arm.table(shown)}"
+
+
 def section(folder: Path = RESULTS) -> str:
     """What stands between the two lines in docs/performance.md."""
     parts = [whole_models(results("end-to-end", folder))]
@@ -166,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         README: readme_section,
         PERFORMANCE: section,
         BENCHMARKS: rivals_section,
+        TIERS: arm_section,
     }
     fresh = True
     for page, write in pages.items():
