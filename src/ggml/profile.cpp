@@ -300,6 +300,9 @@ void trit_profile_barrier(void) {
     Counter& counter = profile.of_this_thread();
     counter.before = counter.part;
     counter.add_time(TRIT_PART_BARRIER);
+    if (counter.thread == 0) {
+        counter.sum(TRIT_PART_BARRIER).calls += 1;
+    }
 }
 
 void trit_profile_barrier_end(void) {
