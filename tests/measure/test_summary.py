@@ -65,6 +65,24 @@ def test_formats_side_by_side(tmp_path: Path) -> None:
     assert "| f16 | ours | 800 | 2.00 | 2.00 |  | 2 (0.50) |  |" in lines
 
 
+def test_busy_machines_are_there_if_they_were_measured(tmp_path: Path) -> None:
+    write(tmp_path, "x-end-to-end.json", end_to_end("X", "2026-01-01", [9.0], [3.0]))
+    assert "fair share" not in summary.section(tmp_path)
+    about = {**end_to_end("X", "2026-01-01", [9.0], [3.0])["about"], "logical_cpus": 2, "model": "a model"}
+    rows = [
+        ("this build", 0, [40.0]),
+        ("openmp", 0, [20.0]),
+        ("this build", 2, [9.0, 10.0, 11.0]),
+        ("openmp", 2, [5.0]),
+    ]
+    tests = [{"build": name, "beside": count, "tokens_per_second": speeds} for name, count, speeds in rows]
+    write(tmp_path, "x-busy.json", {"about": about, "threads": 2, "n_gen": 16, "tests": tests})
+    lines = summary.section(tmp_path).splitlines()
+    assert "| 2 | 10 | 5 | 50 % | 50 % | 1.80 |" in lines
+    (head,) = [line for line in lines if "a model, 2 threads, 2 CPUs" in line]
+    assert head.endswith("(../benchmarks/results/x-busy.md)).")
+
+
 def test_a_result_without_the_rival_or_broken_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "x-end-to-end.json", end_to_end("X", "2026-01-01", [9.0], None))
     with pytest.raises(TritError, match=r"x-end-to-end\.json: lacks i2_s or tq2_0; run trit committed end-to-end"):

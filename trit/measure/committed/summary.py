@@ -17,7 +17,7 @@ from trit.base.flags import ArgumentParser
 from trit.base.generated_section import write_section
 from trit.base.places import ROOT
 from trit.engine.llama_bench import Case
-from trit.measure.committed import arm, pictures, rivals, terminal
+from trit.measure.committed import arm, busy, pictures, rivals, terminal
 from trit.measure.report import RESULTS, markdown, sentences
 
 README = ROOT / "README.md"
@@ -126,6 +126,19 @@ def formats(found: Mapping[Path, Result]) -> str:
     return "\n\n".join(text)
 
 
+def busy_machines(found: Mapping[Path, Result]) -> str:
+    """One table for each CPU, a row for each number of other programs."""
+    text = []
+    for path, result in found.items():
+        ran = result["about"]
+        speeds = {(test["build"], test["beside"]): test["tokens_per_second"] for test in result["tests"]}
+        names = list(dict.fromkeys(name for name, _ in speeds))
+        head = f"{ran['cpu']}, {ran['model']}, {result['threads']} threads, {ran['logical_cpus']} CPUs, tokens/s; "
+        head += f"commit {ran['commit']}, {ran['date']} {_all_columns(path)}."
+        text.append(f"{head}\n\n{markdown(busy.as_table(speeds, names, result['threads'], ran['logical_cpus']))}")
+    return "\n\n".join(text)
+
+
 def readme_section(folder: Path = RESULTS) -> str:
     """What stands between the two lines in README: other engines, then llama.cpp's kernels on other CPUs."""
     head = "On other CPUs, beside llama.cpp's kernels in the same binary ([more](docs/performance.md#whole-models)):"
@@ -159,6 +172,12 @@ def section(folder: Path = RESULTS) -> str:
             "it, and f16 leaves it out."
         )
         parts.append(formats(compared))
+    if beside := results("busy", folder):
+        parts.append(
+            "Beside other programs that each want a CPU (`trit committed busy`). A fair share is what is left if all\n"
+            "threads get as much of the CPUs."
+        )
+        parts.append(busy_machines(beside))
     return "\n\n".join(parts)
 
 
