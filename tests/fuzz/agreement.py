@@ -41,7 +41,7 @@ from tests.support.engine_models import (
 )  # fmt: skip
 from tests.support.foreign_files import Key, Tensor, write_gguf
 from trit.base.errors import EXIT_FAILED, EXIT_OK, run_main
-from trit.base.flags import ArgumentParser
+from trit.base.flags import ArgumentParser, a_path
 
 U16, U64, F64 = 2, 10, 12
 BATCH = 50
@@ -321,7 +321,7 @@ def disagreements(program: Path, files: Iterable[Mutant], counts: Counter[str] |
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare all; exit 1 if there is a disagreement."""
     parser = ArgumentParser(prog="python -m tests.fuzz.agreement", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--build", type=Path, required=True, help="folder to compile the program that loads in")
+    parser.add_argument("--build", type=a_path, required=True, help="folder to compile the program that loads in")
     parser.add_argument("--architecture", choices=ARCHITECTURES, help="this one alone")
     args = parser.parse_args(argv)
     program, found, counts = build(args.build, plain=True), 0, Counter[str]()

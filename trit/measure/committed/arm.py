@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from trit.base.errors import UserError
-from trit.base.flags import ArgumentParser
+from trit.base.files import check_output
+from trit.base.flags import ArgumentParser, a_path, some_text
 from trit.base.processes import capture
 from trit.base.provenance import facts
 from trit.measure import report
@@ -70,10 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(prog="trit committed arm", description=__doc__.splitlines()[0])
     add = parser.add_argument
     compilers = ["clang++", "aarch64-linux-gnu-g++"]
-    add("--compiler", nargs="+", default=compilers, help=f"C++ compilers for ARM (default: {' '.join(compilers)})")
-    add("--mca", default="llvm-mca", help="LLVM's analyser, version 20 or newer (default: %(default)s)")
-    add("--bitnet", type=Path, metavar="DIR", help="a checkout of bitnet.cpp: its loops too, by the first compiler")
-    add("-o", "--out", type=Path, default=report.RESULTS, help="folder of the results (default: benchmarks/results)")
+    text = f"C++ compilers for ARM (default: {' '.join(compilers)})"
+    add("--compiler", type=some_text, nargs="+", default=compilers, help=text)
+    add("--mca", type=some_text, default="llvm-mca", help="LLVM's analyser, version 20 or newer (default: %(default)s)")
+    add("--bitnet", type=a_path, metavar="DIR", help="a checkout of bitnet.cpp: its loops too, by the first compiler")
+    add("-o", "--out", type=a_path, default=report.RESULTS, help="folder of the results (default: benchmarks/results)")
     return parser
 
 
@@ -83,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(given)
     if args.bitnet and not (args.bitnet / "src" / "ggml-bitnet-mad.cpp").is_file():
         raise UserError(f"--bitnet {args.bitnet}: has no src/ggml-bitnet-mad.cpp; name a checkout of bitnet.cpp")
+    check_output("--out", args.out / f"{STEM}.md")
     found: list[Prediction] = []
     for i, compiler in enumerate(args.compiler):
         # (gcc 12 ends in an internal error over bitnet.cpp's loops.)
