@@ -142,7 +142,7 @@ def byte_level_tokenizer(name: str) -> Tokenizer:
         alphabet = pre_tokenizers.ByteLevel.alphabet()
         trainer = trainers.BpeTrainer(vocab_size=1000, initial_alphabet=alphabet, show_progress=False)
         # Without zero characters, which no file for the engine can hold.
-    tokenizer.train_from_iterator([text.replace("\0", "") for text in NASTY] * 3, trainer)
+        tokenizer.train_from_iterator([text.replace("\0", "") for text in NASTY] * 3, trainer)
     return tokenizer
 
 
