@@ -72,21 +72,66 @@ void Matmul::share(int thread, int64_t* first, int64_t* last) const {
     *last = std::min(tiles * (thread + 1) / threads_ * tile, shape_.n);
 }
 
+PanelShare::PanelShare(int64_t panels, int chunks, int thread, int threads) {
+    const int64_t units = panels * chunks;
+    const int64_t start = units * thread / threads;
+    const int64_t end = units * (thread + 1) / threads;
+    first = start / chunks;
+    first_chunk = static_cast<int>(start % chunks);
+    last = end / chunks;
+    last_chunk = static_cast<int>(end % chunks);
+}
+
+int64_t Matmul::work(int thread, int64_t m) const {
+    int64_t rows_and_tokens = 0;
+    each_block(m, [&](int64_t, int count) {
+        if (method_.storage != Storage::kPanels) {
+            int64_t first = 0;
+            int64_t last = 0;
+            share(thread, &first, &last);
+            rows_and_tokens += (last - first) * count;
+            return;
+        }
+        const int chunks = chunks_of(count);
+        const PanelShare own((shape_.n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS, chunks, thread, threads_);
+        rows_and_tokens +=
+            TRIT_PANEL_ROWS * ((own.last - own.first) * count + count * own.last_chunk / chunks -
+                               count * own.first_chunk / chunks);
+    });
+    return rows_and_tokens * shape_.k;
+}
+
 void Matmul::unpack(const PackedMatrix& w, int thread, void* shared) const {
     unpack_panels(w, *method_.few.kernel, shape_.count, thread, threads_, shared);
 }
 
 void Matmul::multiply(const Weights& w, const Activations& act, int64_t token, int m, int thread,
                       void* scratch, float* const* out) const {
+    if (method_.storage == Storage::kPanels) {
+        const int chunks = chunks_of(m);
+        const PanelShare own(w.packed->panels(), chunks, thread, threads_);
+        const auto some = [&](int64_t panel, int64_t end, int chunk, int end_chunk) {
+            const int from = m * chunk / chunks;
+            const int count = m * end_chunk / chunks - from;
+            if (panel < end && count > 0) {
+                multiply_panels(tier_, *w.packed, method_.few, method_.at_once, w.i, panel, end,
+                                act.q(token + from), act.row_bytes(), act.scale(token + from),
+                                act.sum(token + from), count, scratch, out + from);
+            }
+        };
+        if (own.first == own.last) {
+            some(own.first, own.first + 1, own.first_chunk, own.last_chunk);
+            return;
+        }
+        const int64_t whole = own.first + (own.first_chunk > 0 ? 1 : 0);
+        some(own.first, whole, own.first_chunk, chunks);
+        some(whole, own.last, 0, chunks);
+        some(own.last, own.last + 1, 0, own.last_chunk);
+        return;
+    }
     int64_t first = 0;
     int64_t last = 0;
     share(thread, &first, &last);
-    if (method_.storage == Storage::kPanels) {
-        const int64_t end = (last + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS;
-        multiply_panels(tier_, *w.packed, method_.few, method_.at_once, w.i, first / TRIT_PANEL_ROWS, end,
-                        act.q(token), act.row_bytes(), act.scale(token), act.sum(token), m, scratch, out);
-        return;
-    }
     for (int64_t r = first; r < last; r += TRIT_PANEL_ROWS) {
         const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, last - r));
         const uint8_t* codes = w.data + static_cast<size_t>(r) * w.row_bytes;

@@ -65,6 +65,17 @@ struct Weights {
     float scale = 0.0f;
 };
 
+/// A thread's share of panels times chunks of tokens, in the order of panels: the chunks of panel `first`
+/// from `first_chunk` on, all of the panels behind it, and those of panel `last` before `last_chunk`.
+struct PanelShare {
+    PanelShare(int64_t panels, int chunks, int thread, int threads);
+
+    int64_t first;
+    int first_chunk;
+    int64_t last;
+    int last_chunk;
+};
+
 /// The plan is made of what is known before the data are: memory is enough whatever they turn out to be.
 class Matmul {
  public:
@@ -82,9 +93,12 @@ class Matmul {
     /// All threads' memory, a multiple of 64.
     size_t shared_bytes() const;
 
-    /// A thread's rows, but for tokens that go through tables: contiguous, so that each reads one linear
-    /// stream, and whole tiles.
+    /// A thread's rows in place: contiguous, so that each reads one linear stream, and whole tiles.
     void share(int thread, int64_t* first, int64_t* last) const;
+    /// Chunks of m tokens: where there are many, threads share a panel by its tokens.
+    static int chunks_of(int m) { return std::clamp(m / kChunkTokens, 1, kMostChunks); }
+    /// A thread's work with m tokens that no tables take: weights times tokens.
+    int64_t work(int thread, int64_t m) const;
 
     /// Whether `unpack` and a barrier of all threads must come before `run`, which then takes what is at
     /// `shared`.
@@ -111,19 +125,30 @@ class Matmul {
             tables_.run(tier_, w.packed->matrix(w.i), act, token, thread, threads_, scratch, row_of);
         }
         float* out[kMostBlockTokens];
-        for (int64_t t = looked_up; t < m; t += block_) {
-            const int count = static_cast<int>(std::min<int64_t>(block_, m - t));
+        each_block(m - looked_up, [&](int64_t t, int count) {
             for (int j = 0; j < count; ++j) {
-                out[j] = row_of(t + j);
+                out[j] = row_of(looked_up + t + j);
             }
-            multiply(w, act, token + t, count, thread, scratch, out);
-        }
+            multiply(w, act, token + looked_up + t, count, thread, scratch, out);
+        });
     }
 
  private:
     static constexpr int64_t kMostBlockTokens = 240;  // a multiple of every tier's tile
 
+    /// Enough for a kernel's tile, and for unpacking a panel to be worth it.
+    static constexpr int kChunkTokens = 16;
+    static constexpr int kMostChunks = 16;
+
     static int block_of(int64_t k, int64_t m);
+    /// Blocks of nearly the same size: work(first, count).
+    template <typename Work>
+    void each_block(int64_t m, const Work& work) const {
+        const int64_t blocks = (m + block_ - 1) / block_;
+        for (int64_t b = 0; b < blocks; ++b) {
+            work(m * b / blocks, static_cast<int>(m * (b + 1) / blocks - m * b / blocks));
+        }
+    }
     /// By the tier's kernels, and those that read table indices.
     void multiply(const Weights& w, const Activations& act, int64_t token, int m, int thread, void* scratch,
                   float* const* out) const;

@@ -13,6 +13,7 @@ import pytest
 from tests.support.kernel_build import TEXT, build_kernels, call, need
 from tests.support.tiers import TIERS
 from trit.base.places import ROOT
+from trit.models.shapes import SHAPES, matrices
 
 # What the tools' side does otherwise in each: a way's name, or the number of threads.
 FAULTS = ("threads", "panels", "least", "packing", "table", "at_once")
@@ -64,3 +65,33 @@ def test_that_comparison_notices(driver: Path, fault: str) -> None:
             assert re.match(r"\d+x\d+, \d+ tokens, \d+ threads, way \S+:\n  engine: .*\n  tools:  .*\n", result.stderr)
             return
     pytest.fail("no tier noticed it")
+
+
+# The busiest thread's work over the mean, where there is enough of it.
+EVEN = 1.15
+THREADS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 96)
+TOKENS = (1, 8, 128, 512)
+
+
+def test_threads_have_even_work(driver: Path) -> None:
+    """Every matrix of known models: threads share panels of 64 rows, and from 32 tokens on parts of their tokens."""
+    sizes = {(n, k) for shape in SHAPES.values() for n, k in matrices(shape).values()}
+    cases = [(n, k, m, threads) for n, k in sorted(sizes) for m in TOKENS for threads in THREADS]
+    lines = "".join(f"{n} {k} {m} {threads}\n" for n, k, m, threads in cases)
+    result = subprocess.run([str(driver), "work"], input=lines, **TEXT)
+    assert result.returncode == 0, result.stderr
+    missed = set()
+    for (n, k, m, threads), line in zip(cases, result.stdout.split(), strict=True):
+        # Blocks of tokens that stay in a cache, and chunks of at least 16 tokens: a panel is divided by them.
+        block = min(max((1 << 20) // k // 12 * 12, 12), 240, m)
+        tokens = m / -(-m // block)
+        chunks = min(max(int(tokens) // 16, 1), 16)
+        units = -(-n // 64) * chunks
+        bound = -(-units // threads) * threads / units
+        if chunks > 1:  # they differ by a token
+            bound *= 1 + chunks / tokens
+        assert float(line) <= max(EVEN, bound) + 1e-6, (n, k, m, threads, line)
+        if bound > EVEN:
+            missed.add((units, threads))
+    # Where the bound is larger, there are fewer than 12 units for a thread.
+    assert all(units < 12 * threads for units, threads in missed)

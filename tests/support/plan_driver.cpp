@@ -7,7 +7,10 @@
 /// FAULT: "threads", "panels", "least", "packing", "table" or "at_once" (the tools' side differs in that), to
 /// see that it is noticed.
 ///
+/// `plan_driver work`: how even the threads' work is.
+///
 /// Exit code 0: all equal; 1: a difference; 2: usage.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <string>
@@ -73,6 +76,31 @@ std::string describe(const Matmul& product, const trit::Matrix& matrix, int thre
         text += " " + std::to_string(first) + "-" + std::to_string(last);
     }
     return text;
+}
+
+/// "N K M THREADS" of standard input: the busiest thread's work over the mean, a line each. Panels, no
+/// tables.
+int say_work() {
+    long long n = 0;
+    long long k = 0;
+    int m = 0;
+    int threads = 0;
+    while (std::scanf("%lld %lld %d %d", &n, &k, &m, &threads) == 4) {
+        const Matmul product(*trit_tier_chosen(), {}, {k, n, 1}, m, threads);
+        int64_t most = 0;
+        int64_t all = 0;
+        for (int thread = 0; thread < threads; ++thread) {
+            most = std::max(most, product.work(thread, m));
+            all += product.work(thread, m);
+        }
+        const int64_t rows = (n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS * TRIT_PANEL_ROWS;
+        if (all != rows * k * m) {
+            std::fprintf(stderr, "%lldx%lld, %d tokens, %d threads: work is missing\n", n, k, m, threads);
+            return 1;
+        }
+        std::printf("%.6f\n", static_cast<double>(most) * threads / static_cast<double>(all));
+    }
+    return 0;
 }
 
 /// A weight as the loader has it, without its data.
@@ -183,6 +211,9 @@ void compare_tuned(ggml_context* context) {
 
 int main(int argc, char** argv) {
     fault = argc > 1 ? argv[1] : "";
+    if (fault == "work") {
+        return say_work();
+    }
     ggml_context* context = ggml_init({size_t{64} << 20, nullptr, true});
     compare_defaults(context);
     compare_tuned(context);
