@@ -150,7 +150,7 @@ def test_what_is_not_ternary_is_refused(
         raw[-ENCODINGS[encoding].tail_bytes :][:4] = np.float32([damage]).view(np.uint8)
     broken = rewrite(tiny, tmp_path / "broken.gguf", data={name: raw})
     result = complete(engine_bin, broken)  # noticed while the weights are packed
-    assert result.returncode == 1
+    assert result.returncode == 2
     fault = "holds a code that stands for no weight" if damage == "code" else "has a scale below 0 or no number"
     assert f"the {encoding} tensor {name} {fault}" in result.stderr
     result = complete(engine_bin, broken, "--no-repack", "--check-tensors")

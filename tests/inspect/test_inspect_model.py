@@ -264,7 +264,7 @@ def test_folders_that_are_not_right(pristine: Path, tmp_path: Path) -> None:
     for changes, part in (
         ({"architectures": ["GPT2LMHeadModel"]}, "is not supported"),
         ({"architectures": None}, "missing is not supported"),
-        ({"num_hidden_layers": 2}, "missing; the checkpoint is not whole"),
+        ({"num_hidden_layers": 2}, "has no layer 1 (model.layers.1.*), but num_hidden_layers is 2 in config.json"),
         ({"hidden_size": "x"}, "hidden_size is 'x'"),
         ({"vocab_size": 7}, "config.json asks for"),
         ({"num_attention_heads": 0}, "num_attention_heads is 0"),
