@@ -4,13 +4,10 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <thread>
 
 #include "ggml-impl.h"
 #include "ggml/thread_count.h"
-
-#if defined(__x86_64__) || defined(_M_X64)
-#include <immintrin.h>
-#endif
 
 namespace {
 
@@ -31,12 +28,14 @@ double seconds(Clock::time_point time) {
 }
 
 void relax() {
-#if defined(__x86_64__) || defined(_M_X64)
-    _mm_pause();
+#if defined(__x86_64__) && defined(__GNUC__)
+    __builtin_ia32_pause();
 #elif defined(__aarch64__)
     __asm__ volatile("isb" ::: "memory");  // yield does nothing on most cores
 #elif defined(__riscv)
     __asm__ volatile(".4byte 0x100000F" ::: "memory");  // pause, a hint that older cores ignore
+#else
+    std::this_thread::yield();
 #endif
 }
 
