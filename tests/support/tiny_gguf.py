@@ -27,7 +27,7 @@ _ALIGNED = 4096
 
 
 def tiny_gguf(encoding: str, *, bytes_per_128: int | None = None) -> bytes:
-    """A file with a norm and two matrices of an encoding, all data zero.
+    """A file with a norm of ones and two matrices of an encoding, whose data are zero.
 
     Args:
         encoding: a key of ``ENCODINGS``.
@@ -60,7 +60,8 @@ def _file(tensors: Sequence[tuple[str, tuple[int, ...], int, int]], alignment: i
     data = b""
     for name, dimensions, kind, nbytes in tensors:
         head += _string(name) + struct.pack(f"<I{len(dimensions)}QIQ", len(dimensions), *dimensions, kind, len(data))
-        data += bytes(-(-nbytes // alignment) * alignment)
+        own = struct.pack("<f", 1.0) * (nbytes // 4) if kind == 0 else bytes(nbytes)
+        data += own + bytes(-len(own) % alignment)
     return head + bytes(-len(head) % alignment) + data
 
 
