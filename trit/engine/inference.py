@@ -96,6 +96,8 @@ class ArgumentParser(flags.ArgumentParser):
         """Say what is wrong with words that are no flags of ours."""
         if not rest[0].startswith("-"):
             self.error(f"unrecognized arguments: {' '.join(rest)}")
+        if rest[0].partition("=")[0] in _MODEL_FLAGS:
+            raise UserError(f"{self.prog} has no flag {rest[0]}; name the model's file with -m")
         raise UserError(
             f"{self.prog} has no flag {rest[0]}; one for the engine goes behind --, at the end: "
             f"{self.prog} ... -- {shlex.join(rest)}"
