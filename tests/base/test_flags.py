@@ -86,6 +86,28 @@ def test_a_wrong_flag_is_one_sentence(words: list[str], said: str) -> None:
     assert str(error.value).startswith(said)
 
 
+@pytest.mark.parametrize("words", [["-nq"], ["-ngl", "0"], ["-no-cnv"], ["-nb=2"], ["-tem", "3"]])
+def test_words_of_letters_are_not_taken_apart(words: list[str]) -> None:
+    parser = ArgumentParser(prog="tool")
+    parser.add_argument("-n", type=FEW)
+    parser.add_argument("-temp", type=FEW)
+    assert parser.parse_known_args(words) == (argparse.Namespace(n=None, temp=None), words)
+    with pytest.raises(UserError) as error:
+        parser.parse_args(words)
+    assert str(error.value).startswith(f"unrecognized arguments: {words[0]}")
+
+
+def test_digits_may_follow_a_letter() -> None:
+    parser = ArgumentParser(prog="tool")
+    parser.add_argument("-n", type=FEW)
+    parser.add_argument("-m", type=a_path)
+    for word, value in (("-n5", 5), ("-n-1", -1), ("-n=3", 3)):
+        assert parser.parse_args([word, "-m./f"]) == argparse.Namespace(n=value, m=Path("f"))
+    for value in ("-5G", "-.5"):
+        with pytest.raises(UserError, match=f"^-n {value}: expected a whole number, 2 to 5, or -1$"):
+            parser.parse_args(["-n", value])
+
+
 def test_every_number_has_a_range_and_every_path_a_name() -> None:
     """No parser takes any number, or the empty path, which is the folder we are in."""
     kinds = 0

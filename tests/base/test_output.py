@@ -6,18 +6,21 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from trit.base.errors import explain, run_main
-from trit.base.files import atomic_output, atomic_outputs, names_file
+from trit.base.errors import UserError, explain, run_main
+from trit.base.files import atomic_output, atomic_outputs, check_output, names_file
 from trit.base.flags import hub_name
 from trit.base.host import cgroup_memory, cgroup_quota, cgroup_stops
 from trit.base.places import ROOT
 from trit.base.processes import run
+from trit.gguf.writer import output_paths
 
 # Latin, Chinese, an emoji outside of the 16-bit letters, a byte of a file name that is no UTF-8, a line drawn.
 WORDS = "caf\u00e9 \u6a21\u578b \U0001f600 \udcff \u2500"
@@ -118,6 +121,50 @@ def test_a_full_disk_is_called_so_with_the_file(tmp_path: Path, capsys: pytest.C
     assert run_main(main) == 1
     assert capsys.readouterr().err.startswith(f"error: {path} cannot be written: the disk is full (")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs")
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_pipe_gets_the_content_and_stays(linked: bool, tmp_path: Path) -> None:
+    node = path = tmp_path / "pipe"
+    os.mkfifo(node)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(node)
+    before = sorted(tmp_path.iterdir())
+    # Without a reader nothing is opened: neither the check, nor what fails, waits for one.
+    check_output("--json", path)
+    with pytest.raises(RuntimeError), atomic_output(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(node.read_bytes)
+        with atomic_output(path) as partial:
+            partial.write_bytes(b"whole\n" * 30000)  # more than a pipe holds
+        assert read.result(timeout=10) == b"whole\n" * 30000
+    assert node.is_fifo() and path.is_symlink() == linked
+    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(UserError, match=r": is a pipe, expected the name of a file; choose another$"):
+        output_paths(path, 1, force=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root makes devices")
+def test_a_device_stays_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "full"
+    try:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 7))
+        path.open("wb").close()
+    except OSError:
+        pytest.skip("no devices can be made or opened here")
+
+    def main(argv: object) -> int:
+        with atomic_output(path) as partial:
+            partial.write_text("content")
+        return 0
+
+    assert run_main(main) == 1
+    assert capsys.readouterr().err.startswith(f"error: {path} cannot be written: the disk is full (")
+    assert path.is_char_device() and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_log_of_a_program_on_a_full_disk(

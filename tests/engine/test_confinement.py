@@ -116,6 +116,11 @@ def test_the_memory_limit_grows_with_model_context_and_kept_chats(tmp_path: Path
     assert limit("-c", "256") == 2 * (weights + 256 * token) + 11 * GIB
     assert limit("-c", "256", program="llama-completion") == 2 * (weights + 256 * token) + 3 * GIB
     assert limit("-c", "256", "-cram", "-1") is None
+    # Each thread has a stack: those of 512 are more than the room for everything else.
+    resource = pytest.importorskip("resource")
+    few, many = (limit("-t", text, "-tb", "3", "-cram", "0") for text in ("2", "512"))
+    stack = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    assert few and many and many - few == 510 * (8 << 20 if stack == resource.RLIM_INFINITY else stack)
 
 
 def test_without_landlock_it_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

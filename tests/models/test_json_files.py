@@ -102,3 +102,17 @@ def test_text_that_gguf_cannot_hold(tmp_path: Path) -> None:
     """Half of a pair of surrogates is JSON, and no UTF-8."""
     with pytest.raises(UserError, match=r"chat_template\.json: chat_template is '\\ud800', expected a template's text"):
         parse_json(tmp_path / "chat_template.json", r'{"chat_template": "\ud800"}')
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": [{"size": NUMBER}]}', "size is a number of 6,000 digits; download the file again"),
+        ('{"b": 3, "layers": -NUMBER}', "layers is a number of 6,001 digits; download the file again"),
+        ("[NUMBER]", "has a number of too many digits; download the file again"),
+    ],
+)
+def test_numbers_without_end_are_named(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        parse_json(tmp_path / "config.json", text.replace("NUMBER", "8" * 6000))
+    assert str(error.value) == f"{tmp_path / 'config.json'}: {said}"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from trit.engine.inference import first_error
 from trit.engine.server import Server
 
 
@@ -147,6 +148,25 @@ def test_other_pages_may_not(server: Server, origin: str) -> None:
         (["-b", "0"], "argument --batch-size: expected 1 to 2147483647, got 0"),
         (["-n", "-3"], "argument --n-predict: expected -2 to 2147483647, got -3"),
         (["--repeat-penalty", "0"], "argument --repeat-penalty: repeat-penalty must be finite and greater than 0"),
+        (["-c", "-7"], "argument --ctx-size: expected 0 to 2147483647, got -7"),
+        (["-np", "300"], "argument --parallel: expected 1 to 256, got 300"),
+        (["-np", "-2"], "argument --parallel: expected 1 to 256, got -2"),
+        (["-t", "513"], "argument --threads: expected 1 to 512, got 513"),
+        (["-t", "0"], "argument --threads: expected 1 to 512, got 0"),
+        (["-tb", "-4"], "argument --threads-batch: expected 1 to 512, got -4"),
+        (["--threads-http", "2000"], "argument --threads-http: expected -1 to 1024, got 2000"),
+        (["--mirostat", "3"], "argument --mirostat: expected 0 to 2, got 3"),
+        (["--repeat-last-n", "1048577"], "argument --repeat-last-n: expected 0 to 1048576, got 1048577"),
+        (["--dry-penalty-last-n", "2000000"], "argument --dry-penalty-last-n: expected -1 to 1048576, got 2000000"),
+        (["--rope-scale", "0"], "argument --rope-scale: expected a number of more than 0, got 0"),
+        (["--rope-scale", "-inf"], "argument --rope-scale: expected a number of more than 0, got -inf"),
+        *(
+            (
+                ["--override-kv", word],
+                f"argument --override-kv: expected KEY=int:N, float:X, bool:true, bool:false or str:TEXT, got {word}",
+            )
+            for word in ("a=int:7y", "a=int:", "a=float:x", "b=float:1e999", "a=int:99999999999999999999")
+        ),
         (["--api-key", ""], "argument --api-key: has no key in it; give one that nobody guesses"),
         (["--api-key-file", "/dev/null"], "argument --api-key-file: has no key in it; give one that nobody guesses"),
     ],
@@ -155,6 +175,38 @@ def test_the_engine_refuses_arguments_in_one_sentence(engine_bin: Path, flags: l
     command = [engine_bin / "llama-server", "-m", "none.gguf", *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--grp-attn-n", "0"], "argument --grp-attn-n: expected 1 to 2147483647, got 0"),
+        (["--grp-attn-n", "5"], "argument --grp-attn-w: expected a multiple of --grp-attn-n, which is 5, got 512"),
+        (["--grp-attn-w", "0"], "argument --grp-attn-w: expected 1 to 2147483647, got 0"),
+    ],
+)
+def test_group_attention_has_ranges(engine_bin: Path, flags: list[str], said: str) -> None:
+    command = [engine_bin / "llama-completion", "-m", "none.gguf", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
+
+
+@pytest.mark.parametrize(("flag", "names"), [("--samplers", "top_k;topple"), ("--sampler-seq", "k?")])
+def test_samplers_that_are_none_are_refused(engine_bin: Path, flag: str, names: str) -> None:
+    command = [engine_bin / "llama-server", "-m", "none.gguf", flag, names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert f"error: argument {flag}: names a sampler that is none; --help lists them\n" in done.stderr
+
+
+def test_a_grammar_that_is_none_ends_in_a_sentence(engine_bin: Path, story_gguf: Path) -> None:
+    for grammar in ("root ::= [a", "other ::= 1"):
+        for program in ("llama-server", "llama-completion"):
+            command = [engine_bin / program, "-m", story_gguf, "--grammar", grammar, "--port", "0"]
+            command = command if program == "llama-server" else command[:-2]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+            assert (done.returncode, done.stdout) == (2, "")
+            assert first_error(done.stderr) == "argument --grammar or --json-schema: failed to parse grammar"
 
 
 def test_wrong_variables_of_the_engine_are_named(engine_bin: Path, monkeypatch: pytest.MonkeyPatch) -> None:

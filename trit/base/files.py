@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -87,6 +88,26 @@ def check_input(path: Path, most_bytes: int | None = None, content: bool = True)
         raise UserError(f"{path}: {reason}")
 
 
+def is_node(path: Path) -> bool:
+    """Whether a pipe, a device or a socket is there, or a link to one: it is written into, never replaced."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def refuse_node(path: Path) -> None:
+    """For a file that is written out of order and read back.
+
+    Raises:
+        UserError: a pipe, a device or a socket is there.
+    """
+    if is_node(path):
+        kind = next((name for test, name in _KINDS if test(path.stat().st_mode)), "a device")
+        raise UserError(f"{path}: is {kind}, expected the name of a file; choose another")
+
+
 def check_output(flag: str, path: Path | None) -> None:
     """To be asked before anything is measured or made; makes the file's folder.
 
@@ -97,6 +118,10 @@ def check_output(flag: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise UserError(f"{flag} {path}: is a folder; name a file")
+    if is_node(path):
+        if not os.access(path, os.W_OK):
+            raise UserError(f"{flag} {path}: cannot be written (Permission denied); choose another place")
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -121,11 +146,15 @@ def atomic_outputs(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Yield a temporary path beside each path; fsync and rename them all on success, delete them on any failure.
 
     A reader therefore sees the old file or the whole new one, never a part of it. The first path gets its file last:
-    where it is, the others are.
+    where it is, the others are. A pipe or device stays, and gets the whole content at the end.
     """
+    nodes = {path for path in paths if is_node(path)}
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-    partials = [path.with_name(f".{path.name}.{os.getpid()}.partial") for path in paths]
+    spool = tempfile.mkdtemp() if nodes else ""
+    partials = [
+        (Path(spool) if path in nodes else path.parent) / f".{path.name}.{os.getpid()}.partial" for path in paths
+    ]
     try:
         with names_file(paths[0], partials[0]):
             yield partials
@@ -133,12 +162,18 @@ def atomic_outputs(paths: Sequence[Path]) -> Iterator[list[Path]]:
                 with partial.open("rb+") as file:
                     os.fsync(file.fileno())
             for partial, path in reversed(list(zip(partials, paths, strict=True))):
-                partial.replace(path)
+                if path in nodes:
+                    with partial.open("rb") as content, path.open("wb") as node:
+                        shutil.copyfileobj(content, node)
+                else:
+                    partial.replace(path)
     finally:
         for partial in partials:
             # A folder that cannot be written has none.
             with suppress(OSError):
                 partial.unlink(missing_ok=True)
+        if nodes:
+            shutil.rmtree(spool, ignore_errors=True)
 
 
 @contextmanager

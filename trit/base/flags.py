@@ -21,6 +21,11 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, **options})
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # a value, wrong or not: -5G is no flag
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """What an unknown word may be: ``-n5`` is -n and 5, but ``-ngl`` is another program's flag, not -n and gl."""
+        return [] if _LETTERS.match(option_string) else super()._get_option_tuples(option_string)
 
     def print_help(self, file: Any = None) -> None:
         """Print the help; argparse's own is silent where that cannot be done."""
@@ -36,6 +41,7 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(f"{flag[1]}{' ' if _VALUE.match(rest) else ': '}{rest}")
 
 
+_LETTERS = re.compile(r"-[A-Za-z]{2}")
 # How argparse begins, and how a kind of values does.
 _OF_FLAG = re.compile(r"argument ([^:/ ]+)[^: ]*: ")
 _VALUE = re.compile(r"(?:[\w.,+-]+|'.*'|\".*\"): expected ", re.DOTALL)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from trit.base.errors import EXIT_OK, UserError
-from trit.base.files import check_output
+from trit.base.files import check_output, refuse_node
 from trit.base.flags import SEEDS, ArgumentParser, a_path
 from trit.convert.from_random import HEADS, OUTTYPES, generate, say
 from trit.gguf.embedding_types import default_embedding_type
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shape = _with_vocabulary(SIZES[size], args.model)
     suffix = "vocab" if args.vocab_only else f"{size}-{outtype}"
     outfile = args.outfile or args.model.resolve().parent / f"dummy-bitnet-{suffix}.gguf"
+    refuse_node(outfile)
     if outfile.exists() and not args.force:
         raise UserError(f"{outfile}: exists already; pass --force to replace it")
     check_output("--outfile", outfile)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from trit.base.errors import UserError
-from trit.base.files import atomic_output, check_output
+from trit.base.files import atomic_output, check_output, refuse_node
 from trit.base.flags import SEEDS, ArgumentParser, a_path, whole
 from trit.convert.embedding import map_pieces, quantize_rows
 from trit.convert.random_heads import head_pieces
@@ -326,6 +326,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shape = replace(shape, layers=args.layers)
     if args.vocab is not None:
         shape = replace(shape, vocabulary=args.vocab.resolve())
+    refuse_node(args.outfile)
     if args.outfile.exists() and not args.force:
         raise UserError(f"{args.outfile}: exists already; pass --force to replace it")
     check_output("--outfile", args.outfile)

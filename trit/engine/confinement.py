@@ -56,6 +56,8 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/tty")
 _ROOM = 3 << 30
 # What the engine's server keeps of finished chats unless --cache-ram says otherwise.
 _CACHE_FLAGS, _CACHE_MIB = ("-cram", "--cache-ram"), 8192
+_THREAD_FLAGS = {"-t", "--threads", "-tb", "--threads-batch", "--threads-http", "-np", "--parallel"}
+_STACK = 8 << 20  # bytes of a thread's stack where the shell sets no limit
 _ELEMENT = 4  # bytes; the largest type that an attention cache can have
 # With less its threads do not start.
 _LEAST_LIMIT, _MOST_LIMIT = 16 << 20, 1 << 50
@@ -253,7 +255,8 @@ def _library_folders(program: str) -> Iterator[Path]:
 def memory_limit(command: Sequence[str], files: Sequence[Path]) -> int | None:
     """Bytes that an engine needs at most, with room; None where its cache of chats has no limit.
 
-    Weights twice (as read and as packed), attention caches twice (their buffers grow alike), finished chats.
+    Weights twice (as read and as packed), attention caches twice (their buffers grow alike), finished chats, and the
+    stacks of the threads: 512 of them are 4 GiB.
     """
     flags = dict(pairwise(command))
     cache = next((flags[flag] for flag in _CACHE_FLAGS if flag in flags), str(_CACHE_MIB))
@@ -266,7 +269,18 @@ def memory_limit(command: Sequence[str], files: Sequence[Path]) -> int | None:
     models = [path for path in files if path.is_file() and path.open("rb").read(4) == b"GGUF"]
     weights = sum(path.stat().st_size for path in models)
     caches = sum(attention_bytes(read_raw_header(path, arrays=False).metadata, context) for path in models)
-    return 2 * (weights + caches) + chats + _ROOM
+    stacks = sum(int(text) for text in values(command, _THREAD_FLAGS) if text.isdecimal() and len(text) < 8) * _stack()
+    return 2 * (weights + caches) + chats + stacks + _ROOM
+
+
+def _stack() -> int:
+    """Bytes that the C library takes for a thread's stack."""
+    if sys.platform == "win32":
+        return _STACK
+    import resource
+
+    size = resource.getrlimit(resource.RLIMIT_STACK)[0]
+    return _STACK if size == resource.RLIM_INFINITY else size
 
 
 def attention_bytes(metadata: Mapping[str, Any], context: int) -> int:

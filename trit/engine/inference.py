@@ -53,6 +53,7 @@ _LATER_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _REPO = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _MADE = re.compile(r"ggml-model-(\w+)\.gguf")
 _LEVEL = re.compile(r"\d+\.\d+\.\d+\.\d+ ([A-Z]) ?(.*)")
+_ARGUMENT = re.compile(r"^error: (arguments? .+)$", re.MULTILINE)
 _ABORT = re.compile(r"\.(c|cpp|h):\d+: ")
 
 
@@ -96,6 +97,8 @@ class ArgumentParser(flags.ArgumentParser):
         """Say what is wrong with words that are no flags of ours."""
         if not rest[0].startswith("-"):
             self.error(f"unrecognized arguments: {' '.join(rest)}")
+        if rest[0].partition("=")[0] in _MODEL_FLAGS:
+            raise UserError(f"{self.prog} has no flag {rest[0]}; name the model's file with -m")
         raise UserError(
             f"{self.prog} has no flag {rest[0]}; one for the engine goes behind --, at the end: "
             f"{self.prog} ... -- {shlex.join(rest)}"
@@ -309,7 +312,12 @@ def unescape(text: str) -> str:
 
 
 def first_error(stderr: str) -> str | None:
-    """The engine's own first error line, the one nearest to the cause, without time and level."""
+    """The engine's own first error line, the one nearest to the cause, without time and level.
+
+    A sentence about an argument comes before what the log says of it.
+    """
+    if argument := _ARGUMENT.search(stderr):
+        return argument[1].strip()
     for line in stderr.splitlines():
         match = _LEVEL.match(line)
         if match and match[1] == "E":

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import TritError, UserError
+from trit.base.files import refuse_node
 from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, tensor_nbytes
 
 # The last key of a file's metadata: spaces up to the tensor table.
@@ -176,7 +177,7 @@ def output_paths(outfile: Path, count: int, force: bool) -> list[Path]:
     """The names of the files to write.
 
     Raises:
-        UserError: one is taken and not to be replaced, or is a checkpoint's or a folder's.
+        UserError: one is taken and not to be replaced, or is a checkpoint's, a folder's, a pipe's or a device's.
     """
     if outfile.suffix in {".safetensors", ".json", ".bin"}:
         raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
@@ -184,6 +185,7 @@ def output_paths(outfile: Path, count: int, force: bool) -> list[Path]:
     for path in paths:
         if path.is_dir():
             raise UserError(f"{path}: is a folder; give --outfile the name of a file in it")
+        refuse_node(path)
         if path.exists() and not force:
             raise UserError(f"{path}: exists already; pass --force to replace it")
     return paths

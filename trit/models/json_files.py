@@ -15,6 +15,7 @@ import math
 import os
 import reprlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -140,6 +141,7 @@ TEMPLATE = either(
 _SPECIAL_TOKENS = {f"{name}_token": optional(TOKEN) for name in ("bos", "eos", "unk", "pad", "sep", "cls", "mask")}
 _SPECIAL_IDS = {f"{name}_token_id": optional(TOKEN_ID) for name in ("bos", "unk", "pad")}
 _SPECIAL_IDS["eos_token_id"] = optional(TOKEN_IDS)
+_MOST_DIGITS = 4300  # of a number, as Python reads it
 _FLAGS = dict.fromkeys(("special", "lstrip", "rstrip", "single_word", "normalized"), TRUTH)
 
 
@@ -299,13 +301,29 @@ def parse_json(path: Path, text: str) -> Any:
         value = json.loads(text)
         form = FORMS.get(path.name)
         misfit = form(value) if form else None
-    except (ValueError, RecursionError) as error:  # bad JSON, endless digits, endless nesting
+    except (ValueError, RecursionError) as error:  # bad JSON, digits or nesting without end
+        if not isinstance(error, (json.JSONDecodeError, RecursionError)):
+            _refuse_digits(path, text)
+            raise UserError(f"{path}: has a number of too many digits; download the file again") from None
         raise UserError(f"{path}: cannot be read as JSON ({error}); download the file again") from None
     if misfit is None:
         return value
     if not misfit.keys:
         raise UserError(f"{path}: is {reprlib.repr(misfit.value)}, expected {misfit.expected}; download it again")
     raise UserError(f"{path}: {_spelled(misfit.keys)} is {reprlib.repr(misfit.value)}, expected {misfit.expected}")
+
+
+def _refuse_digits(path: Path, text: str) -> None:
+    """Raise UserError for a key's number of more digits than Python reads."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        for key, value in pairs:
+            if isinstance(value, bytes) and len(value) > _MOST_DIGITS:
+                name = reprlib.repr(key)[1:-1]
+                raise UserError(f"{path}: {name} is a number of {len(value):,} digits; download the file again")
+
+    with suppress(ValueError, RecursionError):
+        json.loads(text, parse_int=str.encode, object_pairs_hook=check)  # bytes: no other value is
 
 
 def _spelled(keys: tuple[str | int, ...]) -> str:
