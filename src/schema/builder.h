@@ -28,6 +28,7 @@ class Builder {
     Merger merger_;
     Grammar out_;
     size_t bytes_ = 0;
+    size_t copied_ = 0;  // states that stand before matches
     size_t number_ = 0;
     size_t built_ = 0;
     int level_ = 0;  // of containers around what is being built

@@ -9,9 +9,9 @@
 namespace trit::schema {
 namespace {
 
-/// The most characters before a match of a pattern, and the most states of which a copy is made for each.
+/// The most characters before a match of a pattern, and the most states that this may make in a schema.
 constexpr uint32_t kMaxBefore = 64;
-constexpr size_t kMaxCopied = 64;
+constexpr size_t kMaxCopied = 8192;
 
 std::string one_character(uint32_t character) {
     char out[16];
@@ -254,11 +254,12 @@ Rule Builder::string(Constraints* all) {
         }
     }
     // A weak model that may write anything before a match does so until the limit of tokens.
-    if (soon != language && !automaton.states.empty() && automaton.states.size() <= kMaxCopied &&
-        automaton.longest() == SIZE_MAX) {
+    if (soon != language && !automaton.states.empty() &&
+        copied_ + automaton.states.size() * kMaxBefore <= kMaxCopied && automaton.longest() == SIZE_MAX) {
         try {
             Automaton bounded = languages_.automaton(soon);
-            if (!bounded.states.empty() && bounded.states.size() <= kMaxCopied * kMaxBefore / 4) {
+            if (!bounded.states.empty() && copied_ + bounded.states.size() <= kMaxCopied) {
+                copied_ += bounded.states.size();
                 automaton = std::move(bounded);
             }
         } catch (const TooLarge&) {  // then it may

@@ -171,6 +171,10 @@ def test_a_match_begins_soon_unless_the_length_is_bounded(driver: Path) -> None:
     requests = [{"schema": one, "texts": list(map(written, some))} for one, some in zip(schemas, texts, strict=True)]
     for answer in ask(driver, requests):
         assert answer["accepted"] == [True, False] and answer["warnings"] == []
+    # More of them than a grammar has room for are held, but not bounded.
+    many = {f"p{number}": {"type": "string", "pattern": f"\\.pdf{number}$"} for number in range(150)}
+    answer = ask(driver, [{"schema": {"type": "object", "properties": many}, "texts": ["{}"]}])[0]
+    assert answer["accepted"] == [True] and answer["warnings"] == []
 
 
 def _splits(data: bytes) -> list[list[str]]:
