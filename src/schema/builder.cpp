@@ -9,6 +9,7 @@ namespace {
 
 constexpr size_t kMaxBytes = 1u << 20;
 constexpr size_t kMaxBuilt = 10000;
+constexpr size_t kMaxChoices = 4096;  // as many as the engine takes at once
 constexpr int kMaxLevel = 256;
 constexpr size_t kMaxText = 1u << 20;
 
@@ -98,9 +99,11 @@ void Builder::warn(const std::string& what) {
     }
 }
 
-std::string Builder::literal(const Json& value) {
+std::string Builder::literal(const Json& value) { return quoted_text(value.dump()); }
+
+std::string Builder::quoted_text(const std::string& text) {
     std::string out = "\"";
-    for (const char letter : value.dump()) {
+    for (const char letter : text) {
         if (letter == '"' || letter == '\\') {
             out += '\\';
         }
@@ -302,6 +305,9 @@ Rule Builder::choice(const Constraints& all) {
             rules.push_back(rule);
         }
     }
+    if (rules.size() > kMaxChoices) {
+        fail(chosen.keyword + " at " + all.path + " has more than 4096 alternatives; write values as enum");
+    }
     if (rules.empty()) {
         fail(why.empty() ? chosen.keyword + " at " + all.path + " leaves no value" : why);
     }
@@ -350,7 +356,7 @@ void Builder::warn_overlap(const Choice& choice) {
     };
     const auto lacks = [&](const Constraints& side, const std::string& name, bool by_default) {
         const SchemaPart others = side.other_properties;
-        const bool closed = others == nullptr ? by_default && !side.properties.empty()
+        const bool closed = others == nullptr ? by_default && side.lists_properties
                                               : others->is_boolean() && !others->get<bool>();
         return closed && side.pattern_properties.empty() && !has(side, name);
     };
@@ -385,20 +391,73 @@ void Builder::warn_overlap(const Choice& choice) {
 }
 
 Rule Builder::listed(Constraints* all) {
-    std::string body;
-    for (const Json& value : *all->values) {
-        const bool good = std::all_of(all->parts.begin(), all->parts.end(), [&](SchemaPart part) {
-            return allows(&languages_, document_, *part, value);
-        });
-        if (good) {
-            body += (body.empty() ? "" : " | ") + literal(value);
+    // A value that enum has as it is written is not compared with all the others.
+    struct Part {
+        SchemaPart whole;
+        Json rest;
+        std::set<std::string> values;
+    };
+    std::vector<Part> parts;
+    for (const SchemaPart part : all->parts) {
+        parts.push_back({part, Json(), {}});
+        if (const Json* values = member(*part, "enum")) {
+            for (const Json& value : *values) {
+                parts.back().values.insert(value.dump());
+            }
+            parts.back().rest = *part;
+            parts.back().rest.erase("enum");
         }
     }
-    if (body.empty()) {
+    std::vector<std::string> texts;
+    for (const Json& value : *all->values) {
+        const std::string text = value.dump();
+        const bool good = std::all_of(parts.begin(), parts.end(), [&](const Part& part) {
+            return allows(&languages_, document_, part.values.count(text) > 0 ? part.rest : *part.whole,
+                          value);
+        });
+        if (good) {
+            texts.push_back(text);
+        }
+    }
+    if (texts.empty()) {
         all->why = "no value of enum or const at " + all->path + " is one that the other keywords allow";
         return "";
     }
-    return add(body);
+    std::sort(texts.begin(), texts.end());
+    texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
+    return add(one_of(texts.data(), texts.data() + texts.size(), 0));
+}
+
+/// Sorted texts behind their first `at` bytes. What several begin with is written once: the engine compares
+/// all alternatives that are open with each other.
+std::string Builder::one_of(const std::string* begin, const std::string* end, size_t at) {
+    const auto continues = [](char byte) { return (static_cast<uint8_t>(byte) & 0xC0) == 0x80; };
+    const std::string& first = *begin;
+    if (end - begin == 1) {
+        return first.size() > at ? quoted_text(first.substr(at)) : R"("")";
+    }
+    const std::string& last = end[-1];  // sorted: what these two begin with all begin with
+    size_t same = at;
+    while (same < first.size() && same < last.size() && first[same] == last[same]) {
+        ++same;
+    }
+    while (same > at && same < last.size() && continues(last[same])) {
+        --same;
+    }
+    std::string body;
+    while (begin < end) {
+        const std::string* next = begin + 1;
+        size_t length = 1;
+        while (begin->size() > same + length && continues((*begin)[same + length])) {
+            ++length;
+        }
+        while (next < end && begin->size() > same && next->compare(same, length, *begin, same, length) == 0) {
+            ++next;
+        }
+        body += (body.empty() ? "" : " | ") + one_of(begin, next, same);
+        begin = next;
+    }
+    return same > at ? quoted_text(first.substr(at, same - at)) + " " + add(body) : body;
 }
 
 Grammar Builder::build(const Json& schema) {

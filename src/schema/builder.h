@@ -28,6 +28,7 @@ class Builder {
     Merger merger_;
     Grammar out_;
     size_t bytes_ = 0;
+    size_t copied_ = 0;  // states that stand before matches
     size_t number_ = 0;
     size_t built_ = 0;
     int level_ = 0;  // of containers around what is being built
@@ -39,6 +40,7 @@ class Builder {
     };
     std::map<SchemaPart, Known> known_;
     std::set<std::string> warned_;
+    std::map<std::string, Rule> classes_;  // of characters, by their bodies
 
     // builder.cpp
     Rule add(const std::string& body);
@@ -46,6 +48,8 @@ class Builder {
     Rule shared(const std::string& name);
     void warn(const std::string& what);
     std::string literal(const Json& value);
+    std::string quoted_text(const std::string& text);
+    std::string one_of(const std::string* begin, const std::string* end, size_t at);
     /// A rule that repeats one, with a comma between where `separated`.
     std::string repetition(const std::string& item, size_t least, size_t most, const std::string& what);
     Rule rule_of(SchemaPart schema, const std::string& path);
@@ -63,7 +67,7 @@ class Builder {
     Rule quoted(const Automaton& automaton);
     std::string characters(const Ranges& ranges, const std::string& next, bool escaped);
     Rule rules_of(const Automaton& automaton, bool escaped, const std::string& end);
-    Language text_language(Constraints* all, std::vector<std::string>* held);
+    Language text_language(Constraints* all, std::vector<std::string>* held, Language* soon = nullptr);
 
     // containers.cpp
     Rule array(Constraints* all);

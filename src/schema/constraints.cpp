@@ -90,6 +90,7 @@ Constraints::Constraints(const Constraints& other)
       items(other.items),
       least_properties(other.least_properties),
       most_properties(other.most_properties),
+      lists_properties(other.lists_properties),
       properties(other.properties),
       required(other.required),
       required_order(other.required_order),
@@ -394,6 +395,7 @@ void Merger::narrow_object(Constraints* all, const Json& schema, const std::stri
     if (properties == nullptr && patterns == nullptr && others == nullptr) {
         return;
     }
+    all->lists_properties = all->lists_properties || properties != nullptr || patterns != nullptr;
     // Each side says something about the properties of the other.
     Constraints side;
     const Json none = Json::object();

@@ -68,6 +68,7 @@ struct Constraints {
 
     size_t least_properties = 0;
     size_t most_properties = SIZE_MAX;
+    bool lists_properties = false;  // properties or patternProperties stands there, even without a name
     std::vector<std::pair<std::string, SchemaPart>> properties;  // as they are written
     std::set<std::string> required;
     std::vector<std::string> required_order;

@@ -213,8 +213,7 @@ std::vector<std::string> Builder::wildcards(Constraints* all, const std::vector<
         }
         const SchemaPart schema = set == 0 ? all->other_properties : merger_.all_of(parts);
         const Json* absent = nullptr;
-        if (set == 0 && schema == absent && (!all->properties.empty() || !all->pattern_properties.empty()) &&
-            all->least_properties <= known.size()) {
+        if (set == 0 && schema == absent && all->lists_properties && all->least_properties <= known.size()) {
             continue;  // an object with properties has no others unless it says so
         }
         const Rule value =

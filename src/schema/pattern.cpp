@@ -422,9 +422,9 @@ Language followed(Languages* languages, const Piece& piece, Language rest, Place
 
 }  // namespace
 
-Language pattern_language(Languages* languages, const std::string& pattern) {
+Language pattern_language(Languages* languages, const std::string& pattern, uint32_t before) {
     const Piece piece = Reader(pattern).read();
-    const Language some = languages->repeat(languages->chars({{0, kLastCodePoint}}), 1, kNoLimit);
+    const Language some = languages->repeat(languages->chars({{0, kLastCodePoint}}), 1, before);
     return languages->either(
         {followed(languages, piece, Languages::kAnything, Place::at_start),
          languages->concat(some, followed(languages, piece, Languages::kAnything, Place::behind))});

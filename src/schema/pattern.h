@@ -19,7 +19,8 @@ struct UnsupportedPattern : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-/// The texts in which the pattern is found. Throws InvalidPattern, UnsupportedPattern and TooLarge.
-Language pattern_language(Languages* languages, const std::string& pattern);
+/// The texts in which the pattern is found, at most `before` characters behind their start. Throws
+/// InvalidPattern, UnsupportedPattern and TooLarge.
+Language pattern_language(Languages* languages, const std::string& pattern, uint32_t before = kNoLimit);
 
 }  // namespace trit::schema

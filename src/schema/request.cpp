@@ -35,8 +35,8 @@ class Request {
         flag(request_, "parallel_tool_calls", "");
         Json out = {{"tool_choice", choice}};
         if (choice != "none" && !tools_.empty()) {
-            for (const Json& tool : tools_) {
-                check_tool(tool);
+            for (Json& tool : tools_) {
+                check_tool(&tool);
             }
             if (choice == "required" && has_schema_) {
                 refuse(
@@ -53,6 +53,9 @@ class Request {
         if (narrowed_) {
             out["tools"] = tools_;
         }
+        if (!format_.is_null()) {
+            out["response_format"] = format_;
+        }
         out["warnings"] = warnings_;
         return out.dump(-1, ' ', false, Json::error_handler_t::replace);
     }
@@ -61,6 +64,7 @@ class Request {
     Json request_;
     Json tools_ = Json::array();
     Json warnings_ = Json::array();
+    Json format_;  // null: as the request has it
     bool has_schema_ = false;
     bool narrowed_ = false;
 
@@ -112,6 +116,10 @@ class Request {
         if (schema != nullptr) {
             has_schema_ = true;
             check_schema_of(*schema, where, strict);
+        }
+        if (schema != nullptr && schema->is_boolean()) {  // the server would ask for no form at all
+            const Json any = {{"type", {"object", "array", "string", "number", "boolean", "null"}}};
+            format_ = {{"type", "json_schema"}, {"json_schema", {{"schema", any}}}};
         }
     }
 
@@ -175,9 +183,15 @@ class Request {
             }
         }
         for (const std::string& name : names) {
+            if (name.empty()) {
+                refuse(
+                    "tool_choice must be \"auto\", \"none\", \"required\" or name a function as {\"type\": "
+                    "\"function\", \"function\": {\"name\": ...}}, not " +
+                    request_.at("tool_choice").dump().substr(0, 60));
+            }
             const bool found = std::any_of(tools_.begin(), tools_.end(),
                                            [&](const Json& tool) { return name_of(tool) == name; });
-            if (!found || name.empty()) {
+            if (!found) {
                 refuse("tool_choice names the function \"" + name + "\", but tools has only: " + known);
             }
         }
@@ -185,20 +199,44 @@ class Request {
         narrowed_ = true;
     }
 
-    void check_tool(const Json& tool) {
-        const std::string name = name_of(tool);
-        const Json* function = given(tool, "function");
+    /// What a call's arguments are: an object, also where the schema allows other values beside.
+    Json object_schema(const Json& parameters, const std::string& where, bool strict) {
+        Json out = parameters == Json(true) ? Json::object() : parameters;
+        if (!out.is_object()) {
+            return out;  // no schema: told with the others
+        }
+        const Json* type = given(out, "type");
+        const bool may_be =
+            type == nullptr || *type == "object" ||
+            (type->is_array() && std::find(type->begin(), type->end(), "object") != type->end());
+        if (!may_be) {
+            check_schema_of(parameters, where, strict);  // what is no schema is told first
+            refuse(where + "parameters must be the schema of an object, not of the type " +
+                   type->dump().substr(0, 60));
+        }
+        out["type"] = "object";
+        return out;
+    }
+
+    void check_tool(Json* tool) {
+        const std::string name = name_of(*tool);
+        const Json* function = given(*tool, "function");
         if (name.empty() || (function != nullptr && !function->is_object())) {
             refuse(
                 "each of tools must be an object {\"type\": \"function\", \"function\": {\"name\": ...}}, "
                 "not " +
-                tool.dump().substr(0, 60));
+                tool->dump().substr(0, 60));
         }
-        const Json& described = function == nullptr ? tool : *function;
+        const Json& described = function == nullptr ? *tool : *function;
         const std::string where = "tool " + name + ": ";
         const bool strict = flag(described, "strict", where);
         if (const Json* parameters = given(described, "parameters")) {
-            check_schema_of(*parameters, where, strict);
+            const Json of_object = object_schema(*parameters, where, strict);
+            check_schema_of(of_object, where, strict);
+            if (of_object != *parameters) {
+                (function == nullptr ? *tool : (*tool)["function"])["parameters"] = of_object;
+                narrowed_ = true;
+            }
         }
     }
 };

@@ -9,6 +9,10 @@
 namespace trit::schema {
 namespace {
 
+/// The most characters before a match of a pattern, and the most states that this may make in a schema.
+constexpr uint32_t kMaxBefore = 64;
+constexpr size_t kMaxCopied = 8192;
+
 std::string one_character(uint32_t character) {
     char out[16];
     std::snprintf(out, sizeof out, character < 0x80 ? "\\x%02X" : "\\U%08X", character);
@@ -94,7 +98,14 @@ std::string Builder::characters(const Ranges& ranges, const std::string& next, b
     for (const std::string& one : all) {
         out += (out.empty() ? "" : " | ") + one;
     }
-    return all.empty() ? "" : (all.size() > 1 ? "(" + out + ")" : out) + " " + next;
+    if (all.size() <= 1) {
+        return all.empty() ? "" : out + " " + next;
+    }
+    Rule& rule = classes_[out];  // many states of an automaton go on with the same
+    if (rule.empty()) {
+        rule = add(out);
+    }
+    return rule + " " + next;
 }
 
 Rule Builder::rules_of(const Automaton& automaton, bool escaped, const std::string& end) {
@@ -160,12 +171,15 @@ Rule Builder::number(Constraints* all, bool integer) {
 }
 
 /// The texts that patterns, formats and forbidden texts leave; those of them that cannot be held are told.
-Language Builder::text_language(Constraints* all, std::vector<std::string>* held) {
+/// In the texts of `soon` no pattern's match begins late.
+Language Builder::text_language(Constraints* all, std::vector<std::string>* held, Language* soon) {
     std::vector<Language> parts;
+    std::vector<Language> near;
     const auto take = [&](const std::string& pattern, const std::string& what) {
         try {
             const Language one = pattern_language(&languages_, pattern);
             languages_.automaton(one);
+            near.push_back(pattern_language(&languages_, pattern, kMaxBefore));
             parts.push_back(one);
             held->push_back(what);
         } catch (const UnsupportedPattern& error) {
@@ -184,7 +198,12 @@ Language Builder::text_language(Constraints* all, std::vector<std::string>* held
         parts.push_back(languages_.none_of(languages_.text(text)));
         held->push_back("not at " + all->path);
     }
-    return languages_.both(parts);
+    const Language language = languages_.both(parts);
+    if (soon != nullptr) {
+        near.push_back(language);
+        *soon = languages_.both(near);
+    }
+    return language;
 }
 
 Rule Builder::string(Constraints* all) {
@@ -193,7 +212,8 @@ Rule Builder::string(Constraints* all) {
         return "";
     }
     std::vector<std::string> held;
-    Language language = text_language(all, &held);
+    Language soon = Languages::kAnything;
+    Language language = text_language(all, &held, &soon);
     Automaton automaton;
     if (!held.empty()) {
         try {
@@ -227,9 +247,22 @@ Rule Builder::string(Constraints* all) {
                                                    short_enough ? kNoLimit : limit(all->most_length));
         try {
             automaton = languages_.automaton(languages_.both({language, lengths}));
+            soon = languages_.both({soon, lengths});
         } catch (const TooLarge&) {
             warn(std::string(long_enough ? "" : "minLength ") + (short_enough ? "" : "maxLength ") + "at " +
                  all->path + " beside a pattern");
+        }
+    }
+    // A weak model that may write anything before a match does so until the limit of tokens.
+    if (soon != language && !automaton.states.empty() &&
+        copied_ + automaton.states.size() * kMaxBefore <= kMaxCopied && automaton.longest() == SIZE_MAX) {
+        try {
+            Automaton bounded = languages_.automaton(soon);
+            if (!bounded.states.empty() && copied_ + bounded.states.size() <= kMaxCopied) {
+                copied_ += bounded.states.size();
+                automaton = std::move(bounded);
+            }
+        } catch (const TooLarge&) {  // then it may
         }
     }
     const Rule rule = quoted(automaton);

@@ -51,6 +51,10 @@ def tool(name: str = "find", **parameters: Any) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": schema}}
 
 
+def of_parameters(schema: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "find", "parameters": schema}}
+
+
 def answer_of(server: Server, schema: dict[str, Any], path: str) -> str:
     """What the model says under a schema."""
     if path == CHAT:
@@ -164,6 +168,40 @@ def test_a_call_is_forced_where_the_template_knows_no_tools(server: Server, choi
     assert "template" in answer["warnings"][0]
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {}},
+        {"type": ["object", "array"], "properties": {}},
+        {"anyOf": [{"type": "array"}, {"type": "object", "properties": {}}]},
+    ],
+)
+def test_a_tool_without_arguments_is_called_with_an_empty_object(server: Server, schema: Any) -> None:
+    answer = chat(server, tools=[of_parameters(schema)], tool_choice="required", max_tokens=300)
+    assert json.loads(answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]) == {}
+
+
+def test_a_schema_that_allows_all_gives_json(server: Server) -> None:
+    form_of_all = form(True)
+    answer = chat(server, response_format=form_of_all, max_tokens=40)
+    assert re.match(r"[\s]*[\[{\"0-9tfn-]", answer["choices"][0]["message"]["content"])
+    assert "allows no value" in refusal(server, response_format=form(False))
+
+
+def test_an_enum_of_thousands_is_kept(server: Server) -> None:
+    values = [f"Mary {number} went" for number in range(5000)]
+    text = answer_of(server, {"enum": values}, CHAT)
+    assert json.loads(text) in values
+
+
+def test_a_grammar_with_too_many_alternatives_is_a_sentence(server: Server) -> None:
+    grammar = "root ::= " + " | ".join(f'"{number}"' for number in range(5000))
+    with pytest.raises(Refused, match="too many alternatives"):
+        server.post("/completion", {"prompt": "Mary", "n_predict": 2, "grammar": grammar})
+    many = {"anyOf": [{"const": number} for number in range(4500)]}
+    assert "4096" in refusal(server, response_format=form(many))
+
+
 def test_tools_that_the_template_leaves_out_are_told(server: Server) -> None:
     assert "does not see them" in chat(server, tools=[tool()])["warnings"][0]
     assert "warnings" not in chat(server, tools=[tool()], tool_choice="none")
@@ -175,6 +213,11 @@ def test_tools_that_the_template_leaves_out_are_told(server: Server) -> None:
         ({"tool_choice": {"type": "function", "function": {"name": "fly"}}}, ["fly", "find"]),
         ({"tool_choice": "always"}, ["tool_choice", "always"]),
         ({"tool_choice": 3}, ["tool_choice", "3"]),
+        ({"tool_choice": {"type": "any"}}, ["tool_choice", '"required"', "name", "any"]),
+        ({"tool_choice": {}}, ["tool_choice", '"required"', "name", "{}"]),
+        ({"tools": [of_parameters({"type": "array"})]}, ["find", "object", "array"]),
+        ({"tools": [of_parameters({"type": ["string", "null"]})]}, ["find", "object", "string"]),
+        ({"tools": [of_parameters({"anyOf": [{"type": "array"}, {"type": "null"}]})]}, ["find", "types"]),
         ({"tool_choice": "required", "tools": []}, ["tool_choice", "tools"]),
         ({"tool_choice": "required", "response_format": form({"type": "integer"})}, ["tool_choice", "response_format"]),
     ],

@@ -155,6 +155,71 @@ def test_patterns_with_lengths(driver: Path, pattern: str) -> None:
             assert text is None or allows({**schema, "pattern": python}, json.loads(text)), text
 
 
+def test_a_match_begins_soon_unless_the_length_is_bounded(driver: Path) -> None:
+    """Else a weak model writes until its limit of tokens before the match."""
+    at_end = {"type": "string", "pattern": "\\.pdf$"}
+    late = {"type": "string", "allOf": [{"pattern": "[0-9]"}, {"pattern": "^[a-z]{90}"}]}
+    schemas = [
+        {"type": "string", "pattern": "[0-9]"},
+        at_end,
+        {**at_end, "maxLength": 500},
+        late,
+        {**at_end, "minLength": 200},
+    ]
+    texts = [["x" * 64 + "1" + "y" * 300, "x" * 65 + "1"], ["x" * 64 + ".pdf", "x" * 65 + ".pdf"]]
+    texts += [["x" * 496 + ".pdf", "x" * 497 + ".pdf"], ["x" * 90 + "1", "x" * 90], ["x" * 196 + ".pdf", "x.pdf"]]
+    requests = [{"schema": one, "texts": list(map(written, some))} for one, some in zip(schemas, texts, strict=True)]
+    for answer in ask(driver, requests):
+        assert answer["accepted"] == [True, False] and answer["warnings"] == []
+    # More of them than a grammar has room for are held, but not bounded.
+    many = {f"p{number}": {"type": "string", "pattern": f"\\.pdf{number}$"} for number in range(150)}
+    answer = ask(driver, [{"schema": {"type": "object", "properties": many}, "texts": ["{}"]}])[0]
+    assert answer["accepted"] == [True] and answer["warnings"] == []
+
+
+def _splits(data: bytes) -> list[list[str]]:
+    """All ways to cut bytes into tokens, in hexadecimal."""
+    ways = []
+    for cuts in range(1 << (len(data) - 1)):
+        way, begin = [], 0
+        for place in range(1, len(data) + 1):
+            if place == len(data) or cuts >> (place - 1) & 1:
+                way.append(data[begin:place].hex())
+                begin = place
+        ways.append(way)
+    return ways
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def test_bytes_that_are_no_text_are_refused_however_tokens_cut_them(driver: Path) -> None:
+    second = (0x00, 0x41, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xFF)
+    sequences = [bytes([lead]) for lead in range(1, 256)]
+    sequences += [bytes([lead, one]) for lead in range(0xC0, 0x100) for one in second]
+    sequences += [bytes([lead, one, 0x80]) for lead in range(0xE0, 0xF8) for one in second]
+    sequences += [bytes([lead, one, 0x80, 0xBF]) for lead in range(0xF0, 0xF8) for one in second]
+    tokens, wanted = [], []
+    for data in sequences:
+        for tail, rests in (
+            (b"", (b"", b"\x80", b"\xbf", b"\x80\x80", b"\xbf\xbf", b"\x80" * 3, b"\xbf" * 3)),
+            (b"a", (b"",)),
+        ):
+            # Without a tail the last character may still be completed.
+            good = 0 not in data and any(_is_text(data + tail + rest) for rest in rests)
+            ways = _splits(data + tail)
+            tokens += ways
+            wanted += [good] * len(ways)
+    answer = ask(driver, [{"grammar": "root ::= [^\\u0378]*", "tokens": tokens}])[0]
+    wrong = [pair for pair in zip(tokens, answer["taken"], wanted, strict=True) if pair[1] != pair[2]]
+    assert wrong == [] and any(wanted)
+
+
 @pytest.mark.parametrize("format_", sorted(FORMATS))
 def test_formats(driver: Path, format_: str) -> None:
     texts = {
@@ -417,6 +482,37 @@ def test_long_texts_and_lists_are_counted(driver: Path) -> None:
     )
     assert answers[0]["accepted"] == [False, True, True, True, False]
     assert answers[1]["accepted"] == [True, True, True, False]
+
+
+def test_lists_of_thousands_of_values_are_held(driver: Path) -> None:
+    """Whatever they begin with alike: also whole values, half a character's bytes and what JSON escapes."""
+    random = Random(5)
+    letters = ["a", "b", "\u00e9", "\u00e8", "\U0001f600", "\U0001f601", "\n", "\t", '"', "\\"]
+    texts = sorted({"".join(random.choices(letters, k=random.randint(0, 7))) for _ in range(6000)})
+    some, others = texts[::2], texts[1::2]
+    mixed = [1, 10, 100, "1", None, True, ["a"], ["a", "b"], {"a": 1}]
+    check(driver, [{"enum": mixed}], [[Decimal(1), Decimal(10), Decimal(11), "1", "10", None, True, False]], samples=0)
+    numbered = {"enum": [f"product {number}" for number in range(9000)]}
+    requests: list[dict[str, Any]] = [
+        {"schema": {"enum": some}, "texts": list(map(written, some + others)), "samples": 50},
+        {"schema": numbered, "texts": ['"product 8999"', '"product 9000"', '"product "']},
+    ]
+    answers = ask(driver, requests)
+    assert answers[0]["accepted"] == [True] * len(some) + [False] * len(others)
+    assert {json.loads(text) for text in answers[0]["made"]} <= set(some)
+    assert answers[1]["accepted"] == [True, False, False]
+
+
+def test_an_empty_list_of_properties_allows_no_others(driver: Path) -> None:
+    closed = {"type": "object", "properties": {}}
+    schemas: list[dict[str, Any]] = [
+        closed,
+        {"allOf": [closed, {"type": "object"}]},
+        {**closed, "additionalProperties": {"type": "null"}},
+    ]
+    texts = ["{}", '{"a": null}', '{"a": 1}']
+    answers = ask(driver, [{"schema": schema, "texts": texts, "samples": 3} for schema in schemas])
+    assert [answer["accepted"] for answer in answers] == [[True, False, False]] * 2 + [[True, True, False]]
 
 
 def test_random_schemas_are_answered_soon(driver: Path) -> None:

@@ -5,6 +5,8 @@
 ///     {"schema": {...}, "texts": ["..."], "samples": 3, "seed": 1}
 ///     {"accepted": [true], "made": ["..."], "warnings": ["..."], "bytes": 99, "seconds": 0.01}
 ///     {"error": "..."}
+///     {"grammar": "root ::= ...", "tokens": [["c3", "a9"]]}    tokens of hexadecimal bytes
+///     {"taken": [true]}
 ///
 /// Seconds are those of the CPU that the conversion took.
 /// A text that is not done after 4000 characters is null. One behind which nothing can come is {"failed":
@@ -107,7 +109,41 @@ Json made(const llama_grammar& grammar, std::mt19937* random) {
     return nullptr;
 }
 
+/// Whether the grammar takes one token behind the other.
+bool takes(const llama_grammar& grammar, const Json& tokens) {
+    const Held walk(llama_grammar_clone_impl(grammar));
+    try {
+        for (const Json& token : tokens) {
+            std::string piece;
+            const std::string digits = token.get<std::string>();
+            for (size_t i = 0; i + 1 < digits.size(); i += 2) {
+                piece += static_cast<char>(std::stoi(digits.substr(i, 2), nullptr, 16));
+            }
+            llama_grammar_accept_str(*walk, piece);
+        }
+    } catch (const std::exception&) {
+        return false;
+    }
+    return true;
+}
+
+Json answer_in_bytes(const Json& request) {
+    const std::string gbnf = request.at("grammar").get<std::string>();
+    const Held held(llama_grammar_init_impl(nullptr, gbnf.c_str(), "root", false, nullptr, 0, nullptr, 0));
+    if (!held) {
+        return {{"failed", gbnf}};
+    }
+    Json taken = Json::array();
+    for (const Json& tokens : request.at("tokens")) {
+        taken.push_back(takes(*held, tokens));
+    }
+    return {{"taken", taken}};
+}
+
 Json answer(const Json& request) {
+    if (request.contains("grammar")) {
+        return answer_in_bytes(request);
+    }
     const std::clock_t begun = std::clock();
     const std::string text = request.at("schema").dump();
     const auto grammar = trit::schema::grammar_of(text, text, "r");
