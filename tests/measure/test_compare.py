@@ -351,7 +351,7 @@ def test_baseline(tmp_path: Path) -> None:
         (("--shape", "story", "--layers", "0"), "error: --layers 0: expected 1 or more"),
         (("--shape", "story", "--layers", "5"), "error: --layers 5: story has 4"),
         (("--shape", "story", "--out", "README.md"), "error: --out README.md"),
-        (("--shape", "story", "--rounds", "0"), "error: --rounds 0: expected 1 or more"),
+        (("--shape", "story", "--rounds", "0"), "error: -r 0: expected 1 or more"),
         (("--shape", "story", "--text", "no-such-text"), "error: no-such-text: is not there; check the name"),
         (("--shape", "story", "--types", "q9_0"), "'q9_0': there are i2_s, tl1"),
         ((), "one of the arguments --shape -m/--model is required"),

@@ -116,7 +116,7 @@ def test_types_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str
     refused = tmp_path / "refused"
     assert sweep(source, refused, "--no-bench", "-t", "q8_0", "q4_k") == 2
     assert "128 columns, q4_k needs a multiple of 256" in capsys.readouterr().err
-    assert [path.name for path in refused.iterdir()] == ["ggml-model-i2_s-embed-q8_0.gguf"]
+    assert [path.name for path in refused.glob("*.gguf*")] == ["ggml-model-i2_s-embed-q8_0.gguf"]
 
 
 def test_refusals(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +126,7 @@ def test_refusals(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     for source, flags, message in [
         (quantised, [], "its embedding is q6_k already, and would be quantised twice; name the folder"),
-        (tmp_path / "nowhere.gguf", [], "nowhere.gguf: there is no such file or folder"),
+        (tmp_path / "nowhere.gguf", [], "nowhere.gguf: is not there; check the name"),
         (checkpoint, ["--rounds", "0"], "--rounds 0: expected 1 or more"),
     ]:
         assert sweep(source, out, "--no-bench", *flags) == 2

@@ -154,10 +154,10 @@ def test_which_weights_a_folder_lacks(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         weight_files(tmp_path, {})
     names = "model.safetensors, model.safetensors.index.json, pytorch_model.bin or pytorch_model.bin.index.json"
-    assert str(caught.value) == f"{tmp_path}: has no {names} (found no weights)"
+    assert str(caught.value) == f"{tmp_path}: has no {names} (found no weights); download the weights, too"
     for name in ("a.bin", "b.gguf", "c.pt", "d.pth", "e.safetensors", "f.txt"):
         (tmp_path / name).touch()
-    with pytest.raises(UserError, match=r"has no best\.bin \(found a\.bin, b\.gguf, c\.pt and 2 more\)$"):
+    with pytest.raises(UserError, match=r"has no best\.bin \(found a\.bin, b\.gguf, c\.pt and 2 more\); name the GGUF file itself$"):
         weight_files(tmp_path, {"transformers_weights": "best.bin"})
     with pytest.raises(UserError, match="transformers_weights is '7', expected a file name"):
         weight_files(tmp_path, {"transformers_weights": 7})
@@ -205,7 +205,7 @@ def test_a_folder_in_the_place_of_a_file(name: str, tmp_path: Path) -> None:
         check_side_files(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\udcff", "1" * 5000])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\udcff"])
 def test_what_is_not_json(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=r"x\.json: (cannot be read as JSON|is not UTF-8 text) \(.*\); (download|save)"):
