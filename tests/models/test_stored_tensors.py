@@ -157,7 +157,8 @@ def test_which_weights_a_folder_lacks(tmp_path: Path) -> None:
     assert str(caught.value) == f"{tmp_path}: has no {names} (found no weights); download the weights, too"
     for name in ("a.bin", "b.gguf", "c.pt", "d.pth", "e.safetensors", "f.txt"):
         (tmp_path / name).touch()
-    with pytest.raises(UserError, match=r"has no best\.bin \(found a\.bin, b\.gguf, c\.pt and 2 more\); name the GGUF file itself$"):
+    found = r"\(found a\.bin, b\.gguf, c\.pt and 2 more\)"
+    with pytest.raises(UserError, match=rf"has no best\.bin {found}; name the GGUF file itself$"):
         weight_files(tmp_path, {"transformers_weights": "best.bin"})
     with pytest.raises(UserError, match="transformers_weights is '7', expected a file name"):
         weight_files(tmp_path, {"transformers_weights": 7})

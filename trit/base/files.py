@@ -109,7 +109,7 @@ def refuse_node(path: Path) -> None:
 
 
 def check_output(flag: str, path: Path | None) -> None:
-    """To be asked before anything is measured or made; makes the file's folder.
+    """To be asked before anything is measured or made. Folders that are not there yet are made with the file.
 
     Raises:
         UserError: nothing can be written there.
@@ -122,9 +122,11 @@ def check_output(flag: str, path: Path | None) -> None:
         if not os.access(path, os.W_OK):
             raise UserError(f"{flag} {path}: cannot be written (Permission denied); choose another place")
         return
+    folder = path.absolute().parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        while not folder.exists():
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise UserError(f"{flag} {path}: cannot be written ({error.strerror}); choose another place") from error
