@@ -16,7 +16,7 @@ from trit.base.files import check_output
 def test_places(tmp_path: Path) -> None:
     check_output("--out", None)
     check_output("--out", tmp_path / "new" / "file.json")
-    assert list((tmp_path / "new").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     for path, said in ((tmp_path, "is a folder; name a file"), (tmp_path / "file" / "x", "cannot be written (")):
         with pytest.raises(UserError) as error:

@@ -167,13 +167,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_gguf_package()
     bin_dir = None if args.no_bench else _bench_dir(args.bench_bin)
     csv_path = args.csv_output or args.stats_dir / CSV_NAME
-    check_output("--csv-output" if args.csv_output else "--stats-dir", csv_path)
     columns = _columns_of(args.input)
     types = list(dict.fromkeys(args.types or [name for name in TYPES if columns % block_of(name) == 0]))
     folder = args.output_dir or (args.input if args.input.is_dir() else args.input.parent)
     base = _base_name(args.input, args.outtype)
     files = {Variant(name): folder / f"{base}-embed-{name}.gguf" for name in types}
     make_folder("-o", folder)
+    check_output("--csv-output" if args.csv_output else "--stats-dir", csv_path)
     for variant, path in files.items():
         _make(args, variant.type, path)
     threads = [] if args.no_bench else args.threads
