@@ -98,7 +98,7 @@ def test_json_that_python_cannot_hold(text: str, tmp_path: Path) -> None:
     """Found by fuzzing: endless nesting and endless digits."""
     folder = checkpoint(tmp_path)
     (folder / "config.json").write_text(text)
-    with pytest.raises(UserError, match=r"config\.json: cannot be read as JSON"):
+    with pytest.raises(UserError, match=r"config\.json: (cannot be read as JSON|a is a number of 5,000 digits)"):
         Checkpoint.open(folder)
 
 
