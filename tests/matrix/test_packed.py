@@ -262,7 +262,7 @@ def test_damage_is_one_sentence(engine_bin: Path, name: str, scales: str, damage
     fault = "holds a code that stands for no weight" if damage == "code" else "has a scale below 0 or no number"
     advice = "the file is damaged; convert or download it again"
     assert result.stderr == f"error: the {name} tensor blk.7.ffn_down.weight {fault}: {advice}\n"
-    assert result.returncode == 1 and result.stdout == ""
+    assert result.returncode == 2 and result.stdout == ""
 
 
 def test_what_is_sound_packs_in_a_new_process(engine_bin: Path) -> None:
