@@ -217,7 +217,7 @@ def test_refusals(flags: list[str], message: str, tmp_path: Path, capsys: pytest
 
 def test_output_that_cannot_be_written(tmp_path: Path, vocabulary: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outfile = vocabulary / "m.gguf"
-    assert run_main(main, ["--shape", "story", "--vocab", str(vocabulary), "--outfile", str(outfile)]) == 1
+    assert run_main(main, ["--shape", "story", "--vocab", str(vocabulary), "--outfile", str(outfile)]) == 2
     assert f"{outfile}: cannot be written (" in capsys.readouterr().err
 
 
