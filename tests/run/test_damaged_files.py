@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import struct
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.run.test_run_inference_server import free_port
 from tests.support.foreign_files import Key, Tensor, keys_of, tensors_of, write_gguf
 from trit.base.errors import run_main
 from trit.base.places import ROOT
@@ -157,12 +157,6 @@ def test_a_sentence_instead_of_a_server(
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and str(path) in err
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start(model: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
     """The real server, and its address."""
     port = free_port()
@@ -190,6 +184,20 @@ def ask(address: str) -> str:
         return str(json.load(response)["content"])
 
 
+@contextmanager
+def serving(model: Path, parts: Parts, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A whole file at ``model``, and a server that has answered with it; it is ended with the block."""
+    model.write_bytes(parts.raw)
+    process, address = start(model, log)
+    try:
+        wait(process, address)
+        assert ask(address) == " Mary is in the garden."
+        yield process, address
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_weights_that_are_no_ternary_ones(engine_bin: Path, parts: Parts, tmp_path: Path) -> None:
     """Only the engine reads all of them."""
     broken = parts.tensor(MATRIX, lambda t: (*t[:3], b"\xff" + t[3][1:]))
@@ -202,32 +210,18 @@ def test_weights_that_are_no_ternary_ones(engine_bin: Path, parts: Parts, tmp_pa
 @pytest.mark.skipif(sys.platform != "linux", reason="who else tells that a page is gone is not known")
 def test_a_file_that_is_cut_short_while_it_serves(engine_bin: Path, parts: Parts, tmp_path: Path) -> None:
     model = tmp_path / "m.gguf"
-    model.write_bytes(parts.raw)
-    process, address = start(model, tmp_path / "log")
-    try:
-        wait(process, address)
-        assert ask(address) == " Mary is in the garden."
+    with serving(model, parts, tmp_path / "log") as (process, address):
         os.truncate(model, parts.data)
         with pytest.raises(OSError):
             ask(address)
         assert process.wait(timeout=20) == 2
-    finally:
-        process.kill()
-        process.wait()
     assert (tmp_path / "log").read_text().splitlines()[-1].startswith("error: the model's file was cut short or cannot")
 
 
 def test_a_file_that_is_replaced_while_it_serves(engine_bin: Path, parts: Parts, tmp_path: Path) -> None:
     """By another one of its name, as downloads and conversions do it: the old one stays open."""
     model = tmp_path / "m.gguf"
-    model.write_bytes(parts.raw)
-    process, address = start(model, tmp_path / "log")
-    try:
-        wait(process, address)
-        assert ask(address) == " Mary is in the garden."
+    with serving(model, parts, tmp_path / "log") as (_, address):
         (tmp_path / "new").write_bytes(b"GGUF")
         (tmp_path / "new").replace(model)
         assert ask(address) == " Mary is in the garden."
-    finally:
-        process.kill()
-        process.wait()
