@@ -92,7 +92,7 @@ def results(
                     continue
                 names[str(path)] = i
             environment = {**os.environ, **OPTIONS, "GGML_NO_BACKTRACE": "1"}
-            listed = "\n".join(names) + "\n"
+            listed = "".join(f"{name}\n" for name in names)
             done = subprocess.run(
                 [str(program)], input=listed, stdout=subprocess.PIPE, text=True, errors="replace", env=environment
             )
