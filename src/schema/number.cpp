@@ -7,7 +7,7 @@
 namespace trit::schema {
 namespace {
 
-constexpr size_t kDigits = 16;  // what a double holds
+constexpr size_t kDoubleDigits = 16;  // what a double holds
 constexpr size_t kFewDigits = 7;
 
 /// Numbers of one form: with or without a fraction, and what bounds make of them.
@@ -105,7 +105,7 @@ Language multiples_of(Languages* languages, Writer* writer, const Decimal& divis
     counted.erase(0, std::min(counted.find_first_not_of('0'), counted.size()));
     const size_t zeros = counted.size() - 1 - counted.find_last_not_of('0');
     const std::string leading = counted.substr(0, counted.size() - zeros);
-    if (leading.size() > 3 || divisor.fraction.size() > kDigits || zeros > 308) {
+    if (leading.size() > 3 || divisor.fraction.size() > kDoubleDigits || zeros > 308) {
         throw TooLarge("its digits are too many");
     }
     const auto scale = static_cast<uint32_t>(divisor.fraction.size());
@@ -201,8 +201,8 @@ bool is_multiple(const Decimal& value, const Decimal& divisor) {
 
 Language number_language(Languages* languages, const NumberLimits& limits) {
     Writer writer(languages);
-    size_t whole = kDigits;
-    size_t fraction = kDigits;
+    size_t whole = kDoubleDigits;
+    size_t fraction = kDoubleDigits;
     std::vector<Language> all;
     const Language sign = writer.optional(writer.minus());
     const Decimal zero;

@@ -124,7 +124,7 @@ def engine_key() -> str:
 
 def sources_key() -> str:
     """Identity of our own C++ sources and CMake files."""
-    folders = [ROOT / name for name in ("src", "include", "preset_kernels")]
+    folders = [ROOT / name for name in ("src", "include", "preset_kernels", "cmake")]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return files_digest([ROOT / "CMakeLists.txt", *files])
 
