@@ -23,154 +23,20 @@
 
 #ifdef TRIT_HAS_FLOATS
 
+#include "ggml/attention_memory.h"
 #include "ggml/attention_rows.h"
 #include "ggml/attention_tile.h"
 
 namespace trit {
 namespace {
 
-constexpr int kChunk = 64;       ///< positions; chunks are multiples of it
-constexpr int64_t kChunks = 32;  ///< most chunks of a token
-constexpr int64_t kMaxHead = 512;
 constexpr uint16_t kHidden = 0xFC00;  ///< minus infinity in a mask
-/// With so many blocks of rows for each thread, no block is shared out.
-constexpr int64_t kBlocksPerThread = 4;
-constexpr int64_t kMostTokens = 32;  ///< that a thread takes together
-constexpr int64_t kTogether = 8192;  ///< most of them, times the positions of a chunk
 
-int64_t chunk_of(int64_t positions) {
-    return std::max<int64_t>(kChunk, (positions + kChunks * kChunk - 1) / (kChunks * kChunk) * kChunk);
+/// Of the next four positions of a mask.
+bool all_hidden(const uint16_t* mask) {
+    constexpr uint16_t kAll[4] = {kHidden, kHidden, kHidden, kHidden};
+    return std::memcmp(mask, kAll, sizeof(kAll)) == 0;
 }
-
-/// What the op's tensors say, by the names of attention.
-struct Sizes {
-    int64_t dk, dv, tokens, heads, kv_heads, positions, streams;
-    int64_t group;   ///< query heads that share keys and values
-    int64_t blocks;  ///< of up to kMaxRows rows, of one token
-
-    explicit Sizes(const ggml_tensor* op) {
-        const ggml_tensor* q = op->src[0];
-        const ggml_tensor* k = op->src[1];
-        dk = q->ne[0];
-        dv = op->src[2]->ne[0];
-        tokens = q->ne[1];
-        heads = q->ne[2];
-        streams = q->ne[3];
-        positions = k->ne[1];
-        kv_heads = k->ne[2];
-        group = heads / kv_heads;
-        blocks = kv_heads * ((group + kMaxRows - 1) / kMaxRows);
-    }
-    int64_t all_blocks() const { return blocks * tokens * streams; }
-    int64_t most_chunks() const {
-        // Not (positions / chunk_of(positions)): fewer visible positions may make more chunks.
-        return std::min<int64_t>(kChunks, (positions + kChunk - 1) / kChunk);
-    }
-    /// Maximum, sum, and the sums of values of a row's chunk; lines of its own for each.
-    size_t partial_floats() const {
-        return align_up(static_cast<size_t>(2 + dv) * sizeof(float)) / sizeof(float);
-    }
-    bool shares_blocks(int threads) const { return all_blocks() < kBlocksPerThread * threads; }
-
-    /// Tokens that fill a tile.
-    int64_t least_together() const { return kTileRows / lanes(rows()); }
-    /// Most tokens that a thread takes together; 1: each is alone.
-    int64_t most_together() const {
-        if (tokens < least_together()) {
-            return 1;
-        }
-        int64_t most = kMostTokens;
-        while (most > least_together() && most * chunk_of(positions) > kTogether) {
-            most /= 2;
-        }
-        return most;
-    }
-    /// The same for so many threads, each of which wants something to do.
-    int64_t together(int threads) const {
-        int64_t most = most_together();
-        while (most > least_together() &&
-               streams * ((tokens + most - 1) / most) * blocks < kBlocksPerThread * threads) {
-            most /= 2;
-        }
-        return most;
-    }
-    int64_t most_tiles() const { return (most_together() * lanes(rows()) + kTileRows - 1) / kTileRows; }
-
- private:
-    int rows() const { return static_cast<int>(std::min<int64_t>(kMaxRows, group)); }
-};
-
-/// Hands out aligned pieces of a memory; from null on it only counts their bytes.
-class Pieces {
- public:
-    explicit Pieces(char* memory) : memory_(memory) {}
-    template <typename T>
-    T* take(int64_t count) {
-        char* first = memory_ == nullptr ? nullptr : memory_ + used_;
-        used_ += align_up(static_cast<size_t>(count) * sizeof(T));
-        return reinterpret_cast<T*>(first);
-    }
-    size_t used() const { return used_; }
-
- private:
-    char* memory_;
-    size_t used_ = 0;
-};
-
-/// A thread's own memory.
-struct Scratch {
-    int32_t* visible;  ///< positions that the mask leaves
-    float* bias;       ///< what it adds there
-    float* q;          ///< [kMaxRows][dk], scaled
-    float* weights;    ///< [positions of a chunk][rows]
-    float* partial[kMaxRows];
-    float* whole[kMaxRows];
-
-    // Of tokens together, by tiles of kTileRows rows:
-    int32_t* listed;      ///< positions that the last of them sees
-    int64_t* counts;      ///< [tokens] how many of those a token sees; -1: it sees others
-    float* tile_q;        ///< [tiles][dk][kTileRows]
-    float* converted;     ///< a chunk's keys, then its values
-    float* tile_weights;  ///< [tiles][positions of a chunk][kTileRows]
-    float* tile_values;   ///< [tiles][kTileRows][dv]
-    // [tiles][kTileRows]:
-    float *largest, *sum, *factors, *new_factors;
-
-    Scratch(char* memory, const Sizes& s) {
-        Pieces pieces(memory);
-        lay_out(pieces, s);
-    }
-    static size_t bytes(const Sizes& s) {
-        Pieces pieces(nullptr);
-        Scratch(nullptr, s).lay_out(pieces, s);
-        return pieces.used();
-    }
-
- private:
-    void lay_out(Pieces& pieces, const Sizes& s) {
-        const int64_t chunk = chunk_of(s.positions);
-        visible = pieces.take<int32_t>(s.positions);
-        bias = pieces.take<float>(s.positions);
-        q = pieces.take<float>(kMaxRows * s.dk);
-        weights = pieces.take<float>(kMaxRows * chunk + Floats::kCount);
-        for (int r = 0; r < kMaxRows; ++r) {
-            partial[r] = pieces.take<float>(static_cast<int64_t>(s.partial_floats()));
-            whole[r] = pieces.take<float>(static_cast<int64_t>(s.partial_floats()));
-        }
-        if (s.most_together() > 1) {
-            const int64_t rows = s.most_tiles() * kTileRows;
-            listed = pieces.take<int32_t>(s.positions);
-            counts = pieces.take<int64_t>(s.most_together());
-            tile_q = pieces.take<float>(rows * s.dk);
-            converted = pieces.take<float>(chunk * std::max(s.dk, s.dv));
-            tile_weights = pieces.take<float>(rows * chunk);
-            tile_values = pieces.take<float>(rows * s.dv);
-            for (float** of_rows : {&largest, &sum, &factors, &new_factors}) {
-                *of_rows = pieces.take<float>(rows);
-            }
-        }
-    }
-};
 
 /// A row's largest score and sum of exponentials become those of both; factors of what each has summed.
 /// The order of calls is that of chunks.
@@ -351,7 +217,7 @@ class Attention {
             for (int i = 0; i < n_tiles; ++i) {
                 weigh(b, tiles[i], first, count, i * kTileRows);
             }
-            convert_values(values, listed, count, strips, scratch_.converted);
+            convert_values(values, listed, count, s_.dv, strips, scratch_.converted);
             for (int i = 0; i < n_tiles; ++i) {
                 add_tile(b, tiles[i], first, count, i * kTileRows, strips);
             }
@@ -405,7 +271,9 @@ class Attention {
         }
         float largest[kTileRows];
         float sum[kTileRows];
-        tile_soften(weights, most, n_rows, largest, sum);
+        constexpr decltype(&tile_soften<1>) soften_rows[kMaxRows] = {tile_soften<1>, tile_soften<2>,
+                                                                     tile_soften<3>, tile_soften<4>};
+        soften_rows[n_rows - 1](weights, most, largest, sum);
         lane = 0;
         for (int64_t t = tile.first; t < tile.end; ++t) {
             const bool sees = seen(t, first, count) > 0;
@@ -426,17 +294,20 @@ class Attention {
                   const Strips& strips) const {
         constexpr decltype(&tile_strip<1>) kernels[kMaxRows] = {tile_strip<1>, tile_strip<2>, tile_strip<3>,
                                                                 tile_strip<4>};
+        const int n_rows = rows(b);
+        const auto kernel = kernels[n_rows - 1];
         const float* weights = scratch_.tile_weights + row * chunk_of(listed_);
-        for (int64_t s = 0; s < strips.strips; ++s) {
+        for (int64_t s = 0; s < strips.count; ++s) {
             const int64_t column = strips.first(s) * Floats::kCount;
+            const float* values = scratch_.converted + column * count;
             int64_t lane = 0;
-            for (int64_t t = tile.first; t < tile.end; ++t, lane += rows(b)) {
+            for (int64_t t = tile.first; t < tile.end; ++t, lane += n_rows) {
                 const int64_t own = seen(t, first, count);
                 if (own > 0) {
-                    kernels[rows(b) - 1](strips.width(s), scratch_.converted + column * count, weights + lane,
-                                         own, first == 0 ? nullptr : scratch_.factors + row + lane,
-                                         scratch_.new_factors + row + lane,
-                                         scratch_.tile_values + (row + lane) * s_.dv + column, s_.dv);
+                    kernel(strips.width(s), values, weights + lane, own,
+                           first == 0 ? nullptr : scratch_.factors + row + lane,
+                           scratch_.new_factors + row + lane,
+                           scratch_.tile_values + (row + lane) * s_.dv + column, s_.dv);
                 }
             }
         }
@@ -479,6 +350,10 @@ class Attention {
         const uint16_t* row =
             mask == nullptr ? nullptr : row_at<uint16_t>(mask, token, 0, stream % mask->ne[3]);
         for (int64_t p = 0; p < s_.positions; ++p) {
+            if (row != nullptr && p + 4 <= s_.positions && all_hidden(row + p)) {
+                p += 3;
+                continue;
+            }
             const uint16_t bias = row == nullptr ? 0 : row[p];
             if (bias == kHidden) {
                 continue;

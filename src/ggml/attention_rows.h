@@ -8,6 +8,7 @@
 
 #include "ggml/floats.h"
 #include "kernels/align.h"
+#include "kernels/tier.h"
 
 namespace trit {
 

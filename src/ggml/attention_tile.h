@@ -14,6 +14,7 @@
 
 #include "ggml/attention_rows.h"
 #include "ggml/floats.h"
+#include "kernels/tier.h"
 
 namespace trit {
 
@@ -47,26 +48,28 @@ inline void convert_keys(const Cache& cache, const int32_t* listed, int64_t coun
     }
 }
 
-/// Columns of values in strips of nearly the same width: strip i is [count][width] floats from its first
+/// Columns of values in strips of nearly the same width: strip i is [count][width] registers from its first
 /// column on, times count.
 struct Strips {
-    int64_t columns;  ///< registers of a position's values
-    int64_t strips;
+    int64_t count, least, wider;
 
-    Strips(int64_t dv, int rows) : columns(dv / Floats::kCount) {
-        strips = (columns + tile_columns(rows) - 1) / tile_columns(rows);
+    Strips(int64_t dv, int rows) {
+        const int64_t columns = dv / Floats::kCount;
+        count = (columns + tile_columns(rows) - 1) / tile_columns(rows);
+        least = columns / count;
+        wider = columns % count;
     }
-    int64_t first(int64_t strip) const { return strip * columns / strips; }
-    int width(int64_t strip) const { return static_cast<int>(first(strip + 1) - first(strip)); }
+    int64_t first(int64_t strip) const { return strip * least + std::min(strip, wider); }
+    int width(int64_t strip) const { return static_cast<int>(least + (strip < wider ? 1 : 0)); }
 };
 
 /// The values of the listed positions in single precision, strip by strip.
-inline void convert_values(const Cache& cache, const int32_t* listed, int64_t count, const Strips& strips,
-                           float* values) {
+inline void convert_values(const Cache& cache, const int32_t* listed, int64_t count, int64_t dv,
+                           const Strips& strips, float* values) {
     for (int64_t p = 0; p < count; ++p) {
-        prefetch(cache.at(listed[std::min(p + kAhead, count - 1)]), strips.columns * Floats::kCount);
+        prefetch(cache.at(listed[std::min(p + kAhead, count - 1)]), dv);
         const ggml_fp16_t* value = cache.at(listed[p]);
-        for (int64_t s = 0; s < strips.strips; ++s) {
+        for (int64_t s = 0; s < strips.count; ++s) {
             const int width = strips.width(s);
             float* to = values + (strips.first(s) * count + p * width) * Floats::kCount;
             for (int c = 0; c < width; ++c, value += Floats::kCount) {
@@ -145,27 +148,36 @@ inline void tile_scores(const float* q, const float* keys, int64_t count, int64_
 }
 
 /// scores[count][kTileRows] become exp(score - largest of the row); largest and sum of each row, in the order
-/// of `soften` for so many rows of a token. A row's hidden positions hold minus infinity; one with no other
-/// is not looked at afterwards.
-inline void tile_soften(float* scores, int64_t count, int rows, float* largest, float* sum) {
-    const int64_t interleaved = Floats::kCount / lanes(rows);
+/// of `soften` for R rows of a token. A row's hidden positions hold minus infinity; one with no other is not
+/// looked at afterwards.
+template <int R>
+void tile_soften(float* scores, int64_t count, float* largest, float* sum) {
+    constexpr int kInterleaved = Floats::kCount / lanes(R);
     for (int v = 0; v < kTileRows; v += Floats::kCount) {
         Floats most = Floats::load(scores + v);
         for (int64_t p = 1; p < count; ++p) {
             most = most.max(Floats::load(scores + p * kTileRows + v));
         }
         most.store(largest + v);
-        for (int64_t p = 0; p < count; ++p) {
+        Floats sums[kInterleaved] = {};
+        int64_t p = 0;
+        for (; p + kInterleaved <= count; p += kInterleaved) {
+            for (int i = 0; i < kInterleaved; ++i) {
+                float* at = scores + (p + i) * kTileRows + v;
+                const Floats e = (Floats::load(at) - most).exp();
+                e.store(at);
+                sums[i] = sums[i] + e;
+            }
+        }
+        for (int i = 0; p < count; ++p, ++i) {
             float* at = scores + p * kTileRows + v;
-            (Floats::load(at) - most).exp().store(at);
+            const Floats e = (Floats::load(at) - most).exp();
+            e.store(at);
+            sums[i] = sums[i] + e;
         }
         Floats all = Floats::set(0.0f);
-        for (int64_t first = 0; first < std::min(interleaved, count); ++first) {
-            Floats sums = Floats::set(0.0f);
-            for (int64_t p = first; p < count; p += interleaved) {
-                sums = sums + Floats::load(scores + p * kTileRows + v);
-            }
-            all = all + sums;
+        for (const Floats& one : sums) {
+            all = all + one;
         }
         all.store(sum + v);
     }
