@@ -23,273 +23,36 @@
 
 #ifdef TRIT_HAS_FLOATS
 
+#include "ggml/attention_memory.h"
+#include "ggml/attention_rows.h"
+#include "ggml/attention_tile.h"
+
 namespace trit {
 namespace {
 
-constexpr int kMaxRows = 4;      ///< query heads that go together
-constexpr int kChunk = 64;       ///< positions; chunks are multiples of it
-constexpr int64_t kChunks = 32;  ///< most chunks of a token
-constexpr int64_t kMaxHead = 512;
-constexpr int64_t kAhead = 8;         ///< positions
 constexpr uint16_t kHidden = 0xFC00;  ///< minus infinity in a mask
-/// With so many blocks of rows for each thread, no block is shared out.
-constexpr int64_t kBlocksPerThread = 4;
 
-int64_t chunk_of(int64_t positions) {
-    return std::max<int64_t>(kChunk, (positions + kChunks * kChunk - 1) / (kChunks * kChunk) * kChunk);
+/// Of the next four positions of a mask.
+bool all_hidden(const uint16_t* mask) {
+    constexpr uint16_t kAll[4] = {kHidden, kHidden, kHidden, kHidden};
+    return std::memcmp(mask, kAll, sizeof(kAll)) == 0;
 }
 
-/// What the op's tensors say, by the names of attention.
-struct Sizes {
-    int64_t dk, dv, tokens, heads, kv_heads, positions, streams;
-    int64_t group;   ///< query heads that share keys and values
-    int64_t blocks;  ///< of up to kMaxRows rows, of one token
-
-    explicit Sizes(const ggml_tensor* op) {
-        const ggml_tensor* q = op->src[0];
-        const ggml_tensor* k = op->src[1];
-        dk = q->ne[0];
-        dv = op->src[2]->ne[0];
-        tokens = q->ne[1];
-        heads = q->ne[2];
-        streams = q->ne[3];
-        positions = k->ne[1];
-        kv_heads = k->ne[2];
-        group = heads / kv_heads;
-        blocks = kv_heads * ((group + kMaxRows - 1) / kMaxRows);
-    }
-    int64_t all_blocks() const { return blocks * tokens * streams; }
-    int64_t most_chunks() const {
-        // Not (positions / chunk_of(positions)): fewer visible positions may make more chunks.
-        return std::min<int64_t>(kChunks, (positions + kChunk - 1) / kChunk);
-    }
-    /// Maximum, sum, and the sums of values of a row's chunk; lines of its own for each.
-    size_t partial_floats() const {
-        return align_up(static_cast<size_t>(2 + dv) * sizeof(float)) / sizeof(float);
-    }
-    bool shares_blocks(int threads) const { return all_blocks() < kBlocksPerThread * threads; }
-};
-
-/// A thread's own memory.
-struct Scratch {
-    int32_t* visible;  ///< positions that the mask leaves
-    float* bias;       ///< what it adds there
-    float* q;          ///< [kMaxRows][dk], scaled
-    float* weights;    ///< [positions of a chunk][rows]
-    float* partial[kMaxRows];
-    float* whole[kMaxRows];
-
-    Scratch(char* memory, const Sizes& s) {
-        visible = reinterpret_cast<int32_t*>(memory);
-        bias = reinterpret_cast<float*>(memory += list_bytes(s));
-        q = reinterpret_cast<float*>(memory += list_bytes(s));
-        weights = reinterpret_cast<float*>(memory += q_bytes(s));
-        memory += weight_bytes(s);
-        for (int r = 0; r < kMaxRows; ++r, memory += 2 * partial_bytes(s)) {
-            partial[r] = reinterpret_cast<float*>(memory);
-            whole[r] = reinterpret_cast<float*>(memory + partial_bytes(s));
-        }
-    }
-
-    static size_t bytes(const Sizes& s) {
-        return 2 * list_bytes(s) + q_bytes(s) + weight_bytes(s) + 2 * kMaxRows * partial_bytes(s);
-    }
-
- private:
-    static size_t list_bytes(const Sizes& s) {
-        return align_up(static_cast<size_t>(s.positions) * sizeof(float));
-    }
-    static size_t q_bytes(const Sizes& s) {
-        return align_up(static_cast<size_t>(kMaxRows * s.dk) * sizeof(float));
-    }
-    static size_t weight_bytes(const Sizes& s) {
-        return align_up(static_cast<size_t>(kMaxRows * chunk_of(s.positions) + Floats::kCount) *
-                        sizeof(float));
-    }
-    static size_t partial_bytes(const Sizes& s) { return s.partial_floats() * sizeof(float); }
-};
-
-/// Keys or values of one head.
-struct Cache {
-    const char* data;
-    size_t stride;
-    const ggml_fp16_t* at(int32_t position) const {
-        return reinterpret_cast<const ggml_fp16_t*>(data + static_cast<size_t>(position) * stride);
-    }
-};
-
-/// Asks for a row of n values.
-void prefetch([[maybe_unused]] const ggml_fp16_t* row, [[maybe_unused]] int64_t n) {
-#if defined(__GNUC__)
-    for (int64_t i = 0; i < n; i += static_cast<int64_t>(kCacheLine / sizeof(*row))) {
-        __builtin_prefetch(row + i);
-    }
-#endif
+/// A row's largest score and sum of exponentials become those of both; factors of what each has summed.
+/// The order of calls is that of chunks.
+void put_together(float* largest, float* sum, float other_largest, float other_sum, float* a, float* b) {
+    const float most = std::max(*largest, other_largest);
+    *a = *largest == most ? 1.0f : std::exp(*largest - most);
+    *b = other_largest == most ? 1.0f : std::exp(other_largest - most);
+    *largest = most;
+    *sum = std::fma(*sum, *a, other_sum * *b);
 }
 
-/// Lanes of a position: three rows take four, so that registers hold whole positions.
-constexpr int lanes(int rows) { return rows == 3 ? 4 : rows; }
-
-/// out[p][r] = q[r] . keys at visible[p]. Enough sums side by side to hide the latency of one.
-template <int R, int P>
-void score(const Cache& keys, const int32_t* visible, const float* q, int64_t dk, float* out) {
-    Floats sums[P][R];
-    const ggml_fp16_t* key[P];
-    TRIT_UNROLL
-    for (int p = 0; p < P; ++p) {
-        key[p] = keys.at(visible[p]);
-        TRIT_UNROLL
-        for (int r = 0; r < R; ++r) {
-            sums[p][r] = Floats::set(0.0f);
-        }
-    }
-    for (int64_t d = 0; d < dk; d += Floats::kCount) {
-        Floats x[R];
-        TRIT_UNROLL
-        for (int r = 0; r < R; ++r) {
-            x[r] = Floats::load(q + r * dk + d);
-        }
-        TRIT_UNROLL
-        for (int p = 0; p < P; ++p) {
-            const Floats y = Floats::load(key[p] + d);
-            TRIT_UNROLL
-            for (int r = 0; r < R; ++r) {
-                sums[p][r] = sums[p][r].fma(y, x[r]);
-            }
-        }
-    }
-    TRIT_UNROLL
-    for (int p = 0; p < P; ++p) {
-        if constexpr (R == 4) {
-            Floats::four_sums(sums[p], out + 4 * p);
-            continue;
-        }
-        TRIT_UNROLL
-        for (int r = 0; r < R; ++r) {
-            out[p * lanes(R) + r] = sums[p][r].sum();
-        }
-    }
-}
-
-/// out[r][C registers] = sum over positions of weights[p][r] values at visible[p].
-template <int R, int C>
-void add_values(const Cache& values, const int32_t* visible, int64_t count, const float* weights, int64_t d,
-                float* const* out) {
-    Floats sums[R][C] = {};
-    for (int64_t p = 0; p < count; ++p) {
-        const ggml_fp16_t* value = values.at(visible[p]) + d;
-        Floats x[C];
-        TRIT_UNROLL
-        for (int c = 0; c < C; ++c) {
-            x[c] = Floats::load(value + c * Floats::kCount);
-        }
-        TRIT_UNROLL
-        for (int r = 0; r < R; ++r) {
-            const Floats weight = Floats::set(weights[p * lanes(R) + r]);
-            TRIT_UNROLL
-            for (int c = 0; c < C; ++c) {
-                sums[r][c] = sums[r][c].fma(weight, x[c]);
-            }
-        }
-    }
-    TRIT_UNROLL
-    for (int r = 0; r < R; ++r) {
-        TRIT_UNROLL
-        for (int c = 0; c < C; ++c) {
-            sums[r][c].store(out[r] + d + c * Floats::kCount);
-        }
-    }
-}
-
-/// weights[count][lanes] become exp(weight - largest of the row); largest and sum of each row.
-template <int R>
-void soften(float* weights, int64_t count, float* largest, float* sum) {
-    constexpr int kLanes = lanes(R);
-    const int64_t n = (count * kLanes + Floats::kCount - 1) / Floats::kCount * Floats::kCount;
-    std::fill(weights + count * kLanes, weights + n, -INFINITY);
-    Floats most = Floats::load(weights);
-    for (int64_t i = Floats::kCount; i < n; i += Floats::kCount) {
-        most = most.max(Floats::load(weights + i));
-    }
-    float lane[Floats::kCount];
-    most.store(lane);
-    for (int i = kLanes; i < Floats::kCount; ++i) {
-        lane[i % kLanes] = std::max(lane[i % kLanes], lane[i]);
-    }
-    for (int i = kLanes; i < Floats::kCount; ++i) {
-        lane[i] = lane[i % kLanes];
-    }
-    std::copy(lane, lane + R, largest);
-    most = Floats::load(lane);
-    Floats sums = Floats::set(0.0f);
-    for (int64_t i = 0; i < n; i += Floats::kCount) {
-        const Floats e = (Floats::load(weights + i) - most).exp();
-        e.store(weights + i);
-        sums = sums + e;
-    }
-    sums.store(lane);
-    for (int r = 0; r < R; ++r) {
-        sum[r] = 0.0f;
-        for (int i = r; i < Floats::kCount; i += kLanes) {
-            sum[r] += lane[i];
-        }
-    }
-}
-
-/// One chunk of positions for R rows: partial[r] = {largest score, sum of exponentials, sums of values}.
-template <int R>
-void attend_chunk(const Sizes& s, const Cache& keys, const Cache& values, const int32_t* visible,
-                  const float* bias, int64_t count, const Scratch& scratch, float* const* partial) {
-    constexpr int kLanes = lanes(R);
-    constexpr int kAtOnce = R == 4 ? Floats::kSums / R : 4;
-    float* weights = scratch.weights;
-    if (R == 3) {
-        std::fill(weights, weights + count * kLanes, 0.0f);
-    }
-    int64_t p = 0;
-    for (; p + kAtOnce <= count; p += kAtOnce) {
-        // Rows lie apart by all heads, which no hardware foresees: the keys ahead, and the values that are
-        // next.
-        for (int i = 0; i < kAtOnce; ++i) {
-            prefetch(keys.at(visible[std::min(p + i + kAhead, count - 1)]), s.dk);
-            prefetch(values.at(visible[p + i]), s.dv);
-        }
-        score<R, kAtOnce>(keys, visible + p, scratch.q, s.dk, weights + p * kLanes);
-    }
-    for (; p < count; ++p) {
-        score<R, 1>(keys, visible + p, scratch.q, s.dk, weights + p * kLanes);
-    }
-    for (p = 0; p < count; ++p) {
-        for (int r = 0; r < R; ++r) {
-            weights[p * kLanes + r] += bias[p];
-        }
-    }
-    float largest[R];
-    float sum[R];
-    soften<R>(weights, count, largest, sum);
-    float* out[R];
-    for (int r = 0; r < R; ++r) {
-        partial[r][0] = largest[r];
-        partial[r][1] = sum[r];
-        out[r] = partial[r] + 2;
-    }
-    constexpr int kRegisters = std::min(8, Floats::kSums / lanes(R));
-    int64_t d = 0;
-    for (; d + kRegisters * Floats::kCount <= s.dv; d += kRegisters * Floats::kCount) {
-        add_values<R, kRegisters>(values, visible, count, weights, d, out);
-    }
-    for (; d < s.dv; d += Floats::kCount) {
-        add_values<R, 1>(values, visible, count, weights, d, out);
-    }
-}
-
-/// whole becomes that of both; the order of calls is that of chunks.
+/// The same with the sums of values behind both.
 void put_together(float* whole, const float* partial, int64_t dv) {
-    const float largest = std::max(whole[0], partial[0]);
-    const float a = std::exp(whole[0] - largest);
-    const float b = std::exp(partial[0] - largest);
-    whole[0] = largest;
-    whole[1] = whole[1] * a + partial[1] * b;
+    float a = 0.0f;
+    float b = 0.0f;
+    put_together(whole, whole + 1, partial[0], partial[1], &a, &b);
     const Floats va = Floats::set(a);
     const Floats vb = Floats::set(b);
     for (int64_t d = 2; d < dv + 2; d += Floats::kCount) {
@@ -314,27 +77,26 @@ class Attention {
     }
 
     void run() {
-        if (!s_.shares_blocks(params_->nth)) {
+        if (s_.shares_blocks(params_->nth)) {
+            share_chunks();
+        } else if (s_.most_together() > 1) {
+            share_tokens();
+        } else {
             for (int64_t b = share(s_.all_blocks(), 0); b < share(s_.all_blocks(), 1); ++b) {
-                look(b);
-                for (int64_t c = 0; c < chunks(); ++c) {
-                    attend(b, c, c == 0 ? scratch_.whole : scratch_.partial);
-                    for (int r = 0; c > 0 && r < rows(b); ++r) {
-                        put_together(scratch_.whole[r], scratch_.partial[r], s_.dv);
-                    }
-                }
-                for (int r = 0; r < rows(b); ++r) {
-                    write(b, r, scratch_.whole[r]);
-                }
+                attend_alone(b);
             }
-            return;
         }
+    }
+
+ private:
+    /// Few rows: each chunk is somebody's, and the sums meet behind a barrier.
+    void share_chunks() {
         const int64_t items = s_.all_blocks() * s_.most_chunks();
         for (int64_t i = share(items, 0); i < share(items, 1); ++i) {
             // All heads of a chunk, then the next: rows of the cache hold all heads.
             const int64_t b = i % s_.all_blocks();
             const int64_t c = i / s_.all_blocks();
-            look(b);
+            look(stream(b), token(b));
             if (c < chunks()) {
                 float* partial[kMaxRows];
                 for (int r = 0; r < kMaxRows; ++r) {
@@ -351,16 +113,206 @@ class Attention {
             if (r >= rows(b)) {
                 continue;
             }
-            look(b);
+            look(stream(b), token(b));
             float* whole = shared(b, 0, r);
             for (int64_t c = 1; c < chunks(); ++c) {
                 put_together(whole, shared(b, c, r), s_.dv);
             }
-            write(b, r, whole);
+            write(b, r, visible_, whole[1], whole + 2);
         }
     }
 
- private:
+    /// Blocks of tokens with all heads, so that a token's mask is read once. Later tokens see more: threads
+    /// take turns in one order, then in the other.
+    void share_tokens() {
+        const int64_t together = s_.together(params_->nth);
+        const int64_t token_blocks = (s_.tokens + together - 1) / together;
+        const int64_t items = s_.streams * token_blocks * s_.blocks;
+        for (int64_t turn = 0; turn * params_->nth < items; ++turn) {
+            const int64_t place = turn % 2 == 0 ? params_->ith : params_->nth - 1 - params_->ith;
+            const int64_t i = turn * params_->nth + place;
+            if (i < items) {
+                const int64_t first = i / s_.blocks % token_blocks * together;
+                const int64_t count = std::min(together, s_.tokens - first);
+                attend_together(i / s_.blocks / token_blocks, i % s_.blocks, first, count);
+            }
+        }
+    }
+
+    void attend_alone(int64_t b) {
+        look(stream(b), token(b));
+        for (int64_t c = 0; c < chunks(); ++c) {
+            attend(b, c, c == 0 ? scratch_.whole : scratch_.partial);
+            for (int r = 0; c > 0 && r < rows(b); ++r) {
+                put_together(scratch_.whole[r], scratch_.partial[r], s_.dv);
+            }
+        }
+        for (int r = 0; r < rows(b); ++r) {
+            write(b, r, visible_, scratch_.whole[r][1], scratch_.whole[r] + 2);
+        }
+    }
+
+    /// Which positions some tokens see, unless they are the last ones that were asked for.
+    void look_together(int64_t stream, int64_t first, int64_t count) {
+        if (stream == listed_stream_ && first == listed_first_) {
+            return;
+        }
+        listed_stream_ = stream;
+        listed_first_ = first;
+        listed_ = 0;
+        for (int64_t t = count; t-- > 0;) {
+            look(stream, first + t);
+            if (listed_ == 0 && !biased_) {
+                listed_ = visible_;
+                std::copy(scratch_.visible, scratch_.visible + visible_, scratch_.listed);
+            }
+            const bool listed = !biased_ && visible_ <= listed_ && chunk_of(visible_) == chunk_of(listed_) &&
+                                std::equal(scratch_.visible, scratch_.visible + visible_, scratch_.listed);
+            scratch_.counts[t] = listed ? visible_ : -1;
+        }
+    }
+
+    /// Heads of a block for `count` tokens: in tiles, but for tokens whose tile has one that sees others.
+    void attend_together(int64_t stream, int64_t block, int64_t first, int64_t count) {
+        look_together(stream, first, count);
+        const int64_t b = (stream * s_.blocks + block) * s_.tokens + first;
+        const int64_t tokens_of_tile = kTileRows / rows(b);
+        Tile tiles[kMostTokens];
+        int n_tiles = 0;
+        for (int64_t t = 0; t < count; t += tokens_of_tile) {
+            const Tile tile{t, std::min(t + tokens_of_tile, count)};
+            const int64_t* counts = scratch_.counts;
+            const bool listed =
+                std::all_of(counts + tile.first, counts + tile.end, [](int64_t n) { return n >= 0; });
+            if (listed && 2 * rows(b) * (tile.end - tile.first) >= kTileRows) {
+                tiles[n_tiles++] = tile;
+                continue;
+            }
+            for (int64_t i = tile.first; i < tile.end; ++i) {
+                attend_alone(b + i);
+            }
+        }
+        if (n_tiles > 0) {
+            attend_tiles(b, tiles, n_tiles);
+        }
+    }
+
+    /// Some of a block's tokens, counted from that of b on.
+    struct Tile {
+        int64_t first, end;
+    };
+
+    void attend_tiles(int64_t b, const Tile* tiles, int n_tiles) {
+        for (int i = 0; i < n_tiles; ++i) {
+            lay_out_queries(b, tiles[i], scratch_.tile_q + i * kTileRows * s_.dk);
+        }
+        const Cache keys = cache(dst_->src[1], b);
+        const Cache values = cache(dst_->src[2], b);
+        const Strips strips(s_.dv, rows(b));
+        const int64_t chunk = chunk_of(listed_);
+        for (int64_t first = 0; first < listed_; first += chunk) {
+            const int32_t* listed = scratch_.listed + first;
+            const int64_t count = std::min(chunk, listed_ - first);
+            convert_keys(keys, listed, count, s_.dk, scratch_.converted);
+            for (int i = 0; i < n_tiles; ++i) {
+                weigh(b, tiles[i], first, count, i * kTileRows);
+            }
+            convert_values(values, listed, count, s_.dv, strips, scratch_.converted);
+            for (int i = 0; i < n_tiles; ++i) {
+                add_tile(b, tiles[i], first, count, i * kTileRows, strips);
+            }
+        }
+        for (int i = 0; i < n_tiles; ++i) {
+            int64_t row = i * kTileRows;
+            for (int64_t t = tiles[i].first; t < tiles[i].end; ++t) {
+                for (int r = 0; r < rows(b); ++r, ++row) {
+                    write(b + t, r, scratch_.counts[t], scratch_.sum[row],
+                          scratch_.tile_values + row * s_.dv);
+                }
+            }
+        }
+    }
+
+    void lay_out_queries(int64_t b, Tile tile, float* to) const {
+        const int n_rows = rows(b);
+        std::fill(to, to + kTileRows * s_.dk, 0.0f);
+        int row = 0;
+        for (int64_t t = tile.first; t < tile.end; ++t) {
+            for (int r = 0; r < n_rows; ++r, ++row) {
+                const auto* q = row_at<float>(dst_->src[0], token(b + t), head(b) + r, stream(b));
+                lay_out_query(q, scale_, s_.dk, lane_order(n_rows), row, to);
+            }
+        }
+    }
+
+    /// How many of a chunk's positions a token of a tile sees.
+    int64_t seen(int64_t t, int64_t first, int64_t count) const {
+        return std::clamp<int64_t>(scratch_.counts[t] - first, 0, count);
+    }
+
+    /// Scores of a tile with converted keys become weights; the rows' factors for what they have summed.
+    void weigh(int64_t b, Tile tile, int64_t first, int64_t count, int64_t row) {
+        int64_t most = 0;
+        for (int64_t t = tile.first; t < tile.end; ++t) {
+            most = std::max(most, seen(t, first, count));
+        }
+        if (most == 0) {
+            return;
+        }
+        const int n_rows = rows(b);
+        float* weights = scratch_.tile_weights + row * chunk_of(listed_);
+        tile_scores(scratch_.tile_q + row * s_.dk, scratch_.converted, most, s_.dk, lane_order(n_rows),
+                    weights);
+        int lane = 0;
+        for (int64_t t = tile.first; t < tile.end; ++t, lane += n_rows) {
+            for (int64_t p = seen(t, first, count); p < most; ++p) {
+                std::fill_n(weights + p * kTileRows + lane, n_rows, -INFINITY);
+            }
+        }
+        float largest[kTileRows];
+        float sum[kTileRows];
+        constexpr decltype(&tile_soften<1>) soften_rows[kMaxRows] = {tile_soften<1>, tile_soften<2>,
+                                                                     tile_soften<3>, tile_soften<4>};
+        soften_rows[n_rows - 1](weights, most, largest, sum);
+        lane = 0;
+        for (int64_t t = tile.first; t < tile.end; ++t) {
+            const bool sees = seen(t, first, count) > 0;
+            for (int r = 0; r < n_rows; ++r, ++lane) {
+                const int64_t at = row + lane;
+                if (sees && first == 0) {
+                    scratch_.largest[at] = largest[lane];
+                    scratch_.sum[at] = sum[lane];
+                } else if (sees) {
+                    put_together(scratch_.largest + at, scratch_.sum + at, largest[lane], sum[lane],
+                                 scratch_.factors + at, scratch_.new_factors + at);
+                }
+            }
+        }
+    }
+
+    void add_tile(int64_t b, Tile tile, int64_t first, int64_t count, int64_t row,
+                  const Strips& strips) const {
+        constexpr decltype(&tile_strip<1>) kernels[kMaxRows] = {tile_strip<1>, tile_strip<2>, tile_strip<3>,
+                                                                tile_strip<4>};
+        const int n_rows = rows(b);
+        const auto kernel = kernels[n_rows - 1];
+        const float* weights = scratch_.tile_weights + row * chunk_of(listed_);
+        for (int64_t s = 0; s < strips.count; ++s) {
+            const int64_t column = strips.first(s) * Floats::kCount;
+            const float* values = scratch_.converted + column * count;
+            int64_t lane = 0;
+            for (int64_t t = tile.first; t < tile.end; ++t, lane += n_rows) {
+                const int64_t own = seen(t, first, count);
+                if (own > 0) {
+                    kernel(strips.width(s), values, weights + lane, own,
+                           first == 0 ? nullptr : scratch_.factors + row + lane,
+                           scratch_.new_factors + row + lane,
+                           scratch_.tile_values + (row + lane) * s_.dv + column, s_.dv);
+                }
+            }
+        }
+    }
+
     char* own_memory(const ggml_compute_params* params) const {
         char* first = reinterpret_cast<char*>(align_up(reinterpret_cast<size_t>(params->wdata)));
         return first + static_cast<size_t>(params->ith) * Scratch::bytes(s_);
@@ -385,22 +337,28 @@ class Attention {
         return static_cast<int>(std::min<int64_t>(kMaxRows, s_.group - first_in_group(b)));
     }
 
-    /// Which positions a block's token sees, unless it is the last one that was asked for.
-    void look(int64_t b) {
-        const int64_t wanted = stream(b) * s_.tokens + token(b);
+    /// Which positions a token sees, unless it is the last one that was asked for.
+    void look(int64_t stream, int64_t token) {
+        const int64_t wanted = stream * s_.tokens + token;
         if (wanted == looked_) {
             return;
         }
         looked_ = wanted;
         const ggml_tensor* mask = dst_->src[3];
         visible_ = 0;
+        biased_ = false;
         const uint16_t* row =
-            mask == nullptr ? nullptr : row_at<uint16_t>(mask, token(b), 0, stream(b) % mask->ne[3]);
+            mask == nullptr ? nullptr : row_at<uint16_t>(mask, token, 0, stream % mask->ne[3]);
         for (int64_t p = 0; p < s_.positions; ++p) {
+            if (row != nullptr && p + 4 <= s_.positions && all_hidden(row + p)) {
+                p += 3;
+                continue;
+            }
             const uint16_t bias = row == nullptr ? 0 : row[p];
             if (bias == kHidden) {
                 continue;
             }
+            biased_ = biased_ || bias != 0;
             scratch_.visible[visible_] = static_cast<int32_t>(p);
             scratch_.bias[visible_++] = bias == 0 ? 0.0f : ggml_fp16_to_fp32(bias);
         }
@@ -426,19 +384,19 @@ class Attention {
         }
         const int64_t first = c * chunk_of(visible_);
         const int64_t count = std::min(chunk_of(visible_), visible_ - first);
-        constexpr void (*kernels[kMaxRows])(const Sizes&, const Cache&, const Cache&, const int32_t*,
-                                            const float*, int64_t, const Scratch&, float* const*) = {
-            attend_chunk<1>, attend_chunk<2>, attend_chunk<3>, attend_chunk<4>};
-        kernels[rows(b) - 1](s_, cache(dst_->src[1], b), cache(dst_->src[2], b), scratch_.visible + first,
-                             scratch_.bias + first, count, scratch_, partial);
+        constexpr decltype(&attend_chunk<1>) kernels[kMaxRows] = {attend_chunk<1>, attend_chunk<2>,
+                                                                  attend_chunk<3>, attend_chunk<4>};
+        const RowsOfToken x{s_.dk,      s_.dv,           cache(dst_->src[1], b), cache(dst_->src[2], b),
+                            scratch_.q, scratch_.weights};
+        kernels[rows(b) - 1](x, scratch_.visible + first, scratch_.bias + first, count, partial);
     }
 
     /// A token that sees nothing gives zeros, as upstream.
-    void write(int64_t b, int r, const float* whole) const {
+    void write(int64_t b, int r, int64_t seen, float sum, const float* values) const {
         auto* out = row_at<float>(dst_, head(b) + r, token(b), stream(b));
-        const float factor = visible_ == 0 || whole[1] == 0.0f ? 0.0f : 1.0f / whole[1];
+        const float factor = seen == 0 || sum == 0.0f ? 0.0f : 1.0f / sum;
         for (int64_t d = 0; d < s_.dv; ++d) {
-            out[d] = visible_ == 0 ? 0.0f : whole[2 + d] * factor;
+            out[d] = seen == 0 ? 0.0f : values[d] * factor;
         }
     }
 
@@ -450,6 +408,10 @@ class Attention {
     int64_t looked_ = -1;
     int64_t loaded_ = -1;
     int64_t visible_ = 0;
+    bool biased_ = false;  ///< the mask adds something
+    int64_t listed_stream_ = -1;
+    int64_t listed_first_ = -1;
+    int64_t listed_ = 0;
 };
 
 bool is_on() {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /// A register of floats, as the engine's other float code is compiled: for the CPU that the build is for.
 ///
-/// Floats::kCount lanes, and Floats::kSums registers for sums that grow side by side; half precision is read,
-/// never computed with. Without one of these instruction sets TRIT_HAS_FLOATS is not defined.
+/// Floats::kCount lanes, and Floats::kSums registers for sums that grow side by side, of kRegisters in all;
+/// half precision is read, never computed with. kSumOrder and kFourSumsOrder are the lanes in the order in
+/// which sum() and four_sums() add them: pairs of neighbours, then pairs of pairs, and so on. Without one of
+/// these instruction sets TRIT_HAS_FLOATS is not defined.
 #ifndef TRIT_GGML_FLOATS_H
 #define TRIT_GGML_FLOATS_H
 
@@ -17,6 +19,9 @@ namespace trit {
 struct Floats {
     static constexpr int kCount = 16;
     static constexpr int kSums = 8;
+    static constexpr int kRegisters = 32;
+    static constexpr int kSumOrder[kCount] = {0, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15};
+    static constexpr int kFourSumsOrder[kCount] = {0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15};
     __m512 v;
 
     static Floats set(float x) { return {_mm512_set1_ps(x)}; }
@@ -56,6 +61,9 @@ namespace trit {
 struct Floats {
     static constexpr int kCount = 8;
     static constexpr int kSums = 8;
+    static constexpr int kRegisters = 16;
+    static constexpr int kSumOrder[kCount] = {0, 4, 2, 6, 1, 5, 3, 7};
+    static constexpr int kFourSumsOrder[kCount] = {0, 1, 2, 3, 4, 5, 6, 7};
     __m256 v;
 
     static Floats set(float x) { return {_mm256_set1_ps(x)}; }
@@ -93,6 +101,9 @@ namespace trit {
 struct Floats {
     static constexpr int kCount = 4;
     static constexpr int kSums = 16;
+    static constexpr int kRegisters = 32;
+    static constexpr int kSumOrder[kCount] = {0, 1, 2, 3};
+    static constexpr int kFourSumsOrder[kCount] = {0, 1, 2, 3};
     float32x4_t v;
 
     static Floats set(float x) { return {vdupq_n_f32(x)}; }

@@ -164,6 +164,73 @@ def test_alone_as_in_a_batch(ggml: GuardedGgml) -> None:
         same_bits(alone, batch[:, pick], token)
 
 
+def prompt(case: Case, sequences: int = 1) -> Inputs:
+    """Each token sees what came before it in its sequence, itself included, but for a few slots that were freed."""
+    x = inputs(case)
+    rng = np.random.default_rng(SEED)
+    slots = np.arange(case.positions)
+    own = np.arange(case.tokens) + case.positions - case.tokens
+    last = case.tokens // sequences
+    for stream in range(case.streams):
+        freed = rng.random(case.positions) < 0.1
+        for token in range(case.tokens):
+            hidden = (slots > own[token]) | (freed & (slots != own[token]))
+            hidden |= slots % sequences != min(token // last, sequences - 1)
+            x.mask[stream, token] = np.where(hidden, HIDDEN, 0)
+    return x
+
+
+PROMPTS = [
+    *(Case(group=group, tokens=70, positions=200) for group in (1, 2, 3, 4, 5, 8)),
+    *(Case(tokens=n, positions=n, head=16) for n in (4, 15, 16, 17, 63, 64, 65, 67, 130)),
+    *(Case(tokens=24, positions=n, kv_heads=1) for n in (64, 65, 129, 2048, 2060, 4500)),
+    Case(tokens=20, positions=90, head=192, value=128, group=3),
+    Case(tokens=20, positions=90, head=16, value=80, group=4),
+    Case(tokens=40, positions=100, streams=3, group=2),
+]
+
+
+@pytest.mark.parametrize("case", PROMPTS, ids=str)
+def test_a_prompt_together_equals_its_tokens_alone(ggml: GuardedGgml, case: Case) -> None:
+    x = prompt(case)
+    together = attend(ggml, x, 0.125, 1)
+    close_to(together, expected(x, 0.125))
+    for threads in (2, 3, 7):
+        same_bits(attend(ggml, x, 0.125, threads), together, threads)
+    for token in {0, 1, case.tokens // 3, case.tokens - 2, case.tokens - 1}:
+        pick = slice(token, token + 1)
+        alone = attend(ggml, Inputs(x.q[:, :, pick], x.k, x.v, x.mask[:, pick]), 0.125, 2)
+        same_bits(alone, together[:, pick], token)
+
+
+def test_tokens_of_several_sequences_together(ggml: GuardedGgml) -> None:
+    """Sequences of a server, a token that sees nothing, and one whose mask adds something, beside tokens in tiles."""
+    x = prompt(Case(tokens=100, positions=400), sequences=3)
+    x.mask[:, 20] = HIDDEN
+    x.mask[:, 50] -= np.float16(1.5)
+    together = attend(ggml, x, 0.125, 2)
+    close_to(together, expected(x, 0.125))
+    assert not together[:, 20].any()
+    for token in (0, 19, 20, 21, 33, 49, 50, 51, 67, 99):
+        pick = slice(token, token + 1)
+        alone = attend(ggml, Inputs(x.q[:, :, pick], x.k, x.v, x.mask[:, pick]), 0.125, 2)
+        same_bits(alone, together[:, pick], token)
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_what_a_later_token_sees_never_reaches_an_earlier_one(ggml: GuardedGgml, poison: float) -> None:
+    x = prompt(Case(tokens=48, positions=150))
+    wanted = attend(ggml, x, 0.125, 2)
+    first = 17
+    new = ~np.isneginf(x.mask[0, first]) & np.isneginf(x.mask[0, first - 1])
+    assert new.sum() == 1
+    x.k[:, new] = poison
+    x.v[:, new] = poison
+    spoilt = attend(ggml, x, 0.125, 2)
+    same_bits(spoilt[:, :first], wanted[:, :first], poison)
+    assert np.isnan(spoilt[:, first:]).all()
+
+
 def test_hidden_positions_are_never_read_into_a_sum(ggml: GuardedGgml) -> None:
     """A slot that was freed may hold anything."""
     x = inputs(Case(tokens=1, positions=400))
