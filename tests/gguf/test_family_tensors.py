@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.engine_models import ARCHITECTURES, EMBEDDING, SIZE, U32, model
+from tests.support.engine_models import ARCHITECTURES, ARRAY, BOOL, EMBEDDING, SIZE, U32, model
 from tests.support.foreign_files import Key, Tensor, write_gguf
 from trit.gguf.header import read_raw_header
 from trit.gguf.validate import embeds, unsound
@@ -92,13 +92,52 @@ def test_a_window_for_all_layers_is_gemma_3_s_alone(tmp_path: Path) -> None:
         assert (said(tmp_path, rest, tensors) is None) == passes
 
 
+@pytest.mark.parametrize(("count", "passes"), [(1, False), (2, True), (3, False), (2000, False)])
+def test_a_window_or_none_for_each_layer(count: int, passes: bool, tmp_path: Path) -> None:
+    """Also in an array so long that its numbers are not read."""
+    for architecture in ("gemma3", "gemma-embedding"):
+        keys, tensors = model(architecture)
+        name = f"{architecture}.attention.sliding_window_pattern"
+        rest = [row for row in keys if row[0] != name]
+        reason = said(
+            tmp_path, [*rest, (name, ARRAY, BOOL, [True, False] * (count // 2) + [True] * (count % 2))], tensors
+        )
+        assert reason == (None if passes else f"{name} has {count} numbers for 2 layers")
+
+
+def test_matrices_behind_the_pooling_fit(tmp_path: Path) -> None:
+    keys, tensors = model("gemma-embedding")
+
+    def fit(*sizes: int, second: bool = True, third: bool = True) -> str | None:
+        """What is said of matrices [out, in] by the sizes 2_feat_in, 2_feat_out, 3_feat_in and 3_feat_out."""
+        names = ("2_feat_in", "2_feat_out", "3_feat_in", "3_feat_out")
+        more: list[Key] = [
+            (f"gemma-embedding.dense_{name}", U32, None, size) for name, size in zip(names, sizes, strict=True)
+        ]
+        shapes = {"dense_2.weight": (sizes[1], EMBEDDING)} if second else {}
+        shapes |= {"dense_3.weight": (EMBEDDING, sizes[2])} if third else {}
+        dense: list[Tensor] = [(name, shape, 0, bytes(4 * shape[0] * shape[1])) for name, shape in shapes.items()]
+        return said(tmp_path, [*keys, *more], [*tensors, *dense])
+
+    assert fit(EMBEDDING, 96, 96, EMBEDDING) is None and fit(0, 96, 96, 0) is None
+    assert "dense_2_feat_out 96 and dense_3_feat_in 80 do not fit" in str(fit(EMBEDDING, 96, 80, EMBEDDING))
+    assert "dense_2_feat_in is 96, expected the embedding's 64" in str(fit(96, 96, 96, EMBEDDING))
+    assert "dense_3_feat_out is 96, expected the embedding's 64" in str(fit(EMBEDDING, 96, 96, 96))
+    # One alone stands between vectors of the embedding's size.
+    assert fit(EMBEDDING, EMBEDDING, 96, EMBEDDING, third=False) is None
+    assert "do not fit" in str(fit(EMBEDDING, 96, 96, EMBEDDING, third=False))
+    assert fit(EMBEDDING, 96, EMBEDDING, EMBEDDING, second=False) is None
+    assert "do not fit" in str(fit(EMBEDDING, 96, 96, EMBEDDING, second=False))
+
+
 def test_the_scale_beside_tiles_is_left_to_the_converter(tmp_path: Path) -> None:
     """Of bitnet.cpp's types 38 and 39; the engine itself looks for no such tensor."""
     keys, tensors = model("bitnet-b1.58")
     scale: Tensor = ("blk.0.attn_q.weight_scale", (1,), 0, bytes(4))
     tiled = [(name, shape, 39 if name == "blk.0.attn_q.weight" else kind, raw) for name, shape, kind, raw in tensors]
-    assert said(tmp_path, keys, [*tiled, scale], foreign=True) is None
-    assert "is no tensor of a" in str(said(tmp_path, keys, [*tiled, scale]))
+    path = write_gguf(tmp_path / "m.gguf", keys, [*tiled, scale])
+    assert unsound(read_raw_header(path), foreign=True) is None
+    assert "is no tensor of a" in str(unsound(read_raw_header(path)))
     assert "is no tensor of a" in str(said(tmp_path, keys, [*tensors, scale], foreign=True))
 
 

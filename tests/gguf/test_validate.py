@@ -154,6 +154,58 @@ def test_what_the_engine_has_no_default_for(name: str, header: RawHeader) -> Non
     assert unsound(edited(header, without=epsilon)) == f"{epsilon} is missing"
 
 
+def test_a_model_says_its_architecture(header: RawHeader) -> None:
+    assert unsound(edited(header, without="general.architecture")) == "general.architecture is missing"
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("bitnet-b1.58", 63), ("stablelm", 5)])
+def test_a_default_is_compared_like_a_number_of_the_file(architecture: str, size: int, header: RawHeader) -> None:
+    """A file that leaves out how much is rotated means whole heads, whose size may be odd."""
+    sizes: list[Key] = [(f".attention.{name}_length", U32, None, size) for name in ("key", "value")]
+    changed = edited(header, *sizes, without="bitnet-b1.58.rope.dimension_count")
+    if architecture != "bitnet-b1.58":
+        assert bare(changed, architecture, (".attention.head_count", U32, None, 1), *sizes) == (
+            f"{architecture}.rope.dimension_count is {size} by default, which is odd; the rotary embedding turns pairs"
+        )
+    else:
+        assert f"{architecture}.rope.dimension_count is {size} by default, which is odd" in str(unsound(changed))
+
+
+@pytest.mark.parametrize(
+    ("name", "element", "value", "said"),
+    [
+        (".classifier.output_labels", U32, [1, 2], ".classifier.output_labels is an array, but not of strings"),
+        (".classifier.output_labels", STRING, ["yes", "no"], None),
+        ("general.tensor_extra.name", U32, [1], "general.tensor_extra.name is an array, but not of strings"),
+        (".attention.head_count_kv", STRING, ["4"] * 4, "head_count_kv is an array, but not of 32-bit integers"),
+        (".attention.head_count_kv", BOOL, [True] * 4, None),
+        # Of the layers with a window no graph but Gemma's asks.
+        (".attention.sliding_window_pattern", F32, [0.5], None),
+    ],
+)
+def test_elements_of_arrays(name: str, element: int, value: list[Any], said: str | None, header: RawHeader) -> None:
+    reason = bare(header, "stablelm", (name, ARRAY, element, value))
+    assert reason is None if said is None else said in str(reason)
+
+
+def test_extras_of_tensors_have_a_flag_each(header: RawHeader) -> None:
+    name, flag = "general.tensor_extra.name", "general.tensor_extra.prec_a4"
+    names: Key = (name, ARRAY, STRING, ["a.weight", "b.weight"])
+    said = f"{flag} is no array of 2 bools, one for each of {name}"
+    assert bare(header, "stablelm", names, (flag, ARRAY, BOOL, [True, False])) is None
+    assert bare(header, "stablelm", names) == said
+    assert bare(header, "stablelm", names, (flag, ARRAY, BOOL, [True])) == said
+    assert bare(header, "stablelm", names, (flag, ARRAY, U32, [1, 0])) == said
+    assert bare(header, "stablelm", names, (flag, BOOL, None, True)) == said
+
+
+def test_the_first_layer_has_the_size_of_heads(header: RawHeader) -> None:
+    """Where a file says a number for each layer: 4 inputs are 2 heads of 2, not 4 heads of 1."""
+    assert bare(header, "stablelm", (".attention.head_count", ARRAY, U32, [2, 4, 4, 4])) is None
+    reason = bare(header, "stablelm", (".attention.head_count", ARRAY, U32, [4, 2, 2, 2]))
+    assert "rope.dimension_count is 1 by default, which is odd" in str(reason)
+
+
 # Name -> least, most, whether 0 stands for none: a thousand times beyond what published models have.
 FLOATS: dict[str, tuple[float, float, bool]] = {
     "rope.freq_base": (10.0, 1e13, False),
@@ -348,7 +400,9 @@ def test_tokenizers_of_bytes_need_all_bytes(header: RawHeader) -> None:
     assert with_tokenizer(header, "llama", ["a", "b", "c", *all_bytes]) is None
     # Text may be a token itself, a byte of more than seven bits may not.
     assert with_tokenizer(header, "llama", [*all_bytes[:97], "a", *all_bytes[98:]]) is None
-    assert "lacks <0x80>" in str(with_tokenizer(header, "llama", [*all_bytes[:128], *all_bytes[129:]]))
+    for byte in (0x80, 0xFF):
+        lacking = [chr(byte), *all_bytes[:byte], *all_bytes[byte + 1 :]]
+        assert f"lacks <0x{byte:02X}>" in str(with_tokenizer(header, "llama", lacking))
     assert "lacks <0x61>" in str(with_tokenizer(header, "plamo2", [*all_bytes[:97], "a", *all_bytes[98:]]))
     assert "the token 'xy' is a byte" in str(with_tokenizer(header, "llama", ["xy", *all_bytes], types=[6] * 257))
     world = [f"\\x{byte:02x}" for byte in range(256)]
