@@ -343,26 +343,33 @@ def test_special_tokens_of_a_file_that_names_none(
 
 
 @pytest.mark.parametrize(
-    ("model", "tokens", "lacks"),
+    ("model", "name", "default", "always"),
     [
-        ("hybriddna", 11, False),
-        ("whitespace", 11, False),
-        ("bert", 101, True),
-        ("bert", 102, False),
+        ("hybriddna", "bos", 11, False),
+        ("hybriddna", "eos", 11, False),
+        ("whitespace", "bos", 11, False),
+        ("whitespace", "eos", 11, False),
+        ("bert", "bos", 101, True),
+        ("t5", "eos", 1, False),
     ],
 )
-def test_a_default_that_the_vocabulary_has_not(model: str, tokens: int, lacks: bool, header: RawHeader) -> None:
-    keys: list[Key] = [
-        (f"{GGML}model", STRING, None, model),
-        (f"{GGML}tokens", ARRAY, STRING, [f"t{i}" for i in range(tokens)]),
-        (f"{GGML}token_type", ARRAY, I32, [1] * tokens),
-        (f"{GGML}bos_token_id", U32, None, tokens),
-        ("general.architecture", STRING, None, "stablelm"),
-        *((f"stablelm.{name}", U32, None, 4) for name in ("context_length", "embedding_length", "block_count")),
-    ]
-    reason = unsound(edited(header, *keys, without=f"{GGML}add_bos_token"))
-    assert (reason is not None and "bos_token_id is missing or no token" in reason) == lacks
-    assert lacks or reason is None
+def test_a_default_that_the_vocabulary_has_not(
+    model: str, name: str, default: int, always: bool, header: RawHeader
+) -> None:
+    """It is the last of just so many tokens and one; a file that says nothing adds it only where the engine does."""
+    for tokens in (default, default + 1):
+        keys: list[Key] = [
+            (f"{GGML}model", STRING, None, model),
+            (f"{GGML}tokens", ARRAY, STRING, [f"t{i}" for i in range(tokens)]),
+            (f"{GGML}scores", ARRAY, F32, [0.0] * tokens),
+            (f"{GGML}token_type", ARRAY, I32, [1] * tokens),
+            (f"{GGML}{name}_token_id", U32, None, tokens),
+        ]
+        unsaid = edited(header, *keys, without=f"{GGML}add_bos_token")
+        added = edited(unsaid, (f"{GGML}add_{name}_token", BOOL, None, True))
+        said = f"tokenizer.ggml.{name}_token_id is missing or no token, but one is to be added to every text"
+        assert bare(added, "stablelm") == (said if tokens == default else None)
+        assert bare(unsaid, "stablelm") == (said if always and tokens == default else None)
 
 
 def test_what_all_tensors_share(header: RawHeader) -> None:
