@@ -371,6 +371,17 @@ def test_a_template_of_its_own_file_comes_first(tmp_path: Path) -> None:
     }
 
 
+def test_merges_are_written_as_two_texts(tmp_path: Path) -> None:
+    """Of either form; byte-level text has no spaces, so that a part with one is never met and cannot be written."""
+
+    def edit(description: dict[str, Any]) -> None:
+        description["model"]["vocab"] |= {"t ": 300, "t h": 301, " h": 302}
+        description["model"]["merges"] = [["t ", "h"], ["t", "h"], ["t", " h"], ["th", "e"]]
+
+    assert load(tmp_path, tokenizer(), edit).merges == ["t h", "th e"]
+    assert load(tmp_path, tokenizer(), lambda d: d["model"].update(merges=["t h", "th e"])).merges == ["t h", "th e"]
+
+
 def test_the_trainer_s_reading_is_kept(tmp_path: Path) -> None:
     """With its normalizer, but for the one that a note tells."""
     made = tokenizer()

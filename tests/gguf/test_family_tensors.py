@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 
-from tests.support.engine_models import ARCHITECTURES, EMBEDDING, SIZE, U32, model
+from tests.support.engine_models import ARCHITECTURES, ARRAY, BOOL, EMBEDDING, F32, FORWARD, SIZE, U32, model
 from tests.support.foreign_files import Key, Tensor, write_gguf
 from trit.gguf.header import read_raw_header
 from trit.gguf.validate import embeds, unsound
 
 QKV = 4 * SIZE
+UNFUSED = set(ARCHITECTURES) - {"bitnet-b1.58"}
 # Tensor that is optional somewhere -> its shape, and the architectures that look for it.
 OPTIONAL: dict[str, tuple[tuple[int, ...], set[str]]] = {
     "rope_freqs.weight": ((SIZE // 2,), {"llama"}),
@@ -20,6 +22,9 @@ OPTIONAL: dict[str, tuple[tuple[int, ...], set[str]]] = {
     "cls.output.weight": ((1, EMBEDDING), {"qwen3"}),
     "blk.0.attn_output.bias": ((EMBEDDING,), {"llama"}),
     "blk.1.ffn_down.bias": ((EMBEDDING,), {"llama"}),
+    "blk.1.ffn_gate.bias": ((FORWARD,), {"llama"}),
+    "blk.0.ffn_up.bias": ((FORWARD,), {"llama"}),
+    **{f"blk.1.attn_{name}.bias": ((size * SIZE,), UNFUSED) for name, size in (("q", 2), ("k", 1), ("v", 1))},
     "blk.1.attn_q.scale": ((1,), set(ARCHITECTURES)),
     "blk.1.ffn_up.input_scale": ((1,), set(ARCHITECTURES)),
     "blk.0.ffn_down_norm_in.weight": ((96,), set(ARCHITECTURES)),
@@ -40,6 +45,7 @@ def said(path: Path, keys: list[Key], tensors: list[Tensor], foreign: bool = Fal
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_optional_tensors_are_the_architecture_s(name: str, architecture: str, tmp_path: Path) -> None:
     keys, tensors = model(architecture)
+    tensors = [row for row in tensors if row[0] != name]
     shape, looks = OPTIONAL[name]
     size = 4
     for dimension in shape:
@@ -58,6 +64,50 @@ def test_a_fused_projection_stands_alone(architecture: str, tmp_path: Path) -> N
     rest = [row for row in tensors if row[0] not in {f"blk.0.attn_{name}.weight" for name in "qkv"}]
     reason = said(tmp_path, keys, [*rest, fused])
     assert (reason is None) != architecture.startswith("bitnet"), reason
+
+
+def test_keys_of_a_window_have_the_engine_s_types(tmp_path: Path) -> None:
+    """Of the architectures that have one; to the others they are keys that nobody reads."""
+    others = {U32: F32, F32: U32}
+    for architecture in ARCHITECTURES:
+        keys, tensors = model(architecture)
+        gemma, embeds_texts = architecture.startswith("gemma"), architecture == "gemma-embedding"
+        for name, kind, read in (
+            ("attention.sliding_window", U32, gemma),
+            ("rope.freq_base_swa", F32, gemma),
+            ("final_logit_softcapping", F32, architecture == "gemma3"),
+            ("dense_2_feat_out", U32, embeds_texts),
+            ("dense_3_feat_in", U32, embeds_texts),
+        ):
+            key = f"{architecture}.{name}"
+            rest = [row for row in keys if row[0] != key]
+            reason = said(tmp_path, [*rest, (key, others[kind], None, 64)], tensors)
+            assert reason == (f"{key} is not a {'uint32' if kind == U32 else 'float32'}" if read else None)
+
+
+def test_experts_have_no_biases(tmp_path: Path) -> None:
+    keys, tensors = model("llama")
+    keys += [("llama.expert_count", U32, None, 4), ("llama.expert_used_count", U32, None, 2)]
+    rest = [row for row in tensors if ".ffn_gate." not in row[0] and ".ffn_up." not in row[0]]
+    rest = [row for row in rest if ".ffn_down." not in row[0]]
+    shapes: dict[str, tuple[int, ...]] = {"ffn_gate_inp.weight": (4, EMBEDDING)}
+    shapes |= {f"ffn_{name}_exps.weight": (4, FORWARD, EMBEDDING) for name in ("gate", "up")}
+    shapes["ffn_down_exps.weight"] = (4, EMBEDDING, FORWARD)
+    rest += [
+        (f"blk.{i}.{name}", shape, 0, bytes(4 * math.prod(shape))) for i in (0, 1) for name, shape in shapes.items()
+    ]
+    assert said(tmp_path, keys, rest) is None
+    # The gate alone may be missing.
+    assert said(tmp_path, keys, [row for row in rest if row[0] != "blk.1.ffn_gate_exps.weight"]) is None
+    for name in ("ffn_up_exps", "ffn_down_exps", "ffn_gate_inp"):
+        lacking = [row for row in rest if row[0] != f"blk.1.{name}.weight"]
+        assert said(tmp_path, keys, lacking) == f"blk.1.{name}.weight is missing"
+    for name, size in (("gate", FORWARD), ("up", FORWARD), ("down", EMBEDDING)):
+        for more, passes in ((f"ffn_{name}.bias", False), (f"ffn_{name}_exps.scale", True)):
+            row: Tensor = (f"blk.0.{more}", (4 if passes else size,), 0, bytes(16 if passes else 4 * size))
+            reason = said(tmp_path, keys, [*rest, row])
+            assert reason is None if passes else f"'blk.0.{more}' is no tensor of a llama" in str(reason)
+    assert said(tmp_path, keys, [*rest, ("blk.0.attn_output.bias", (EMBEDDING,), 0, bytes(4 * EMBEDDING))]) is None
 
 
 def test_layers_that_only_predict_further_are_none_of_the_graph(tmp_path: Path) -> None:
@@ -92,13 +142,52 @@ def test_a_window_for_all_layers_is_gemma_3_s_alone(tmp_path: Path) -> None:
         assert (said(tmp_path, rest, tensors) is None) == passes
 
 
+@pytest.mark.parametrize(("count", "passes"), [(1, False), (2, True), (3, False), (2000, False)])
+def test_a_window_or_none_for_each_layer(count: int, passes: bool, tmp_path: Path) -> None:
+    """Also in an array so long that its numbers are not read."""
+    for architecture in ("gemma3", "gemma-embedding"):
+        keys, tensors = model(architecture)
+        name = f"{architecture}.attention.sliding_window_pattern"
+        rest = [row for row in keys if row[0] != name]
+        reason = said(
+            tmp_path, [*rest, (name, ARRAY, BOOL, [True, False] * (count // 2) + [True] * (count % 2))], tensors
+        )
+        assert reason == (None if passes else f"{name} has {count} numbers for 2 layers")
+
+
+def test_matrices_behind_the_pooling_fit(tmp_path: Path) -> None:
+    keys, tensors = model("gemma-embedding")
+
+    def fit(*sizes: int, second: bool = True, third: bool = True) -> str | None:
+        """What is said of matrices [out, in] by the sizes 2_feat_in, 2_feat_out, 3_feat_in and 3_feat_out."""
+        names = ("2_feat_in", "2_feat_out", "3_feat_in", "3_feat_out")
+        more: list[Key] = [
+            (f"gemma-embedding.dense_{name}", U32, None, size) for name, size in zip(names, sizes, strict=True)
+        ]
+        shapes = {"dense_2.weight": (sizes[1], EMBEDDING)} if second else {}
+        shapes |= {"dense_3.weight": (EMBEDDING, sizes[2])} if third else {}
+        dense: list[Tensor] = [(name, shape, 0, bytes(4 * shape[0] * shape[1])) for name, shape in shapes.items()]
+        return said(tmp_path, [*keys, *more], [*tensors, *dense])
+
+    assert fit(EMBEDDING, 96, 96, EMBEDDING) is None and fit(0, 96, 96, 0) is None
+    assert "dense_2_feat_out 96 and dense_3_feat_in 80 do not fit" in str(fit(EMBEDDING, 96, 80, EMBEDDING))
+    assert "dense_2_feat_in is 96, expected the embedding's 64" in str(fit(96, 96, 96, EMBEDDING))
+    assert "dense_3_feat_out is 96, expected the embedding's 64" in str(fit(EMBEDDING, 96, 96, 96))
+    # One alone stands between vectors of the embedding's size.
+    assert fit(EMBEDDING, EMBEDDING, 96, EMBEDDING, third=False) is None
+    assert "do not fit" in str(fit(EMBEDDING, 96, 96, EMBEDDING, third=False))
+    assert fit(EMBEDDING, 96, EMBEDDING, EMBEDDING, second=False) is None
+    assert "do not fit" in str(fit(EMBEDDING, 96, 96, EMBEDDING, second=False))
+
+
 def test_the_scale_beside_tiles_is_left_to_the_converter(tmp_path: Path) -> None:
     """Of bitnet.cpp's types 38 and 39; the engine itself looks for no such tensor."""
     keys, tensors = model("bitnet-b1.58")
     scale: Tensor = ("blk.0.attn_q.weight_scale", (1,), 0, bytes(4))
     tiled = [(name, shape, 39 if name == "blk.0.attn_q.weight" else kind, raw) for name, shape, kind, raw in tensors]
-    assert said(tmp_path, keys, [*tiled, scale], foreign=True) is None
-    assert "is no tensor of a" in str(said(tmp_path, keys, [*tiled, scale]))
+    path = write_gguf(tmp_path / "m.gguf", keys, [*tiled, scale])
+    assert unsound(read_raw_header(path), foreign=True) is None
+    assert "is no tensor of a" in str(unsound(read_raw_header(path)))
     assert "is no tensor of a" in str(said(tmp_path, keys, [*tensors, scale], foreign=True))
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from trit.base.errors import UserError
 from trit.convert.embedding import quantize_rows
-from trit.gguf.codecs import pack_i2_s, pack_tq2_0
+from trit.gguf.codecs import Decoded, pack_i2_s, pack_tq2_0, spread_scale
+from trit.gguf.encode import for_encoding, unpack
 from trit.gguf.encodings import ENCODINGS, check_fits, check_scale, fallback
 from trit.gguf.layouts import PLAIN
 from trit.gguf.types import GGMLQuantizationType, GGUFReader, GGUFWriter, read_header
@@ -252,3 +253,62 @@ def test_an_invalid_code_is_named_by_its_row_in_the_matrix(monkeypatch: pytest.M
 def test_what_takes_columns_of_no_whole_block() -> None:
     """1bitLLM's 3B (8640) and xl (5460)."""
     assert [fallback(ENCODINGS["i2_s"], k).name for k in (8192, 8640, 5460)] == ["i2_s", "q2_0", "f16"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1), name=st.sampled_from(["q2_0", "tq2_0", "i2_s", "f16"]), per_row=st.booleans(),
+    group=st.sampled_from([32, 64, 128, 256, 512]), used=st.sampled_from([(1.0,), (1.0, 0.0), (1.0, 0.5, 0.0)]),
+    zeros=st.sampled_from([0.0, 0.5, 1.0]),
+)  # fmt: skip
+def test_a_decoded_matrix_keeps_every_weight(
+    seed: int, name: str, per_row: bool, group: int, used: tuple[float, ...], zeros: float
+) -> None:
+    """In the form that the encoding takes: one scale, one for each of its blocks, or what was there."""
+    rng, n, k = np.random.default_rng(seed), 3, 512
+    values = rng.integers(-1, 2, (n, k)).astype(np.int8)
+    values.reshape(n, -1, 32)[rng.random((n, k // 32)) < zeros] = 0
+    scales = rng.choice(np.float32(used), (n if per_row else 1, k // group))
+    weights = values * np.broadcast_to(scales.repeat(group, axis=1), (n, k))
+    block = ENCODINGS[name].block
+    found, scale = for_encoding(Decoded(values, scales), ENCODINGS[name], "w")
+    assert found.dtype == np.int8
+    different = set(np.abs(weights).reshape(-1).tolist()) - {0.0}
+    alike = all(len(set(np.abs(part).tolist()) - {0.0}) <= 1 for part in weights.reshape(-1, block))
+    if len(different) <= 1:
+        assert isinstance(scale, float) and scale > 0
+        assert not different or scale == different.pop()
+        np.testing.assert_array_equal(found * np.float32(scale), weights)
+    else:
+        assert isinstance(scale, np.ndarray) and scale.dtype == np.float32
+        assert scale.shape == (n, k // block if group <= block and alike else k // group)
+        np.testing.assert_array_equal(found * spread_scale(scale, n, k, 1), weights)
+
+
+def test_a_matrix_of_zeros_keeps_its_scale() -> None:
+    zeros = np.zeros((2, 64), np.int8)
+    for scales, kept in (([[0.25, 0.5]], 0.5), ([[0.0, 0.0]], 1.0)):
+        found, scale = for_encoding(Decoded(zeros, np.float32(scales)), ENCODINGS["q2_0"], "w")
+        assert scale == kept and not found.any()
+
+
+def test_plus_two_stays_where_there_is_room() -> None:
+    values = np.resize(np.array([-1, 0, 1, 2, 1], np.int8), (2, 256))
+    decoded = Decoded(values, np.float32([[0.5]]))
+    row = ENCODINGS["q2_0"]
+    found, scale = for_encoding(decoded, row, "w")
+    np.testing.assert_array_equal(found, values)
+    back, scales = unpack(row, row.pack(values, scale), 2, 256, "w")
+    np.testing.assert_array_equal(back, values)
+    np.testing.assert_array_equal(scales, np.full((2, 4), 0.5))
+    with pytest.raises(UserError, match=r"^w: holds \+2 102 times \(19\.92 % of its weights\), which i2_s cannot"):
+        for_encoding(decoded, ENCODINGS["i2_s"], "w")
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_bytes_of_every_encoding_are_read_back(name: str) -> None:
+    row, values = ENCODINGS[name], np.resize(np.array([-1, 0, 1, 1], np.int8), (2, 256))
+    found, scale = unpack(row, row.pack(values, 0.5), 2, 256, "w")
+    np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(np.unique(scale), [0.5])
+    assert isinstance(scale, float) == (row.scale_inputs == 0 or not row.ternary)

@@ -8,6 +8,7 @@ import struct
 import time
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
@@ -49,6 +50,21 @@ def written(path: Path, kind: str, raw: bytes, name: str = "output.weight") -> P
 
 def reason(path: Path) -> str | None:
     return broken_numbers(path, identify(read_raw_header(path)))
+
+
+@pytest.mark.parametrize("kind", SCALE_PLACES)
+def test_scales_are_where_gguf_py_reads_them(kind: str) -> None:
+    """Two bytes are a scale if weights are no numbers with NaN in them."""
+    number, _, size = IDS[kind]
+    found = []
+    for at in range(size - 1):
+        block = np.zeros((1, size), np.uint8)
+        block[0, at : at + 2] = np.frombuffer(struct.pack("<e", math.nan), np.uint8)
+        with np.errstate(invalid="ignore"):
+            weights = gguf.quants.dequantize(block, gguf.GGMLQuantizationType(number))
+        if np.isnan(weights).any():
+            found.append(at)
+    assert tuple(found) == SCALE_PLACES[kind]
 
 
 @pytest.mark.parametrize("kind", [*FLOATS, *SCALE_PLACES])

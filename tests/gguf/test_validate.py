@@ -154,6 +154,58 @@ def test_what_the_engine_has_no_default_for(name: str, header: RawHeader) -> Non
     assert unsound(edited(header, without=epsilon)) == f"{epsilon} is missing"
 
 
+def test_a_model_says_its_architecture(header: RawHeader) -> None:
+    assert unsound(edited(header, without="general.architecture")) == "general.architecture is missing"
+
+
+@pytest.mark.parametrize(("architecture", "size"), [("bitnet-b1.58", 63), ("stablelm", 5)])
+def test_a_default_is_compared_like_a_number_of_the_file(architecture: str, size: int, header: RawHeader) -> None:
+    """A file that leaves out how much is rotated means whole heads, whose size may be odd."""
+    sizes: list[Key] = [(f".attention.{name}_length", U32, None, size) for name in ("key", "value")]
+    changed = edited(header, *sizes, without="bitnet-b1.58.rope.dimension_count")
+    if architecture != "bitnet-b1.58":
+        assert bare(changed, architecture, (".attention.head_count", U32, None, 1), *sizes) == (
+            f"{architecture}.rope.dimension_count is {size} by default, which is odd; the rotary embedding turns pairs"
+        )
+    else:
+        assert f"{architecture}.rope.dimension_count is {size} by default, which is odd" in str(unsound(changed))
+
+
+@pytest.mark.parametrize(
+    ("name", "element", "value", "said"),
+    [
+        (".classifier.output_labels", U32, [1, 2], ".classifier.output_labels is an array, but not of strings"),
+        (".classifier.output_labels", STRING, ["yes", "no"], None),
+        ("general.tensor_extra.name", U32, [1], "general.tensor_extra.name is an array, but not of strings"),
+        (".attention.head_count_kv", STRING, ["4"] * 4, "head_count_kv is an array, but not of 32-bit integers"),
+        (".attention.head_count_kv", BOOL, [True] * 4, None),
+        # Of the layers with a window no graph but Gemma's asks.
+        (".attention.sliding_window_pattern", F32, [0.5], None),
+    ],
+)
+def test_elements_of_arrays(name: str, element: int, value: list[Any], said: str | None, header: RawHeader) -> None:
+    reason = bare(header, "stablelm", (name, ARRAY, element, value))
+    assert reason is None if said is None else said in str(reason)
+
+
+def test_extras_of_tensors_have_a_flag_each(header: RawHeader) -> None:
+    name, flag = "general.tensor_extra.name", "general.tensor_extra.prec_a4"
+    names: Key = (name, ARRAY, STRING, ["a.weight", "b.weight"])
+    said = f"{flag} is no array of 2 bools, one for each of {name}"
+    assert bare(header, "stablelm", names, (flag, ARRAY, BOOL, [True, False])) is None
+    assert bare(header, "stablelm", names) == said
+    assert bare(header, "stablelm", names, (flag, ARRAY, BOOL, [True])) == said
+    assert bare(header, "stablelm", names, (flag, ARRAY, U32, [1, 0])) == said
+    assert bare(header, "stablelm", names, (flag, BOOL, None, True)) == said
+
+
+def test_the_first_layer_has_the_size_of_heads(header: RawHeader) -> None:
+    """Where a file says a number for each layer: 4 inputs are 2 heads of 2, not 4 heads of 1."""
+    assert bare(header, "stablelm", (".attention.head_count", ARRAY, U32, [2, 4, 4, 4])) is None
+    reason = bare(header, "stablelm", (".attention.head_count", ARRAY, U32, [4, 2, 2, 2]))
+    assert "rope.dimension_count is 1 by default, which is odd" in str(reason)
+
+
 # Name -> least, most, whether 0 stands for none: a thousand times beyond what published models have.
 FLOATS: dict[str, tuple[float, float, bool]] = {
     "rope.freq_base": (10.0, 1e13, False),
@@ -291,26 +343,33 @@ def test_special_tokens_of_a_file_that_names_none(
 
 
 @pytest.mark.parametrize(
-    ("model", "tokens", "lacks"),
+    ("model", "name", "default", "always"),
     [
-        ("hybriddna", 11, False),
-        ("whitespace", 11, False),
-        ("bert", 101, True),
-        ("bert", 102, False),
+        ("hybriddna", "bos", 11, False),
+        ("hybriddna", "eos", 11, False),
+        ("whitespace", "bos", 11, False),
+        ("whitespace", "eos", 11, False),
+        ("bert", "bos", 101, True),
+        ("t5", "eos", 1, False),
     ],
 )
-def test_a_default_that_the_vocabulary_has_not(model: str, tokens: int, lacks: bool, header: RawHeader) -> None:
-    keys: list[Key] = [
-        (f"{GGML}model", STRING, None, model),
-        (f"{GGML}tokens", ARRAY, STRING, [f"t{i}" for i in range(tokens)]),
-        (f"{GGML}token_type", ARRAY, I32, [1] * tokens),
-        (f"{GGML}bos_token_id", U32, None, tokens),
-        ("general.architecture", STRING, None, "stablelm"),
-        *((f"stablelm.{name}", U32, None, 4) for name in ("context_length", "embedding_length", "block_count")),
-    ]
-    reason = unsound(edited(header, *keys, without=f"{GGML}add_bos_token"))
-    assert (reason is not None and "bos_token_id is missing or no token" in reason) == lacks
-    assert lacks or reason is None
+def test_a_default_that_the_vocabulary_has_not(
+    model: str, name: str, default: int, always: bool, header: RawHeader
+) -> None:
+    """It is the last of just so many tokens and one; a file that says nothing adds it only where the engine does."""
+    for tokens in (default, default + 1):
+        keys: list[Key] = [
+            (f"{GGML}model", STRING, None, model),
+            (f"{GGML}tokens", ARRAY, STRING, [f"t{i}" for i in range(tokens)]),
+            (f"{GGML}scores", ARRAY, F32, [0.0] * tokens),
+            (f"{GGML}token_type", ARRAY, I32, [1] * tokens),
+            (f"{GGML}{name}_token_id", U32, None, tokens),
+        ]
+        unsaid = edited(header, *keys, without=f"{GGML}add_bos_token")
+        added = edited(unsaid, (f"{GGML}add_{name}_token", BOOL, None, True))
+        said = f"tokenizer.ggml.{name}_token_id is missing or no token, but one is to be added to every text"
+        assert bare(added, "stablelm") == (said if tokens == default else None)
+        assert bare(unsaid, "stablelm") == (said if always and tokens == default else None)
 
 
 def test_what_all_tensors_share(header: RawHeader) -> None:
@@ -348,7 +407,9 @@ def test_tokenizers_of_bytes_need_all_bytes(header: RawHeader) -> None:
     assert with_tokenizer(header, "llama", ["a", "b", "c", *all_bytes]) is None
     # Text may be a token itself, a byte of more than seven bits may not.
     assert with_tokenizer(header, "llama", [*all_bytes[:97], "a", *all_bytes[98:]]) is None
-    assert "lacks <0x80>" in str(with_tokenizer(header, "llama", [*all_bytes[:128], *all_bytes[129:]]))
+    for byte in (0x80, 0xFF):
+        lacking = [chr(byte), *all_bytes[:byte], *all_bytes[byte + 1 :]]
+        assert f"lacks <0x{byte:02X}>" in str(with_tokenizer(header, "llama", lacking))
     assert "lacks <0x61>" in str(with_tokenizer(header, "plamo2", [*all_bytes[:97], "a", *all_bytes[98:]]))
     assert "the token 'xy' is a byte" in str(with_tokenizer(header, "llama", ["xy", *all_bytes], types=[6] * 257))
     world = [f"\\x{byte:02x}" for byte in range(256)]

@@ -83,6 +83,16 @@ def test_bytes_that_are_left_out_are_counted(tmp_path: Path) -> None:
     assert missing_bytes(read_raw_header(write_gguf(tmp_path / "m.gguf", *model("gemma3")))) == []
 
 
+def test_bytes_of_text_are_those_of_utf_8(tmp_path: Path) -> None:
+    """All that some character has in UTF-8, but control characters: without any of them text is lost."""
+    wanted = {byte for code in range(0xA0, 0x110000, 61) if not 0xD800 <= code < 0xE000 for byte in chr(code).encode()}
+    wanted |= {byte for code in (0xC0, 0xFF, 0x10FFFF) for byte in chr(code).encode()} | {*b"\t\n", *range(32, 127)}
+    keys, tensors = model("llama")
+    rest = [row for row in keys if row[0] not in (f"{GGML}tokens", f"{GGML}token_type")]
+    path = write_gguf(tmp_path / "m.gguf", [*rest, (f"{GGML}tokens", ARRAY, STRING, ["none"])], tensors)
+    assert missing_bytes(read_raw_header(path)) == sorted(wanted)
+
+
 def test_published_vocabularies_pass(engine_bin: Path) -> None:
     """Those of the engine's tree; one lacks control characters, another has 26 bytes as text."""
     assert engine_bin.is_dir()

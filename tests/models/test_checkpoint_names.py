@@ -18,7 +18,7 @@ from trit.gguf.encodings import ENCODINGS
 from trit.gguf.header import read_raw_header
 from trit.inspect.command import inspect
 from trit.models.checkpoint import Checkpoint
-from trit.models.names import name_notes, plain_name
+from trit.models.names import name_notes, plain_name, quantised_by, refuse_other_methods
 
 SEED = Path(__file__).parents[1] / "fuzz" / "seeds" / "whole"
 LAST = "model.layers.0.mlp.down_proj.weight"
@@ -261,3 +261,44 @@ def test_norms_that_the_config_turns_off_or_on(folder: Path) -> None:
     change_config(folder, quantization_config=quantization | {"use_rms_norm": True})
     save_file(weights(), folder / "model.safetensors")
     assert "rms_norm.weight" in refusal(folder) and "missing, norms that config.json asks for" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ({}, None),
+        ({"quantization_config": None}, None),
+        ({"quantization_config": {"quant_method": "bitnet"}}, None),
+        ({"quantization_config": {"load_in_4bit": False, "load_in_8bit": False}}, None),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
+        ({"quantization_config": {"quant_method": "awq", "load_in_4bit": True}}, "awq"),
+        ({"compression_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors"),
+        # Old files of bitsandbytes name no method.
+        ({"quantization_config": {"load_in_4bit": True, "load_in_8bit": False}}, "bitsandbytes"),
+        ({"quantization_config": {"load_in_4bit": False, "load_in_8bit": True}}, "bitsandbytes"),
+    ],
+)
+def test_other_methods_are_named(config: dict[str, object], method: str | None) -> None:
+    if method is None:
+        refuse_other_methods(config)
+        return
+    with pytest.raises(
+        UserError, match=rf"^config\.json: quantization_config says {method}, which keeps other numbers"
+    ):
+        refuse_other_methods(config)
+
+
+@pytest.mark.parametrize(
+    ("names", "method"),
+    [
+        (("qweight", "qzeros", "g_idx"), "GPTQ or AWQ"),
+        (("weight_scale_inv", "input_scale"), "fp8"),
+        (("weight.absmax", "weight.quant_map", "SCB"), "bitsandbytes"),
+        (("weight_packed", "weight_shape", "weight_zero_point"), "compressed-tensors"),
+        (("weight", "bias", "weight_scale", "qweight.weight"), None),
+    ],
+)
+def test_tensors_of_other_methods_are_known_by_their_ends(names: tuple[str, ...], method: str | None) -> None:
+    for name in names:
+        assert quantised_by(f"model.layers.0.self_attn.q_proj.{name}") == method
+        assert quantised_by(name.rpartition(".")[2]) == method

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,94 @@ def test_values_without_their_form(name: str, value: Any, told: str, tmp_path: P
 )
 def test_values_with_their_form(name: str, value: Any, tmp_path: Path) -> None:
     assert parse_json(tmp_path / name, json.dumps(value)) == value
+
+
+def each(names: str, *values: Any) -> dict[str, list[Any]]:
+    """Some keys -> values that none of them may have."""
+    return {name: list(values) for name in names.split()}
+
+
+IDS = "bos_token_id unk_token_id pad_token_id eos_token_id"
+# File -> the keys that are read -> values that they may not have. "" is the file itself, a dot leads to a part.
+WRONG: dict[str, dict[str, list[Any]]] = {
+    "config.json": {
+        **each("architectures layer_types", {}, "text", [1]),
+        **each("rope_parameters rope_scaling quantization_config compression_config", [], "text"),
+        **each("quantization_config.quant_method quantization_config.linear_class", 1, []),
+        **each(IDS, -2, 2**32, 1.0, "1", False, {}),
+        "": [[], "text"],
+        "model_type": [1],
+        "_name_or_path": [1, "a\0b"],
+        "quantization_config.quantization_mode": [1],
+        "quantization_config.modules_to_not_convert": ["text", [None]],
+    },
+    "generation_config.json": {
+        **each("top_k penalty_last_n mirostat", 1.5, "1", True, 2**31, -(2**31) - 1),
+        **each("top_p min_p xtc_probability xtc_threshold temperature", "1", True, float("inf"), -1e39),
+        **each("penalty_repeat mirostat_tau mirostat_eta", "1", False, float("nan"), 1e39),
+        **each(IDS, -2, 2**32, 1.0),
+        "sequence": [1, "\0"],
+    },
+    "tokenizer_config.json": {
+        **each("bos_token eos_token unk_token pad_token sep_token cls_token mask_token", 1, "\0", {}),
+        **each("add_bos_token add_eos_token", 1, "true"),
+        **each("added_tokens_decoder.1.special added_tokens_decoder.1.lstrip", 1, "true"),
+        **each("added_tokens_decoder.1.rstrip added_tokens_decoder.1.single_word", 0, "false"),
+        "added_tokens_decoder.1.normalized": [1],
+        "added_tokens_decoder": [[], {"1": "text"}, {"1": {}}, {"1": {"content": 1}}],
+        "chat_template": [1, ["text"], [{"name": "a"}], [{"template": "b"}], {"a": 1}, "\0"],
+    },
+    "special_tokens_map.json": {"bos_token": [1, {}]},
+    "chat_template.json": {"": [[]], "chat_template": [1]},
+    "added_tokens.json": {"<a>": ["1", -2, 2**32, None]},
+    "tokenizer.json": {
+        **each("model.byte_fallback model.ignore_merges model.fuse_unk", 1, "true"),
+        **each("model.continuing_subword_prefix model.end_of_word_suffix", 1, []),
+        **each("normalizer pre_tokenizer post_processor", "text", {}, {"type": 1}),
+        "model": [None, "BPE"],
+        "model.type": [1],
+        "model.vocab": [[], {"a": 2**32}, {"a": None}, {"\0": 1}],
+        "model.merges": [{}, "a b", ["ab"], [["a"]], [["a", 1]], [["a", "b", "c"]], [None]],
+        "model.unk_token": [1, "\0"],
+        "model.dropout": ["0.1", True],
+        "added_tokens": [{}, [{"id": 3}], [{"content": "a"}], [{"id": -2, "content": "a"}]],
+        "normalizer.pattern": ["text"],
+        "pre_tokenizer.pretokenizers": [{}, [{}]],
+        "post_processor.processors": [{}, [{}]],
+    },
+}
+WHOLE: dict[str, Any] = {
+    "config.json": {"quantization_config": {}},
+    "tokenizer_config.json": {"added_tokens_decoder": {"1": {"content": "<a>"}}},
+    "tokenizer.json": {"model": BPE, "normalizer": {"type": "a"}, "pre_tokenizer": {"type": "b"},
+                       "post_processor": {"type": "c"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [(name, key, value) for name, rows in WRONG.items() for key, values in rows.items() for value in values],
+)
+def test_every_key_that_is_read_has_a_form(name: str, key: str, value: Any) -> None:
+    """What stands in its place is named; everything around it is as it should be."""
+    whole = copy.deepcopy(WHOLE.get(name, {}))
+    assert parse_json(Path(name), json.dumps(whole)) == whole
+    *parts, last = key.split(".")
+    inner = whole
+    for part in parts:
+        inner = inner[part]
+    inner[last] = value
+    with pytest.raises(UserError, match=rf"^{re.escape(name)}: {re.escape(key)}.* expected "):
+        parse_json(Path(name), json.dumps(whole if key else value))
+
+
+def test_ends_of_ranges_have_their_form() -> None:
+    for name, value in (
+        ("config.json", {"bos_token_id": 2**32 - 1, "eos_token_id": [0, -1]}),
+        ("generation_config.json", {"top_k": -(2**31), "mirostat": 2**31 - 1, "top_p": 3.4e38, "temperature": -3.4e38}),
+        ("tokenizer.json", {"model": {**BPE, "vocab": {"a": 0, "b": 2**32 - 1}, "merges": [["a", "b"], "b a"]}}),
+    ):
+        assert parse_json(Path(name), json.dumps(value)) == value
 
 
 def test_text_that_gguf_cannot_hold(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.support.checkpoints import make_checkpoint, refusal
 from trit.base.places import ROOT
 from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import read_header
+from trit.models.checkpoint import _open_file
 
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 
@@ -66,6 +67,20 @@ def test_same_file_as_from_safetensors(shards: int, pristine: Path, pickled: Pat
             weight_map |= dict.fromkeys(part, file)
         (pickled / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert converted(pickled, tmp_path / "bin.gguf") == converted(pristine, tmp_path / "safetensors.gguf")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8])
+def test_every_dtype_is_read_in_place(dtype: torch.dtype, tmp_path: Path) -> None:
+    """As from safetensors, the same tensors in the same type: numbers, names, shapes."""
+    state = {"a.weight": torch.arange(12).reshape(3, 4).to(dtype), "b": torch.tensor([7.0, 0.0]).to(dtype)}
+    path, other = tmp_path / "model.bin", tmp_path / "model.safetensors"
+    torch.save(state, path)
+    save_file(state, other)
+    found, expected = (
+        {tensor.name: (tensor.dtype, tensor.shape, tensor.read(0, tensor.size).tolist()) for tensor in _open_file(file)}
+        for file in (path, other)
+    )
+    assert found == expected and len(found) == 2
 
 
 def test_tensors_that_share_a_storage(pristine: Path, pickled: Path, tmp_path: Path) -> None:

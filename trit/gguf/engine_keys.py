@@ -108,10 +108,10 @@ class Keys:
     def _name(self, key: str) -> str:
         return key.removeprefix(self.architecture) if key.startswith(f"{self.architecture}.") else key
 
-    def wrong(self, name: str, reason: str) -> Unsound:
-        """The error about a hyper-parameter."""
+    def wrong(self, name: str, value: object, reason: str) -> Unsound:
+        """The error about a hyper-parameter, which the file may leave to the engine's default."""
         key = f"{self.architecture}.{name}"
-        return Unsound(f"{key} is {self.values[key]!a:.60}, which {reason}")
+        return Unsound(f"{key} is {value!a:.60}{'' if key in self.values else ' by default'}, which {reason}")
 
     def typed(self, key: str, kind: int) -> Any:
         """A value; None if it is missing; raises Unsound if it has another type."""

@@ -146,9 +146,9 @@ def _check_windows(model: Hyper, kind: str) -> None:
         raise Unsound(f"{name}.rope.dimension_count_swa is {rotated} for heads of {model.key}")
     key = f"{name}.attention.sliding_window_pattern"
     pattern = values.get(key, _PATTERN)
-    if isinstance(pattern, list):
-        if len(pattern) != model.layers:
-            raise Unsound(f"{key} has {len(pattern)} numbers for {model.layers} layers")
+    if (count := model.header.counts.get(key)) is not None:  # an array, whose numbers are not read if they are many
+        if count != model.layers:
+            raise Unsound(f"{key} has {count} numbers for {model.layers} layers")
         windows = sum(map(bool, pattern))
     else:
         windows = sum(not pattern or layer % pattern < pattern - 1 for layer in range(model.layers))

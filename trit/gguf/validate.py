@@ -96,7 +96,7 @@ def _hyper(header: RawHeader, keys: Keys) -> Hyper:
     experts = _check_experts(keys, layers)
     scaling = keys.text("rope.scaling.type", "linear")
     if scaling not in _ROPE_SCALINGS:
-        raise keys.wrong("rope.scaling.type", f"is none of {', '.join(_ROPE_SCALINGS)}")
+        raise keys.wrong("rope.scaling.type", scaling, f"is none of {', '.join(_ROPE_SCALINGS)}")
     _check_floats(keys)
     _check_extra(keys)
     known = architecture in FAMILIES
@@ -113,7 +113,7 @@ def _hyper(header: RawHeader, keys: Keys) -> Hyper:
     value = keys.number("attention.value_length", default=size, least=min(least, heads), most=_MAX_WIDTH)
     rotated = keys.number("rope.dimension_count", default=key, most=_MAX_WIDTH)
     if heads and rotated % 2:
-        raise keys.wrong("rope.dimension_count", "is odd; the rotary embedding turns pairs")
+        raise keys.wrong("rope.dimension_count", rotated, "is odd; the rotary embedding turns pairs")
     if known and (not heads or not kv_heads or heads % kv_heads):
         raise Unsound(f"{architecture}.attention.head_count {heads} is no multiple of head_count_kv {kv_heads}")
     if known and f"{architecture}.{_EPSILON}" not in keys.values:
