@@ -131,6 +131,19 @@ void tile_score(const float* q, const float* keys, int64_t dk, const int* order,
     }
 }
 
+/// The same for fewer than P positions.
+template <int P>
+void tile_score_rest(const float* q, const float* keys, int64_t count, int64_t dk, const int* order,
+                     float* scores) {
+    if constexpr (P > 1) {
+        if (count == P - 1) {
+            tile_score<P - 1>(q, keys, dk, order, scores);
+        } else {
+            tile_score_rest<P - 1>(q, keys, count, dk, order, scores);
+        }
+    }
+}
+
 /// scores[count][kTileRows] of one tile's rows and keys[count][dk].
 inline void tile_scores(const float* q, const float* keys, int64_t count, int64_t dk, const int* order,
                         float* scores) {
@@ -139,12 +152,7 @@ inline void tile_scores(const float* q, const float* keys, int64_t count, int64_
     for (; p + kAtOnce <= count; p += kAtOnce) {
         tile_score<kAtOnce>(q, keys + p * dk, dk, order, scores + p * kTileRows);
     }
-    for (; p + 4 <= count; p += 4) {
-        tile_score<4>(q, keys + p * dk, dk, order, scores + p * kTileRows);
-    }
-    for (; p < count; ++p) {
-        tile_score<1>(q, keys + p * dk, dk, order, scores + p * kTileRows);
-    }
+    tile_score_rest<kAtOnce>(q, keys + p * dk, count - p, dk, order, scores + p * kTileRows);
 }
 
 /// scores[count][kTileRows] become exp(score - largest of the row); largest and sum of each row, in the order
