@@ -142,7 +142,9 @@ def test_a_name_in_two_files_and_one_that_is_in_none(tmp_path: Path) -> None:
         Checkpoint.open(folder)
 
 
-@pytest.mark.parametrize("value", [None, [], {}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": {"a": 1}}])
+@pytest.mark.parametrize(
+    "value", [None, [], {}, *({"weight_map": it} for it in ({}, [], {"a": 1}, {"a": "x.safetensors", "b": None}))]
+)
 def test_an_index_without_names(value: object, tmp_path: Path) -> None:
     path = tmp_path / "x.index.json"
     path.write_text(json.dumps(value))
