@@ -208,6 +208,17 @@ def test_a_folder_in_the_place_of_a_file(name: str, tmp_path: Path) -> None:
         check_side_files(tmp_path)
 
 
+def test_a_text_for_people_may_be_anything(tmp_path: Path) -> None:
+    """Empty, or a page, unlike what a reader opens."""
+    for content in (b"", b"<!DOCTYPE html><html></html>"):
+        (tmp_path / "README.md").write_bytes(content)
+        check_side_files(tmp_path)
+        (tmp_path / "merges.txt").write_bytes(content)
+        with pytest.raises(UserError, match=r"merges\.txt: "):
+            check_side_files(tmp_path)
+        (tmp_path / "merges.txt").unlink()
+
+
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "\udcff"])
 def test_what_is_not_json(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_bytes(text.encode("utf-8", "surrogateescape"))
