@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -380,6 +381,15 @@ def test_merges_are_written_as_two_texts(tmp_path: Path) -> None:
 
     assert load(tmp_path, tokenizer(), edit).merges == ["t h", "th e"]
     assert load(tmp_path, tokenizer(), lambda d: d["model"].update(merges=["t h", "th e"])).merges == ["t h", "th e"]
+
+
+def test_an_interrupt_is_no_broken_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(content: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trit.convert.tokenizer.Tokenizer", SimpleNamespace(from_str=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        load(tmp_path, tokenizer())
 
 
 def test_the_trainer_s_reading_is_kept(tmp_path: Path) -> None:

@@ -66,8 +66,8 @@ def test_a_fused_projection_stands_alone(architecture: str, tmp_path: Path) -> N
     assert (reason is None) != architecture.startswith("bitnet"), reason
 
 
-def test_keys_of_a_window_have_the_engine_s_types(tmp_path: Path) -> None:
-    """Of the architectures that have one; to the others they are keys that nobody reads."""
+def test_keys_of_an_architecture_have_the_engine_s_types(tmp_path: Path) -> None:
+    """To the others they are keys that nobody reads."""
     others = {U32: F32, F32: U32}
     for architecture in ARCHITECTURES:
         keys, tensors = model(architecture)
@@ -76,6 +76,7 @@ def test_keys_of_a_window_have_the_engine_s_types(tmp_path: Path) -> None:
             ("attention.sliding_window", U32, gemma),
             ("rope.freq_base_swa", F32, gemma),
             ("final_logit_softcapping", F32, architecture == "gemma3"),
+            ("vocab_size", U32, architecture == "llama"),
             ("dense_2_feat_out", U32, embeds_texts),
             ("dense_3_feat_in", U32, embeds_texts),
         ):

@@ -66,6 +66,21 @@ def test_merges_are_needed_for_what_is_longer_than_a_letter(tmp_path: Path) -> N
     assert said(tmp_path, merges=["t h"]) is None
 
 
+def test_a_vocabulary_may_leave_out_types(tmp_path: Path) -> None:
+    """Then all tokens are text."""
+    keys, tensors = model("llama")
+    for tokens, merges, passes in (
+        ([*LETTERS, "th"], ["t h"], True),
+        (LETTERS, [], True),
+        ([*LETTERS, "th"], [], False),
+    ):
+        rest = [row for row in keys if row[0].removeprefix(GGML) not in ("tokens", "token_type", "merges")]
+        rest += [(f"{GGML}tokens", ARRAY, STRING, tokens), (f"{GGML}merges", ARRAY, STRING, merges)]
+        reason = unsound(read_raw_header(write_gguf(tmp_path / "m.gguf", rest, tensors)))
+        assert ("token_embd.weight has the shape" in str(reason)) == passes
+        assert passes or "no text becomes the token 'th'" in str(reason)
+
+
 def test_bytes_of_a_sentencepiece_vocabulary_are_said_to_be_some(tmp_path: Path) -> None:
     """Else the engine prints <0x0A>, letter for letter."""
     types = [2, 3, 3] + [6] * 256 + [1] * 5

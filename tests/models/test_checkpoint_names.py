@@ -253,6 +253,14 @@ def test_an_adapter_s_folder(folder: Path) -> None:
     assert "is an adapter's folder (adapter_config.json); merge it" in refusal(folder)
 
 
+def test_one_rope_of_two_is_told(folder: Path) -> None:
+    note = "of config.json's rope_parameters and rope_scaling the latter counts, as in transformers"
+    rope = {"rope_type": "linear", "factor": 2.0}
+    for scaling, parameters, told in ((rope, rope, True), (rope, None, False), (None, rope, False), ({}, rope, False)):
+        change_config(folder, rope_scaling=scaling, rope_parameters=parameters)
+        assert (note in Checkpoint.open(folder).notes) == told
+
+
 def test_norms_that_the_config_turns_off_or_on(folder: Path) -> None:
     quantization = json.loads((folder / "config.json").read_text())["quantization_config"]
     norm = LAST.replace(".weight", ".rms_norm.weight")

@@ -142,7 +142,9 @@ def test_a_name_in_two_files_and_one_that_is_in_none(tmp_path: Path) -> None:
         Checkpoint.open(folder)
 
 
-@pytest.mark.parametrize("value", [None, [], {}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": {"a": 1}}])
+@pytest.mark.parametrize(
+    "value", [None, [], {}, *({"weight_map": it} for it in ({}, [], {"a": 1}, {"a": "x.safetensors", "b": None}))]
+)
 def test_an_index_without_names(value: object, tmp_path: Path) -> None:
     path = tmp_path / "x.index.json"
     path.write_text(json.dumps(value))
@@ -204,6 +206,17 @@ def test_a_folder_in_the_place_of_a_file(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=f"{name}: is a folder, expected a file"):
         check_side_files(tmp_path)
+
+
+def test_a_text_for_people_may_be_anything(tmp_path: Path) -> None:
+    """Empty, or a page, unlike what a reader opens."""
+    for content in (b"", b"<!DOCTYPE html><html></html>"):
+        (tmp_path / "README.md").write_bytes(content)
+        check_side_files(tmp_path)
+        (tmp_path / "merges.txt").write_bytes(content)
+        with pytest.raises(UserError, match=r"merges\.txt: "):
+            check_side_files(tmp_path)
+        (tmp_path / "merges.txt").unlink()
 
 
 @pytest.mark.parametrize("text", ["{", "[" * 100_000, "\udcff"])
