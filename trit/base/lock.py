@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""Locks of the system on open files: they cannot outlive who holds them. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+
+def take(file: TextIO) -> bool:
+    """Try to lock an open file for us alone; whether that was done."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            # Far behind the text, so that others can read it.
+            file.seek(1 << 20)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def is_alive(owner: str) -> bool:
+    """Whether the process that noted its number still runs."""
+    if not owner.isdigit() or sys.platform == "win32":
+        return owner.isdigit()
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
