@@ -9,16 +9,23 @@ import sys
 from collections.abc import Sequence
 
 from trit import __version__
+from trit.base import by_name
 from trit.base.command import run_command
 from trit.base.errors import run_main
 from trit.base.flags import ArgumentParser
 from trit.base.places import LOCK, engine_program
 from trit.base.processes import capture
+from trit.library.find import find
 
 # Name -> the function whose arguments follow it (see run_command), and what it does.
 COMMANDS = {
-    "run": ("trit.run.completion", "ask a model, or chat with it"),
-    "serve": ("trit.run.serve", "serve a model over HTTP, with the routes of OpenAI's API"),
+    "run": ("trit.run.completion:command", "ask a model, or chat with it"),
+    "serve": ("trit.run.serve:command", "serve a model over HTTP, with the routes of OpenAI's API"),
+    "pull": ("trit.library.commands:pull", "fetch a model by name, or bring it up to date"),
+    "list": ("trit.library.commands:show_list", "the models that are here"),
+    "show": ("trit.library.commands:show", "what is known of a model by name, and whether its files are sound"),
+    "rm": ("trit.library.commands:remove", "delete models, and what no other needs"),
+    "ps": ("trit.library.commands:processes", "the servers and chats that run"),
     "convert": ("trit.convert.command", "checkpoint or GGUF of another engine -> GGUF"),
     "inspect": ("trit.inspect.command", "what a GGUF file or a checkpoint folder is"),
     "bench": ("trit.measure.speed.command", "speed of a model: prefill and decode"),
@@ -87,4 +94,5 @@ def _run(argv: Sequence[str] | None) -> int:
         _parser().print_help()
         return 0
     args = _parser().parse_args(words[:1])
+    by_name.find_with(find)
     return run_command(COMMANDS[args.name][0], words[1:])

@@ -26,6 +26,7 @@ FLOORS = {
     "measure": 5,
     "verify": 5,
     "inspect": 5,
+    "library": 5,
     "cli": 6,
 }
 FRONT_DOORS = ("__main__.py", "setup_env.py", "run_inference.py", "run_inference_server.py")
@@ -53,7 +54,7 @@ STANDARD_LIBRARY = (
     *("trit.engine.inference", "trit.engine.token_profile", "trit.engine.tuning_file", "trit.engine.kept_kernels"),
     *("trit.run.completion", "trit.run.serve", "trit.run.profile", "trit.inspect.doctor", "trit.cli"),
     *("trit.engine.confinement", "trit.inspect.advisories"),
-    "trit.setup.pipeline",
+    *("trit.run.running", "trit.library.find", "trit.library.commands", "trit.setup.pipeline"),
 )
 
 
