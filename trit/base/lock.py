@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TextIO
 
+# What systems say of a lock that somebody has.
+_TAKEN = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+
 
 def take(file: TextIO) -> bool:
-    """Try to lock an open file for us alone; whether that was done."""
+    """Try to lock an open file for us alone; whether that was done.
+
+    Raises:
+        OSError: there are no locks here, so that waiting for one would not end.
+    """
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -21,7 +29,9 @@ def take(file: TextIO) -> bool:
             import fcntl
 
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
         return False
     return True
 

@@ -38,7 +38,7 @@ _PACKAGE = "huggingface_hub"
 # What is converted from a folder, by the ends of names.
 _INPUTS = (".json", ".safetensors", ".bin", ".model", ".txt", ".jinja")
 # What the tools' sentences call what a user of names knows under another name.
-_FLAGS = {"--model-dir": "TRIT_HOME", "--outtype": "-q"}
+_FLAGS = {"--model-dir": "TRIT_HOME", "--outtype": "-q", "--list-models": "trit list --known"}
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,14 @@ class _Filling:
         if not self._wanted.is_folder and commit != "unknown":
             arguments += ["--source", f"{self._wanted.source}@{commit}"]
         with self._step("conversion", f"converting to {outtype}") as line:
-            self._call(line, "conversion", "trit.convert.command:for_setup", {"arguments": arguments})
+            try:
+                self._call(line, "conversion", "trit.convert.command:for_setup", {"arguments": arguments})
+            except UserError as error:
+                if not error.flags:
+                    raise
+                hub = "" if self._wanted.is_folder else f"trit download {self._wanted.source} --to FOLDER, then "
+                how = f"{hub}trit convert FOLDER {' '.join(error.flags)}"
+                raise UserError(f"{error}; that is a flag of trit convert: {how}, then trit run FOLDER") from error
             line.done(f"{outtype}, {gguf.stat().st_size / 1e6:.1f} MB")
         return gguf
 

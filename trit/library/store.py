@@ -178,16 +178,17 @@ class Store:
             ) from error
         with file:
             told = False
-            while not take(file):
-                file.seek(0)
-                owner = file.read().strip() or "another"
-                if wait is None:
-                    raise UserError(f"{name} is being fetched by process {owner}; wait for it or stop it")
-                if not told:
-                    wait(owner)
-                    told = True
-                time.sleep(_POLL_S)
+            # Only around taking it: what fails while it is held has a name of its own.
             with names_file(path):
+                while not take(file):
+                    file.seek(0)
+                    owner = file.read().strip() or "another"
+                    if wait is None:
+                        raise UserError(f"{name} is being fetched by process {owner}; wait for it or stop it")
+                    if not told:
+                        wait(owner)
+                        told = True
+                    time.sleep(_POLL_S)
                 file.seek(0)
                 file.truncate()
                 os.write(file.fileno(), str(os.getpid()).encode())
