@@ -184,7 +184,11 @@ def test_a_message_goes_into_the_model_s_template_and_a_prompt_does_not(
 ) -> None:
     model = str(tiny_model(tmp_path / "chat.gguf", tokenizer__chat_template="{{ messages }}"))
     assert trit(capfd, "run", model, "Hello", "-temp", "0").out == "An answer.\n"
-    assert {"-cnv", "-st"} <= set(engine.arguments) and engine.value("-n") == "-1" and engine.value("-p") == "Hello"
+    assert (
+        {"-cnv", "-st", "--jinja"} <= set(engine.arguments)
+        and engine.value("-n") == "-1"
+        and engine.value("-p") == "Hello"
+    )
     assert trit(capfd, "run", model, "-p", "Hello").code == 0
     assert "-no-cnv" in engine.arguments and "-st" not in engine.arguments and engine.value("-n") == "128"
     assert trit(capfd, "run", str(engine.model), "Hello").code == 0

@@ -71,9 +71,14 @@ def test_a_folder_is_converted_into_the_store_and_again_when_it_changes(
     folder.mkdir()
     for name in CHECKPOINT:
         (folder / name).write_bytes((BUNDLED_MODEL / name).read_bytes())
+    # Without it the model is asked about nobody.
+    template = "{% for m in messages %}Mary went to the garden. {{ m['content'] }} {% endfor %}Where is Mary?\nAnswer:"
+    (folder / "chat_template.jinja").write_text(template)
     assert trit("pull", str(folder), "--tune-seconds", "0").returncode == 0
     first = store.read(str(folder))
-    assert first is not None and {path.name for path in folder.iterdir()} == set(CHECKPOINT)
+    assert first is not None and {path.name for path in folder.iterdir()} == {*CHECKPOINT, "chat_template.jinja"}
+    answer = trit("run", str(folder), "John went to the hall.", "-temp", "0")
+    assert (answer.returncode, answer.stdout) == (0, "Mary is in the garden.\n"), answer.stderr
     assert json.loads(trit("pull", str(folder), "--json").stdout)["fetched_now"] is False
     (folder / "model.safetensors").touch()
     assert json.loads(trit("pull", str(folder), "--tune-seconds", "0", "--json").stdout)["fetched_now"] is True

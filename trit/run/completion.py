@@ -173,7 +173,7 @@ def _run(parser: _Parser, argv: Sequence[str] | None) -> int:
         folder = Path(name)
         prompt = read_prompt(args, folder)
         # A message is put into the model's own template, if it has one; a prompt is continued as it is.
-        turn = ["-no-cnv"] if raw else ["-cnv", "-st"]
+        turn = ["-no-cnv"] if raw else ["-cnv", "-st", "--jinja"]
         command = [*engine_command("llama-completion", args), *prompt, *turn, "--no-display-prompt", "--simple-io"]
         # The prompt itself is the first run: another in front of it only delays the answer.
         command += ["--perf", *([] if args.profile else ["--no-warmup"]), *extra]
