@@ -184,6 +184,18 @@ def test_a_lock_ends_with_its_holder(store: Store) -> None:
         pass
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX locks")
+def test_a_file_system_without_locks_is_an_error_and_no_endless_wait(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    assert run_main(lambda argv: keep(store, "org/m", a__gguf=b"1") and 0) == 1
+    assert "org--m.lock: No locks available" in capsys.readouterr().err
+
+
 def test_keys_are_names_of_files_and_tell_names_apart() -> None:
     names = ["org/m", "org/m@v1", "org/m@refs/pr/1", "Org/n", "/data/org/m", "/other/org/m", "/data/Mod\u00e8le: 1"]
     keys = [key_of(name) for name in names]

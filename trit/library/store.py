@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The models of this user, shared by all checkouts. Standard library only.
 
-Below ``models`` in :func:`trit.base.places.home`::
+Below ``store`` in :func:`trit.base.places.home`::
 
     blobs/sha256-...        each file once, by its content
     names/KEY/FILE          the same files by the names that the engine and people want: hard links
@@ -98,7 +98,7 @@ class Store:
     """The folder with everything in it; nothing is made before something is kept."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or home() / "models"
+        self.folder = folder or home() / "store"
 
     def work(self, name: str) -> Path:
         """Where a name's download is under way."""
