@@ -152,8 +152,13 @@ def check_common(args: argparse.Namespace) -> None:
         args.threads = physical_cores()
     elif args.threads > (os.cpu_count() or 1):
         print(f"note: -t {args.threads} is more than this machine's {os.cpu_count()} CPUs: slow", file=sys.stderr)
-    args.ctx_size = -(-args.ctx_size // _CONTEXT_STEP) * _CONTEXT_STEP
+    args.ctx_size = whole_context(args.ctx_size)
     _check_cache(header, args.ctx_size)
+
+
+def whole_context(tokens: int) -> int:
+    """The context that the engine makes of a number of tokens; 0 stays what it means."""
+    return -(-tokens // _CONTEXT_STEP) * _CONTEXT_STEP
 
 
 def check_engine_flags(engine_flags: Sequence[str]) -> None:

@@ -151,12 +151,16 @@ def _run(parser: _Parser, argv: Sequence[str] | None) -> int:
     wanted = args.n_predict
     if wanted is None:
         args.n_predict = _NO_LIMIT if args.conversation else _ANSWER
-    inference.check_common(args)
-    if wanted and 0 < args.ctx_size <= wanted and "--context-shift" not in extra:
+    context = inference.whole_context(args.ctx_size)
+    if wanted and 0 < context <= wanted and "--context-shift" not in extra:
         raise UserError(
-            f"-n {wanted}: the context has {args.ctx_size} tokens for prompt and answer together; give a larger -c, or "
+            f"-n {wanted}: the context has {context} tokens for prompt and answer together; give a larger -c, or "
             "-n -1 to fill it"
         )
+    if args.draft != "none" and not args.conversation:
+        raise UserError(f"--draft {args.draft} is for chats and the server; add -cnv, or leave --draft away")
+    # Only now: a model may have to be fetched.
+    inference.check_common(args)
     if inference.is_embedding_model(args.model):
         raise UserError(
             f"{args.model} is an embedding model: it gives vectors, not answers; serve it with: "
@@ -167,8 +171,6 @@ def _run(parser: _Parser, argv: Sequence[str] | None) -> int:
     raw = not args.message or inference.lacks_chat_template(args.model, extra)
     if wanted is None and not raw:
         args.n_predict = _NO_LIMIT
-    if args.draft != "none":
-        raise UserError(f"--draft {args.draft} is for chats and the server; add -cnv, or leave --draft away")
     with tempfile.TemporaryDirectory(prefix="trit-prompt-") as name:
         folder = Path(name)
         prompt = read_prompt(args, folder)

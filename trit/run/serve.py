@@ -112,15 +112,16 @@ def _serve(parser: inference.ArgumentParser, argv: Sequence[str] | None) -> int:
         args.model = Path(args.words[0])
     inference.check_engine_flags(extra)
     check_tls(extra)
-    inference.check_common(args)
-    command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
-    command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
     # The engine takes the last ones.
     host, port = [
         [str(own), *values(extra, {flag})][-1] for own, flag in ((args.host, "--host"), (args.port, "--port"))
     ]
     check_port(host, int(port) if port.isdecimal() else args.port)
     check_access(args, extra)
+    # Only now: a model may have to be fetched.
+    inference.check_common(args)
+    command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
+    command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
     command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra)]
     command += ["--cache-ram", str(_CACHE_MIB), *inference.DRAFTS[args.draft]]
     if args.no_repack:
