@@ -5,20 +5,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
 from trit import __version__
+from trit.base import by_name
 from trit.base.command import run_command
 from trit.base.errors import run_main
 from trit.base.flags import ArgumentParser
 from trit.base.places import LOCK, engine_program
 from trit.base.processes import capture
+from trit.library import completion
+from trit.library.find import find
 
 # Name -> the function whose arguments follow it (see run_command), and what it does.
 COMMANDS = {
-    "run": ("trit.run.completion", "ask a model, or chat with it"),
-    "serve": ("trit.run.serve", "serve a model over HTTP, with the routes of OpenAI's API"),
+    "run": ("trit.run.completion:command", "ask a model, or chat with it"),
+    "serve": ("trit.run.serve:command", "serve a model over HTTP, with the routes of OpenAI's API"),
+    "pull": ("trit.library.commands:pull", "fetch a model by name, or bring it up to date"),
+    "list": ("trit.library.commands:show_list", "the models that are here"),
+    "show": ("trit.library.commands:show", "what is known of a model by name, and whether its files are sound"),
+    "rm": ("trit.library.commands:remove", "delete models, and what no other needs"),
+    "ps": ("trit.library.commands:processes", "the servers and chats that run"),
     "convert": ("trit.convert.command", "checkpoint or GGUF of another engine -> GGUF"),
     "inspect": ("trit.inspect.command", "what a GGUF file or a checkpoint folder is"),
     "bench": ("trit.measure.speed.command", "speed of a model: prefill and decode"),
@@ -63,6 +72,14 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Completion(argparse.Action):
+    """The package behind it is imported only when it is wanted."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: object, shell: object, *_: object) -> None:
+        print(completion.shell_code(str(shell)))
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     width = max(map(len, COMMANDS))
     parser = ArgumentParser(
@@ -72,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="version, the engine's commit, the tier; then exit")
+    text = "print what the shell reads to complete commands and names of models; then exit"
+    parser.add_argument("--completion", action=_Completion, choices=completion.SHELLS, help=text)
     parser.add_argument("name", choices=COMMANDS, metavar="NAME", help="a command of the list below")
     return parser
 
@@ -82,9 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    if completion.VARIABLE in os.environ:
+        completion.complete(COMMANDS)
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         _parser().print_help()
         return 0
-    args = _parser().parse_args(words[:1])
+    args = _parser().parse_args(words[: 2 if words[0] == "--completion" else 1])
+    by_name.find_with(find)
     return run_command(COMMANDS[args.name][0], words[1:])

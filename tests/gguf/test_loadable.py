@@ -17,11 +17,11 @@ from tests.support.tiny_gguf import KEYS, tiny_gguf
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT
 from trit.convert.command import main as convert_main
+from trit.gguf.given import check_given
 from trit.gguf.header import read_raw_header
 from trit.gguf.layouts import LAYOUTS
 from trit.gguf.loadable import check_loadable
 from trit.run import completion, serve
-from trit.setup.model import check_given
 
 # What nothing in a file tells apart from the published layout, or what its shapes do.
 SILENT = ("i2_s_flat", "i2_s_arm", "i2_s_rows4")

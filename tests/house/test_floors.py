@@ -26,6 +26,7 @@ FLOORS = {
     "measure": 5,
     "verify": 5,
     "inspect": 5,
+    "library": 5,
     "cli": 6,
 }
 FRONT_DOORS = ("__main__.py", "setup_env.py", "run_inference.py", "run_inference_server.py")
@@ -45,12 +46,15 @@ LONGEST_SCRIPT = 14
 # What runs before any package is installed, or must start fast.
 STANDARD_LIBRARY = (
     *(f"trit.base.{path.stem}" for path in sorted((ROOT / "trit" / "base").glob("*.py")) if path.stem != "__init__"),
-    *(f"trit.gguf.{name}" for name in ("header", "layouts", "identify", "parts", "loadable", "embedding_types")),
+    *(
+        f"trit.gguf.{name}"
+        for name in ("header", "layouts", "identify", "parts", "loadable", "given", "embedding_types")
+    ),
     *("trit.models.registry", "trit.models.shapes", "trit.models.source_note"),
     *("trit.engine.inference", "trit.engine.token_profile", "trit.engine.tuning_file", "trit.engine.kept_kernels"),
     *("trit.run.completion", "trit.run.serve", "trit.run.profile", "trit.inspect.doctor", "trit.cli"),
     *("trit.engine.confinement", "trit.inspect.advisories"),
-    "trit.setup.pipeline",
+    *("trit.run.running", "trit.library.find", "trit.library.commands", "trit.setup.pipeline"),
 )
 
 

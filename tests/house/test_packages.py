@@ -23,7 +23,7 @@ CODE = ("utils", "trit", "benchmarks")
 # Import names that are not the name of the package.
 PACKAGE_OF = {"yaml": "PyYAML"}
 # Imported by code that says in one sentence what to install, so that running a model does not need it.
-OPTIONAL = {"matplotlib"}
+OPTIONAL = {"argcomplete", "matplotlib"}
 PATCHES = sorted(path.name for path in (ROOT / "3rdparty" / "patches").glob("*.patch"))
 
 

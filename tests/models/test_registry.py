@@ -80,6 +80,7 @@ def test_names_in_any_case_and_typos() -> None:
     known = registry()
     model = known.find("bitnet-B1.58-2b-4t")
     assert model is not None and model.repo == "microsoft/BitNet-b1.58-2B-4T" == resolve("BitNet-b1.58-2B-4T")
+    assert known.find("bitnet-2B-4t") is model and resolve("bitnet-2b-4t") == model.repo, "its alias"
     assert resolve("somebody/unheard-of") == "somebody/unheard-of"
     assert known.close_names("Falcon3-7B-Instruct-1.58bits")[0] == "Falcon3-7B-Instruct-1.58bit"
     assert known.close_names("tiuae/Falcon-E-1B-Base")[0] == "tiiuae/Falcon-E-1B-Base"
@@ -93,6 +94,8 @@ def test_names_in_any_case_and_typos() -> None:
     ("values", "message"),
     [
         ({"kind": "chat"}, "unknown family or kind"),
+        ({"alias": "Falcon-E-1B-Base"}, "falcon-e-1b-base is there twice"),
+        ({"alias": "bitnet-3b"}, "bitnet-3b is there twice"),
         ({"family": "mamba"}, "unknown family or kind"),
         ({"repo": "no-owner"}, "unknown family or kind, or no ORG/NAME"),
         ({"repo": "other/bitnet_b1_58-3B"}, "bitnet_b1_58-3b is there twice"),
@@ -110,7 +113,7 @@ def test_what_is_not_known_is_left_empty() -> None:
     model = changed(kind=None, licence=None, parameters=None, storage=None).models[0]
     assert model.advice() is None
     table = terminal_table(changed(kind=None, parameters=None, download_bytes=None, licence=None))
-    assert re.search(r"^BitNet-b1\.58-2B-4T +- +- +- +- +microsoft/BitNet-b1\.58-2B-4T$", table, re.MULTILINE)
+    assert re.search(r"^bitnet-2b-4t +- +- +- +- +microsoft/BitNet-b1\.58-2B-4T$", table, re.MULTILINE)
     assert "| - | - |" in page_table(changed(kind=None, storage=None), CONVERTED)
 
 

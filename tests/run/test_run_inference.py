@@ -78,10 +78,11 @@ def test_flags_reach_the_engine(engine: FakeEngine) -> None:
     assert engine.arguments[-3:] == ["--ignore-eos", "-p", "x"]
 
 
-def test_defaults_are_bitnet_s(engine: FakeEngine) -> None:
+def test_defaults_are_bitnet_s(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = completion.build_parser().parse(["-p", "x"])[0]
     assert (defaults.ctx_size, defaults.temperature) == (2048, 0.8)
-    assert defaults.model == default_model()
+    monkeypatch.setattr(inference, "default_model", lambda: engine.model)
+    assert run_main(completion.main, ["-p", "x"]) == 0 and engine.value("-m") == str(engine.model)
     assert (defaults.conversation, defaults.json, defaults.verbose) == (False, False, False)
     assert run(engine, "-p", "x") == 0
     assert engine.value("-t") == str(physical_cores()) and engine.value("-n") == "128"

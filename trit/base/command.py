@@ -17,7 +17,7 @@ from trit.base.places import VENV, python_command
 
 _FOR_TRAINING = ("torch", "transformers")
 # Those that people set; the tests and the build have others.
-_VARIABLES = ("TRIT_TIER", "TRIT_PACKING", "TRIT_LOOKUP", "TRIT_TUNING", "TRIT_ATTENTION")
+_VARIABLES = ("TRIT_TIER", "TRIT_PACKING", "TRIT_LOOKUP", "TRIT_TUNING", "TRIT_ATTENTION", "TRIT_HOME")
 
 
 def run_command(target: str, argv: Sequence[str] | None = None) -> int:

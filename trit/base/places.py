@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,23 @@ DEMO_PROMPT = (
     "Daniel went back to the the the garden. Mary travelled to the kitchen. Sandra journeyed to the kitchen. "
     "Sandra went to the hallway. John went to the bedroom. Mary went back to the garden. Where is Mary?\\nAnswer:"
 )
+
+
+def home() -> Path:
+    """What belongs to no checkout: TRIT_HOME, else the user's cache; absolute, and not made by asking.
+
+    Raises:
+        UserError: this user has no home folder.
+    """
+    if given := os.environ.get("TRIT_HOME"):
+        return Path(given).absolute()
+    cache = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    if cache and Path(cache).is_absolute() and sys.platform != "darwin":
+        return Path(cache) / "trit"
+    try:
+        return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "trit"
+    except RuntimeError:
+        raise UserError("this user has no home folder for models; name one in the variable TRIT_HOME") from None
 
 
 def gguf_path(model_dir: Path, quant_type: str = "i2_s") -> Path:

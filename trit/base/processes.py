@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from trit.base.errors import CommandError, TritError
@@ -33,6 +34,24 @@ def telling_lines(lines: Sequence[str], limit: int = _TAIL_LINES) -> list[str]:
     """The last ``limit`` lines that speak of an error, or just the last ones if none does; long lines are cut."""
     marked = [line for line in lines if _TELLING.search(line)]
     return [line[:_LINE_WIDTH] for line in (marked or lines)[-limit:]]
+
+
+@contextmanager
+def signals_end_us() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end us by way of every ``finally``, so that started programs end, too."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def end_group(process: subprocess.Popen[Any]) -> None:

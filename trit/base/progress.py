@@ -39,13 +39,13 @@ class StepLine:
 
     Args:
         number: place of the step, from 1.
-        total: number of steps.
+        total: number of steps; None: not known yet.
         name: short name, also that of the log file.
         deed: what the step does, shown until there is something more precise to show.
     """
 
-    def __init__(self, number: int, total: int, name: str, deed: str):
-        self._head = f"[{number}/{total}] {name:<10}"
+    def __init__(self, number: int, total: int | None, name: str, deed: str):
+        self._head = f"[{number}{f'/{total}' if total else ''}] {name:<10}"
         self._state = deed
         self._start = time.monotonic()
         self._shown = self._start

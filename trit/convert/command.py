@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from trit.base import by_name
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_input
 from trit.base.flags import ArgumentParser, a_path
@@ -30,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
         "trit convert Ternary-Bonsai-8B-PQ2_0.gguf --outtype q2_0",
     )
     parser.add_argument(
-        "model", type=a_path, help="folder with config.json, tokenizer.json and safetensors files, or a GGUF file"
+        "model",
+        type=a_path,
+        help="folder with config.json, tokenizer.json and safetensors files, a GGUF file, or a name for `trit run`",
     )
     parser.add_argument(
         "--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
@@ -98,6 +102,10 @@ def for_setup(arguments: list[str], tell: Callable[[str], None]) -> dict[str, An
 def _convert(args: argparse.Namespace) -> Report:
     quiet_gguf_package()
     split_bytes = parse_size(args.split_max_size) if args.split_max_size else None
+    named, args.model = args.model, by_name.named_file(args.model)
+    if args.model != named and args.outfile is None:
+        # Beside it is the store, which is not the user's.
+        args.outfile = Path(f"{named.name}-{args.outtype}.gguf")
     if not args.model.exists():
         raise UserError(f"{args.model}: there is no such file or folder")
     if not args.model.is_dir():

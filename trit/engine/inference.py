@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from trit.base import flags
+from trit.base import by_name, flags
 from trit.base.errors import EXIT_USAGE, UserError
 from trit.base.files import check_input
 from trit.base.flags import THREADS, a_path, hub_name, real, whole
@@ -66,7 +66,13 @@ DRAFTS: dict[str, tuple[str, ...]] = {
 
 
 class ArgumentParser(flags.ArgumentParser):
-    """A parser, but a prompt may begin with a dash, and what follows ``--`` is for the engine."""
+    """A parser, but a prompt may begin with a dash, and what follows ``--`` is for the engine.
+
+    Attributes:
+        most_words: how many words that stand alone are taken, into args.words: the name of a model, a prompt.
+    """
+
+    most_words = 0
 
     def parse(self, argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
         """Parse a command line; the options and what is for the engine.
@@ -89,6 +95,9 @@ class ArgumentParser(flags.ArgumentParser):
             joined.append(word)
             position += 1
         args, rest = self.parse_known_args(joined)
+        args.words = []
+        if not any(word.startswith("-") for word in rest):
+            args.words, rest = rest[: self.most_words], rest[self.most_words :]
         if rest:
             self.refuse(args, rest)
         return args, engine
@@ -115,7 +124,7 @@ def add_common_flags(parser: argparse.ArgumentParser, n_predict: int, *, in_chat
     """
     add = parser.add_argument
     text = "GGUF file, or a folder with one in it (default: the bundled model)"
-    add("-m", "--model", type=a_path, default=default_model(), help=text)
+    add("-m", "--model", type=a_path, help=text)
     text = "most tokens to generate; -1: until the model ends or the context is full "
     text += f"(default: {n_predict}{'' if in_chats is None else f', with -cnv {in_chats}'})"
     number = whole(1, also=(_NO_LIMIT, _TO_CONTEXT))
@@ -137,14 +146,19 @@ def check_common(args: argparse.Namespace) -> None:
     Raises:
         UserError: one of them cannot be right.
     """
-    args.model = find_model(args.model)
+    args.model = default_model() if args.model is None else find_model(by_name.model_file(args.model))
     header = check_model(args.model)
     if args.threads is None:
         args.threads = physical_cores()
     elif args.threads > (os.cpu_count() or 1):
         print(f"note: -t {args.threads} is more than this machine's {os.cpu_count()} CPUs: slow", file=sys.stderr)
-    args.ctx_size = -(-args.ctx_size // _CONTEXT_STEP) * _CONTEXT_STEP
+    args.ctx_size = whole_context(args.ctx_size)
     _check_cache(header, args.ctx_size)
+
+
+def whole_context(tokens: int) -> int:
+    """The context that the engine makes of a number of tokens; 0 stays what it means."""
+    return -(-tokens // _CONTEXT_STEP) * _CONTEXT_STEP
 
 
 def check_engine_flags(engine_flags: Sequence[str]) -> None:

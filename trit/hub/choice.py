@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from trit.base.errors import UserError
+from trit.base.flags import called
 from trit.gguf.encoding_table import DEFAULT, TERNARY
 from trit.gguf.layouts import NAMED
 from trit.models.checkpoint import SIDE_FILES
@@ -101,4 +102,6 @@ def nothing_usable(repo: str, names: Sequence[str]) -> UserError:
         holds = f"weights in folders only ({', '.join(folders)})"
     else:
         holds = "no weights (neither safetensors, pytorch_model.bin nor GGUF)"
-    return UserError(f"{repo} holds {holds}; name a repository with a ternary checkpoint, --list-models shows some")
+    return UserError(
+        f"{repo} holds {holds}; name a repository with a ternary checkpoint, {called('--list-models')} shows some"
+    )

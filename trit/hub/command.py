@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HFValidationError
 
 from trit.base.errors import EXIT_OK, TritError, UserError
-from trit.base.flags import ArgumentParser, a_path, some_text
+from trit.base.flags import ArgumentParser, a_path, called, some_text
 from trit.gguf.encoding_table import DEFAULT, TABLE
 from trit.hub import space
 from trit.hub.choice import checkpoint_files, nothing_usable, prefers_gguf, ready_models
@@ -60,11 +61,32 @@ def download(repo: str, revision: str, folder: str, encoding: str, tell: Callabl
         UserError: it cannot be had, does not fit, or cannot be used.
         TritError: the Hub did not deliver it.
     """
-    try:
+    with _explaining(repo, revision):
         if constants.HF_HUB_OFFLINE:
             print(find_offline(repo, revision, Path(folder), encoding))
         else:
             fetch_model(list_repository(repo, revision), Path(folder), encoding, tell)
+    return {}
+
+
+def latest(repo: str, revision: str, tell: Callable[[str], None]) -> dict[str, Any]:
+    """The ``commit`` that a revision stands for at the Hub now; None without a network (``HF_HUB_OFFLINE=1``).
+
+    Raises:
+        UserError: there is no such repository or revision, or no access to it.
+        TritError: the Hub did not answer.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return {"commit": None}
+    with _explaining(repo, revision):
+        return {"commit": list_repository(repo, revision).commit}
+
+
+@contextmanager
+def _explaining(repo: str, revision: str) -> Iterator[None]:
+    """Turn what talking to the Hub raises into sentences."""
+    try:
+        yield
     except HFValidationError as error:
         raise UserError(f"{repo} is no name of a repository; expected ORG/NAME") from error
     except TritError:
@@ -73,7 +95,6 @@ def download(repo: str, revision: str, folder: str, encoding: str, tell: Callabl
         raise explained(error, repo, revision) from error
     except Exception as error:  # an answer of another form may raise anything, here or in huggingface_hub
         raise not_a_hub(" ".join(f"{type(error).__name__}: {error}".split())[:200]) from error
-    return {}
 
 
 def fetch_model(listing: Listing, folder: Path, encoding: str, tell: Callable[[str], None]) -> None:
@@ -86,7 +107,8 @@ def fetch_model(listing: Listing, folder: Path, encoding: str, tell: Callable[[s
     """
     before = read_manifest(folder)
     if before and before.repo != listing.repo:
-        raise UserError(f"{folder} holds {before.repo}; choose another folder for {listing.repo} with --model-dir")
+        where = f"choose another folder for {listing.repo} with {called('--model-dir')}"
+        raise UserError(f"{folder} holds {before.repo}; {where}")
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".head-*"):
         shutil.rmtree(leftover)

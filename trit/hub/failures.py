@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from trit.base.errors import TritError, UnknownNameError, UserError
+from trit.base.errors import TritError, UnknownNameError, UserError, explain
 
 # Seconds before the second try, doubled for each further one; tests shorten it.
 BACKOFF_VARIABLE = "TRIT_HUB_BACKOFF_S"
@@ -68,6 +68,8 @@ def reason(error: Exception) -> str:
 
 def explained(error: Exception, repo: str, revision: str) -> TritError:
     """One sentence about an error that stays: what it is and what to do."""
+    if isinstance(error, OSError) and error.filename is not None and not isinstance(error, HfHubHTTPError):
+        return explain(error)  # a file here, and not the Hub
     token = get_token()
     if isinstance(error, GatedRepoError):
         if token:

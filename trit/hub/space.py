@@ -12,6 +12,7 @@ from typing import Any
 from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from trit.base.errors import UserError
+from trit.base.flags import called
 from trit.base.host import cgroup_memory, free_memory_bytes
 from trit.gguf.embedding_types import default_embedding_type
 from trit.gguf.encoding_table import TABLE
@@ -86,7 +87,7 @@ def check_disk(repo: str, need: Need, folder: Path) -> None:
         made = f" and about {_gb(need.gguf)} for the GGUF made from it" if need.gguf else ""
         raise UserError(
             f"{repo} needs {_gb(wanted)} of disk ({_gb(need.download)} to download{made}), {existing} has {_gb(free)} "
-            f"free; free {_gb(wanted - free)} or choose another folder with --model-dir"
+            f"free; free {_gb(wanted - free)} or choose another folder with {called('--model-dir')}"
         )
 
 

@@ -23,7 +23,7 @@ from huggingface_hub import constants, get_session, try_to_load_from_cache
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from trit.base.errors import TritError, UserError
-from trit.base.files import stand_in
+from trit.base.files import names_file, stand_in
 from trit.base.progress import clock
 from trit.hub.failures import not_a_hub, retrying
 from trit.hub.listing import RemoteFile
@@ -191,7 +191,7 @@ def _kind(file: RemoteFile) -> str:
 def _download(file: RemoteFile, partial: Path, progress: Progress, stop: int | None = None) -> bool:
     """Append to the partial file until it is whole, or has ``stop`` bytes; whether one answer gave all of it."""
     partial.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("ab") as out:
+    with names_file(partial), partial.open("ab") as out:
         progress.add(out.tell(), fresh=False)
 
         end = file.size if stop is None else stop

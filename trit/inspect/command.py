@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from trit.base import by_name
 from trit.base.errors import UserError
 from trit.base.files import check_input
 from trit.base.flags import ArgumentParser, a_path, whole
@@ -28,7 +29,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Say what a model file or checkpoint folder is, what it needs, and what would be done with it.",
         epilog="Example: trit inspect models/trit-story-3m/ggml-model-i2_s.gguf --layers",
     )
-    parser.add_argument("path", type=a_path, help="a GGUF file of any engine, or a Hugging Face checkpoint folder")
+    parser.add_argument(
+        "path",
+        type=a_path,
+        help="a GGUF file of any engine, a Hugging Face checkpoint folder, or a name for `trit run`",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     parser.add_argument("--layers", action="store_true", help="shares of -1, 0 and +1 for every layer")
     parser.add_argument("--exact", action="store_true", help="look at all weights, not at some rows or layers")
@@ -100,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.ctx_size < 1:
         raise UserError(f"-c {args.ctx_size}: give a positive number of tokens")
     quiet_gguf_package()
+    args.path = by_name.named_file(args.path)
     # A folder's shares come from some layers, a file's from some rows of all layers.
     exact = args.exact or (args.layers and args.path.is_dir())
     found = inspect(args.path, args.ctx_size, exact)

@@ -30,6 +30,7 @@ from trit.base.places import BUNDLED_MODEL, engine_binary, python_command
 from trit.base.processes import become
 from trit.engine import confinement, inference, token_profile
 from trit.models.registry import model_in
+from trit.run import running
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
 _MOST_BYTES = 64 << 20  # of a prompt
@@ -54,16 +55,40 @@ _STORY_QUESTION = re.compile(r"Where is \w+\?\s+Answer:\s*\Z")
 
 
 class _Parser(inference.ArgumentParser):
+    def take_words(self, args: argparse.Namespace) -> None:
+        """The words that stand alone are a model's name and a message to it; after a name alone comes a chat.
+
+        Raises:
+            UserError: there is a word too many.
+        """
+        words = list(args.words)
+        named = args.model is None and bool(words)
+        if named:
+            args.model = Path(words.pop(0))
+        args.message = bool(words)
+        if words and (args.prompt is not None or args.file is not None):
+            raise UserError(f"{words[0]!r} stands alone beside -p or -f; give one prompt")
+        if words:
+            args.prompt = words.pop(0)
+        if words:
+            self.refuse(args, words)
+        if named and args.prompt is None and args.file is None and not args.conversation:
+            if sys.stdin.isatty():
+                args.conversation = True
+            else:
+                args.message, args.file = True, "-"
+
     def refuse(self, args: argparse.Namespace, rest: Sequence[str]) -> None:
         """Text that stands alone is a prompt, or the rest of one whose quotation marks were forgotten."""
         if not any(word.startswith("-") for word in rest):
             prompt = shlex.quote(" ".join([*([args.prompt] if args.prompt else []), *rest]))
-            command = f"{python_command('run_inference.py')} -p {prompt}"
+            script = f"{self.prog} ..." if self.most_words else python_command("run_inference.py")
+            command = f"{script} -p {prompt}"
             raise UserError(f"{rest[0]!r} stands alone; a prompt goes behind -p, in quotation marks: {command}")
         super().refuse(args, rest)
 
 
-def build_parser() -> inference.ArgumentParser:
+def build_parser() -> _Parser:
     """The argument parser."""
     parser = _Parser(
         prog="run_inference.py",
@@ -107,19 +132,35 @@ def build_parser() -> inference.ArgumentParser:
     return parser
 
 
+def command(argv: Sequence[str] | None = None) -> int:
+    """``trit run NAME [PROMPT]``: as :func:`main`, but a model and a message to it may stand alone."""
+    parser = build_parser()
+    parser.prog, parser.usage, parser.most_words = "trit run", "trit run [NAME [PROMPT]] [FLAGS] [-- ENGINE_FLAGS]", 2
+    return _run(parser, argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one prompt or a chat; the engine's exit code."""
-    args, extra = build_parser().parse(argv)
+    return _run(build_parser(), argv)
+
+
+def _run(parser: _Parser, argv: Sequence[str] | None) -> int:
+    args, extra = parser.parse(argv)
+    parser.take_words(args)
     inference.check_engine_flags(extra)
     wanted = args.n_predict
     if wanted is None:
         args.n_predict = _NO_LIMIT if args.conversation else _ANSWER
-    inference.check_common(args)
-    if wanted and 0 < args.ctx_size <= wanted and "--context-shift" not in extra:
+    context = inference.whole_context(args.ctx_size)
+    if wanted and 0 < context <= wanted and "--context-shift" not in extra:
         raise UserError(
-            f"-n {wanted}: the context has {args.ctx_size} tokens for prompt and answer together; give a larger -c, or "
+            f"-n {wanted}: the context has {context} tokens for prompt and answer together; give a larger -c, or "
             "-n -1 to fill it"
         )
+    if args.draft != "none" and not args.conversation:
+        raise UserError(f"--draft {args.draft} is for chats and the server; add -cnv, or leave --draft away")
+    # Only now: a model may have to be fetched.
+    inference.check_common(args)
     if inference.is_embedding_model(args.model):
         raise UserError(
             f"{args.model} is an embedding model: it gives vectors, not answers; serve it with: "
@@ -127,12 +168,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.conversation:
         return chat(args, extra)
-    if args.draft != "none":
-        raise UserError(f"--draft {args.draft} is for chats and the server; add -cnv, or leave --draft away")
+    raw = not args.message or inference.lacks_chat_template(args.model, extra)
+    if wanted is None and not raw:
+        args.n_predict = _NO_LIMIT
     with tempfile.TemporaryDirectory(prefix="trit-prompt-") as name:
         folder = Path(name)
         prompt = read_prompt(args, folder)
-        command = [*engine_command("llama-completion", args), *prompt, "-no-cnv", "--no-display-prompt", "--simple-io"]
+        # A message is put into the model's own template, if it has one; a prompt is continued as it is.
+        turn = ["-no-cnv"] if raw else ["-cnv", "-st", "--jinja"]
+        command = [*engine_command("llama-completion", args), *prompt, *turn, "--no-display-prompt", "--simple-io"]
         # The prompt itself is the first run: another in front of it only delays the answer.
         command += ["--perf", *([] if args.profile else ["--no-warmup"]), *extra]
         return complete(args, command, folder / "counters.json" if args.profile else None)
@@ -220,6 +264,11 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     if args.prompt == "":
         raise UserError("-p '': the system prompt is empty; leave -p away")
     if inference.lacks_chat_template(args.model, extra):
+        if args.words:
+            raise UserError(
+                f"{args.words[0]} has no chat template, so it cannot chat; give a text that it continues: "
+                f'trit run {shlex.quote(args.words[0])} "Once upon a time"'
+            )
         raise UserError(
             f"{args.model} has no chat template, so -cnv cannot be used with it; leave -cnv away, or "
             f"{inference.TEMPLATE_ADVICE}"
@@ -241,7 +290,9 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     if args.verbose:
         command += ["--verbosity", "3"]
     command += [*inference.DRAFTS[args.draft], *extra]
-    return become(command, confinement.prepare(args, command))
+    sandbox = confinement.prepare(args, command)
+    running.note("chat", args.model)
+    return become(command, sandbox)
 
 
 def complete(args: argparse.Namespace, command: list[str], counters: Path | None = None) -> int:

@@ -25,6 +25,7 @@ from trit.base.places import engine_binary
 from trit.base.processes import become
 from trit.engine import confinement, inference
 from trit.engine.confinement import values
+from trit.run import running
 
 _KEY_FLAGS = {"--api-key", "--api-key-file"}
 _KEY_VARIABLE = "LLAMA_API_KEY"
@@ -91,18 +92,36 @@ def build_parser() -> inference.ArgumentParser:
     return parser
 
 
+def command(argv: Sequence[str] | None = None) -> int:
+    """``trit serve NAME``: as :func:`main`, but the model may stand alone."""
+    parser = build_parser()
+    parser.prog, parser.usage, parser.most_words = "trit serve", "trit serve [NAME] [FLAGS] [-- ENGINE_FLAGS]", 1
+    return _serve(parser, argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server until it is stopped."""
-    args, extra = build_parser().parse(argv)
+    return _serve(build_parser(), argv)
+
+
+def _serve(parser: inference.ArgumentParser, argv: Sequence[str] | None) -> int:
+    args, extra = parser.parse(argv)
+    if args.words:
+        if args.model is not None:
+            parser.refuse(args, args.words)
+        args.model = Path(args.words[0])
     inference.check_engine_flags(extra)
     check_tls(extra)
+    # The engine takes the last ones.
+    host, port = [
+        [str(own), *values(extra, {flag})][-1] for own, flag in ((args.host, "--host"), (args.port, "--port"))
+    ]
+    check_port(host, int(port) if port.isdecimal() else args.port)
+    check_access(args, extra)
+    # Only now: a model may have to be fetched.
     inference.check_common(args)
     command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
     command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
-    # The engine takes the last ones.
-    port = [str(args.port), *values(extra, {"--port"})][-1]
-    check_port([args.host, *values(extra, {"--host"})][-1], int(port) if port.isdecimal() else args.port)
-    check_access(args, extra)
     command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra)]
     command += ["--cache-ram", str(_CACHE_MIB), *inference.DRAFTS[args.draft]]
     if args.no_repack:
@@ -125,6 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sandbox = confinement.prepare(args, command)
     if sandbox:
         print(f"The engine is {sandbox}", file=sys.stderr, flush=True)
+    running.note("server", args.model, f"{host}:{port}")
     return become(command, sandbox)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from trit.base.errors import UserError
 from trit.base.places import BUNDLED_MODEL, ROOT, STAMPS, gguf_path, python_command
 from trit.base.progress import StepLine
+from trit.gguf.given import check_given, is_gguf
 from trit.models.source_note import read_manifest
 from trit.setup.context import AUTO, Setup, digest, files_digest, read_stamp, write_stamp
-from trit.setup.model import check_given, given_gguf, is_gguf, shown
+from trit.setup.model import given_gguf, shown
 from trit.setup.tool import tool
 
 NAME = "conversion"

@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
 
 from trit.base.errors import UserError
 from trit.base.files import names_file
+from trit.base.lock import is_alive, take
 from trit.base.places import CACHE_DIR
 
 _WAIT_S = 30.0
@@ -32,10 +32,10 @@ def only_one() -> Iterator[tuple[int, ...]]:
     path = CACHE_DIR / "setup.lock"
     with path.open("a+", encoding="ascii") as file:
         deadline = time.monotonic() + _WAIT_S
-        while not _take(file):
+        while not take(file):
             file.seek(0)
             owner = file.read().strip()
-            if _alive(owner):
+            if is_alive(owner):
                 raise UserError(f"another set-up is at work in this folder (process {owner}); wait for it or stop it")
             # What a killed set-up left may be a daemon that will never end (a compiler cache): do not wait for ever.
             if time.monotonic() > deadline:
@@ -49,34 +49,3 @@ def only_one() -> Iterator[tuple[int, ...]]:
         yield () if sys.platform == "win32" else (file.fileno(),)
         file.seek(0)
         file.truncate()
-
-
-def _take(file: TextIO) -> bool:
-    """Try to lock an open file."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            # Far behind the text, so that others can read it.
-            file.seek(1 << 20)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _alive(owner: str) -> bool:
-    """Whether the process that noted its number still runs."""
-    if not owner.isdigit() or sys.platform == "win32":
-        return owner.isdigit()
-    try:
-        os.kill(int(owner), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -12,11 +12,7 @@ from trit.base.places import BUNDLED_MODEL, MODELS_DIR, ROOT, STAMPS, gguf_path
 from trit.base.progress import StepLine
 from trit.engine.inference import gguf_files
 from trit.gguf.encoding_table import AUTO_TYPES, DEFAULT
-from trit.gguf.identify import identify
-from trit.gguf.known_order import refuse_other_order
-from trit.gguf.layouts import TILED
-from trit.gguf.loadable import check_loadable
-from trit.gguf.parts import read_parts
+from trit.gguf.given import check_given
 from trit.models.registry import model_in, registry, resolve
 from trit.models.source_note import read_manifest
 from trit.setup.context import AUTO, Setup, digest, read_stamp, write_stamp
@@ -95,28 +91,6 @@ def given_gguf(setup: Setup) -> Path | None:
     """The GGUF of the model's folder that is used as it is, or converted from; None if the folder is a checkpoint."""
     assert setup.model_dir is not None
     return ready_made(setup.model_dir, None if setup.options.quant_type == AUTO else setup.quant_type)
-
-
-def check_given(path: Path) -> str | None:
-    """The encoding to convert a GGUF of another engine to; None if ours loads it as it is.
-
-    Raises:
-        UserError: it is no GGUF file, or it is damaged, or does neither load nor convert as it is; says why.
-    """
-    if not is_gguf(path):
-        raise UserError(f"{path} is not a GGUF file; download or convert it again")
-    found = [item for _, header in read_parts(path, arrays=False) for item in identify(header)]
-    foreign = next((item for item in found if not item.loads), None)
-    if foreign is None or foreign.layout is None or foreign.name in TILED or any(item.problem for item in found):
-        refuse_other_order(path, check_loadable(path))
-        return None
-    return foreign.layout.outtype
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a file begins as a GGUF file does."""
-    with path.open("rb") as file:
-        return file.read(4) == b"GGUF"
 
 
 def _parse_repo(text: str) -> tuple[str, str]:

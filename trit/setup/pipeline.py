@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType, ModuleType
+from types import ModuleType
 
 from trit.base.errors import EXIT_OK, CommandError
 from trit.base.files import check_output
 from trit.base.places import BUILD_DIR, CACHE_DIR, ENGINE_DIR, STAMPS
+from trit.base.processes import signals_end_us
 from trit.base.progress import StepLine
 from trit.models.registry import registry
 from trit.models.registry.tables import terminal_table
@@ -28,12 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.list_models:
         print(terminal_table(registry()))
         return EXIT_OK
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _stop)
     try:
-        setup = _run_steps(options)
+        with signals_end_us():
+            setup = _run_steps(options)
     except CommandError as error:
         for line in error.tail:
             print(f"    {line}", file=sys.stderr)
@@ -42,11 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; run the same command again and it carries on where it was", file=sys.stderr)
         raise
     return run_suite(setup) if options.test else EXIT_OK
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """End on a signal by way of every ``finally``, so that started programs end, too."""
-    sys.exit(128 + number)
 
 
 def _run_steps(options: Options) -> Setup:

@@ -1,24 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Run a function of ours in the environment's Python, which has the packages: JSON there, JSON back.
-
-What the function prints goes to the step's log and shows how far it is; nothing is read out of it. Notes for the user
-come as lines of JSON while it runs, the result or the error as one JSON file at its end.
-"""
+"""Run a function of ours in the environment's Python, which has the packages; its output goes to the step's log."""
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from trit.base.errors import CommandError, TritError, UnknownNameError, UserError
 from trit.base.progress import StepLine
+from trit.base.tool import call_tool
 from trit.setup.context import Setup
-
-_SHOWN = 100
-_KINDS = {kind.__name__: kind for kind in (TritError, UserError, UnknownNameError)}
 
 
 def tool(
@@ -30,7 +20,7 @@ def tool(
     arguments: Mapping[str, Any],
     flags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Call ``function`` with ``arguments`` in the environment; its result.
+    """:func:`trit.base.tool.call_tool` in the environment of set-up; its result.
 
     Args:
         setup: whose environment it is.
@@ -46,38 +36,11 @@ def tool(
         TritError: likewise.
         CommandError: it ended in another way.
     """
-
-    def show(text: str) -> None:
-        if note := _note(text):
-            line.note(note)
-        else:
-            line.update(text.strip()[:_SHOWN])
-
-    request = json.dumps({"function": function, "arguments": arguments, "flags": flags or {}})
-    with tempfile.TemporaryDirectory(prefix="trit-setup-") as folder:
-        answer_file = Path(folder) / "answer.json"
-        try:
-            setup.run([setup.python, "-m", "trit.setup.child", request, answer_file], what, log, on_line=show)
-        except CommandError as error:
-            answer = _read(answer_file)
-            if "error" not in answer:
-                raise
-            usual = UserError if error.returncode == UserError.exit_code else TritError
-            raise _KINDS.get(answer["kind"], usual)(answer["error"], flags=answer["flags"]) from error
-        result: dict[str, Any] = _read(answer_file)["result"]
-        return result
-
-
-def _note(text: str) -> str | None:
-    if not text.startswith('{"note"'):
-        return None
-    note: str = json.loads(text)["note"]
-    return note
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return answer
+    return call_tool(
+        lambda command, show: setup.run(command, what, log, on_line=show),
+        setup.python,
+        line,
+        function,
+        arguments,
+        flags,
+    )

@@ -9,8 +9,9 @@ from __future__ import annotations
 from trit.base.places import BUILD_DIR
 from trit.base.progress import StepLine
 from trit.gguf.encoding_table import DEFAULT
+from trit.gguf.given import check_given
 from trit.setup.context import Setup
-from trit.setup.model import check_given, given_gguf
+from trit.setup.model import given_gguf
 from trit.setup.tool import tool
 from trit.tune.formats import Verdict
 

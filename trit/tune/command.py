@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from trit.base import by_name
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, real
@@ -35,8 +36,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = ArgumentParser(prog="trit tune", description=(__doc__ or "").split("\n")[0])
     what, add = parser.add_mutually_exclusive_group(), parser.add_argument
-    text = "GGUF file or checkpoint folder whose shapes are tuned for"
+    text = "GGUF file, checkpoint folder or name of a model whose shapes are tuned for"
     what.add_argument("--model", "-m", type=a_path, metavar="FILE", help=text)
+    what.add_argument("name", type=a_path, nargs="?", metavar="NAME", help="the same without a flag")
     what.add_argument("--shape", default="bitnet-2b-4t", metavar="NAME", help="or a published shape (%(default)s)")
     text = f"(default: {physical_cores()})"
     add("--threads", "-t", type=THREAD_COUNTS, default=[physical_cores()], metavar="N[,N]", help=text)
@@ -65,12 +67,15 @@ def for_setup(arguments: list[str], tell: Callable[[str], None]) -> dict[str, An
 
 def _tune(args: argparse.Namespace) -> formats.Verdict:
     """Print what is done, at the end the verdict; that too."""
-    if args.model and not args.model.exists():
-        raise UserError(f"-m {args.model}: there is no such file or folder")
     if args.plot:
         check_plot(args.plot)
     check_output("--plot", args.plot)
     check_output("--out", args.out)
+    args.model = args.model or args.name
+    if args.model:
+        args.model = by_name.named_file(args.model)
+        if not args.model.exists():
+            raise UserError(f"-m {args.model}: there is no such file or folder")
     threads = args.threads
     shapes = of_model(args.model) if args.model else of_published_shape(args.shape)
     model = args.model.name if args.model else args.shape

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
+from trit.base import by_name
 from trit.base.errors import UserError
 from trit.base.files import check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, numbers_from, whole
@@ -38,7 +39,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="e2e_benchmark.py", description="Measure how fast a model reads prompts and writes text (llama-bench)."
     )
     add, cores = parser.add_argument, physical_cores()
-    add("-m", "--model", type=a_path, help="GGUF file (default: the bundled model)")
+    what = parser.add_mutually_exclusive_group()
+    text = "GGUF file, or a name for `trit run` (default: the bundled model)"
+    what.add_argument("-m", "--model", type=a_path, help=text)
+    what.add_argument("name", type=a_path, nargs="?", metavar="NAME", help="the same without a flag")
     text = "tokens to write, such as 128 or 32,128 (default: 128)"
     add("-n", "--n-token", type=numbers_from(0), default=[128], metavar="N", help=text)
     text = "tokens of a prompt, such as 512 or 128,512 (default: 512)"
@@ -151,13 +155,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, check everything, measure, print, write the files."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
-    args.model = args.model or default_model()
+    args.model = args.model or args.name
     cases = _cases(args)
     for flag, path in (("--json", args.json), ("--csv", args.csv), ("--plot", args.plot)):
         check_output(flag, path)
     if args.plot:
         check_plot(args.plot)
     engine_binary(PROGRAM, args.bin_dir)
+    args.model = by_name.model_file(args.model) if args.model else default_model()
     files = _files(args)
     if args.roofline:
         for file in files.values():

@@ -51,6 +51,7 @@ class Model:
 
     Attributes:
         repo: ``ORG/NAME``.
+        alias: a shorter name than the repository's, to be typed; None: it has none.
         family: see :class:`Family`.
         architecture: ``architectures`` in its config.json.
         kind: ``base`` (continues text), ``instruct`` (answers) or ``embedding`` (makes vectors).
@@ -67,6 +68,7 @@ class Model:
     """
 
     repo: str
+    alias: str | None
     family: str
     architecture: str | None
     kind: str | None
@@ -85,6 +87,11 @@ class Model:
     def name(self) -> str:
         """The short name: that of the repository without its owner."""
         return self.repo.split("/")[1]
+
+    @property
+    def short(self) -> str:
+        """What is typed: the alias, else the short name."""
+        return self.alias or self.name
 
     @property
     def ready_made(self) -> bool:
@@ -108,9 +115,9 @@ class Registry:
     models: tuple[Model, ...]
 
     def find(self, name: str) -> Model | None:
-        """A model by ``ORG/NAME`` or short name, in any case of letters."""
+        """A model by ``ORG/NAME``, short name or alias, in any case of letters."""
         wanted = name.lower()
-        return next((model for model in self.models if wanted in (model.repo.lower(), model.name.lower())), None)
+        return next((model for model in self.models if wanted in _names(model)), None)
 
     def close_names(self, name: str) -> list[str]:
         """Names that may have been meant, best first: short ones, or whole ones if ``name`` has an owner."""
@@ -147,10 +154,15 @@ def parse(values: Mapping[str, Any]) -> Registry:
     for model in models:
         if model.family not in families or model.kind not in (*KINDS, None) or model.repo.count("/") != 1:
             raise TritError(f"{FILE.name}: {model.repo} has an unknown family or kind, or no ORG/NAME")
-    names = [model.name.lower() for model in models]
+    names = [name for model in models for name in _names(model)]
     if twice := {name for name in names if names.count(name) > 1}:
         raise TritError(f"{FILE.name}: {', '.join(sorted(twice))} is there twice")
     return Registry(families, models)
+
+
+def _names(model: Model) -> set[str]:
+    """All names of a model, in small letters."""
+    return {name.lower() for name in (model.repo, model.name, model.short)}
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -23,15 +23,15 @@ _BUNDLED = (
 )
 
 
-def terminal_table(known: Registry) -> str:
-    """One line per model: name, kind, parameters, download, licence, what it can be converted to."""
+def terminal_table(known: Registry, others: str = "--hf-repo ORG/NAME") -> str:
+    """One line per model: name, kind, parameters, download, licence, repository; others: how they are asked for."""
     rows = [("NAME", "KIND", "PARAMETERS", "DOWNLOAD", "LICENCE", "REPOSITORY")]
     for model in known.models:
         sizes = _count(model.parameters), _size(model.download_bytes)
-        rows.append((model.name, model.kind or "-", *sizes, model.licence or "-", model.repo))
+        rows.append((model.short, model.kind or "-", *sizes, model.licence or "-", model.repo))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", "- means not known here. Any other repository works, too: --hf-repo ORG/NAME"])
+    return "\n".join([*lines, "", f"- means not known here. Any other repository works, too: {others}"])
 
 
 def page_table(known: Registry, converted: Set[str]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The other end of :func:`trit.setup.tool.tool`: ``python -m trit.setup.child REQUEST ANSWER_FILE``."""
+"""The other end of :func:`trit.base.tool.call_tool`: ``python -m trit.base.child REQUEST ANSWER_FILE``."""
 
 from __future__ import annotations
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""The GGUF file of a model that a command was given; see :mod:`trit.base.by_name`. Standard library only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trit.base.places import BUNDLED_MODEL, MODELS_DIR, engine_binary
+from trit.engine.inference import gguf_files
+from trit.gguf.made import default_model
+from trit.library.names import MAIN, Wanted, is_path, resolve
+from trit.library.pull import Options, folder_state, pull
+from trit.library.store import Entry, Store
+from trit.models.registry import registry
+
+
+def find(path: Path) -> Path:
+    """The GGUF file of a name, or of a checkpoint's folder; a path that is neither comes back as it is.
+
+    Raises:
+        UserError: there is no such model, it cannot be had or used, or there is no engine to use it with.
+        TritError: the Hub did not deliver it, or a step failed.
+    """
+    if path.is_dir() and (path / "config.json").is_file():
+        return path if gguf_files(path) else kept(Store(), Wanted(str(path.resolve()), ""))
+    # In a folder of other things a known name means the model.
+    if is_path(path) or (path.exists() and not (path.is_dir() and registry().find(str(path)))):
+        return path
+    store = Store()
+    wanted = resolve(str(path), [entry.name for entry in store.entries()])
+    if wanted is None:
+        made = default_model()
+        return made if made.is_file() else kept(store, Wanted(str(BUNDLED_MODEL), ""))
+    return in_checkout(wanted) or kept(store, wanted)
+
+
+def in_checkout(wanted: Wanted) -> Path | None:
+    """The file of a model that set-up has put into this checkout."""
+    if wanted.is_folder or wanted.revision != MAIN:
+        return None
+    folder = MODELS_DIR / wanted.source.split("/")[1]
+    files = gguf_files(folder) if folder.is_dir() else []
+    made = default_model(folder)
+    return made if made.is_file() else files[0] if len(files) == 1 else None
+
+
+def kept(store: Store, wanted: Wanted) -> Path:
+    """The file in the store, fetched and converted on first use."""
+    entry = store.read(wanted.name)
+    if entry is None or not store.is_fresh(entry) or not _same_folder(wanted, entry):
+        engine_binary("llama-completion")  # before gigabytes come for it
+        entry, _ = pull(store, wanted, Options())
+    store.touch(entry)
+    return store.path(entry)
+
+
+def _same_folder(wanted: Wanted, entry: Entry) -> bool:
+    return not wanted.is_folder or entry.commit == folder_state(Path(wanted.source))
