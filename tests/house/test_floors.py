@@ -26,6 +26,7 @@ FLOORS = {
     "measure": 5,
     "verify": 5,
     "inspect": 5,
+    "release": 5,
     "cli": 6,
 }
 FRONT_DOORS = ("__main__.py", "setup_env.py", "run_inference.py", "run_inference_server.py")

@@ -1,23 +1,44 @@
 # SPDX-License-Identifier: MIT
-"""Where things are in this checkout: the engine, the models, the environment. Standard library only."""
+"""Where things are: in a checkout, or installed from a wheel. Standard library only.
+
+A wheel (trit/release) has a folder ``_bundle`` in the package: the files of a checkout that running needs, in the same
+relative places. It is only read; what is written goes to :func:`home` then.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from trit.base.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+
+def home() -> Path:
+    """What belongs to no checkout: TRIT_HOME, else the user's cache; absolute, and not made by asking."""
+    if given := os.environ.get("TRIT_HOME"):
+        return Path(given).absolute()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "trit"
+    cache = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    return (Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache") / "trit"
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_BUNDLE = _PACKAGE / "_bundle"
+INSTALLED = _BUNDLE.is_dir()
+ROOT = _BUNDLE if INSTALLED else _PACKAGE.parent
+STATE = home() if INSTALLED else ROOT  # what is written
 VENV = ROOT / ".venv"
 ENGINE_DIR = ROOT / "3rdparty" / "llama.cpp"
-CACHE_DIR = ROOT / "3rdparty" / "cache"
+CACHE_DIR = STATE / "3rdparty" / "cache"
 STAMPS = CACHE_DIR / "stamps"
 LOCK = ROOT / "3rdparty" / "llama.cpp.lock.json"
-BUILD_DIR = ROOT / "build"
-ENGINE_BIN = BUILD_DIR / "bin"
-MODELS_DIR = ROOT / "models"
-BUNDLED_MODEL = MODELS_DIR / "trit-story-3m"
+BUILD_DIR = STATE / "build"
+ENGINE_BIN = ROOT / "build" / "bin"
+MODELS_DIR = STATE / "models"
+BUNDLED_MODEL = ROOT / "models" / "trit-story-3m"
+LOGS = STATE / "logs"
 
 DEMO_PROMPT = (
     "Daniel went back to the the the garden. Mary travelled to the kitchen. Sandra journeyed to the kitchen. "
@@ -42,6 +63,8 @@ def engine_binary(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
         UserError: the program is not there; names the command that builds it.
     """
     path = engine_program(name, bin_dir)
+    if not path.is_file() and INSTALLED and bin_dir == ENGINE_BIN:
+        raise UserError(f"the package is damaged ({path} is missing); install it again")
     if not path.is_file():
         raise UserError(f"the engine is not built ({path} is missing); build it with: {python_command('setup_env.py')}")
     return path
