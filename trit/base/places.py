@@ -70,6 +70,17 @@ def engine_binary(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
     return path
 
 
+# What a wheel has in the place of a checkout's scripts.
+_COMMANDS = {
+    "run_inference.py": "trit run",
+    "run_inference_server.py": "trit serve",
+    "-m utils.convert": "trit convert",
+    "-m trit.inspect": "trit inspect",
+}
+
+
 def python_command(script: str) -> str:
     """How this machine's user starts one of our scripts: ``python`` on Windows, ``python3`` elsewhere."""
+    if INSTALLED and script in _COMMANDS:
+        return _COMMANDS[script]
     return f"{'python' if sys.platform == 'win32' else 'python3'} {script}"

@@ -17,7 +17,7 @@ def notes(version: str, changelog: Path = ROOT / "CHANGELOG.md") -> str:
         UserError: there is no such heading, or nothing below it.
     """
     text = changelog.read_text(encoding="utf-8")
-    match = re.search(rf"^## {re.escape(version)}(?: .*)?$\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    match = re.search(rf"^## {re.escape(version)}(?: [^\n]*)?$\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     if match is None or not match[1].strip():
         raise UserError(f"{changelog} has no lines for version {version}; add them below a heading: ## {version}")
     return match[1].strip() + "\n"

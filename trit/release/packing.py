@@ -101,16 +101,8 @@ def _stage_bundle(bundle: Path, programs: Iterable[Path]) -> None:
             _copy(path, bundle / path.relative_to(ROOT))
     _copy(LOCK, bundle / LOCK.relative_to(ROOT))
     model = gguf_path(bundle / BUNDLED_MODEL.relative_to(ROOT))
-    convert: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "trit.convert",
-        BUNDLED_MODEL,
-        "--outtype",
-        "i2_s",
-        "--outfile",
-        model,
-    ]
+    convert: list[str | Path] = [sys.executable, "-m", "trit.convert", BUNDLED_MODEL, "--outtype", "i2_s"]
+    convert += ["--outfile", model]
     _run(convert, "converting the bundled model", bundle.parents[2] / "convert.log")
 
 
@@ -121,21 +113,16 @@ def _copy(source: Path, target: Path) -> None:
 
 def _stage_metadata(work: Path, stage: Path, platform: Platform) -> None:
     """What pyproject.toml says, by its own build backend; but a wheel needs no tools that build, and has a platform."""
-    script = (
-        "import sys; from setuptools import build_meta; print(build_meta.prepare_metadata_for_build_wheel(sys.argv[1]))"
-    )
+    script = "import sys; from setuptools import build_meta; build_meta.prepare_metadata_for_build_wheel(sys.argv[1])"
     source = work / "source"
     # The backend leaves a folder beside what it reads.
     for name in ("pyproject.toml", "README.md", "LICENSE", "THIRD_PARTY.md", "trit/__init__.py"):
         _copy(ROOT / name, source / name)
     for path in ROOT.glob("requirements*"):
         _copy(path, source / path.name)
-    _run(
-        [sys.executable, "-c", script, str(work / "metadata")],
-        "making the wheel's metadata",
-        work / "metadata.log",
-        source,
-    )
+    (work / "metadata").mkdir()
+    command: list[str | Path] = [sys.executable, "-c", script, work / "metadata"]
+    _run(command, "making the wheel's metadata", work / "metadata.log", source)
     info = next((work / "metadata").glob("*.dist-info"))
     target = stage / info.name
     shutil.copytree(info, target)

@@ -14,7 +14,7 @@ from uuid import NAMESPACE_URL, uuid5
 from zipfile import ZipFile
 
 from cyclonedx.factory.license import LicenseFactory
-from cyclonedx.model import HashAlgorithm, HashType
+from cyclonedx.model import HashAlgorithm, HashType, Property
 from cyclonedx.model.bom import Bom
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output import make_outputter
@@ -63,8 +63,8 @@ def bill(wheel: Path, seconds: int) -> str:
     asked = [
         Component(
             name=name,
-            version=bounds or None,
             type=ComponentType.LIBRARY,
+            properties=[Property(name="pip:versions", value=bounds)] if bounds else [],
             purl=PackageURL("pypi", None, name.lower().replace("_", "-")),
             bom_ref=f"pypi:{name}",
         )
@@ -104,7 +104,7 @@ def requirements(wheel: Path) -> list[tuple[str, str]]:
 
 
 def vendored(page: Path = ROOT / "THIRD_PARTY.md") -> dict[str, str]:
-    """What is inside the engine's tree and compiled with it -> its licence, from the table of THIRD_PARTY.md.
+    """What is inside the engine's tree and compiled with it -> its licence, one of those that THIRD_PARTY.md lists.
 
     Raises:
         TritError: the page has no row that lists it.
@@ -112,6 +112,5 @@ def vendored(page: Path = ROOT / "THIRD_PARTY.md") -> dict[str, str]:
     row = re.search(r"^\| inside it: ([^|]+)\|([^|]+)\|", page.read_text(encoding="utf-8"), re.MULTILINE)
     if row is None:
         raise TritError(f"{page} has no row 'inside it: ...' with what is in the engine's tree")
-    known = {"cpp-httplib": "MIT", "nlohmann/json": "MIT", "miniaudio": "MIT-0", "stb": "MIT"}
-    names = [name.strip() for name in row[1].split(",")]
-    return {name: known.get(name, "LicenseRef-see-THIRD_PARTY") for name in names}
+    licence = row[2].partition("(")[0].strip()
+    return {name.strip(): licence for name in row[1].split(",")}
