@@ -36,7 +36,6 @@ trit_together(llama-common common 8 ${TRIT_ENGINE_DIR}/common)
 trit_together(llama-common parsers 8 ${TRIT_ENGINE_DIR}/common/parsers)
 trit_together(llama-common jinja 8 ${TRIT_ENGINE_DIR}/common/jinja)
 trit_together(server-context server 8 ${TRIT_ENGINE_DIR}/tools/server)
-trit_together(trit_schema schema 12 ${CMAKE_SOURCE_DIR}/src/schema)
 
 # Kernels are where speed is; the rest is most of the size.
 foreach(target IN ITEMS llama llama-common)

@@ -512,7 +512,7 @@ def test_flags_that_cannot_be_right_are_noticed_at_once() -> None:
 
 
 def test_test_flag_runs_pytest_with_its_arguments(inside: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("train", "test"):
+    for name in ("train", "test", "release"):
         (inside.root / f"requirements-{name}.txt").write_text("# nothing\n")
     calls: list[list[str]] = []
 
