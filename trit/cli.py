@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from trit import __version__
 from trit.base import by_name
 from trit.base.command import run_command
-from trit.base.errors import run_main
+from trit.base.errors import UserError, run_main
 from trit.base.flags import ArgumentParser
-from trit.base.places import LOCK, engine_program
+from trit.base.places import INSTALLED, LOCK, engine_program
 from trit.base.processes import capture
 from trit.library import completion
 from trit.library.find import find
@@ -53,6 +53,9 @@ COMMANDS = {
     "held-out": ("trit.measure.perplexity.held_out", "write the text that perplexity is measured over"),
     "golden": ("trit.verify.golden", "record the bundled model's answers anew"),
 }
+
+# They read or write what only a checkout has: its sources, documents and results.
+IN_A_CHECKOUT = ("codegen", "codegen-tl1", "codegen-tl2", "committed", "golden", "held-out", "registry")
 
 
 def version() -> str:
@@ -108,5 +111,7 @@ def _run(argv: Sequence[str] | None) -> int:
         _parser().print_help()
         return 0
     args = _parser().parse_args(words[: 2 if words[0] == "--completion" else 1])
+    if INSTALLED and args.name in IN_A_CHECKOUT:
+        raise UserError(f"trit {args.name} works in a checkout of trit.cpp; this one was installed from a wheel")
     by_name.find_with(find)
     return run_command(COMMANDS[args.name][0], words[1:])

@@ -7,7 +7,7 @@
 #include "kernels/packing_names.h"
 #include "trit.h"
 
-int main() {
+int main(int, char**) {
     int failures = 0;
     for (int i = 0; i < trit_tier_count(); ++i) {
         const trit_tier* tier = trit_tier_at(i);

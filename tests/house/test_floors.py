@@ -28,6 +28,7 @@ FLOORS = {
     "inspect": 5,
     "library": 5,
     "cli": 6,
+    "release": 6,
 }
 FRONT_DOORS = ("__main__.py", "setup_env.py", "run_inference.py", "run_inference_server.py")
 # Nothing but scripts with bitnet.cpp's names.

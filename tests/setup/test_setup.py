@@ -512,7 +512,7 @@ def test_flags_that_cannot_be_right_are_noticed_at_once() -> None:
 
 
 def test_test_flag_runs_pytest_with_its_arguments(inside: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("train", "test"):
+    for name in ("train", "test", "release"):
         (inside.root / f"requirements-{name}.txt").write_text("# nothing\n")
     calls: list[list[str]] = []
 
@@ -526,7 +526,9 @@ def test_test_flag_runs_pytest_with_its_arguments(inside: Checkout, monkeypatch:
     assert calls == [["-m", "pytest", "-k", "cli"]]
     assert os.environ["TRIT_REQUIRE_ENGINE"] == "1"
     stamp = json.loads((inside.root / ".venv" / "trit-setup.json").read_text())
-    assert {f"requirements{name}.txt" for name in ("", "-train", "-test")} | {"pyproject.toml"} <= stamp.keys()
+    assert {f"requirements{name}.txt" for name in ("", "-train", "-test", "-release")} | {
+        "pyproject.toml"
+    } <= stamp.keys()
     calls.clear()
     assert setup("--test") == 5
     assert [call[2] for call in calls] == ["erase", "run", "combine"]

@@ -20,8 +20,8 @@ MARKERS = {
     "compiles": "builds C++ code",
 }
 BY_FIXTURE = {
-    "engine": {"engine_bin", "library", "loader", "plain_venv", "checkout", "inside"},
-    "compiles": {"kernels", "loader", "emulated_avx512"},
+    "engine": {"engine_bin", "library", "loader", "plain_venv", "checkout", "inside", "wheel"},
+    "compiles": {"kernels", "loader", "emulated_avx512", "wheel"},
 }
 BY_IMPORT = {
     "engine": {"tests.support.fake_checkout", "trit.setup"},

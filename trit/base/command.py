@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from trit.base.errors import UserError, run_main
-from trit.base.places import VENV, python_command
+from trit.base.places import BUILD_DIR, INSTALLED, VENV, python_command
 
 _FOR_TRAINING = ("torch", "transformers")
 # Those that people set; the tests and the build have others.
@@ -33,6 +33,7 @@ def run_command(target: str, argv: Sequence[str] | None = None) -> int:
 
     def main(argv: Sequence[str] | None) -> int:
         check_environment(os.environ)
+        use_own_tuning()
         try:
             code: int = getattr(importlib.import_module(module), function or "main")(argv)
         except ModuleNotFoundError as error:
@@ -61,6 +62,12 @@ def check_environment(environment: Mapping[str, str]) -> None:
             raise UserError(f"{name}: there is no such variable; {meant[0]} may be meant")
 
 
+def use_own_tuning(installed: bool = INSTALLED, file: Path = BUILD_DIR / "tuning.json") -> None:
+    """Name what was measured here to the engine of a wheel, which looks beside itself, where nothing is written."""
+    if installed and not os.environ.get("TRIT_TUNING") and file.is_file():
+        os.environ["TRIT_TUNING"] = str(file)
+
+
 def environment_python() -> Path:
     """The Python of the environment that set-up makes, whether it is there or not."""
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -83,6 +90,8 @@ def _hand_over(error: ModuleNotFoundError) -> int:
     if python.is_file() and Path(sys.prefix).resolve() != VENV.resolve():
         return become([python, *sys.orig_argv[1:]])
     how = python_command("setup_env.py")
-    if name in _FOR_TRAINING:
+    if INSTALLED:
+        how = f"{sys.executable} -m pip install {name}"
+    elif name in _FOR_TRAINING:
         how = f"{sys.executable} -m pip install -r requirements-train.txt"
     raise UserError(f"this Python has no package {name}; install what is needed with: {how}")

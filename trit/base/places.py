@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Where things are in this checkout: the engine, the models, the environment. Standard library only."""
+"""Where things are: in a checkout, or installed from a wheel. Standard library only.
+
+A wheel (trit/release) has a folder ``_bundle`` in the package: the files of a checkout that running needs, in the same
+relative places. It is only read; what is written goes to :func:`home` then.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,6 @@ import sys
 from pathlib import Path
 
 from trit.base.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
-VENV = ROOT / ".venv"
-ENGINE_DIR = ROOT / "3rdparty" / "llama.cpp"
-CACHE_DIR = ROOT / "3rdparty" / "cache"
-STAMPS = CACHE_DIR / "stamps"
-LOCK = ROOT / "3rdparty" / "llama.cpp.lock.json"
-BUILD_DIR = ROOT / "build"
-ENGINE_BIN = BUILD_DIR / "bin"
-MODELS_DIR = ROOT / "models"
-BUNDLED_MODEL = MODELS_DIR / "trit-story-3m"
-
-DEMO_PROMPT = (
-    "Daniel went back to the the the garden. Mary travelled to the kitchen. Sandra journeyed to the kitchen. "
-    "Sandra went to the hallway. John went to the bedroom. Mary went back to the garden. Where is Mary?\\nAnswer:"
-)
 
 
 def home() -> Path:
@@ -43,6 +31,35 @@ def home() -> Path:
         raise UserError("this user has no home folder for models; name one in the variable TRIT_HOME") from None
 
 
+def _state() -> Path:
+    try:
+        return home()
+    except UserError:
+        return ROOT  # nothing can be written: whoever tries says so
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_BUNDLE = _PACKAGE / "_bundle"
+INSTALLED = _BUNDLE.is_dir()
+ROOT = _BUNDLE if INSTALLED else _PACKAGE.parent
+STATE = _state() if INSTALLED else ROOT  # what is written
+VENV = ROOT / ".venv"
+ENGINE_DIR = ROOT / "3rdparty" / "llama.cpp"
+CACHE_DIR = STATE / "3rdparty" / "cache"
+STAMPS = CACHE_DIR / "stamps"
+LOCK = ROOT / "3rdparty" / "llama.cpp.lock.json"
+BUILD_DIR = STATE / "build"
+ENGINE_BIN = ROOT / "build" / "bin"
+MODELS_DIR = STATE / "models"
+BUNDLED_MODEL = ROOT / "models" / "trit-story-3m"
+LOGS = STATE / "logs"
+
+DEMO_PROMPT = (
+    "Daniel went back to the the the garden. Mary travelled to the kitchen. Sandra journeyed to the kitchen. "
+    "Sandra went to the hallway. John went to the bedroom. Mary went back to the garden. Where is Mary?\\nAnswer:"
+)
+
+
 def gguf_path(model_dir: Path, quant_type: str = "i2_s") -> Path:
     """Where set-up puts the converted model of a folder; the name is bitnet.cpp's, people's scripts rely on it."""
     return model_dir / f"ggml-model-{quant_type}.gguf"
@@ -60,11 +77,24 @@ def engine_binary(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
         UserError: the program is not there; names the command that builds it.
     """
     path = engine_program(name, bin_dir)
+    if not path.is_file() and INSTALLED and bin_dir == ENGINE_BIN:
+        raise UserError(f"the package is damaged ({path} is missing); install it again")
     if not path.is_file():
         raise UserError(f"the engine is not built ({path} is missing); build it with: {python_command('setup_env.py')}")
     return path
 
 
+# What a wheel has in the place of a checkout's scripts.
+_COMMANDS = {
+    "run_inference.py": "trit run",
+    "run_inference_server.py": "trit serve",
+    "-m utils.convert": "trit convert",
+    "-m trit.inspect": "trit inspect",
+}
+
+
 def python_command(script: str) -> str:
     """How this machine's user starts one of our scripts: ``python`` on Windows, ``python3`` elsewhere."""
+    if INSTALLED and script in _COMMANDS:
+        return _COMMANDS[script]
     return f"{'python' if sys.platform == 'win32' else 'python3'} {script}"

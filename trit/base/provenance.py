@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from trit.base.host import cpu_name, physical_cores, usable_cpus
-from trit.base.places import ROOT
+from trit.base.places import LOCK, ROOT
 from trit.base.processes import capture
-
-LOCK = ROOT / "3rdparty" / "llama.cpp.lock.json"
 
 
 def commit() -> str:

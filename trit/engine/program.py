@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import EXIT_USAGE, CommandError, TritError, UserError
-from trit.base.places import ROOT
+from trit.base.places import LOGS
 from trit.base.processes import run
 from trit.base.sandbox import Sandbox
 
 
 def _log() -> Path:
     """Where the programs' output is kept: a checkout may be another user's, or on a read-only disk."""
-    folder = ROOT / "logs"
-    usable = os.access(folder if folder.exists() else ROOT, os.W_OK)
-    return folder / "benchmarks.log" if usable else Path(tempfile.gettempdir(), f"trit-benchmarks-{os.getpid()}.log")
+    there = next(path for path in (LOGS, *LOGS.parents) if path.exists())
+    usable = os.access(there, os.W_OK)
+    return LOGS / "benchmarks.log" if usable else Path(tempfile.gettempdir(), f"trit-benchmarks-{os.getpid()}.log")
 
 
 LOG = _log()

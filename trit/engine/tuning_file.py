@@ -123,8 +123,12 @@ class Tuning:
 
 
 def machine_key(program: Path) -> str:
-    """Identity of this CPU and of the kernels in a measuring program: with another one, old choices mean nothing."""
-    return hashlib.sha256(cpu_name().encode() + b"\0" + program.read_bytes()).hexdigest()[:16]
+    """Identity of this CPU and of the kernels in a measuring program: with another one, old choices mean nothing.
+
+    In a bundle (cmake/bundle.cmake) the kernels are in the library beside the program.
+    """
+    files = [program, *sorted(program.parent.glob("*trit-engine.*"))]
+    return hashlib.sha256(b"\0".join([cpu_name().encode(), *(file.read_bytes() for file in files)])).hexdigest()[:16]
 
 
 def kernels(tuning: Tuning) -> set[str]:

@@ -19,7 +19,7 @@ from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_input, check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
-from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary
+from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, STATE, engine_binary
 from trit.base.progress import until_now
 from trit.engine.llama_bench import PROGRAM, Case
 from trit.gguf.embedding_types import EMBEDDING_TYPES
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "no effect: the converter of trit.cpp quantises"
     add("-q", "--quantize-bin", type=a_path, metavar="FILE", help=text)
     add("-b", "--bench-bin", type=a_path, metavar="FILE", help="llama-bench (default: that of build/bin)")
-    add("--stats-dir", type=a_path, default=ROOT / "stats", help="folder of the CSV (default: stats)")
+    add("--stats-dir", type=a_path, default=STATE / "stats", help="folder of the CSV (default: stats)")
     text = f"default: {CSV_NAME} in --stats-dir; is replaced"
     add("-c", "--csv-output", type=a_path, metavar="FILE", help=text)
     text = "no effect, as in bitnet.cpp: files that exist are always kept, and measured"

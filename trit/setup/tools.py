@@ -52,7 +52,7 @@ def run(setup: Setup, line: StepLine) -> str:
         installed = True
     wanted = ["requirements.txt"]
     if setup.options.test:
-        wanted += ["requirements-train.txt", "requirements-test.txt"]
+        wanted += ["requirements-train.txt", "requirements-test.txt", "requirements-release.txt"]
     for name in wanted:
         # torch comes in builds of many kinds, from many indexes: no list of hashes would have them all.
         hashes = [] if name == "requirements-train.txt" else ["--require-hashes"]

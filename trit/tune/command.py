@@ -18,7 +18,7 @@ from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, real
 from trit.base.host import cpu_cores, cpu_name, physical_cores
-from trit.base.places import ENGINE_BIN, engine_binary
+from trit.base.places import ENGINE_BIN, INSTALLED, engine_binary
 from trit.base.plots import check_plot
 from trit.engine import kept_kernels, tuning_file
 from trit.engine.tuning_file import Shape
@@ -76,6 +76,11 @@ def _tune(args: argparse.Namespace) -> formats.Verdict:
         args.model = by_name.named_file(args.model)
         if not args.model.exists():
             raise UserError(f"-m {args.model}: there is no such file or folder")
+    if INSTALLED:
+        if args.as_preset:
+            raise UserError("--as-preset needs a checkout of trit.cpp, whose presets it writes; leave it away")
+        # Variants are compiled from a checkout's sources, and built into its engine.
+        args.no_variants = True
     threads = args.threads
     shapes = of_model(args.model) if args.model else of_published_shape(args.shape)
     model = args.model.name if args.model else args.shape
