@@ -200,10 +200,11 @@ def test_the_report_names_nobody(
     monkeypatch.setenv("USERPROFILE", str(home))
     monkeypatch.setenv("TRIT_TUNING", str(home / "tuning.json"))
     monkeypatch.setattr(getpass, "getuser", lambda: "mary.poppins")
-    monkeypatch.setattr(socket, "gethostname", lambda: "cherry-tree-17")
+    monkeypatch.setattr(socket, "gethostname", lambda: "cherry-tree-17.example")
     monkeypatch.setattr(platform, "node", lambda: "cherry-tree-17.example")
     says = (
-        f"{home}/x.so: mary.poppins@cherry-tree-17.example may not load {place}/build/bin, {sys.prefix}/lib, maryland"
+        f"{home}/x.so: mary.poppins@cherry-tree-17.example may not load {place}/build/bin, {sys.prefix}/lib, "
+        "maryland, cherry-tree-17: gone"
     )
     program(place / "build" / "bin", "llama-completion", f"print({says!r}); raise SystemExit(1)")
     assert doctor.main([]) == 1

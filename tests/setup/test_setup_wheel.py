@@ -113,7 +113,9 @@ def test_a_host_without_a_compiler_gets_an_answer(checkout: Checkout, tmp_path: 
 def test_compiled_and_taken_programs_are_never_mixed(checkout: Checkout, tmp_path: Path) -> None:
     given = make_wheel(tmp_path / "w.whl")
     stray = checkout.root / "build" / "compile_commands.json"
+    (checkout.root / "build.partial" / "bin").mkdir(parents=True)
     assert checkout.run("--no-run").returncode == 0
+    assert checkout.leftovers() == [], "what a killed run unpacked goes with the next one"
     stray.touch()
     assert checkout.run("--no-run", "--wheel", str(given)).returncode == 0
     assert not stray.exists(), "trit tune would compile, and ninja put the compiled programs back"

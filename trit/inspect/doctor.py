@@ -302,13 +302,13 @@ def bug_report(facts: Facts, found: Sequence[Finding]) -> list[str]:
         "engine": f"{facts.built or f'not running, expected llama.cpp {facts.pinned}'}"
         + (f"; {facts.origin}, for {facts.floats}" if facts.origin else ""),
         "kernels": tiers + "".join(f"; {name} FAILED: {how}" for name, how in (test.failed if test else {}).items()),
-        "CPU": f"{machine.cpu}; {' '.join(machine.features or [])}",
+        "CPU": f"{machine.cpu}; {' '.join(machine.features or ['features not told'])}",
         "threads": _threads(machine),
         "memory": f"{_memory(machine)}; huge pages: {machine.huge_pages or 'not told'}",
         "system": f"{machine.system}, {machine.libc or 'C library not told'}, Python {platform.python_version()}, "
         f"Landlock {facts.landlock}",
         "packages": ", ".join(packages),
-        **({"variables": ", ".join(f"{name}={value}" for name, value in facts.variables.items())}),
+        "variables": ", ".join(f"{name}={value}" for name, value in facts.variables.items()),
         "faults": "; ".join(f"{one.name}: {one.found}" for one in found if not one.well) or "none",
     }
     told = {name: anonymous(text) for name, text in rows.items() if text}
@@ -320,10 +320,12 @@ def anonymous(text: str) -> str:
     for path, name in ((ROOT, "TRIT"), (Path(sys.prefix), "PYTHON"), (Path.home(), "HOME")):
         if len(path.parts) > 1:
             text = text.replace(str(path), name)
-    for name, word in ((_user(), "USER"), (socket.gethostname(), "HOST"), (platform.node(), "HOST")):
+    hosts = {name for full in (socket.gethostname(), platform.node()) for name in (full, full.partition(".")[0])}
+    words = {**dict.fromkeys(hosts, "HOST"), _user(): "USER"}
+    for name in sorted(words, key=len, reverse=True):
         # Everybody's names say nothing.
-        if name and name not in ("root", "localhost"):
-            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", word, text)
+        if name not in ("", "root", "localhost"):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", words[name], text)
     return text
 
 
