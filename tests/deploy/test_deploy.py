@@ -52,7 +52,7 @@ def setting(name: str) -> list[str]:
 def started() -> dict[str, list[str]]:
     """The words behind ``trit serve`` of everything that starts a server."""
     program, command, *unit = shlex.split(setting("ExecStart")[0])
-    assert program == "/opt/trit/bin/trit" and command == "serve" and unit.pop() == "$TRIT_SERVE"
+    assert program == "/opt/trit/bin/trit" and command == "serve" and unit.pop() == "$SERVE_FLAGS"
     words = {
         "Containerfile": json.loads(IMAGE.last("CMD")),
         "compose": SERVICE["command"],

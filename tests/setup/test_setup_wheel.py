@@ -162,6 +162,7 @@ def test_a_wrong_wheel_is_refused_before_anything_is_done(checkout: Checkout, tm
         ({"tag": f"manylinux_2_999_{platform.machine()}"}, "needs glibc 2.999, this machine has"),
         ({"tag": "manylinux_2_17_sparc"}, "is for manylinux_2_17_sparc"),
         ({"name": "numpy"}, "is a wheel of numpy, expected trit-cpp"),
+        ({"more": {"trit/x/3rdparty/patches/0001-a.patch": "other"}}, "its engine has other patches"),
         ({"names": []}, "take a wheel of a platform, not one of Python alone"),
         ({"names": NAMES[:-2]}, f"lacks {', '.join(NAMES[-2:])};"),
         ({"more": {f"{FOLDER}../../../evil": "x"}}, "would leave the folder of the programs"),
@@ -176,6 +177,12 @@ def test_what_does_not_fit_is_said(spoiled: dict[str, object], words: str, tmp_p
 
 
 def test_one_that_fits(tmp_path: Path, pinned: str) -> None:
+    ours = {f"trit/x/3rdparty/patches/{path.name}": path.read_text("utf-8") for path in wheel.PATCHES.glob("*.patch")}
+    assert ours and wheel.read(make_wheel(tmp_path / "b.whl", more=ours)).patches.keys() == {
+        name.rpartition("/")[2] for name in ours
+    }
+    if sys.platform.startswith("linux"):
+        wheel.check(wheel.read(tmp_path / "b.whl"))
     for tag in (HERE, "any", f"manylinux1_{platform.machine()}"):
         found = wheel.read(make_wheel(tmp_path / "a.whl", tag=tag, folder="elsewhere/"))
         assert found.folder == "elsewhere/" and found.commit == pinned

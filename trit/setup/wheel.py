@@ -16,6 +16,7 @@ import zlib
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import HeaderParser
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from trit import __version__
@@ -30,6 +31,7 @@ from trit.setup.context import Setup, digest, read_stamp, sha256, write_stamp
 NAME = "engine"
 DEED = "taking the engine out of a wheel"
 
+PATCHES = ROOT / "3rdparty" / "patches"
 _STAMP = "build.json"
 _NAME = "trit-cpp"
 # Tags before PEP 600 -> the glibc that they stand for.
@@ -47,6 +49,7 @@ class Wheel:
         version: of the package in it.
         platforms: platform tags, one of which has to fit.
         commit: of the engine; empty if no lock file is in it.
+        patches: names of the engine's patches -> their digests; empty if they are not in it.
         folder: of the programs, ending in a slash.
         members: everything in that folder.
     """
@@ -55,6 +58,7 @@ class Wheel:
     version: str
     platforms: tuple[str, ...]
     commit: str
+    patches: dict[str, str]
     folder: str
     members: tuple[str, ...]
 
@@ -92,6 +96,8 @@ def read(path: Path) -> Wheel:
             tags = _fields(archive, members, "WHEEL").get_all("Tag", [])
             lock = next((name for name in members if name.endswith("/llama.cpp.lock.json")), None)
             commit = str(json.loads(archive.read(lock))["commit"]) if lock else ""
+            paths = [name for name in members if fnmatch(name, f"*/{PATCHES.parent.name}/{PATCHES.name}/*.patch")]
+            patches = {PurePosixPath(name).name: digest(archive.read(name)) for name in paths}
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, NotImplementedError, RuntimeError, EOFError):
         raise UserError(f"--wheel {path}: is no whole wheel; download or build it again") from None
     if (name := metadata.get("Name", "")).replace("_", "-").lower() != _NAME:
@@ -106,7 +112,7 @@ def read(path: Path) -> Wheel:
     folder = f"{program.parent}/"
     inside = tuple(name for name in members if name.startswith(folder))
     platforms = {tag.rpartition("-")[2] for tag in tags}
-    return Wheel(path, str(metadata.get("Version", "")), tuple(sorted(platforms)), commit, folder, inside)
+    return Wheel(path, str(metadata.get("Version", "")), tuple(sorted(platforms)), commit, patches, folder, inside)
 
 
 def check(wheel: Wheel) -> None:
@@ -120,6 +126,9 @@ def check(wheel: Wheel) -> None:
         raise UserError(f"{where}: is version {wheel.version}, this checkout is {__version__}; take the wheel of that")
     if wheel.commit and wheel.commit != pinned():
         raise UserError(_other_commit(where, wheel.commit))
+    ours = {path.name: digest(path.read_bytes()) for path in PATCHES.glob("*.patch")}
+    if wheel.patches and wheel.patches != ours:
+        raise UserError(f"{where}: its engine has other patches than this checkout's; take the wheel of this checkout")
     reasons = [misfit(tag) for tag in wheel.platforms]
     if all(reasons):
         raise UserError(f"{where}: {reasons[0] if reasons else 'names no platform'}; take the wheel of this platform")
