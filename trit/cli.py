@@ -39,7 +39,7 @@ COMMANDS = {
     "tune": ("trit.tune.command", "find the fastest kernels for a model here"),
     "verify": ("trit.verify.command", "prove a converted model against transformers"),
     "dummy": ("trit.convert.from_random", "write a random model of a known shape"),
-    "doctor": ("trit.inspect.doctor", "what works in this checkout, and what to do about the rest"),
+    "doctor": ("trit.inspect.doctor", "what works here, and what to do about the rest"),
     "download": ("trit.hub.command", "fetch a model from the Hub"),
     "train": ("trit.train.train_story", "train a small ternary model"),
     "score": ("trit.train.score", "share of right answers of a story model"),

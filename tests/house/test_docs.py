@@ -16,7 +16,9 @@ ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproj
 # Words that stand for a name of the reader's choice; so do <tier> and the like.
 PLACEHOLDERS = {"DIR", "FILE", "FOLDER", "MODEL", "NAME", "OTHER", "PATH", "STEM", "TEXT", "TIER", "TYPE"}
 # What commands make, and folders of the reader's own.
-MADE = re.compile(r"3rdparty/(llama\.cpp|cache)(/|$)|models/(?!trit-story-3m)|models/trit-story-3m/.*\.gguf$")
+MADE = re.compile(
+    r"3rdparty/(llama\.cpp|cache)(/|$)|models/(?!trit-story-3m)|models/trit-story-3m/.*\.gguf$|deploy/trit_api_key$"
+)
 # Files of other projects, named beside the project.
 THEIRS = {"bitnet.cpp", "ik_llama.cpp", "llama.cpp", "trit.cpp", "include/kernel_config.ini", "arm_neon.h"}
 # Keys of a GGUF file's metadata; they look like modules.

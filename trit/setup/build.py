@@ -41,14 +41,17 @@ def run(setup: Setup, line: StepLine) -> str:
     stamp_file = STAMPS / "build.json"
     configured = STAMPS / "configure.json"
     configure_key = digest(*configure, setup.compiler.name)
-    programs = [engine_program(name) for name in (*PROGRAMS, SELFTEST, *MEASURING)]
-    current = context.read_stamp(stamp_file).get("key") == wanted and all(path.is_file() for path in programs)
+    stamp = context.read_stamp(stamp_file)
+    current = stamp.get("key") == wanted and all(path.is_file() for path in programs())
     if current and not (setup.options.use_pretuned and kept_kernels.sources(BUILD_DIR)):
         if context.read_stamp(configured).get("key") != configure_key:
             line.update("configuring")
             # The folder was moved: what is compiled later (kernels that tuning finds) must not look in the old one.
             _configure(setup, configure, configure_key)
         return f"up to date in {ENGINE_BIN.relative_to(ROOT)}"
+    if "wheel" in stamp and BUILD_DIR.exists():
+        # What a wheel brought was not compiled by this build: nothing of it may be taken for that.
+        shutil.rmtree(BUILD_DIR)
     # Kernels that tuning added were made and measured with what was built before.
     kept_kernels.drop(BUILD_DIR)
     stamp_file.unlink(missing_ok=True)
@@ -99,6 +102,11 @@ def configure_command(python: Path, compiler: Compiler, native: bool) -> list[st
     }
     options = [f"-D{key}={value}" for key, value in defines.items()]
     return [environment_program(python, "cmake"), "-S", str(ROOT), "-B", str(BUILD_DIR), "-G", "Ninja", *options]
+
+
+def programs() -> list[Path]:
+    """Every program that set-up promises, compiled or out of a wheel."""
+    return [engine_program(name) for name in (*PROGRAMS, SELFTEST, *MEASURING)]
 
 
 def environment_program(python: Path, name: str) -> str:

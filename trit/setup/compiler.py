@@ -17,6 +17,7 @@ from trit.base.processes import capture
 from trit.setup.compile_probe import compile_probe
 from trit.setup.context import Compiler, Setup, digest, files_digest, read_stamp, write_stamp
 from trit.setup.msvc import msvc_compiler
+from trit.setup.wheel import at_hand
 from trit.setup.zig import zig_compiler
 
 MINIMUM = {"gcc": 11, "clang": 15, "AppleClang": 14}
@@ -32,20 +33,45 @@ def find_compiler(setup: Setup) -> Compiler:
     Raises:
         UserError: none that is new enough and works; says which were looked at and how to install one.
     """
-    stamp = read_stamp(STAMPS / "compiler.json")
-    choice = setup.options.compiler
-    if choice == "auto" and not (os.environ.get("CC") or os.environ.get("CXX")):
-        choice = stamp.get("choice", choice)
-    finders = [Path(__file__).with_name(f"{name}.py") for name in ("compile_probe", "compiler", "zig", "msvc")]
-    key = digest(choice, *[os.environ.get(name) for name in ("CC", "CXX")], files_digest(finders))
-    if stamp.get("key") == key:
-        known = Compiler(**json.loads(stamp["compiler"]))
-        if Path(known.cxx).exists():
-            return known
+    choice = _choice(setup)
+    key = _key(choice)
+    if known := _known(key):
+        return known
     found = _search(setup, choice)
     content = {"key": key, "choice": choice, "compiler": json.dumps(dataclasses.asdict(found))}
     write_stamp(STAMPS / "compiler.json", content)
     return found
+
+
+def check_there_is_one(setup: Setup) -> None:
+    """Look for programs that may be compilers, without trying them.
+
+    Raises:
+        UserError: there is none.
+    """
+    choice = _choice(setup)
+    if choice != "zig" and sys.platform != "win32" and not _known(_key(choice)) and not _candidates(choice):
+        raise _none(choice, [])
+
+
+def _choice(setup: Setup) -> str:
+    """What ``--compiler`` says, or said in an earlier run."""
+    choice = setup.options.compiler
+    if choice == "auto" and not (os.environ.get("CC") or os.environ.get("CXX")):
+        return read_stamp(STAMPS / "compiler.json").get("choice", choice)
+    return choice
+
+
+def _key(choice: str) -> str:
+    finders = [Path(__file__).with_name(f"{name}.py") for name in ("compile_probe", "compiler", "zig", "msvc")]
+    return digest(choice, *[os.environ.get(name) for name in ("CC", "CXX")], files_digest(finders))
+
+
+def _known(key: str) -> Compiler | None:
+    """The compiler that an earlier run found, if it is still there."""
+    stamp = read_stamp(STAMPS / "compiler.json")
+    known = Compiler(**json.loads(stamp["compiler"])) if stamp.get("key") == key else None
+    return known if known and Path(known.cxx).exists() else None
 
 
 def _search(setup: Setup, choice: str) -> Compiler:
@@ -61,9 +87,17 @@ def _search(setup: Setup, choice: str) -> Compiler:
         if isinstance(result, Compiler):
             return result
         refused.append(result)
+    raise _none(choice, refused)
+
+
+def _none(choice: str, refused: list[str]) -> UserError:
+    """What to do where there is no compiler, or none of use."""
     seen = f" ({'; '.join(refused)})" if refused else ""
     asked = "no C++17 compiler was found" if choice == "auto" else f"--compiler {choice} cannot be used"
-    raise UserError(f"{asked}{seen}; {install_hint()}, or use --compiler zig, which pip installs")
+    return UserError(
+        f"{asked}{seen}; {install_hint()}, or use --compiler zig, which pip installs, "
+        f"or compile nothing with --wheel {at_hand() or 'FILE, a wheel of trit.cpp'}"
+    )
 
 
 def _candidates(choice: str) -> list[tuple[str, str]]:

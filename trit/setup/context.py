@@ -30,6 +30,7 @@ class Options:
     use_pretuned: bool
     tune_seconds: float
     compiler: str
+    wheel: Path | None
     llama_cpp_dir: Path | None
     native: bool
     jobs: int | None
@@ -66,7 +67,7 @@ class Setup:
     Attributes:
         options: the command line.
         python: the environment's Python; ours until the tools step has run.
-        compiler: found by the tools step.
+        compiler: found by the tools step; None with --wheel.
         model_dir: folder of the model, found by the model step.
         known: what the registry says about the model, None if it is not in it.
         quant_type: encoding of the ternary weights; None until the tuning step has found what "auto" is here.
@@ -127,6 +128,15 @@ def files_digest(paths: Iterable[Path]) -> str:
         total.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:20]
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        total = hashlib.sha256()
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
 
 
 def read_stamp(path: Path) -> dict[str, str]:

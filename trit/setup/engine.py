@@ -7,7 +7,6 @@ that are kept of it. The tree is put together under a temporary name and renamed
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from trit.base.errors import CommandError, TritError, UserError
 from trit.base.files import names_file
 from trit.base.places import CACHE_DIR, ENGINE_DIR, ROOT
 from trit.base.progress import StepLine
-from trit.setup.context import Setup, digest, files_digest, read_stamp, write_stamp
+from trit.setup.context import Setup, digest, files_digest, read_stamp, sha256, write_stamp
 from trit.setup.tools import network_hint
 
 NAME = "engine"
@@ -115,7 +114,7 @@ def fetch(setup: Setup, line: StepLine, lock: Lock) -> Path:
     """
     cached = CACHE_DIR / lock.sdist
     if cached.is_file():
-        if _sha256(cached) == lock.sha256:
+        if sha256(cached) == lock.sha256:
             return cached
         cached.unlink()
     line.update(f"downloading {lock.sdist}")
@@ -144,7 +143,7 @@ def fetch(setup: Setup, line: StepLine, lock: Lock) -> Path:
             message = f"{error}; {hint}, or put {lock.sdist} into {CACHE_DIR} by hand"
             raise CommandError(message, error.tail, error.returncode) from error
         got = folder / lock.sdist
-        if not got.is_file() or _sha256(got) != lock.sha256:
+        if not got.is_file() or sha256(got) != lock.sha256:
             raise TritError(f"pip delivered no {lock.sdist} with sha256 {lock.sha256}; see {setup.log(NAME)}")
         got.replace(cached)
     return cached
@@ -254,11 +253,3 @@ def _install(partial: Path) -> None:
         ENGINE_DIR.rename(old)
     partial.rename(ENGINE_DIR)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        total = hashlib.sha256()
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()

@@ -82,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="compiler: the best there is, one kind, zig (pip installs it), or a path; kept for later runs",
     )
     build.add_argument(
+        "--wheel", type=a_path, metavar="FILE", help="take the engine's programs out of this wheel, compile nothing"
+    )
+    build.add_argument(
         "--native",
         action="store_true",
         help="compile llama.cpp's own part for this CPU alone, not for every x86-64 CPU with AVX2",
@@ -111,8 +114,14 @@ def parse_options(argv: Sequence[str]) -> Options:
     args = parser.parse_args(own)
     if pytest_args and not args.test:
         parser.error("arguments after -- are for pytest: add --test")
+    if args.wheel:
+        compiling = [name for name in ("native", "jobs", "llama_cpp_dir", "test") if getattr(args, name)]
+        compiling += ["compiler"] if args.compiler != "auto" else []
+        if compiling:
+            flag = f"--{compiling[0].replace('_', '-')}"
+            parser.error(f"--wheel compiles nothing, and {flag} is for what is compiled here: leave one of them away")
     # The steps run in the checkout's folder, wherever the command was given.
-    for name in ("log_dir", "model_dir", "llama_cpp_dir"):
+    for name in ("log_dir", "model_dir", "llama_cpp_dir", "wheel"):
         if getattr(args, name) is not None:
             setattr(args, name, getattr(args, name).resolve())
     if "/" in args.compiler or "\\" in args.compiler:

@@ -15,7 +15,7 @@ from trit.base.processes import signals_end_us
 from trit.base.progress import StepLine
 from trit.models.registry import registry
 from trit.models.registry.tables import terminal_table
-from trit.setup import answer, build, conversion, engine, model, selftest, tools, tuning
+from trit.setup import answer, build, conversion, engine, model, selftest, tools, tuning, wheel
 from trit.setup.context import Options, Setup, write_stamp
 from trit.setup.lock import only_one
 from trit.setup.options import parse_options
@@ -44,11 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run_steps(options: Options) -> Setup:
     setup = Setup(options)
     model.check_options(setup)
+    wheel.check_options(setup)
     check_output("--log-dir", setup.log("setup"))
-    makers: list[ModuleType] = [tools, engine, model, conversion, build, tuning]
+    programs = wheel if options.wheel else build
+    makers: list[ModuleType] = [tools, engine, model, conversion, programs, tuning]
     if setup.quant_type is None:
         # What to convert to is found by measuring.
-        makers = [tools, engine, model, build, tuning, conversion]
+        makers = [tools, engine, model, programs, tuning, conversion]
+    if options.wheel:
+        makers.remove(engine)
     trials: list[ModuleType] = [selftest] if options.no_run or options.test else [selftest, answer]
     total = len(makers) + len(trials)
     with only_one() as setup.keep_open:
@@ -73,7 +77,8 @@ def _run_step(setup: Setup, step: ModuleType, number: int, total: int) -> None:
 
 def remove_leftovers() -> None:
     """Remove what earlier runs left under temporary names when they were killed outright."""
-    for leftover in [*CACHE_DIR.glob("*.partial"), *STAMPS.glob("*.partial")]:
+    unpacked = BUILD_DIR.parent.glob(f"{BUILD_DIR.name}.partial")
+    for leftover in [*CACHE_DIR.glob("*.partial"), *STAMPS.glob("*.partial"), *unpacked]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

@@ -19,7 +19,7 @@ from trit.base.files import atomic_output
 from trit.base.places import CACHE_DIR, ROOT, VENV
 from trit.base.processes import capture
 from trit.base.progress import StepLine
-from trit.setup.compiler import find_compiler
+from trit.setup.compiler import check_there_is_one, find_compiler
 from trit.setup.context import Setup, digest, read_stamp, write_stamp
 
 NAME = "tools"
@@ -39,6 +39,9 @@ def run(setup: Setup, line: StepLine) -> str:
         )
     prefix = active_environment() or VENV
     setup.python = environment_python(prefix)
+    if not setup.options.wheel:
+        # Before anything is downloaded.
+        check_there_is_one(setup)
     installed = False
     # Windows' programs in it have the old place compiled in.
     if prefix == VENV and _moved() and not _UNFINISHED.exists() and os.name != "nt":
@@ -59,11 +62,13 @@ def run(setup: Setup, line: StepLine) -> str:
         installed |= install(setup, line, prefix, name, [*hashes, "-r", str(ROOT / name)])
     # The package itself, from this folder: the command trit, and `import trit` from anywhere. What builds it is there.
     installed |= install(setup, line, prefix, "pyproject.toml", ["--no-deps", "--no-build-isolation", "-e", str(ROOT)])
-    line.update("looking for a compiler")
-    setup.compiler = find_compiler(setup)
+    if not setup.options.wheel:
+        line.update("looking for a compiler")
+        setup.compiler = find_compiler(setup)
     where = ".venv" if prefix == VENV else str(prefix)
     state = "installed in" if installed else "up to date in"
-    return f"{state} {where} (Python {platform.python_version()}), {setup.compiler.name}"
+    compiler = setup.compiler.name if setup.compiler else "no compiler"
+    return f"{state} {where} (Python {platform.python_version()}), {compiler}"
 
 
 def active_environment() -> Path | None:
