@@ -59,6 +59,7 @@ trit_zig_wrapper(CMAKE_CXX_COMPILER zig-c++ "c++ ${TRIT_ZIG_OPTIONS}")
 trit_zig_wrapper(CMAKE_AR zig-ar ar)
 trit_zig_wrapper(CMAKE_RANLIB zig-ranlib ranlib)
 trit_zig_wrapper(CMAKE_RC_COMPILER zig-rc rc)
+set(CMAKE_RC_COMPILE_OBJECT "<CMAKE_RC_COMPILER> /:auto-includes none /fo <OBJECT> -- <SOURCE>")
 
 # zig links its C++ library into everything: two libraries with a copy each free each other's objects.
 set(BUILD_SHARED_LIBS OFF CACHE BOOL "" FORCE)

@@ -242,8 +242,9 @@ std::string own_tuning_file() {
     constexpr DWORD kFlags =
         GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
     HMODULE module = nullptr;
-    char name[MAX_PATH] = "";
-    if (GetModuleHandleExA(kFlags, here, &module) == 0 || GetModuleFileNameA(module, name, MAX_PATH) == 0) {
+    static char name[1 << 15];  // the longest path that Windows has
+    if (GetModuleHandleExA(kFlags, here, &module) == 0 ||
+        GetModuleFileNameA(module, name, sizeof(name)) == 0) {
         return "";
     }
     const std::filesystem::path file = name;
