@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -101,3 +102,34 @@ def test_hyper_threads_of_the_fast_kind_count_once(monkeypatch: pytest.MonkeyPat
     # A phone's kernel may hide the topology: the fast CPUs are counted, for they have no hyper-threads.
     monkeypatch.setattr(host, "_linux_physical", lambda allowed: None)
     assert host.physical_cores() == 12
+
+
+def record(efficiency_class: int, groups: int = 1) -> bytes:
+    """What GetLogicalProcessorInformationEx gives for a core: PROCESSOR_RELATIONSHIP with GROUP_AFFINITY behind it."""
+    body = bytes([1, efficiency_class]) + bytes(20) + groups.to_bytes(2, "little") + bytes(16 * groups)
+    return bytes(4) + (8 + len(body)).to_bytes(4, "little") + body
+
+
+# What Wine 8 gave on two CPUs without hyper-threads.
+WINE = bytes.fromhex("0000000030000000" + "00" * 22 + "0100" + "01" + "00" * 15) + bytes.fromhex(
+    "0000000030000000" + "00" * 22 + "0100" + "02" + "00" * 15
+)
+
+
+@pytest.mark.parametrize(
+    ("records", "cores"),
+    [
+        (WINE, 2),
+        (b"", None),
+        (record(0), 1),
+        (record(1) * 6 + record(0) * 8, 6),
+        (record(0) * 4 + record(2, 2) * 3 + record(1) * 4, 3),
+        (record(0) * 16, 16),
+    ],
+)
+def test_windows_tells_the_kind_of_a_core(monkeypatch: pytest.MonkeyPatch, records: bytes, cores: int | None) -> None:
+    assert host._fastest_cores(records) == cores
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(host, "cgroup_quota", lambda: None)
+    monkeypatch.setattr(host, "_windows_physical", lambda: host._fastest_cores(records))
+    assert host.physical_cores() == (cores or os.cpu_count())

@@ -69,6 +69,31 @@ def _darwin_physical() -> int | None:
     return None
 
 
+def _windows_physical() -> int | None:
+    """Cores of the fastest kind; None if the system does not tell."""
+    import ctypes
+
+    ask = ctypes.WinDLL("kernel32").GetLogicalProcessorInformationEx  # type: ignore[attr-defined, unused-ignore]
+    size = ctypes.c_ulong(0)
+    ask(0, None, ctypes.byref(size))  # 0: RelationProcessorCore
+    records = ctypes.create_string_buffer(size.value)
+    return _fastest_cores(records.raw) if ask(0, records, ctypes.byref(size)) else None
+
+
+def _fastest_cores(records: bytes) -> int | None:
+    """How many of the records that GetLogicalProcessorInformationEx gives, one a core, have the highest class.
+
+    A record begins with its relationship and its size, 4 bytes each, then a byte of flags, and EfficiencyClass: the
+    higher, the faster.
+    """
+    classes = []
+    while len(records) >= 10:
+        size = int.from_bytes(records[4:8], "little")
+        classes.append(records[9])
+        records = records[max(size, 10) :]
+    return classes.count(max(classes)) if classes else None
+
+
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int | None:
     """Whole CPUs that the quotas of a container or slice grant this process (cgroup v2 and v1); None without a limit.
 
@@ -137,6 +162,8 @@ def physical_cores() -> int:
     cores: int | None = None
     if sys.platform == "darwin":
         cores = _darwin_physical()
+    elif sys.platform == "win32":
+        cores = _windows_physical()
     elif allowed:  # Linux, and Android, which Python 3.13 calls so
         fast = _performance_cpus(allowed)
         cores = _linux_physical(fast) or len(fast)
