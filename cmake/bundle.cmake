@@ -13,41 +13,8 @@ foreach(source IN LISTS TRIT_MAINS)
     set_source_files_properties(${source} PROPERTIES COMPILE_DEFINITIONS main=trit_${stem})
 endforeach()
 
-# Upstream's files are many and small behind the same large headers: eight to twelve of them are compiled at a time,
-# which takes a third of the time. Those left out have helpers with the names of another file's.
-set(TRIT_ALONE "/(glm5-next|deepseekocr|pockettts-seanet|llama-kv-cache-dsv4|llama-quant|preset|server-stream).cpp$")
-function(trit_together target name size folder)
-    file(GLOB sources ${folder}/*.cpp)
-    list(FILTER sources EXCLUDE REGEX ${TRIT_ALONE})
-    set(count 0)
-    foreach(source IN LISTS sources)
-        math(EXPR group "${count} / ${size}")
-        math(EXPR count "${count} + 1")
-        set_source_files_properties(${source} TARGET_DIRECTORY ${target} PROPERTIES
-            UNITY_GROUP ${name}_${group} SKIP_UNITY_BUILD_INCLUSION OFF)
-    endforeach()
-    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
-endfunction()
-trit_together(llama graphs 12 ${TRIT_ENGINE_DIR}/src/models)
-trit_together(llama core 8 ${TRIT_ENGINE_DIR}/src)
-trit_together(mtmd graphs 12 ${TRIT_ENGINE_DIR}/tools/mtmd/models)
-trit_together(mtmd core 8 ${TRIT_ENGINE_DIR}/tools/mtmd)
-trit_together(llama-common common 8 ${TRIT_ENGINE_DIR}/common)
-trit_together(llama-common parsers 8 ${TRIT_ENGINE_DIR}/common/parsers)
-trit_together(llama-common jinja 8 ${TRIT_ENGINE_DIR}/common/jinja)
-trit_together(server-context server 8 ${TRIT_ENGINE_DIR}/tools/server)
-
-# Kernels are where speed is; the rest is most of the size.
-foreach(target IN ITEMS llama llama-common)
-    target_compile_options(${target} PRIVATE $<$<NOT:$<CXX_COMPILER_ID:MSVC>>:-O2>)
-endforeach()
-foreach(target IN ITEMS mtmd server-context llama-server-impl llama-cli-impl llama-bench-impl llama-perplexity-impl
-        llama-quantize-impl cpp-httplib)
-    target_compile_options(${target} PRIVATE $<$<NOT:$<CXX_COMPILER_ID:MSVC>>:-Os>)
-endforeach()
-
 add_library(trit_bundle SHARED src/tools/bundle.cpp ${TRIT_MAINS}
-    src/tools/kernel_library.cpp src/tools/measure.cpp src/tools/product.cpp)
+    src/tools/kernel_library.cpp $<TARGET_OBJECTS:trit_measure>)
 target_include_directories(trit_bundle PRIVATE include src)
 target_compile_definitions(trit_bundle PRIVATE TRIT_BUILD)
 target_include_directories(trit_bundle SYSTEM PRIVATE ${TRIT_ENGINE_DIR}/common ${TRIT_ENGINE_DIR}/include
@@ -67,6 +34,7 @@ foreach(program IN LISTS TRIT_PROGRAMS)
     target_compile_definitions(bundled-${program} PRIVATE TRIT_PROGRAM="${program}")
     target_link_libraries(bundled-${program} PRIVATE trit_bundle)
     target_link_options(bundled-${program} PRIVATE -s)
+    trit_programs(bundled-${program})
     set_target_properties(bundled-${program} PROPERTIES OUTPUT_NAME ${program}
         RUNTIME_OUTPUT_DIRECTORY ${TRIT_BUNDLE_DIR})
     add_dependencies(trit-engine bundled-${program})

@@ -31,13 +31,13 @@ function(trit_together target group pattern)
     set_source_files_properties(${sources} TARGET_DIRECTORY ${target} PROPERTIES UNITY_GROUP ${group})
 endfunction()
 
-# Code that runs once per start or request is compiled with -O1, in half the time of -O3. What follows the target's name
-# are sources that run for each token or weight and stay at -O3.
+# Code that runs once per start or request is compiled with -O1, in half the time of -O3, or as small as can be for a
+# wheel. What follows the target's name are sources that run for each token or weight and stay at -O3.
 function(trit_optimise_little target)
     if(MSVC OR TRIT_SANITIZE OR NOT CMAKE_BUILD_TYPE STREQUAL "Release")
         return()
     endif()
-    target_compile_options(${target} PRIVATE -O1)
+    target_compile_options(${target} PRIVATE $<IF:$<BOOL:${TRIT_BUNDLE}>,-Os,-O1>)
     foreach(pattern IN LISTS ARGN)
         trit_sources_like(sources ${target} "${pattern}")
         set_source_files_properties(${sources} TARGET_DIRECTORY ${target} PROPERTIES COMPILE_OPTIONS -O3)

@@ -3,9 +3,14 @@
 /// illegal instruction. The tiers need no such check, they are chosen by what the CPU has.
 #include "kernels/tier.h"
 
-#if defined(TRIT_X86) && defined(__GNUC__) && !defined(_WIN32)
+#if defined(TRIT_X86) && defined(__GNUC__)
 
+#include <cstdlib>
+#ifdef _WIN32
+#include <io.h>
+#else
 #include <unistd.h>
+#endif
 
 namespace {
 
@@ -58,8 +63,8 @@ __attribute__((constructor(101))) void check() {
         "(AVX2, FMA, F16C)"
 #endif
         " than this one has; compile it on this machine: python3 setup_env.py --clean\n";
-    [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, kText, sizeof(kText) - 1);
-    _exit(2);
+    [[maybe_unused]] const auto written = write(2, kText, sizeof(kText) - 1);
+    std::_Exit(2);
 }
 
 }  // namespace

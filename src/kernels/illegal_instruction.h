@@ -73,7 +73,7 @@ class IllegalInstructionGuard {
  public:
     template <typename Work>
     bool run(const Work& work) {
-#if defined(_MSC_VER)
+#if defined(_MSC_VER) || defined(__clang__)
         __try {
             work();
         } __except (GetExceptionCode() == EXCEPTION_ILLEGAL_INSTRUCTION ? EXCEPTION_EXECUTE_HANDLER

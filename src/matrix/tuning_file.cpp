@@ -1,13 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "matrix/tuning_file.h"
 
-#ifdef _WIN32
-#define NOMINMAX
-#include <windows.h>
-#else
-#include <dlfcn.h>
-#endif
-
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -23,6 +16,7 @@
 #include "kernels/packing_names.h"
 #include "kernels/registry.h"
 #include "matrix/lookup_choice.h"
+#include "matrix/own_file.h"
 #include "matrix/tuning.h"
 
 namespace trit {
@@ -234,27 +228,10 @@ void use_preset(const std::vector<CpuCore>& cores) {
     }
 }
 
-/// tuning.json in the folder around that of the program or library that holds this code (build/bin), which
-/// may have been moved since it was built; an empty text if the system does not tell.
+/// tuning.json in the folder around that of the program or library that holds this code (build/bin).
 std::string own_tuning_file() {
-    const auto* here = reinterpret_cast<const char*>(&load_tuning);
-#ifdef _WIN32
-    constexpr DWORD kFlags =
-        GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
-    HMODULE module = nullptr;
-    char name[MAX_PATH] = "";
-    if (GetModuleHandleExA(kFlags, here, &module) == 0 || GetModuleFileNameA(module, name, MAX_PATH) == 0) {
-        return "";
-    }
-    const std::filesystem::path file = name;
-#else
-    Dl_info info;
-    if (dladdr(here, &info) == 0 || info.dli_fname == nullptr) {
-        return "";
-    }
-    const std::filesystem::path file = info.dli_fname;
-#endif
-    return (file.parent_path().parent_path() / "tuning.json").string();
+    const std::filesystem::path file = own_file();
+    return file.empty() ? "" : (file.parent_path().parent_path() / "tuning.json").string();
 }
 
 }  // namespace

@@ -256,6 +256,7 @@ def test_container_memory(limits: dict[str, str], expected: int | None, tmp_path
 def test_counts_respect_affinity_and_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= host.physical_cores() <= host.usable_cpus() <= (os.cpu_count() or 1)
     monkeypatch.setattr(host, "_allowed_cpus", lambda: set(range(16)))
+    monkeypatch.setattr(host, "_performance_cpus", lambda allowed: allowed)
     monkeypatch.setattr(host, "_linux_physical", lambda allowed: 8)
     monkeypatch.setattr(host, "cgroup_quota", lambda: None)
     monkeypatch.setattr(sys, "platform", "linux")

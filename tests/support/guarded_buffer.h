@@ -3,8 +3,14 @@
 #ifndef TRIT_TESTS_GUARDED_BUFFER_H
 #define TRIT_TESTS_GUARDED_BUFFER_H
 
+#ifdef _WIN32
+#define NOMINMAX
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#else
 #include <sys/mman.h>
 #include <unistd.h>
+#endif
 
 #include <cstdint>
 #include <cstdio>
@@ -26,26 +32,54 @@ inline uint32_t next() {
     std::exit(1);
 }
 
+/// `body` bytes that can be used and `guard` behind them that cannot, both whole pages; nullptr if there is
+/// no memory.
+inline char* map_guarded(size_t body, size_t guard) {
+#ifdef _WIN32
+    void* memory = VirtualAlloc(nullptr, body + guard, MEM_RESERVE, PAGE_NOACCESS);
+    return static_cast<char*>(memory == nullptr ? nullptr
+                                                : VirtualAlloc(memory, body, MEM_COMMIT, PAGE_READWRITE));
+#else
+    void* memory = mmap(nullptr, body + guard, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    const bool good =
+        memory != MAP_FAILED && mprotect(static_cast<char*>(memory) + body, guard, PROT_NONE) == 0;
+    return good ? static_cast<char*>(memory) : nullptr;
+#endif
+}
+
+inline size_t page_bytes() {
+#ifdef _WIN32
+    return 4096;
+#else
+    return static_cast<size_t>(sysconf(_SC_PAGESIZE));
+#endif
+}
+
 /// `count` elements whose last byte is the last one of a readable page, `skew` bytes before it if that is not
 /// 0.
 template <typename T>
 class Buffer {
  public:
     explicit Buffer(size_t count, size_t skew = 0) : count_(count) {
-        const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+        const size_t page = page_bytes();
         const size_t bytes = count * sizeof(T) + skew;
         const size_t body = (bytes + kFront + page - 1) / page * page;
         size_ = body + page;
-        void* memory = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED || mprotect(static_cast<char*>(memory) + body, page, PROT_NONE) != 0) {
+        base_ = map_guarded(body, page);
+        if (base_ == nullptr) {
             fail("no memory");
         }
-        base_ = static_cast<char*>(memory);
         front_ = body - bytes;
         std::memset(base_, kCanary, body);
         data_ = reinterpret_cast<T*>(base_ + front_);
     }
-    ~Buffer() { munmap(base_, size_); }
+    ~Buffer() {
+#ifdef _WIN32
+        VirtualFree(base_, 0, MEM_RELEASE);
+#else
+        munmap(base_, size_);
+#endif
+    }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
 

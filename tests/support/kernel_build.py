@@ -24,12 +24,22 @@ def need(*programs: str) -> None:
         pytest.skip(f"{' and '.join(missing)} not installed")
 
 
+def tools() -> dict[str, str]:
+    """The variables with which the environment's cmake and ninja are found."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def call(*command: str | Path) -> str:
     """Run a step with the environment's cmake and ninja; what it printed. It must succeed."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    result = subprocess.run([str(part) for part in command], env={**os.environ, "PATH": path}, **TEXT)
+    result = subprocess.run([str(part) for part in command], env=tools(), **TEXT)
     assert result.returncode == 0, (result.stdout + result.stderr)[-4000:]
     return result.stdout
+
+
+def ccache_options() -> list[str]:
+    """What makes cmake ask ccache first, where it is there."""
+    ccache = shutil.which("ccache")
+    return [f"-DCMAKE_{language}_COMPILER_LAUNCHER={ccache}" for language in ("C", "CXX")] if ccache else []
 
 
 def build_kernels(
@@ -40,8 +50,6 @@ def build_kernels(
     if compiler is not None:
         need(compiler)
         settings += [f"-DCMAKE_CXX_COMPILER={compiler}", f"-DCMAKE_C_COMPILER={COMPILERS[compiler]}"]
-    if ccache := shutil.which("ccache"):
-        settings += [f"-DCMAKE_CXX_COMPILER_LAUNCHER={ccache}"]
-    call("cmake", "-G", "Ninja", "-S", source, "-B", build, *settings)
+    call("cmake", "-G", "Ninja", "-S", source, "-B", build, *settings, *ccache_options())
     call("cmake", "--build", build, *(["--target", *targets] if targets else []))
     return build

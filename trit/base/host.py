@@ -30,6 +30,36 @@ def _linux_physical(allowed: set[int], topology: Path = Path("/sys/devices/syste
     return len(cores) or None
 
 
+def _listed(text: str) -> set[int]:
+    """CPUs of a list as the kernel writes it: ``0-3,8`` is {0, 1, 2, 3, 8}."""
+    ranges = [part.partition("-") for part in text.strip().split(",") if part]
+    return {cpu for first, _, last in ranges for cpu in range(int(first), int(last or first) + 1)}
+
+
+def _performance_cpus(allowed: set[int], devices: Path = Path("/sys/devices")) -> set[int]:
+    """The allowed CPUs without those of a slow kind: threads meet after every product, and all wait for the slowest.
+
+    Intel's kinds have names of their own. Elsewhere ``cpu_capacity`` tells how much a CPU does (the fastest has 1024),
+    else its highest clock. A slow ARM core computes fewer vectors per clock than its fast neighbour, which neither
+    number counts: half the capacity is slow, and so is 4/5 of the clock.
+    """
+    try:
+        fast = allowed - _listed((devices / "cpu_atom" / "cpus").read_text())
+        return fast or allowed
+    except (OSError, ValueError):
+        pass
+    # Kinds of x86 that differ in their clock alone (Zen 5 and 5c, favoured cores) are all worth a thread.
+    clock = [] if platform.machine().lower() in {"x86_64", "amd64"} else [("cpufreq/cpuinfo_max_freq", 0.8)]
+    for name, share in [("cpu_capacity", 0.5), *clock]:
+        try:
+            files = {cpu: devices / "system" / "cpu" / f"cpu{cpu}" / name for cpu in allowed}
+            speeds = {cpu: int(file.read_text()) for cpu, file in files.items()}
+        except (OSError, ValueError):
+            continue
+        return {cpu for cpu, speed in speeds.items() if speed > share * max(speeds.values())}
+    return allowed
+
+
 def _darwin_physical() -> int | None:
     """Performance cores if the Mac has two kinds (the slow kind would hold up every barrier), else all cores."""
     for key in ("hw.perflevel0.physicalcpu", "hw.physicalcpu"):
@@ -37,6 +67,31 @@ def _darwin_physical() -> int | None:
         if code == 0 and output.strip().isdigit():
             return int(output)
     return None
+
+
+def _windows_physical() -> int | None:
+    """Cores of the fastest kind; None if the system does not tell."""
+    import ctypes
+
+    ask = ctypes.WinDLL("kernel32").GetLogicalProcessorInformationEx  # type: ignore[attr-defined, unused-ignore]
+    size = ctypes.c_ulong(0)
+    ask(0, None, ctypes.byref(size))  # 0: RelationProcessorCore
+    records = ctypes.create_string_buffer(size.value)
+    return _fastest_cores(records.raw) if ask(0, records, ctypes.byref(size)) else None
+
+
+def _fastest_cores(records: bytes) -> int | None:
+    """How many of the records that GetLogicalProcessorInformationEx gives, one a core, have the highest class.
+
+    A record begins with its relationship and its size, 4 bytes each, then a byte of flags, and EfficiencyClass: the
+    higher, the faster.
+    """
+    classes = []
+    while len(records) >= 10:
+        size = int.from_bytes(records[4:8], "little")
+        classes.append(records[9])
+        records = records[max(size, 10) :]
+    return classes.count(max(classes)) if classes else None
 
 
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int | None:
@@ -100,14 +155,18 @@ def usable_cpus() -> int:
 def physical_cores() -> int:
     """Physical cores that this process can use: the engine's default thread count.
 
-    Two hyper-threads of a core share its multipliers, so more threads than cores make inference slower.
+    Two hyper-threads of a core share its multipliers, so more threads than cores make inference slower. Where cores
+    are of several kinds (big.LITTLE, performance and efficiency cores), only the fast kind counts.
     """
     allowed = _allowed_cpus()
     cores: int | None = None
-    if allowed and sys.platform.startswith("linux"):
-        cores = _linux_physical(allowed)
-    elif sys.platform == "darwin":
+    if sys.platform == "darwin":
         cores = _darwin_physical()
+    elif sys.platform == "win32":
+        cores = _windows_physical()
+    elif allowed:  # Linux, and Android, which Python 3.13 calls so
+        fast = _performance_cpus(allowed)
+        cores = _linux_physical(fast) or len(fast)
     cores = cores or os.cpu_count() or 1
     return max(1, min(cores, cgroup_quota() or cores))
 
