@@ -259,16 +259,16 @@ def test_what_takes_columns_of_no_whole_block() -> None:
 @given(
     seed=st.integers(0, 2**32 - 1), name=st.sampled_from(["q2_0", "tq2_0", "i2_s", "f16"]), per_row=st.booleans(),
     group=st.sampled_from([32, 64, 128, 256, 512]), used=st.sampled_from([(1.0,), (1.0, 0.0), (1.0, 0.5, 0.0)]),
-    zeros=st.sampled_from([0.0, 0.5, 1.0]),
+    zeros=st.sampled_from([0.0, 0.5, 1.0]), shared=st.sampled_from([1, 2, 4, 8]),
 )  # fmt: skip
 def test_a_decoded_matrix_keeps_every_weight(
-    seed: int, name: str, per_row: bool, group: int, used: tuple[float, ...], zeros: float
+    seed: int, name: str, per_row: bool, group: int, used: tuple[float, ...], zeros: float, shared: int
 ) -> None:
     """In the form that the encoding takes: one scale, one for each of its blocks, or what was there."""
     rng, n, k = np.random.default_rng(seed), 3, 512
     values = rng.integers(-1, 2, (n, k)).astype(np.int8)
     values.reshape(n, -1, 32)[rng.random((n, k // 32)) < zeros] = 0
-    scales = rng.choice(np.float32(used), (n if per_row else 1, k // group))
+    scales = rng.choice(np.float32(used), (n if per_row else 1, k // group)).repeat(shared, axis=1)[:, : k // group]
     weights = values * np.broadcast_to(scales.repeat(group, axis=1), (n, k))
     block = ENCODINGS[name].block
     found, scale = for_encoding(Decoded(values, scales), ENCODINGS[name], "w")
