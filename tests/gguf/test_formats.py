@@ -120,7 +120,10 @@ def test_columns_that_do_not_fit_are_refused_with_a_way_out() -> None:
     check_fits(ENCODINGS["i2_s"], "w", 640)
 
 
-@pytest.mark.parametrize(("name", "scale"), [("f16", 1e-9), ("tq2_0", 1e6), ("i2_s", float("inf"))])
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [("f16", 1e-9), ("tq2_0", 1e6), *(("i2_s", scale) for scale in (float("inf"), float("nan"), 0.0, -0.5))],
+)
 def test_scales_that_do_not_fit_are_refused(name: str, scale: float) -> None:
     with pytest.raises(UserError, match=r"^w: its scale"):
         check_scale(ENCODINGS[name], "w", scale, 256)
