@@ -103,6 +103,17 @@ def test_blocks_with_different_scales_are_decoded(name: str, block_bytes: int) -
     np.testing.assert_array_equal(scale, [[0.25, 0.5]])
 
 
+@pytest.mark.parametrize("scale", [-0.25, float("nan"), float("-inf")])
+@pytest.mark.parametrize(("name", "place"), [("tq2_0", 64), ("tq1_0", 52), ("q2_0", 0)])
+def test_one_scale_that_cannot_be_is_named(name: str, place: int, scale: float) -> None:
+    row = ENCODINGS[name]
+    data = row.pack(np.ones((2, 512), np.int8), 0.5)
+    at = data.size - row.block_bytes + place
+    data[at : at + 2] = np.frombuffer(struct.pack("<e", scale), np.uint8)
+    with pytest.raises(UserError, match=rf"^w: has a scale of {scale:g}, so it is damaged or no {name}"):
+        row.unpack(data, 2, 512, "w")
+
+
 def test_floats_that_are_not_ternary_are_refused() -> None:
     values = np.array([[0.5, -0.5, 0.0, 0.25]], "<f2")
     with pytest.raises(UserError, match=r"^w: not every value is -s, 0 or"):
