@@ -28,6 +28,7 @@ from trit.base.errors import UserError
 from trit.convert import pretokenizers
 from trit.convert.spm import Pieces, from_model
 from trit.convert.tokenizer import Vocabulary, _with_added, load_tokenizer
+from trit.convert.vocabulary_check import check
 from trit.gguf.types import GGUFWriter
 
 # Scripts, combining marks, emoji with joiners and modifiers, long spaces, control characters, digits of many scripts,
@@ -188,6 +189,9 @@ def test_sentencepiece_model_file(llama2: Spm, engine_bin: Path, tmp_path: Path)
     assert vocabulary.types[size:] == [wanted.CONTROL, wanted.USER_DEFINED, *[wanted.UNUSED] * 3]
     compare(engine, llama2_tokenizer(llama2, ["<pad>", "<tool>"]))
     engine.close()
+    # No reading of the trainer's is there to compare with.
+    checked = check(tmp_path, vocabulary, "llama", vocabulary.write, tmp_path / "checked.gguf")
+    assert checked.verified == "the engine loads the vocabulary" and checked.warnings == []
 
 
 def test_gemma_style(llama2: Spm, load: Loaded) -> None:

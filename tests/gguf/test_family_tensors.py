@@ -66,6 +66,32 @@ def test_a_fused_projection_stands_alone(architecture: str, tmp_path: Path) -> N
     assert (reason is None) != architecture.startswith("bitnet"), reason
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_graphs_of_wide_and_of_partly_turned_heads(architecture: str, tmp_path: Path) -> None:
+    """Three heads of 32 inputs beside an embedding of 64, and heads of which a half is turned."""
+    keys, tensors = model(architecture)
+    heads, turned = f"{architecture}.attention.head_count", f"{architecture}.rope.dimension_count"
+    wide = {
+        "attn_q.weight": (3 * SIZE, EMBEDDING),
+        "attn_output.weight": (EMBEDDING, 3 * SIZE),
+        "attn_q.bias": (3 * SIZE,),
+    }
+    changed: list[Tensor] = []
+    for name, shape, kind, raw in tensors:
+        other = wide.get(name.split(".", 2)[-1], shape)
+        changed.append((name, other, kind, raw if other == shape else bytes(4 * math.prod(other))))
+    reason = said(tmp_path, [*(row for row in keys if row[0] != heads), (heads, U32, None, 3)], changed)
+    if architecture in ("bitnet-b1.58", "qwen2"):
+        assert "3 heads of 32 and 32 do not make up an embedding of 64" in str(reason)
+    else:
+        assert reason is None
+    reason = said(tmp_path, [*(row for row in keys if row[0] != turned), (turned, U32, None, SIZE // 2)], tensors)
+    if architecture in ("bitnet-b1.58", "gemma3", "gemma-embedding"):
+        assert reason is None
+    else:
+        assert f"{turned} is 16 for heads of 32" in str(reason)
+
+
 def test_keys_of_an_architecture_have_the_engine_s_types(tmp_path: Path) -> None:
     """To the others they are keys that nobody reads."""
     others = {U32: F32, F32: U32}
@@ -74,6 +100,7 @@ def test_keys_of_an_architecture_have_the_engine_s_types(tmp_path: Path) -> None
         gemma, embeds_texts = architecture.startswith("gemma"), architecture == "gemma-embedding"
         for name, kind, read in (
             ("attention.sliding_window", U32, gemma),
+            ("attention.sliding_window_pattern", U32, gemma),
             ("rope.freq_base_swa", F32, gemma),
             ("final_logit_softcapping", F32, architecture == "gemma3"),
             ("vocab_size", U32, architecture == "llama"),

@@ -103,6 +103,17 @@ def test_blocks_with_different_scales_are_decoded(name: str, block_bytes: int) -
     np.testing.assert_array_equal(scale, [[0.25, 0.5]])
 
 
+@pytest.mark.parametrize("scale", [-0.25, float("nan"), float("-inf")])
+@pytest.mark.parametrize(("name", "place"), [("tq2_0", 64), ("tq1_0", 52), ("q2_0", 0)])
+def test_one_scale_that_cannot_be_is_named(name: str, place: int, scale: float) -> None:
+    row = ENCODINGS[name]
+    data = row.pack(np.ones((2, 512), np.int8), 0.5)
+    at = data.size - row.block_bytes + place
+    data[at : at + 2] = np.frombuffer(struct.pack("<e", scale), np.uint8)
+    with pytest.raises(UserError, match=rf"^w: has a scale of {scale:g}, so it is damaged or no {name}"):
+        row.unpack(data, 2, 512, "w")
+
+
 def test_floats_that_are_not_ternary_are_refused() -> None:
     values = np.array([[0.5, -0.5, 0.0, 0.25]], "<f2")
     with pytest.raises(UserError, match=r"^w: not every value is -s, 0 or"):
@@ -120,7 +131,10 @@ def test_columns_that_do_not_fit_are_refused_with_a_way_out() -> None:
     check_fits(ENCODINGS["i2_s"], "w", 640)
 
 
-@pytest.mark.parametrize(("name", "scale"), [("f16", 1e-9), ("tq2_0", 1e6), ("i2_s", float("inf"))])
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [("f16", 1e-9), ("tq2_0", 1e6), *(("i2_s", scale) for scale in (float("inf"), float("nan"), 0.0, -0.5))],
+)
 def test_scales_that_do_not_fit_are_refused(name: str, scale: float) -> None:
     with pytest.raises(UserError, match=r"^w: its scale"):
         check_scale(ENCODINGS[name], "w", scale, 256)
@@ -259,16 +273,16 @@ def test_what_takes_columns_of_no_whole_block() -> None:
 @given(
     seed=st.integers(0, 2**32 - 1), name=st.sampled_from(["q2_0", "tq2_0", "i2_s", "f16"]), per_row=st.booleans(),
     group=st.sampled_from([32, 64, 128, 256, 512]), used=st.sampled_from([(1.0,), (1.0, 0.0), (1.0, 0.5, 0.0)]),
-    zeros=st.sampled_from([0.0, 0.5, 1.0]),
+    zeros=st.sampled_from([0.0, 0.5, 1.0]), shared=st.sampled_from([1, 2, 4, 8]),
 )  # fmt: skip
 def test_a_decoded_matrix_keeps_every_weight(
-    seed: int, name: str, per_row: bool, group: int, used: tuple[float, ...], zeros: float
+    seed: int, name: str, per_row: bool, group: int, used: tuple[float, ...], zeros: float, shared: int
 ) -> None:
     """In the form that the encoding takes: one scale, one for each of its blocks, or what was there."""
     rng, n, k = np.random.default_rng(seed), 3, 512
     values = rng.integers(-1, 2, (n, k)).astype(np.int8)
     values.reshape(n, -1, 32)[rng.random((n, k // 32)) < zeros] = 0
-    scales = rng.choice(np.float32(used), (n if per_row else 1, k // group))
+    scales = rng.choice(np.float32(used), (n if per_row else 1, k // group)).repeat(shared, axis=1)[:, : k // group]
     weights = values * np.broadcast_to(scales.repeat(group, axis=1), (n, k))
     block = ENCODINGS[name].block
     found, scale = for_encoding(Decoded(values, scales), ENCODINGS[name], "w")

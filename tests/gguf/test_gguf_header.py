@@ -289,6 +289,14 @@ def test_tensor_rows_that_cannot_be(dimensions: list[int], offset: int, sentence
     refused(edited(tmp_path, row + struct.pack("<IQ", 0, offset)), sentence)
 
 
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4), (2, 3, 4, 5), (1, 1, 1, 1)])
+def test_tensors_of_one_to_four_dimensions(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """The outermost first, as numpy has it: a row is the last."""
+    count = int(np.prod(shape))
+    tensor = read_raw_header(write_gguf(tmp_path / "m.gguf", [], [("w", shape, 0, bytes(4 * count))])).tensors["w"]
+    assert tensor.shape == shape and (tensor.rows, tensor.columns) == (count // shape[-1], shape[-1])
+
+
 def test_tensors_that_collide(tmp_path: Path) -> None:
     raw = write_gguf(tmp_path / "m.gguf", KEYS, [TENSOR, ("v", (4, 32), 0, bytes(512))]).read_bytes()
     place = raw.index(text("v")) + len(text("v")) + 4 + 16 + 4

@@ -106,6 +106,17 @@ def test_norms_of_zeros(tmp_path: Path) -> None:
         assert reason(write_gguf(tmp_path / "m.gguf", [], [(name, (8,), 1, struct.pack("<8e", *[0] * 7, 1))])) is None
 
 
+def test_what_a_run_does_not_look_at(tmp_path: Path) -> None:
+    """Matrices of layers, and types whose scales it does not know: any bytes are a model's there."""
+    for kind in (*FLOATS, *SCALE_PLACES):
+        assert reason(written(tmp_path, kind, matrix(kind, 0, math.nan), "blk.0.ffn_up.weight")) is None
+    others = [name for name, (_, block, _) in IDS.items() if block > 1 and name not in SCALE_PLACES]
+    assert others
+    for kind in others:
+        _, block, size = IDS[kind]
+        assert reason(written(tmp_path, kind, b"\xff" * (ROWS * COLUMNS // block * size))) is None
+
+
 def test_matrices_of_layers_are_sampled_by_an_inspection(tmp_path: Path) -> None:
     path = written(tmp_path, "f32", matrix("f32", 3, math.nan), "blk.0.ffn_up.weight")
     source = Source.open(path)

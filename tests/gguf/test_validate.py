@@ -179,6 +179,8 @@ def test_a_default_is_compared_like_a_number_of_the_file(architecture: str, size
         ("general.tensor_extra.name", U32, [1], "general.tensor_extra.name is an array, but not of strings"),
         (".attention.head_count_kv", STRING, ["4"] * 4, "head_count_kv is an array, but not of 32-bit integers"),
         (".attention.head_count_kv", BOOL, [True] * 4, None),
+        (".attention.head_count_kv", U32, [0, 1, 0, 1 << 24], None),
+        (".attention.head_count_kv", U32, [1, 1, 1 + (1 << 24), 1], "holds 1 to 16777217, expected 0 to 16777216"),
         # Of the layers with a window no graph but Gemma's asks.
         (".attention.sliding_window_pattern", F32, [0.5], None),
     ],

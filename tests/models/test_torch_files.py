@@ -141,6 +141,17 @@ def test_compressed_archive(pickled: Path, capsys: pytest.CaptureFixture[str]) -
     assert "is compressed" in refusal(capsys, pickled)
 
 
+def test_bytes_of_another_order(pickled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a big-endian machine writes them: torch would turn them when it reads, a file cannot be turned in place."""
+    path = pickled / "pytorch_model.bin"
+    with zipfile.ZipFile(path) as archive:
+        records = [(record.filename, archive.read(record)) for record in archive.infolist()]
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in records:
+            archive.writestr(name, b"big" if name.endswith("/byteorder") else data)
+    assert "its bytes are big-endian" in refusal(capsys, pickled)
+
+
 def test_without_torch(pickled: Path) -> None:
     """Everything else runs without it; here it is hidden from the interpreter."""
     code = (
