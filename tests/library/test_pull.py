@@ -203,6 +203,8 @@ def test_a_message_goes_into_the_model_s_template_and_a_prompt_does_not(
     became: list[list[str]] = []
     monkeypatch.setattr("trit.run.completion.become", lambda command, sandbox: became.append(command) or 0)
     assert trit(capfd, "run", model).code == 0 and became, "nothing to say: a chat"
+    (chat,) = json.loads(trit(capfd, "ps", "--json").out)
+    assert (chat["kind"], chat["model"], chat["address"]) == ("chat", model, None)
     found = trit(capfd, "run", str(engine.model))
     assert found.code == 2 and "has no chat template, so it cannot chat; give a text that it continues" in found.err
 
