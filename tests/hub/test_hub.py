@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import re
 import shutil
 import time
@@ -156,21 +154,6 @@ def test_a_file_cut_off_in_the_middle_goes_on_from_there(hub: HubServer, folder:
     assert present(folder) == WANTED
     encodings = {request.headers["Accept-Encoding"] for request in hub.requests if "/storage/" in request.path}
     assert encodings == {"identity"}, "offsets count the bytes of the file, not those of a compressed stream"
-
-
-def test_a_disk_that_fills_up_is_no_trouble_of_the_hub(
-    hub: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(transfer, "_write", full)
-        with pytest.raises(TritError, match=r"config\.json.* cannot be written: the disk is full") as error:
-            fetch(folder)
-    assert "Hub" not in str(error.value)
-    fetch(folder)
-    assert present(folder) == WANTED
 
 
 def test_tries_are_counted_afresh_after_every_byte(hub: HubServer, folder: Path, naps: list[float]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -202,8 +203,49 @@ def test_a_message_goes_into_the_model_s_template_and_a_prompt_does_not(
     became: list[list[str]] = []
     monkeypatch.setattr("trit.run.completion.become", lambda command, sandbox: became.append(command) or 0)
     assert trit(capfd, "run", model).code == 0 and became, "nothing to say: a chat"
+    (chat,) = json.loads(trit(capfd, "ps", "--json").out)
+    assert (chat["kind"], chat["model"], chat["address"]) == ("chat", model, None)
     found = trit(capfd, "run", str(engine.model))
     assert found.code == 2 and "has no chat template, so it cannot chat; give a text that it continues" in found.err
+
+
+def test_wrong_flags_are_told_before_anything_is_fetched(
+    hub: HubServer, ready: bytes, engine: FakeEngine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for words, said in (
+            (("run", "org/model", "x", "-n", "4096"), "-n 4096: the context has 2048 tokens"),
+            (("run", "org/model", "x", "--draft", "ngram"), "--draft ngram is for chats and the server"),
+            (("run", "org/model", "x", "-temp", "-1"), "-temp -1: expected 0 to 1000"),
+            (("serve", "org/model", "--port", port), f"cannot listen on 127.0.0.1:{port}"),
+            (("serve", "org/model", "--host", "0.0.0.0", "--port", "1234"), "lets everyone on the network use"),
+            (("serve", "org/model", "more"), "unrecognized arguments: more"),
+            (("pull", "org/model", "-q", "q4_k"), "-q: invalid choice: 'q4_k'"),
+            (("bench", "org/model", "--json", "/"), "--json /: is a folder"),
+            (("tune", "org/model", "--out", "/"), "--out /: is a folder"),
+        ):
+            found = trit(capfd, *words)
+            assert found.code == 2 and said in found.err and found.err.count("\n") == 1, found.err
+    assert hub.requests == []
+
+
+def test_tables_are_for_people(hub: HubServer, ready: bytes, store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    trit(capfd, "pull", "org/model")
+    head, row = trit(capfd, "list").out.splitlines()
+    assert head.split() == ["NAME", "SIZE", "ENCODING", "SOURCE", "USED"]
+    assert row.split() == ["org/model", "0.0", "MB", "i2_s", "org/model", "now"]
+    shown = trit(capfd, "show", "org/model", "--check").out
+    entry = store.read("org/model")
+    assert entry is not None and str(store.path(entry)) in shown and COMMIT in shown
+    assert entry.files["Model-i2_s.gguf"].sha256 in shown and "all files are as they were fetched" in shown
+    known = trit(capfd, "list", "--known").out
+    assert "bitnet-2b-4t " in known and known.endswith("works, too: trit pull ORG/NAME\n")
+    found = trit(capfd, "show", "bitnet-2b-4t")
+    assert found.code == 2 and "bitnet-2b-4t is not here; fetch it with: trit pull bitnet-2b-4t" in found.err
+    assert "is deleted, 0.0 MB are free again" in trit(capfd, "rm", "org/model").out
 
 
 def test_a_name_is_for_the_command_and_not_for_the_front_doors(hub: HubServer, ready: bytes) -> None:
