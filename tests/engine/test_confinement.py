@@ -166,6 +166,13 @@ def test_a_tool_reads_its_tuning_and_writes_what_it_saves(engine_bin: Path, tmp_
     assert {str(tmp_path), str(tmp_path / "saved"), str(tmp_path / "tuning.json")} <= set(opened)
 
 
+def test_a_format_of_the_engine_s_benchmark_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert list(confinement.written(["/bin/llama-bench", "-o", "jsonl"])) == []
+    assert list(tmp_path.iterdir()) == []
+    assert list(confinement.written(["/bin/llama-perplexity", "-o", "found"])) == [Path("found")]
+
+
 def test_a_memory_limit_asks_for_the_sandbox() -> None:
     with pytest.raises(UserError, match="--memory-limit is part of the confinement"):
         confinement.prepare(parse("--memory-limit", "1G", default=False), ["llama-completion"])

@@ -228,7 +228,9 @@ def written(command: Sequence[str]) -> Iterator[Path]:
 
     The engine takes an empty file for none, and says so itself where nothing can be made.
     """
-    for value in values(command, WRITE_FLAGS):
+    # llama-bench's -o is a format.
+    flags = WRITE_FLAGS - {"-o", "--output"} if Path(command[0]).stem == "llama-bench" else WRITE_FLAGS
+    for value in values(command, flags):
         with suppress(OSError):
             Path(value).touch()
         yield Path(value)
