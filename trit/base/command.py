@@ -15,8 +15,10 @@ from pathlib import Path
 from trit.base.errors import UserError, run_main
 from trit.base.places import VENV, python_command
 
+_MOST_NAMES = 5
 _FOR_TRAINING = ("torch", "transformers")
 # Those that people set; the tests and the build have others.
+_ENGINE_VARIABLES = "LLAMA_ARG_"
 _VARIABLES = ("TRIT_TIER", "TRIT_PACKING", "TRIT_LOOKUP", "TRIT_TUNING", "TRIT_ATTENTION")
 
 
@@ -33,6 +35,7 @@ def run_command(target: str, argv: Sequence[str] | None = None) -> int:
 
     def main(argv: Sequence[str] | None) -> int:
         check_environment(os.environ)
+        tell_engine_variables(os.environ)
         try:
             code: int = getattr(importlib.import_module(module), function or "main")(argv)
         except ModuleNotFoundError as error:
@@ -59,6 +62,15 @@ def check_environment(environment: Mapping[str, str]) -> None:
     for name in unknown:
         if meant := get_close_matches(name, _VARIABLES, 1, 0.85):
             raise UserError(f"{name}: there is no such variable; {meant[0]} may be meant")
+
+
+def tell_engine_variables(environment: Mapping[str, str]) -> None:
+    """Say which of the engine's own variables are set: they change its answers, and may be meant for another one."""
+    names = sorted(name for name in environment if name.startswith(_ENGINE_VARIABLES))
+    if names:
+        shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        what = "is set: the engine takes it" if len(names) == 1 else "are set: the engine takes them"
+        print(f"note: {shown} {what} where no flag says otherwise", file=sys.stderr)
 
 
 def environment_python() -> Path:

@@ -52,7 +52,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _run_steps(options: Options) -> Setup:
     setup = Setup(options)
     model.check_options(setup)
-    check_output("--log-dir", setup.log("setup"))
+    check_output("--log-dir", setup.log("setup"), in_folder=True)
     makers: list[ModuleType] = [tools, engine, model, conversion, build, tuning]
     if setup.quant_type is None:
         # What to convert to is found by measuring.
