@@ -2,6 +2,7 @@
 #include "schema/builder.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <stdexcept>
 
 namespace trit::schema {
@@ -64,8 +65,11 @@ std::string Grammar::gbnf() const {
     return text;
 }
 
-Builder::Builder(const Json& document, std::string prefix)
-    : document_(document), prefix_(std::move(prefix)), merger_(&languages_, document) {}
+Builder::Builder(const Json& document, std::string prefix, std::string closing)
+    : document_(document),
+      prefix_(std::move(prefix)),
+      closing_(std::move(closing)),
+      merger_(&languages_, document) {}
 
 void Builder::set(const Rule& name, const std::string& body) {
     bytes_ += name.size() + body.size() + 6;
@@ -104,6 +108,12 @@ std::string Builder::literal(const Json& value) { return quoted_text(value.dump(
 std::string Builder::quoted_text(const std::string& text) {
     std::string out = "\"";
     for (const char letter : text) {
+        if (letter >= 0 && letter < ' ') {  // of bare texts
+            char escaped[8];
+            std::snprintf(escaped, sizeof escaped, "\\x%02X", letter);
+            out += escaped;
+            continue;
+        }
         if (letter == '"' || letter == '\\') {
             out += '\\';
         }
@@ -155,12 +165,12 @@ std::string Builder::repetition(const std::string& item, size_t least, size_t mo
 Rule Builder::rule_of(SchemaPart schema, const std::string& path) {
     if (schema == nullptr || (schema->is_boolean() && schema->get<bool>()) ||
         (schema->is_object() && schema->empty())) {
-        return shared("value");
+        return any_value();
     }
     if (schema->is_boolean()) {
         return "";
     }
-    const auto [place, is_new] = known_.emplace(schema, Known{"", level_, false});
+    const auto [place, is_new] = known_.emplace(std::pair(schema, bare()), Known{"", level_, false});
     Known& known = place->second;
     if (!is_new) {
         if (!known.done && known.level == level_) {
@@ -192,7 +202,7 @@ Rule Builder::rule_of(SchemaPart schema, const std::string& path) {
         fail(all.why);
     }
     // Nothing refers to a rule that allows nothing, but a value within itself.
-    Known& again = known_.at(schema);
+    Known& again = known_.at({schema, bare()});
     if (!rule.empty()) {
         set(again.rule, rule);
     } else {
@@ -227,7 +237,7 @@ Rule Builder::rule_of(Constraints* all) {
         for (const Unheld& one : all->unheld) {
             warn(one.what);
         }
-        return shared("value");
+        return any_value();
     }
     for (const Unheld& one : all->unheld) {
         if (one.types & all->types) {
@@ -415,8 +425,9 @@ Rule Builder::listed(Constraints* all) {
             return allows(&languages_, document_, part.values.count(text) > 0 ? part.rest : *part.whole,
                           value);
         });
-        if (good) {
-            texts.push_back(text);
+        const bool as_it_is = bare() && value.is_string();
+        if (good && (!as_it_is || languages_.accepts(unclosed(), value.get<std::string>()))) {
+            texts.push_back(as_it_is ? value.get<std::string>() : text);
         }
     }
     if (texts.empty()) {
@@ -466,10 +477,14 @@ Grammar Builder::build(const Json& schema) {
     if (out_.root.empty()) {
         fail("the schema allows no value");
     }
+    if (!closing_.empty()) {
+        out_.root = add(out_.root + " " + quoted_text(closing_));
+    }
     return std::move(out_);
 }
 
-Grammar grammar_of(const std::string& document, const std::string& part, const std::string& prefix) {
+Grammar grammar_of(const std::string& document, const std::string& part, const std::string& prefix,
+                   const std::string& closing) {
     if (document.size() > kMaxText) {
         fail("it has more than 1048576 bytes; send a smaller one");
     }
@@ -478,7 +493,7 @@ Grammar grammar_of(const std::string& document, const std::string& part, const s
     const Json& wanted = part == document ? parsed : schema;
     try {
         check_schema(parsed, wanted);
-        return Builder(parsed, prefix).build(wanted);
+        return Builder(parsed, prefix, closing).build(wanted);
     } catch (const TooLarge&) {
         fail("it takes too many steps; make its patterns and names shorter");
     }

@@ -17,13 +17,15 @@ using Rule = std::string;
 
 class Builder {
  public:
-    Builder(const Json& document, std::string prefix);
+    /// `closing`: what ends a value whose text stands as it is; "": texts have quotes.
+    Builder(const Json& document, std::string prefix, std::string closing);
 
     Grammar build(const Json& schema);
 
  private:
     const Json& document_;
     std::string prefix_;
+    std::string closing_;
     Languages languages_;
     Merger merger_;
     Grammar out_;
@@ -38,7 +40,7 @@ class Builder {
         int level;  // where it was begun
         bool done;
     };
-    std::map<SchemaPart, Known> known_;
+    std::map<std::pair<SchemaPart, bool>, Known> known_;  // by whether texts stand as they are
     std::set<std::string> warned_;
     std::map<std::string, Rule> classes_;  // of characters, by their bodies
 
@@ -47,6 +49,11 @@ class Builder {
     void set(const Rule& name, const std::string& body);
     Rule shared(const std::string& name);
     void warn(const std::string& what);
+    /// Whether a text stands as it is: only outside of all containers.
+    bool bare() const { return !closing_.empty() && level_ == 0; }
+    /// The bare texts that something can end; nothing else is in them that would.
+    Language unclosed();
+    Rule any_value();
     std::string literal(const Json& value);
     std::string quoted_text(const std::string& text);
     std::string one_of(const std::string* begin, const std::string* end, size_t at);
@@ -65,9 +72,12 @@ class Builder {
     Rule string(Constraints* all);
     /// The rule of the texts of a language, between quotes; "" without any.
     Rule quoted(const Automaton& automaton);
+    /// The same, without quotes where texts are bare.
+    Rule text(const Automaton& automaton);
     std::string characters(const Ranges& ranges, const std::string& next, bool escaped);
     Rule rules_of(const Automaton& automaton, bool escaped, const std::string& end);
-    Language text_language(Constraints* all, std::vector<std::string>* held, Language* soon = nullptr);
+    Language text_language(Constraints* all, std::vector<std::string>* held, Language* soon = nullptr,
+                           std::vector<std::string>* loose = nullptr);
 
     // containers.cpp
     Rule array(Constraints* all);

@@ -1,21 +1,16 @@
 // SPDX-License-Identifier: MIT
-/// What a chat request asks of the form of its answer: a schema, tools, and which of them must be called.
+/// What a request asks of the form of its answer: a schema, tools, and which of them must be called.
 #include <algorithm>
 #include <stdexcept>
 
-#include "schema/schema.h"
-#include "schema/values.h"
+#include "schema/fields.h"
 
 namespace trit::schema {
 namespace {
 
-[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
+const Json kAnyObject = {{"type", "object"}};
 
-/// A member, or null where it is absent or null.
-const Json* given(const Json& object, const char* name) {
-    const Json* value = member(object, name);
-    return value == nullptr || value->is_null() ? nullptr : value;
-}
+[[noreturn]] void refuse(const std::string& what) { throw std::invalid_argument(what); }
 
 bool flag(const Json& object, const char* name, const std::string& where) {
     const Json* value = given(object, name);
@@ -27,13 +22,37 @@ bool flag(const Json& object, const char* name, const std::string& where) {
 
 class Request {
  public:
-    explicit Request(const std::string& text) : request_(Json::parse(text)) {}
+    Request(const std::string& text, Route route) : request_(Json::parse(text)), route_(route) {
+        if (!request_.is_object()) {
+            refuse("the body of the request must be a JSON object");
+        }
+    }
 
     std::string checked(bool knows_tools) {
+        for (const std::string& told : check_fields(request_, route_)) {
+            warnings_.push_back(told);
+        }
         check_format();
+        if (route_ == kChat) {
+            check_chat(knows_tools);
+        }
+        out_["warnings"] = warnings_;
+        return out_.dump(-1, ' ', false, Json::error_handler_t::replace);
+    }
+
+ private:
+    Json request_;
+    Route route_;
+    Json out_ = Json::object();
+    Json tools_ = Json::array();
+    Json warnings_ = Json::array();
+    bool has_schema_ = false;
+    bool narrowed_ = false;
+
+    void check_chat(bool knows_tools) {
         const std::string choice = check_tools();
         flag(request_, "parallel_tool_calls", "");
-        Json out = {{"tool_choice", choice}};
+        out_["tool_choice"] = choice;
         if (choice != "none" && !tools_.empty()) {
             for (Json& tool : tools_) {
                 check_tool(&tool);
@@ -51,22 +70,14 @@ class Request {
             }
         }
         if (narrowed_) {
-            out["tools"] = tools_;
+            out_["tools"] = tools_;
         }
-        if (!format_.is_null()) {
-            out["response_format"] = format_;
+        // The engine takes a chat's 0 for no probabilities, not for that of the token alone.
+        const Json* others = given(request_, "top_logprobs");
+        if (others != nullptr && *others == 0) {
+            out_["top_logprobs"] = 1;
         }
-        out["warnings"] = warnings_;
-        return out.dump(-1, ' ', false, Json::error_handler_t::replace);
     }
-
- private:
-    Json request_;
-    Json tools_ = Json::array();
-    Json warnings_ = Json::array();
-    Json format_;  // null: as the request has it
-    bool has_schema_ = false;
-    bool narrowed_ = false;
 
     void check_schema_of(const Json& schema, const std::string& where, bool strict) {
         Grammar grammar;
@@ -82,6 +93,9 @@ class Request {
             }
             warnings_.push_back(where + warning + " is left to the model");
         }
+        for (const std::string& note : grammar.notes) {
+            warnings_.push_back(where + note);
+        }
     }
 
     void check_format() {
@@ -96,6 +110,11 @@ class Request {
             if (type != nullptr && !type->is_string()) {
                 refuse("the type of response_format must be a text, not " + type->dump());
             }
+            if (type != nullptr && *type != "text" && *type != "json_object" && *type != "json_schema") {
+                refuse(
+                    "the type of response_format must be \"text\", \"json_object\" or \"json_schema\", not " +
+                    type->dump().substr(0, 60));
+            }
             const Json* wrapper = format;
             if (type != nullptr && *type == "json_schema") {
                 wrapper = given(*format, "json_schema");
@@ -108,18 +127,30 @@ class Request {
                 strict = flag(*wrapper, "strict", where);
                 if (const Json* inner = given(*wrapper, "schema")) {
                     schema = inner;
-                } else {
-                    has_schema_ = true;
+                } else if (schema == nullptr) {
+                    schema = &kAnyObject;
                 }
             }
         }
-        if (schema != nullptr) {
-            has_schema_ = true;
-            check_schema_of(*schema, where, strict);
+        if (schema == nullptr) {
+            return;
         }
-        if (schema != nullptr && schema->is_boolean()) {  // the server would ask for no form at all
-            const Json any = {{"type", {"object", "array", "string", "number", "boolean", "null"}}};
-            format_ = {{"type", "json_schema"}, {"json_schema", {{"schema", any}}}};
+        if (const Json* grammar = member(request_, "grammar")) {
+            if (!grammar->is_null() && *grammar != "") {
+                refuse(where + "the answer cannot keep a schema and grammar; leave one out");
+            }
+            out_["grammar"] = nullptr;
+        }
+        has_schema_ = true;
+        check_schema_of(*schema, where, strict);
+        Json form = *schema;
+        if (form.is_boolean()) {  // the server would ask for no form at all
+            form = {{"type", {"object", "array", "string", "number", "boolean", "null"}}};
+        }
+        if (route_ == kText) {
+            out_["json_schema"] = form;
+        } else if (form != *schema) {
+            out_["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", form}}}};
         }
     }
 
@@ -137,6 +168,9 @@ class Request {
                 refuse("tools must be a list, not " + tools->dump().substr(0, 60));
             }
             tools_ = *tools;
+        }
+        for (Json& tool : tools_) {
+            check_form_of(&tool);
         }
         const Json* choice = given(request_, "tool_choice");
         if (choice == nullptr) {
@@ -218,23 +252,45 @@ class Request {
         return out;
     }
 
-    void check_tool(Json* tool) {
+    /// A tool as the engine reads it; clients also send its function alone.
+    void check_form_of(Json* tool) {
         const std::string name = name_of(*tool);
+        const Json* type = given(*tool, "type");
         const Json* function = given(*tool, "function");
-        if (name.empty() || (function != nullptr && !function->is_object())) {
+        if (name.empty() || (function != nullptr && !function->is_object()) ||
+            (type != nullptr && *type != "function")) {
             refuse(
                 "each of tools must be an object {\"type\": \"function\", \"function\": {\"name\": ...}}, "
                 "not " +
                 tool->dump().substr(0, 60));
         }
-        const Json& described = function == nullptr ? *tool : *function;
+        Json whole = {{"type", "function"}, {"function", function == nullptr ? *tool : *function}};
+        Json& described = whole["function"];
+        if (function == nullptr) {
+            described.erase("type");
+        }
+        for (const char* member_name : {"description", "parameters"}) {
+            if (given(described, member_name) == nullptr) {
+                described.erase(member_name);
+            }
+        }
+        if (const Json* said = given(described, "description"); said != nullptr && !said->is_string()) {
+            refuse("tool " + name + ": description must be a text, not " + said->dump().substr(0, 60));
+        }
+        narrowed_ = narrowed_ || whole != *tool;
+        *tool = std::move(whole);
+    }
+
+    void check_tool(Json* tool) {
+        const std::string name = name_of(*tool);
+        Json& described = tool->at("function");
         const std::string where = "tool " + name + ": ";
         const bool strict = flag(described, "strict", where);
         if (const Json* parameters = given(described, "parameters")) {
             const Json of_object = object_schema(*parameters, where, strict);
             check_schema_of(of_object, where, strict);
             if (of_object != *parameters) {
-                (function == nullptr ? *tool : (*tool)["function"])["parameters"] = of_object;
+                described["parameters"] = of_object;
                 narrowed_ = true;
             }
         }
@@ -243,8 +299,8 @@ class Request {
 
 }  // namespace
 
-std::string checked_request(const std::string& request, bool knows_tools) {
-    return Request(request).checked(knows_tools);
+std::string checked_request(const std::string& request, Route route, bool knows_tools) {
+    return Request(request, route).checked(knows_tools);
 }
 
 }  // namespace trit::schema

@@ -132,6 +132,24 @@ Rule Builder::quoted(const Automaton& automaton) {
     return automaton.states.empty() ? "" : add(R"("\"" )" + rules_of(automaton, true, R"("\"")"));
 }
 
+Rule Builder::text(const Automaton& automaton) {
+    if (!bare()) {
+        return quoted(automaton);
+    }
+    return automaton.states.empty() ? "" : rules_of(automaton, false, R"("")");
+}
+
+Language Builder::unclosed() {
+    // Without its last character: a text that ends as `closing` begins could end too early with it.
+    const std::string most = closing_.substr(0, std::max<size_t>(closing_.size() - 1, 1));
+    const Language found =
+        languages_.concat({Languages::kAnything, languages_.text(most), Languages::kAnything});
+    const Language written = languages_.repeat(languages_.chars({{1, kLastCodePoint}}), 0, kNoLimit);
+    return languages_.both({written, languages_.none_of(found)});
+}
+
+Rule Builder::any_value() { return bare() ? text(languages_.automaton(unclosed())) : shared("value"); }
+
 Rule Builder::number(Constraints* all, bool integer) {
     NumberLimits limits = all->numbers;
     limits.integer = integer;
@@ -171,8 +189,9 @@ Rule Builder::number(Constraints* all, bool integer) {
 }
 
 /// The texts that patterns, formats and forbidden texts leave; those of them that cannot be held are told.
-/// In the texts of `soon` no pattern's match begins late.
-Language Builder::text_language(Constraints* all, std::vector<std::string>* held, Language* soon) {
+/// In the texts of `soon` no pattern's match begins late; `loose` are those whose match may.
+Language Builder::text_language(Constraints* all, std::vector<std::string>* held, Language* soon,
+                                std::vector<std::string>* loose) {
     std::vector<Language> parts;
     std::vector<Language> near;
     const auto take = [&](const std::string& pattern, const std::string& what) {
@@ -180,6 +199,9 @@ Language Builder::text_language(Constraints* all, std::vector<std::string>* held
             const Language one = pattern_language(&languages_, pattern);
             languages_.automaton(one);
             near.push_back(pattern_language(&languages_, pattern, kMaxBefore));
+            if (loose != nullptr && near.back() != one) {
+                loose->push_back(what);
+            }
             parts.push_back(one);
             held->push_back(what);
         } catch (const UnsupportedPattern& error) {
@@ -212,10 +234,15 @@ Rule Builder::string(Constraints* all) {
         return "";
     }
     std::vector<std::string> held;
+    std::vector<std::string> loose;
     Language soon = Languages::kAnything;
-    Language language = text_language(all, &held, &soon);
+    Language language = text_language(all, &held, &soon, &loose);
+    if (bare()) {
+        language = languages_.both({language, unclosed()});
+        soon = languages_.both({soon, unclosed()});
+    }
     Automaton automaton;
-    if (!held.empty()) {
+    if (!held.empty() || bare()) {
         try {
             automaton = languages_.automaton(language);
         } catch (const TooLarge&) {
@@ -223,9 +250,12 @@ Rule Builder::string(Constraints* all) {
                 warn(one);
             }
             held.clear();
+            language = bare() ? unclosed() : Languages::kAnything;
+            soon = language;
+            automaton = bare() ? languages_.automaton(language) : Automaton();
         }
     }
-    if (held.empty()) {
+    if (held.empty() && !bare()) {
         if (all->least_length == 0 && all->most_length == SIZE_MAX) {
             return shared("string");
         }
@@ -250,7 +280,7 @@ Rule Builder::string(Constraints* all) {
             soon = languages_.both({soon, lengths});
         } catch (const TooLarge&) {
             warn(std::string(long_enough ? "" : "minLength ") + (short_enough ? "" : "maxLength ") + "at " +
-                 all->path + " beside a pattern");
+                 all->path + (held.empty() ? " of a text without quotes" : " beside a pattern"));
         }
     }
     // A weak model that may write anything before a match does so until the limit of tokens.
@@ -261,11 +291,16 @@ Rule Builder::string(Constraints* all) {
             if (!bounded.states.empty() && copied_ + bounded.states.size() <= kMaxCopied) {
                 copied_ += bounded.states.size();
                 automaton = std::move(bounded);
+                for (const std::string& pattern : loose) {
+                    out_.notes.push_back(one_line(pattern) + ": its match begins within " +
+                                         std::to_string(kMaxBefore + 1) +
+                                         " characters; maxLength beside it sets another bound");
+                }
             }
         } catch (const TooLarge&) {  // then it may
         }
     }
-    const Rule rule = quoted(automaton);
+    const Rule rule = text(automaton);
     if (rule.empty()) {
         all->why = named({"pattern", "format", "minLength", "maxLength", "not"}, *all);
     }

@@ -518,6 +518,11 @@ const Json* member(const Json& object, const char* name) {
     return found == object.end() ? nullptr : &*found;
 }
 
+const Json* given(const Json& object, const char* name) {
+    const Json* value = member(object, name);
+    return value == nullptr || value->is_null() ? nullptr : value;
+}
+
 Decimal decimal(const Json& number) { return Decimal::read(number.dump()); }
 
 size_t count(const Json& schema, const char* keyword, size_t otherwise) {

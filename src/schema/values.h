@@ -20,6 +20,8 @@ std::string one_line(std::string text);
 
 /// A member of an object, or null.
 const Json* member(const Json& object, const char* name);
+/// The same, or null where it is null.
+const Json* given(const Json& object, const char* name);
 Decimal decimal(const Json& number);
 /// A count as a keyword has it, at most `most`.
 size_t count(const Json& schema, const char* keyword, size_t otherwise);

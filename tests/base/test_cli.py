@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from trit.base import host, processes, progress
-from trit.base.command import check_environment
+from trit.base.command import check_environment, tell_engine_variables
 from trit.base.errors import CommandError, TritError, UserError, run_main
 from trit.base.files import atomic_output
 from trit.base.places import ROOT
@@ -326,3 +326,21 @@ def test_a_python_without_packages_hands_over_or_says_what_to_do(module: str, tm
     (tmp_path / ".venv").symlink_to(sys.prefix)
     handed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (handed.returncode, handed.stderr) == (0, "") and handed.stdout.startswith("usage: ")
+
+
+def test_variables_of_the_engine_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_engine_variables({"PATH": "/bin", "LLAMA_API_KEY": "x", "LLAMA_ARGS": "1"})
+    assert capsys.readouterr().err == ""
+    tell_engine_variables({"LLAMA_ARG_TOP_K": "3"})
+    assert capsys.readouterr().err == "note: LLAMA_ARG_TOP_K is set: the engine takes it where no flag says otherwise\n"
+    tell_engine_variables({f"LLAMA_ARG_{letter}": "3" for letter in "GFEDCBA"})
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("note: LLAMA_ARG_A, LLAMA_ARG_B, ") and "LLAMA_ARG_G" not in err
+    code = subprocess.run(
+        [sys.executable, str(ROOT / "__main__.py"), "registry", "--nonsense"],
+        env={**os.environ, "LLAMA_ARG_SEED": "5"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert code.returncode == 2 and "LLAMA_ARG_SEED is set" in code.stderr

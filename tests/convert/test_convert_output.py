@@ -61,7 +61,7 @@ def test_read_only_folder(pristine: Path, capsys: pytest.CaptureFixture[str]) ->
         if root:
             os.seteuid(65534)  # root may write anywhere
         try:
-            line = refusal(capsys, checkpoint, code=1)
+            line = refusal(capsys, checkpoint)
         finally:
             if root:
                 os.seteuid(0)
@@ -70,8 +70,10 @@ def test_read_only_folder(pristine: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_output_path_that_is_no_path(master: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = refusal(capsys, master, "--outfile", str(master / "config.json" / "m.gguf"), code=1)
+    line = refusal(capsys, master, "--outfile", str(master / "config.json" / "m.gguf"))
     assert "m.gguf: cannot be written" in line
+    line = refusal(capsys, master, "--outfile", str(master / "new" / "m.gguf"))
+    assert f"there is no folder {master / 'new'}" in line and not (master / "new").exists()
 
 
 CHILD = """

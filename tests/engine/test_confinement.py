@@ -94,15 +94,48 @@ def test_wrong_sizes_say_what_is_expected(text: str) -> None:
         parse_bytes(text)
 
 
-def test_the_memory_limit_grows_with_model_context_and_kept_chats(tmp_path: Path) -> None:
-    model = tmp_path / "model.gguf"
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Of 4 layers with 2 heads of keys and values, each of 8 numbers."""
+    path = tmp_path / "model.gguf"
     numbers = {
         **{"block_count": 4, "embedding_length": 64, "context_length": 1000},
         **{"attention.head_count": 8, "attention.head_count_kv": 2},
     }
     uint32, string = 4, 8
     keys = [(f"llama.{key}", uint32, None, value) for key, value in numbers.items()]
-    write_gguf(model, [("general.architecture", string, None, "llama"), *keys], [])
+    return write_gguf(path, [("general.architecture", string, None, "llama"), *keys], [])
+
+
+@pytest.mark.parametrize(
+    ("limit", "flags", "said"),
+    [
+        (
+            "20M",
+            "-t 2 -c 256",
+            "--memory-limit 20 MiB: the attention cache takes 0 MiB, the stacks of the threads 16 MiB ",
+        ),
+        ("400M", "-t 64 -c 256", "the stacks of the threads 512 MiB and packed weights up to 0 MiB; give 1.0 GiB"),
+        ("200M", "-t 1 -c 1000000", "the attention cache takes 244 MiB, the stacks of the threads 8 MiB"),
+    ],
+)
+def test_a_memory_limit_that_is_too_small_is_refused(
+    limit: str, flags: str, said: str, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confinement, "_stack", lambda: 8 << 20)
+    command = ["llama-completion", "-m", str(model), *flags.split()]
+    with pytest.raises(UserError) as error:
+        confinement.check_memory_limit(parse_bytes(limit), command, [model])
+    assert said in str(error.value)
+    enough = re.search(r"give (\S+) (\w)iB$", str(error.value))
+    assert enough
+    confinement.check_memory_limit(parse_bytes(enough[1] + enough[2]), command, [model])
+    # A cache of another type may be smaller.
+    if "stacks of the threads 8 MiB" in said:
+        confinement.check_memory_limit(parse_bytes(limit), [*command, "-ctk", "q4_0"], [model])
+
+
+def test_the_memory_limit_grows_with_model_context_and_kept_chats(model: Path) -> None:
     # 4 layers x 2 heads x (8 + 8) numbers x 4 bytes
     token = 4 * 2 * 16 * 4
     weights = model.stat().st_size

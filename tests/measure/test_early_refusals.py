@@ -15,10 +15,15 @@ from trit.base.files import check_output
 
 def test_places(tmp_path: Path) -> None:
     check_output("--out", None)
-    check_output("--out", tmp_path / "new" / "file.json")
+    check_output("--out", tmp_path / "file.json")
+    check_output("--out", tmp_path / "new" / "deep" / "file.json", in_folder=True)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    for path, said in ((tmp_path, "is a folder; name a file"), (tmp_path / "file" / "x", "cannot be written (")):
+    for path, said in (
+        (tmp_path, "is a folder; name a file"),
+        (tmp_path / "file" / "x", "cannot be written ("),
+        (tmp_path / "new" / "x.json", f"there is no folder {tmp_path / 'new'}; make it, or choose another place"),
+    ):
         with pytest.raises(UserError) as error:
             check_output("--out", path)
         assert str(error.value).startswith(f"--out {path}: {said}")
@@ -39,6 +44,14 @@ def test_places(tmp_path: Path) -> None:
         ("trit.tune.command", "--out {folder}", "--out"),
         ("trit.tune.codegen.command", "lookup --tier avx2 --outdir {file}", "--outdir"),
         ("trit.convert.from_random", "--shape story --outfile {file}/x.gguf", "--outfile"),
+        # Only a flag that names a folder makes one.
+        ("trit.convert.from_random", "--shape story --outfile {folder}/new/x.gguf", "--outfile"),
+        ("trit.measure.speed.command", "-m {file} --csv {folder}/a/b/c.csv", "--csv"),
+        ("trit.measure.perplexity.command", "--save-logits {file}", "--save-logits"),
+        ("trit.measure.perplexity.command", "--csv-output {folder}/new/x.csv", "--csv-output"),
+        ("trit.measure.roofline", "--json {folder}/new/x", "--json"),
+        ("trit.measure.heads", "-c {folder}/new/x.csv", "--csv-output"),
+        ("trit.tune.command", "--plot {folder}/new/x.png", "--plot"),
     ],
 )
 def test_commands_look_at_it_first(

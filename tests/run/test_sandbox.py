@@ -131,18 +131,22 @@ def test_an_engine_that_cannot_be_confined_is_not_started(
 
 
 def test_the_memory_limit_ends_it_with_a_sentence(ask: Ask) -> None:
-    done = ask("--memory-limit", "20M")
+    done = ask("--memory-limit", "36M", "-t", "1", "-c", "256")
     assert done.returncode not in (0, 2)
-    assert re.search(r"^error: the engine has met its memory limit of 20 MiB; .*--memory-limit$", done.stderr, re.M)
+    assert re.search(r"^error: the engine has met its memory limit of 36 MiB; .*--memory-limit$", done.stderr, re.M)
     assert "Traceback" not in done.stderr
+    done = ask("--memory-limit", "20M", "-t", "2")  # known before
+    assert done.returncode == 2
+    assert re.search(r"^error: --memory-limit 20 MiB: .* the threads .*; give \d+ MiB$", done.stderr, re.M)
 
 
 def test_so_it_does_a_server(engine_bin: Path) -> None:
     assert engine_bin.is_dir()
-    command = [sys.executable, ROOT / "run_inference_server.py", "--port", str(free_port()), "--memory-limit", "30M"]
+    command = [sys.executable, ROOT / "run_inference_server.py", "--port", str(free_port()), "--memory-limit", "40M"]
+    command += ["-t", "1", "-c", "256"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
-    assert "error: the engine has met its memory limit of 30 MiB; give" in done.stderr
+    assert "error: the engine has met its memory limit of 40 MiB; give" in done.stderr
 
 
 def test_the_engine_s_own_port_and_a_socket_are_listened_on(engine_bin: Path, tmp_path: Path) -> None:

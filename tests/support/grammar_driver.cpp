@@ -2,8 +2,8 @@
 /// Reads requests from stdin, a JSON object a line, and answers each with one: what the engine's own grammar
 /// of a schema accepts, and texts that it makes.
 ///
-///     {"schema": {...}, "texts": ["..."], "samples": 3, "seed": 1}
-///     {"accepted": [true], "made": ["..."], "warnings": ["..."], "bytes": 99, "seconds": 0.01}
+///     {"schema": {...}, "texts": ["..."], "samples": 3, "seed": 1, "closing": ""}
+///     {"accepted": [true], "made": ["..."], "warnings": [], "notes": [], "bytes": 99, "seconds": 0.01}
 ///     {"error": "..."}
 ///     {"grammar": "root ::= ...", "tokens": [["c3", "a9"]]}    tokens of hexadecimal bytes
 ///     {"taken": [true]}
@@ -146,7 +146,7 @@ Json answer(const Json& request) {
     }
     const std::clock_t begun = std::clock();
     const std::string text = request.at("schema").dump();
-    const auto grammar = trit::schema::grammar_of(text, text, "r");
+    const auto grammar = trit::schema::grammar_of(text, text, "r", request.value("closing", std::string()));
     const std::string gbnf = grammar.gbnf();
     const double seconds = static_cast<double>(std::clock() - begun) / CLOCKS_PER_SEC;
     const Held held(llama_grammar_init_impl(nullptr, gbnf.c_str(), "root", false, nullptr, 0, nullptr, 0));
@@ -162,11 +162,8 @@ Json answer(const Json& request) {
     for (int i = 0; i < request.value("samples", 0); ++i) {
         samples.push_back(made(*held, &random));
     }
-    return {{"accepted", accepted},
-            {"made", samples},
-            {"warnings", grammar.warnings},
-            {"bytes", gbnf.size()},
-            {"seconds", seconds}};
+    return {{"accepted", accepted},   {"made", samples},      {"warnings", grammar.warnings},
+            {"notes", grammar.notes}, {"bytes", gbnf.size()}, {"seconds", seconds}};
 }
 
 }  // namespace

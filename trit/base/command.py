@@ -15,8 +15,10 @@ from pathlib import Path
 from trit.base.errors import UserError, run_main
 from trit.base.places import BUILD_DIR, INSTALLED, VENV, python_command
 
+_MOST_NAMES = 5
 _FOR_TRAINING = ("torch", "transformers")
 # Those that people set; the tests and the build have others.
+_ENGINE_VARIABLES = "LLAMA_ARG_"
 _VARIABLES = ("TRIT_TIER", "TRIT_PACKING", "TRIT_LOOKUP", "TRIT_TUNING", "TRIT_ATTENTION", "TRIT_HOME")
 
 
@@ -34,6 +36,7 @@ def run_command(target: str, argv: Sequence[str] | None = None) -> int:
     def main(argv: Sequence[str] | None) -> int:
         check_environment(os.environ)
         use_own_tuning()
+        tell_engine_variables(os.environ)
         try:
             code: int = getattr(importlib.import_module(module), function or "main")(argv)
         except ModuleNotFoundError as error:
@@ -66,6 +69,15 @@ def use_own_tuning(installed: bool = INSTALLED, file: Path = BUILD_DIR / "tuning
     """Name what was measured here to the engine of a wheel, which looks beside itself, where nothing is written."""
     if installed and not os.environ.get("TRIT_TUNING") and file.is_file():
         os.environ["TRIT_TUNING"] = str(file)
+
+
+def tell_engine_variables(environment: Mapping[str, str]) -> None:
+    """Say which of the engine's own variables are set: they change its answers, and may be meant for another one."""
+    names = sorted(name for name in environment if name.startswith(_ENGINE_VARIABLES))
+    if names:
+        shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        what = "is set: the engine takes it" if len(names) == 1 else "are set: the engine takes them"
+        print(f"note: {shown} {what} where no flag says otherwise", file=sys.stderr)
 
 
 def environment_python() -> Path:

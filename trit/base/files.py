@@ -108,8 +108,13 @@ def refuse_node(path: Path) -> None:
         raise UserError(f"{path}: is {kind}, expected the name of a file; choose another")
 
 
-def check_output(flag: str, path: Path | None) -> None:
-    """To be asked before anything is measured or made. Folders that are not there yet are made with the file.
+def check_output(flag: str, path: Path | None, *, in_folder: bool = False) -> None:
+    """To be asked before anything is measured or made.
+
+    Args:
+        flag: That named the place.
+        path: Of the file; None: none is to be written.
+        in_folder: The flag names the file's folder, which is made if need be. A file's own name may be mistyped.
 
     Raises:
         UserError: nothing can be written there.
@@ -123,6 +128,8 @@ def check_output(flag: str, path: Path | None) -> None:
             raise UserError(f"{flag} {path}: cannot be written (Permission denied); choose another place")
         return
     folder = path.absolute().parent
+    if not in_folder and not folder.exists():
+        raise UserError(f"{flag} {path}: there is no folder {path.parent}; make it, or choose another place")
     try:
         while not folder.exists():
             folder = folder.parent

@@ -61,6 +61,9 @@ _STACK = 8 << 20  # bytes of a thread's stack where the shell sets no limit
 _ELEMENT = 4  # bytes; the largest type that an attention cache can have
 # With less its threads do not start.
 _LEAST_LIMIT, _MOST_LIMIT = 16 << 20, 1 << 50
+# What the engine takes beside these: buffers of a batch, the vocabulary.
+_BASE = 512 << 20
+_CACHE_TYPES = {"-ctk", "--cache-type-k", "-ctv", "--cache-type-v"}
 _UNITS = {"M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _NO_MEMORY = re.compile(
     r"memory limit|bad_alloc|mem_buffer != NULL|resource temporarily unavailable|insufficient memory|"
@@ -113,7 +116,8 @@ def prepare(
         write: more files that it writes.
 
     Raises:
-        UserError: --sandbox was asked for where the system has none, or --memory-limit without it.
+        UserError: --sandbox was asked for where the system has none, --memory-limit without it, or less memory than
+            the engine needs to start.
         TritError: the kernel refuses the rules.
     """
     wanted = args.sandbox_by_default if args.sandbox is None else args.sandbox
@@ -129,6 +133,8 @@ def prepare(
         print(f"note: the engine is not confined: {why}", file=sys.stderr, flush=True)
         return None
     reads = list(named(command))
+    if args.memory_limit:
+        check_memory_limit(args.memory_limit, command, reads)
     limit = memory_limit(command, reads) if args.memory_limit is None else args.memory_limit or None
     try:
         return Confinement(_rules(command, reads, write, limit), limit)
@@ -260,6 +266,8 @@ def memory_limit(command: Sequence[str], files: Sequence[Path]) -> int | None:
     Weights twice (as read and as packed), attention caches twice (their buffers grow alike), finished chats, and the
     stacks of the threads: 512 of them are 4 GiB.
     """
+    weights, caches = _needs(command, files)
+    stacks = _threads(command, _THREAD_FLAGS) * _stack()
     flags = dict(pairwise(command))
     cache = next((flags[flag] for flag in _CACHE_FLAGS if flag in flags), str(_CACHE_MIB))
     chats = 0
@@ -267,12 +275,37 @@ def memory_limit(command: Sequence[str], files: Sequence[Path]) -> int | None:
         if not cache.isdigit():
             return None
         chats = int(cache) << 20
-    context = int(flags.get("-c", 0))
+    return 2 * (weights + caches) + chats + stacks + _ROOM
+
+
+def check_memory_limit(limit: int, command: Sequence[str], files: Sequence[Path]) -> None:
+    """Refuse a limit in bytes with which the engine cannot start; what is between that and enough it says itself.
+
+    Raises:
+        UserError: says what is needed.
+    """
+    weights, caches = _needs(command, files)
+    stacks = _threads(command, {"-t", "--threads"}) * _stack()
+    caches = 0 if _CACHE_TYPES & set(command) else caches // 2  # half precision, unless a flag says otherwise
+    if limit < caches + stacks + _LEAST_LIMIT:
+        enough = caches + stacks + weights + _BASE
+        raise UserError(
+            f"--memory-limit {_size(limit)}: the attention cache takes {_size(caches)}, the stacks of the threads "
+            f"{_size(stacks)} and packed weights up to {_size(weights)}; give {_size(enough)}"
+        )
+
+
+def _needs(command: Sequence[str], files: Sequence[Path]) -> tuple[int, int]:
+    """Bytes of weights as they are in files, and of attention caches in float32."""
+    context = int(dict(pairwise(command)).get("-c", 0))
     models = [path for path in files if path.is_file() and path.open("rb").read(4) == b"GGUF"]
     weights = sum(path.stat().st_size for path in models)
     caches = sum(attention_bytes(read_raw_header(path, arrays=False).metadata, context) for path in models)
-    stacks = sum(int(text) for text in values(command, _THREAD_FLAGS) if text.isdecimal() and len(text) < 8) * _stack()
-    return 2 * (weights + caches) + chats + stacks + _ROOM
+    return weights, caches
+
+
+def _threads(command: Sequence[str], flags: set[str]) -> int:
+    return sum(int(text) for text in values(command, flags) if text.isdecimal() and len(text) < 8)
 
 
 def _stack() -> int:

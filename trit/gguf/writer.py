@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trit.base.errors import TritError, UserError
-from trit.base.files import refuse_node
+from trit.base.files import check_output, refuse_node
 from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, tensor_nbytes
 
 # The last key of a file's metadata: spaces up to the tensor table.
@@ -177,7 +177,8 @@ def output_paths(outfile: Path, count: int, force: bool) -> list[Path]:
     """The names of the files to write.
 
     Raises:
-        UserError: one is taken and not to be replaced, or is a checkpoint's, a folder's, a pipe's or a device's.
+        UserError: one is taken and not to be replaced, or is a checkpoint's, a folder's, a pipe's or a device's; or
+            their folder is not there.
     """
     if outfile.suffix in {".safetensors", ".json", ".bin"}:
         raise UserError(f"{outfile}: is the name of a checkpoint's file; give --outfile a name that ends in .gguf")
@@ -188,6 +189,7 @@ def output_paths(outfile: Path, count: int, force: bool) -> list[Path]:
         refuse_node(path)
         if path.exists() and not force:
             raise UserError(f"{path}: exists already; pass --force to replace it")
+    check_output("--outfile", paths[0])
     return paths
 
 

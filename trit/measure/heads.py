@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     base = _base_name(args.input, args.outtype)
     files = {Variant(name): folder / f"{base}-embed-{name}.gguf" for name in types}
     make_folder("-o", folder)
-    check_output("--csv-output" if args.csv_output else "--stats-dir", csv_path)
+    check_output("--csv-output" if args.csv_output else "--stats-dir", csv_path, in_folder=not args.csv_output)
     for variant, path in files.items():
         _make(args, variant.type, path)
     threads = [] if args.no_bench else args.threads

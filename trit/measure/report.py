@@ -98,7 +98,7 @@ def sentences(notes: Iterable[str]) -> list[str]:
 
 def check_out(out: Path, kind: str) -> None:
     """To be asked before anything is measured; raises UserError if the results of :func:`keep` cannot be written."""
-    check_output("--out", out / f"{slug(cpu_name())}-{kind}.json")
+    check_output("--out", out / f"{slug(cpu_name())}-{kind}.json", in_folder=True)
 
 
 def write(path: Path, content: str, place: str = "place") -> None:

@@ -45,7 +45,7 @@ def _run_steps(options: Options) -> Setup:
     setup = Setup(options)
     model.check_options(setup)
     wheel.check_options(setup)
-    check_output("--log-dir", setup.log("setup"))
+    check_output("--log-dir", setup.log("setup"), in_folder=True)
     programs = wheel if options.wheel else build
     makers: list[ModuleType] = [tools, engine, model, conversion, programs, tuning]
     if setup.quant_type is None:

@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(given)
     if args.bitnet and not (args.bitnet / "src" / "ggml-bitnet-mad.cpp").is_file():
         raise UserError(f"--bitnet {args.bitnet}: has no src/ggml-bitnet-mad.cpp; name a checkout of bitnet.cpp")
-    check_output("--out", args.out / f"{STEM}.md")
+    check_output("--out", args.out / f"{STEM}.md", in_folder=True)
     found: list[Prediction] = []
     for i, compiler in enumerate(args.compiler):
         # (gcc 12 ends in an internal error over bitnet.cpp's loops.)

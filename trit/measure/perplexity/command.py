@@ -89,14 +89,10 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError(f"--save-logits {args.save_logits}: would overwrite the --reference; name another folder")
     if args.plot:
         check_plot(args.plot)
-    for flag, path in (
-        ("-o", args.output_dir / "results.csv"),
-        ("--csv-output", args.csv_output),
-        ("--json", args.json),
-        ("--plot", args.plot),
-        ("--save-logits", args.save_logits and args.save_logits / "logits"),
-    ):
+    for flag, path in (("--csv-output", args.csv_output), ("--json", args.json), ("--plot", args.plot)):
         check_output(flag, path)
+    for flag, folder in (("-o", args.output_dir), ("--save-logits", args.save_logits)):
+        check_output(flag, folder and folder / "results.csv", in_folder=True)
 
 
 def _reference(path: Path | None, texts: Sequence[Text]) -> Model | Path | None:

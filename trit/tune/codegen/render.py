@@ -46,7 +46,7 @@ struct Configuration {{
 def write(configuration: Lookup | Table, folder: Path) -> Path:
     """Write a kernel's source into a folder; returns its path."""
     path = folder / f"{configuration.name}.cpp"
-    check_output("--outdir", path)
+    check_output("--outdir", path, in_folder=True)
     with atomic_output(path) as part:
         part.write_text(render(configuration), encoding="utf-8", newline="\n")
     return path
