@@ -70,6 +70,7 @@ def inside(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     monkeypatch.setattr(pipeline.selftest, "engine_program", lambda name: root / "build" / "bin" / name)
     monkeypatch.setattr(tools, "_UNFINISHED", places["CACHE_DIR"] / "venv.unfinished")
     monkeypatch.setattr(tools, "active_environment", lambda: None)
+    monkeypatch.setattr(tools, "check_there_is_one", lambda setup: None)
     monkeypatch.setattr(tools, "find_compiler", lambda setup: context.Compiler("fake 1", "cc", "c++"))
     for name, value in checkout.env.items():
         monkeypatch.setenv(name, value)

@@ -88,7 +88,7 @@ class Facts:
         commit: of this checkout; "unknown" outside of git.
         pinned: the engine's commit that belongs to this trit.
         built: what the engine says of its own commit and compiler; empty if it does not start.
-        origin: "compiled here", "a wheel: NAME" or "the package"; empty if a program is missing.
+        origin: "compiled here", "from NAME.whl" or "from the package"; empty if a program is missing.
         floats: for which CPUs llama.cpp's own float code was compiled.
         machine: what this machine offers.
         selftest: what the self-test said; None: it did not run.
