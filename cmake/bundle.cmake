@@ -15,7 +15,7 @@ endforeach()
 
 # Upstream's files are many and small behind the same large headers: eight to twelve of them are compiled at a time,
 # which takes a third of the time. Those left out have helpers with the names of another file's.
-set(TRIT_ALONE "/(glm5-next|deepseekocr|pockettts-seanet|llama-kv-cache-dsv4|llama-quant|preset|server-stream).cpp$")
+set(TRIT_ALONE "/(glm5-next|deepseekocr|pockettts-seanet|llama-kv-cache-dsv4|llama-quant|json|preset|server-stream).cpp$")
 function(trit_together target name size folder)
     file(GLOB sources ${folder}/*.cpp)
     list(FILTER sources EXCLUDE REGEX ${TRIT_ALONE})
