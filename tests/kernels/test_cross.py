@@ -77,7 +77,7 @@ def test_a_program_needs_the_libraries_of_the_system_alone(built: tuple[str, Pat
     assert names and all(line.lower().startswith(tuple(map(str.lower, platform.libraries))) for line in names), names
 
 
-def test_names_on_windows_are_utf_8(built: tuple[str, Path], tmp_path: Path) -> None:
+def test_names_of_files_are_utf_8(built: tuple[str, Path], tmp_path: Path) -> None:
     name, folder = built
     if name != "windows-x86_64":
         pytest.skip("it is about Windows")
