@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.support.kernel_build import TEXT, call, ccache_options, tools
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, gguf_path
+from trit.release.platforms import PLATFORMS as WHEELS
 
 BUILDS = ROOT / "build" / "cross"
 PROGRAMS = ("trit-selftest", "llama-completion")
@@ -28,7 +29,7 @@ class Platform:
     """One that we build for.
 
     Attributes:
-        target: as zig writes it.
+        target: as zig writes it, that of the platform's wheels.
         emulator: what stands in front of a program to run it here; nothing where nothing runs it.
         packages: Debian's, that have the emulator and its C library.
         tier: what the emulated CPU should choose; empty: the best of this machine.
@@ -50,29 +51,29 @@ GLIBC = ("libc.so", "libm.so", "libpthread.so", "libdl.so", "ld-linux-")
 WINDOWS = ("kernel32.dll", "advapi32.dll", "ntdll.dll", "api-ms-win-")
 PLATFORMS = {
     "linux-aarch64": Platform(
-        "aarch64-linux-gnu.2.17",
+        WHEELS["linux-aarch64"].target,
         ("qemu-aarch64", "-cpu", "max", "-L", "/usr/aarch64-linux-gnu"),
         "qemu-user libc6-arm64-cross",
         "neon_i8mm",
         GLIBC,
     ),
     "linux-riscv64": Platform(
-        "riscv64-linux-gnu.2.31",
+        WHEELS["linux-riscv64"].target,
         ("qemu-riscv64", "-L", "/usr/riscv64-linux-gnu"),
         "qemu-user libc6-riscv64-cross",
         "scalar",
         GLIBC,
     ),
     "linux-armv7": Platform(
-        "arm-linux-gnueabihf.2.17",
+        WHEELS["linux-armv7"].target,
         ("qemu-arm", "-L", "/usr/arm-linux-gnueabihf"),
         "qemu-user libc6-armhf-cross",
         "scalar",
         GLIBC,
     ),
-    "windows-x86_64": Platform("x86_64-windows-gnu", ("wine",), "wine wine64", "", WINDOWS),
-    "macos-arm64": Platform("aarch64-macos.11.0", (), "", "", ("/usr/lib/libSystem.B.dylib",)),
-    "macos-x86_64": Platform("x86_64-macos.11.0", (), "", "", ("/usr/lib/libSystem.B.dylib",)),
+    "windows-x86_64": Platform(WHEELS["windows-x86_64"].target, ("wine",), "wine wine64", "", WINDOWS),
+    "macos-arm64": Platform(WHEELS["macos-arm64"].target, (), "", "", ("/usr/lib/libSystem.B.dylib",)),
+    "macos-x86_64": Platform(WHEELS["macos-x86_64"].target, (), "", "", ("/usr/lib/libSystem.B.dylib",)),
 }
 
 
