@@ -183,7 +183,9 @@ def test_generated_tables_are_up_to_date(capsys: pytest.CaptureFixture[str]) -> 
 def test_the_readme_shows_what_was_captured() -> None:
     captured = (ROOT / "docs" / "pictures" / "terminal.txt").read_text(encoding="utf-8").splitlines()
     blocks = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Start")[2].partition("\n## ")[0]
-    shown = [line for line in re.findall(r"(?m)^    (.+)$", blocks) if not line.startswith(("python3 ", "pip ", "trit "))]
+    shown = [
+        line for line in re.findall(r"(?m)^    (.+)$", blocks) if not line.startswith(("python3 ", "pip ", "trit "))
+    ]
     assert len(shown) > 4 and set(shown) <= set(captured)
 
 
