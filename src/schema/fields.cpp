@@ -163,10 +163,6 @@ constexpr int kWordTrigger = 1;  // the others, patterns, are the server's own
     throw std::invalid_argument(one_line("Field '" + field + "': " + what));
 }
 
-std::string shown(const Json& value) {
-    return value.dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 60);
-}
-
 const Field* find(const std::string& name, unsigned route) {
     for (const Field& field : kFields) {
         if (name == field.name && (field.routes & route) != 0) {

@@ -90,14 +90,6 @@ constexpr std::pair<const char*, const char*> kPairs[] = {
 
 const std::set<std::string> kTypes = {"array", "boolean", "integer", "null", "number", "object", "string"};
 
-std::string shown(const Json& value) {
-    std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (text.size() > 60) {
-        text = text.substr(0, 57) + "...";
-    }
-    return text;
-}
-
 bool is_list_of_texts(const Json& value) {
     return value.is_array() &&
            std::all_of(value.begin(), value.end(), [](const Json& one) { return one.is_string(); });
@@ -502,6 +494,14 @@ class Judge {
 };
 
 }  // namespace
+
+std::string shown(const Json& value) {
+    std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (text.size() > 60) {
+        text = text.substr(0, 57) + "...";
+    }
+    return text;
+}
 
 std::string one_line(std::string text) {
     std::replace_if(text.begin(), text.end(), [](char letter) { return letter >= 0 && letter < ' '; }, ' ');

@@ -17,6 +17,8 @@ using Json = nlohmann::ordered_json;
 
 /// Text without control characters: names and patterns of a schema may have any.
 std::string one_line(std::string text);
+/// The beginning of a value as JSON text.
+std::string shown(const Json& value);
 
 /// A member of an object, or null.
 const Json* member(const Json& object, const char* name);

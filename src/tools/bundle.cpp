@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// All programs in one library: what they share is there once, the C++ library included, of which the host then
-/// needs none.
+/// All programs in one library: what they share is there once, the C++ library included, of which the host
+/// then needs none.
 #include "tools/bundle.h"
 
 #include <cstdio>
