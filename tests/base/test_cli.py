@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from trit.base import host, processes, progress
-from trit.base.command import check_environment, tell_engine_variables
+from trit.base.command import check_environment, run_command, tell_engine_variables
 from trit.base.errors import CommandError, TritError, UserError, run_main
 from trit.base.files import atomic_output
 from trit.base.places import ROOT
@@ -344,3 +344,20 @@ def test_variables_of_the_engine_are_told(capsys: pytest.CaptureFixture[str]) ->
         check=False,
     )
     assert code.returncode == 2 and "LLAMA_ARG_SEED is set" in code.stderr
+
+
+def test_a_package_that_does_not_load_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "explains.py").write_text(
+        "try:\n    raise ImportError('libwanted.so.3: cannot open')\n"
+        "except ImportError as error:\n    raise ImportError('IMPORTANT:\\n\\nplease read') from error\n"
+    )
+    (tmp_path / "a_command.py").write_text("import explains\n")
+    (tmp_path / "ours.py").write_text("from trit.base.errors import nothing_like_it\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert run_command("a_command", []) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "does not load: libwanted.so.3: cannot open; install" in said
+    with pytest.raises(ImportError, match="nothing_like_it"):  # a fault of ours
+        run_command("ours", [])

@@ -41,6 +41,8 @@ def run_command(target: str, argv: Sequence[str] | None = None) -> int:
             code: int = getattr(importlib.import_module(module), function or "main")(argv)
         except ModuleNotFoundError as error:
             return _hand_over(error)
+        except ImportError as error:
+            raise _unloadable(error) from error
         return code
 
     return run_main(main, argv)
@@ -107,3 +109,18 @@ def _hand_over(error: ModuleNotFoundError) -> int:
     elif name in _FOR_TRAINING:
         how = f"{sys.executable} -m pip install -r requirements-train.txt"
     raise UserError(f"this Python has no package {name}; install what is needed with: {how}")
+
+
+def _unloadable(error: ImportError) -> Exception:
+    """What to say of a package that is there and does not load; a name that our own modules lack is our fault."""
+    if (error.name or "").partition(".")[0] in {"trit", "utils", "tests"}:
+        return error
+    # A package may explain at length what the loader said in a line.
+    cause: BaseException = error
+    while cause.__cause__ or cause.__context__:
+        cause = cause.__cause__ or cause.__context__ or cause
+    said = " ".join(str(cause).split())
+    return UserError(
+        f"a package of this Python ({sys.prefix}) does not load: {said}; install the library that is named, or the "
+        "package again"
+    )

@@ -138,7 +138,7 @@ def _version(name: str) -> str | None:
 
 def findings(facts: Facts) -> Iterator[Finding]:
     """Everything that was looked at, in the order in which set-up makes it; fills in what the programs say."""
-    mend = "pip install --force-reinstall trit-cpp" if facts.installed else python_command("setup_env.py")
+    mend = "pip install --force-reinstall FILE.whl" if facts.installed else python_command("setup_env.py")
     kind = "an installed package" if facts.installed else f"a checkout, commit {facts.commit},"
     yield Finding("trit", True, f"version {__version__}, {kind} in {ROOT}")
     yield from _machine(facts.machine)
@@ -214,6 +214,7 @@ def _environment(facts: Facts, mend: str) -> Iterator[Finding]:
     elif elsewhere:
         yield Finding("packages", True, f"this Python lacks {', '.join(lacking)}; commands run in .venv instead")
     else:
+        mend = f"pip install {' '.join(lacking)}" if facts.installed else mend
         yield Finding("packages", False, f"lacks {words}; run and serve need none", mend)
     more = [f"{name} {version}" for name in MORE if (version := facts.packages[name])]
     more += [f"no {name} ({use})" for name, use in MORE.items() if not facts.packages[name]]
