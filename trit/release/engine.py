@@ -58,6 +58,9 @@ def compile_engine(platform: Platform, build_dir: Path, jobs: int) -> list[Path]
         line.done(engine.run(setup, line))
     cmake = environment_program(python, "cmake")
     options = [f"-D{name}={value}" for name, value in defines.items()]
+    if not (build_dir / "build.ninja").is_file():
+        # A look at the compiler that was stopped half-way would be taken for a whole one.
+        options.append("--fresh")
     configure: list[str | Path] = [cmake, "-S", ROOT, "-B", build_dir, "-G", "Ninja", *options]
     build_dir.mkdir(parents=True, exist_ok=True)
     log = build_dir / "release.log"
