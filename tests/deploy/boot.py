@@ -9,7 +9,6 @@ its own; with the drop-in of docs/deploy.md to those alone who show the key; and
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deploy.chroot import KEY, Image
+from trit.base.flags import ArgumentParser, a_path
 from trit.base.places import DEMO_PROMPT, ROOT
 
 # nspawn's own filter of system calls lacks what the engine confines itself with.
@@ -112,9 +112,9 @@ def boot(root: Path) -> dict[str, Any]:
 
 def main() -> int:
     """See the module's docstring."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--image", type=Path, required=True, help="the root that tests/deploy/chroot.py made")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the copy that is started")
+    parser = ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--image", type=a_path, required=True, help="the root that tests/deploy/chroot.py made")
+    parser.add_argument("--work", type=a_path, required=True, help="folder for the copy that is started")
     args = parser.parse_args()
     prepare(args.image.resolve(), args.work.resolve())
     seen = boot(args.work.resolve())

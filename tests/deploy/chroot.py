@@ -10,7 +10,6 @@ The last image runs as its own user, in a network of its own, with everything re
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 
 from tests.support.containerfile import Stage, stages
+from trit.base.flags import ArgumentParser, a_path
 from trit.base.places import DEMO_PROMPT, ROOT
 
 FILE = ROOT / "deploy" / "Containerfile"
@@ -196,9 +196,9 @@ def ask(here: list[str], prompt: str, key: str | None) -> tuple[int, str]:
 
 def main() -> int:
     """See the module's docstring."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--base", type=Path, required=True, help="what debootstrap made")
-    parser.add_argument("--work", type=Path, required=True, help="folder for the stages; those that are whole are kept")
+    parser = ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--base", type=a_path, required=True, help="what debootstrap made")
+    parser.add_argument("--work", type=a_path, required=True, help="folder for the stages; those that are whole are kept")
     args = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("a root is changed by root alone: run this as root")

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.support.kernel_build import TEXT, call, ccache_options, tools
+from trit.base.flags import ArgumentParser, a_path
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, gguf_path
 from trit.release.platforms import PLATFORMS as WHEELS
 
@@ -119,11 +120,11 @@ def answer(platform: Platform, program: Path, model: Path) -> subprocess.Complet
 
 def main() -> int:
     """Build the engine for a platform, if it is not given, and ask."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("platform", choices=PLATFORMS)
-    parser.add_argument("--bin", type=Path, metavar="FOLDER", help="run the programs of this folder, build nothing")
+    parser.add_argument("--bin", type=a_path, metavar="FOLDER", help="run the programs of this folder, build nothing")
     parser.add_argument("--no-run", action="store_true", help="only build")
-    parser.add_argument("--model", type=Path, default=gguf_path(BUNDLED_MODEL), help="the bundled model, converted")
+    parser.add_argument("--model", type=a_path, default=gguf_path(BUNDLED_MODEL), help="the bundled model, converted")
     args = parser.parse_args()
     platform, build = here(PLATFORMS[args.platform]), BUILDS / f"engine-{args.platform}"
     if args.bin is None:
