@@ -198,7 +198,7 @@ def main() -> int:
     """See the module's docstring."""
     parser = ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--base", type=a_path, required=True, help="what debootstrap made")
-    parser.add_argument("--work", type=a_path, required=True, help="folder for the stages; those that are whole are kept")
+    parser.add_argument("--work", type=a_path, required=True, help="folder for the stages; whole ones are kept")
     args = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("a root is changed by root alone: run this as root")
