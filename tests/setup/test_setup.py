@@ -485,6 +485,7 @@ def test_flags_of_bitnet_keep_names_and_defaults() -> None:
         "jobs": None,
         "llama_cpp_dir": None,
         "native": False,
+        "wheel": None,
         "clean": False,
         "log_dir": Path("logs"),
         "no_run": False,
