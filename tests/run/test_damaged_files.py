@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import struct
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -212,8 +214,29 @@ def test_a_file_that_is_cut_short_while_it_serves(engine_bin: Path, parts: Parts
     model = tmp_path / "m.gguf"
     with serving(model, parts, tmp_path / "log") as (process, address):
         os.truncate(model, parts.data)
-        with pytest.raises(OSError):
-            ask(address)
+        # Nothing of it is read any more, so the server does not end by what is gone.
+        for _ in range(2):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                ask(address)
+            assert refused.value.code == 503
+            assert "the model's file m.gguf was written to" in json.load(refused.value)["error"]["message"]
+        assert process.poll() is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who else tells that a page is gone is not known")
+def test_a_file_that_is_cut_short_within_an_answer(engine_bin: Path, parts: Parts, tmp_path: Path) -> None:
+    """Requests are looked at when they begin; this one finds pages that are gone."""
+    model = tmp_path / "m.gguf"
+    with serving(model, parts, tmp_path / "log") as (process, address):
+        asked = {"prompt": "Mary", "n_predict": 400, "ignore_eos": True, "stream": True}
+        request = urllib.request.Request(
+            f"{address}/completion", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as response:
+            assert response.readline().startswith(b"data: ")
+            os.truncate(model, parts.data)
+            with suppress(OSError, http.client.HTTPException):
+                response.read()
         assert process.wait(timeout=20) == 2
     assert (tmp_path / "log").read_text().splitlines()[-1].startswith("error: the model's file was cut short or cannot")
 

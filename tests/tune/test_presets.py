@@ -72,7 +72,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     objects = sorted((kernels / "src" / "CMakeFiles" / "trit_objects.dir").rglob("*.cpp.o"))
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
     flags += [f"-I{ROOT / 'include'}", f"-I{ROOT / 'src'}", f"-I{folder}", "-isystem", str(json_library)]
-    sources = [ROOT / "tests" / "support" / "preset_choice.cpp", ROOT / "src" / "matrix" / "tuning_file.cpp"]
+    sources = [ROOT / "src" / "matrix" / name for name in ("own_file.cpp", "tuning_file.cpp")]
+    sources.append(ROOT / "tests" / "support" / "preset_choice.cpp")
     call("c++", *flags, *sources, *objects, "-o", folder / "preset_choice")
     return folder / "preset_choice"
 
