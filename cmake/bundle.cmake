@@ -1,5 +1,5 @@
 # TRIT_BUNDLE: the folder bundle/ has one library with all programs, and beside it a small program of each name.
-# Programs that share nothing would be three times as large.
+# Each with a copy of the engine, twelve programs would not fit a small wheel.
 set(TRIT_PROGRAMS llama-bench llama-cli llama-completion llama-perplexity llama-quantize llama-server
     trit-bench trit-describe trit-roofline trit-selftest trit-tune trit-vocabulary)
 
