@@ -112,13 +112,13 @@ def test_one_model(models: Path, fake_bin: Path, capsys: pytest.CaptureFixture[s
 
 def test_models_take_turns(models: Path, fake_bin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours, rival = models / "ours.gguf", models / "rival.gguf"
-    files = ["--json", tmp_path / "new" / "out.json", "--csv", tmp_path / "out.csv"]
+    files = ["--json", tmp_path / "out.json", "--csv", tmp_path / "out.csv"]
     assert run(fake_bin, "-m", ours, "--baseline", rival, "-p", "16", "-n", "0", "-t", "1", *files) == 0
     asked = [Path(call.split()[1]).stem for call in calls(fake_bin)]
     assert asked == ["ours", "rival", "rival", "ours", "ours", "rival", "rival", "ours", "ours", "rival"]
     assert all(" -r 1 " in call for call in calls(fake_bin))
     assert rows(capsys.readouterr().out, "interval") == [["rival.gguf", "1", "pp16", "1.500", "1.500 to 1.500"]]
-    found: Any = as_json(tmp_path / "new" / "out.json")
+    found: Any = as_json(tmp_path / "out.json")
     first, second = found["tests"]
     assert first["tokens_per_second"] == [30 * noise for noise in NOISE] and first["ratio"] is None
     assert second["tokens_per_second"] == [20 * noise for noise in NOISE]
@@ -227,7 +227,7 @@ def test_warnings(
 
 def test_picture(models: Path, fake_bin: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    image = tmp_path / "new" / "speed.png"
+    image = tmp_path / "speed.png"
     ours, rival = models / "ours.gguf", models / "rival.gguf"
     flags = ["-p", "16", "-n", "4", "--roofline", "--plot", image]
     assert run(fake_bin, "-m", ours, "--baseline", rival, "-r", "1", "-t", "1", *flags) == 0
