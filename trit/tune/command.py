@@ -70,7 +70,8 @@ def _tune(args: argparse.Namespace) -> formats.Verdict:
     if args.plot:
         check_plot(args.plot)
     check_output("--plot", args.plot)
-    check_output("--out", args.out)
+    # The folder of the default is ours to make: of a wheel it is in the user's cache.
+    check_output("--out", args.out, in_folder=args.out == tuning_file.TUNING_FILE)
     args.model = args.model or args.name
     if args.model:
         args.model = by_name.named_file(args.model)
