@@ -41,8 +41,10 @@ def built(request: pytest.FixtureRequest) -> tuple[str, Path]:
     platform = PLATFORMS[request.param]
     if zig() is None:
         absent("ziglang not installed (pip install ziglang)")
-    if platform.emulator and shutil.which(platform.emulator[0]) is None:
-        absent(f"{platform.emulator[0]} not installed (Debian: {platform.packages})")
+    # The emulator, and the C library that it is told of.
+    there = not platform.emulator or shutil.which(platform.emulator[0]) is not None
+    if not there or not all(Path(word).is_dir() for word in platform.emulator if word.startswith("/")):
+        absent(f"what runs programs of {request.param} is not installed (Debian: {platform.packages})")
     build = BUILDS / request.param
     configure(platform, build, "-DTRIT_KERNELS_ONLY=ON", "-DTRIT_WARNINGS_AS_ERRORS=ON")
     call("cmake", "--build", build, "--target", "trit-selftest")
