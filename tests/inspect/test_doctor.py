@@ -152,6 +152,7 @@ def test_an_installed_package_needs_no_checkout(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "setup_env.py").unlink()
+    monkeypatch.setattr(doctor, "INSTALLED", True)
     (place / "model.gguf").unlink()
     (place / "3rdparty" / "llama.cpp" / "CMakeLists.txt").unlink()
     monkeypatch.setattr(advisories, "FILE", place / "none.json")

@@ -26,7 +26,7 @@ from trit.base import provenance
 from trit.base.command import environment_python
 from trit.base.errors import EXIT_FAILED, EXIT_OK
 from trit.base.flags import ArgumentParser
-from trit.base.places import BUILD_DIR, ENGINE_DIR, ROOT, STAMPS, engine_program, python_command
+from trit.base.places import BUILD_DIR, ENGINE_DIR, INSTALLED, ROOT, STAMPS, engine_program, python_command
 from trit.base.processes import capture
 from trit.base.sandbox import landlock_version
 from trit.gguf.made import default_model
@@ -119,8 +119,8 @@ def collect() -> Facts:
         if name.startswith("TRIT_")
     }
     return Facts(
-        installed=not (ROOT / "setup_env.py").is_file(),
-        commit=provenance.commit() if (ROOT / "setup_env.py").is_file() else "unknown",
+        installed=INSTALLED,
+        commit="unknown" if INSTALLED else provenance.commit(),
         pinned=provenance.engine_commit(),
         packages={name: _version(name) for name in names},
         variables=variables,

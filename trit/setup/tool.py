@@ -20,21 +20,16 @@ def tool(
     arguments: Mapping[str, Any],
     flags: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """:func:`trit.base.tool.call_tool` in the environment of set-up; its result.
+    """:func:`trit.base.tool.call_tool` in the environment of set-up: its arguments, result and errors.
 
     Args:
         setup: whose environment it is.
-        line: shows notes, and what the function prints.
-        log: name of the log that gets its output.
+        line: as there.
+        log: name of the log that gets the output.
         what: the deed in words, for the error message.
-        function: ``MODULE:FUNCTION``; takes the arguments and ``tell``, which passes a note on.
-        arguments: by name; JSON's types.
-        flags: what its sentences shall call a flag of the tool: name there -> name in set-up.
-
-    Raises:
-        UserError: the function raised one; the same sentence, kind and flags.
-        TritError: likewise.
-        CommandError: it ended in another way.
+        function: as there.
+        arguments: as there.
+        flags: as there.
     """
     return call_tool(
         lambda command, show: setup.run(command, what, log, on_line=show),
