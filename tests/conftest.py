@@ -23,6 +23,8 @@ from trit.base.errors import UserError
 from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary, gguf_path
 
 QUICK_S = 2.0
+# They share built kernels of every tier.
+_BUILD_KERNELS = {"ggml", "kernels", "matrix"}
 QUICK = "not (engine or torch or compiles)"
 
 
@@ -55,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         found = markers.of_file(item.path) | markers.of_fixtures(set(getattr(item, "fixturenames", ())))
         for name in sorted(found):
             item.add_marker(name)
+        if item.config.pluginmanager.hasplugin("xdist"):
+            item.add_marker(pytest.mark.xdist_group(_side_by_side(item.path)))
+
+
+def _side_by_side(file: Path) -> str:
+    """The tests that stay in one process: a room's, so that what they build together is built once."""
+    room = file.relative_to(ROOT / "tests").parts[0]
+    return "kernels" if room in _BUILD_KERNELS else room
 
 
 def _cpu() -> float:
