@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
 import setuptools
+import yaml
 from packaging.tags import mac_platforms
 
 from trit.base import command, places
@@ -53,6 +56,27 @@ def test_the_oldest_system_is_that_of_the_target() -> None:
 def test_names_of_files_are_the_systems(name: str, cpu: str, system: str, suffix: str, library: str) -> None:
     row = PLATFORMS[name]
     assert (row.cpu, row.system, row.suffix, row.library) == (cpu, system, suffix, library)
+
+
+def test_every_platform_is_built_and_named_everywhere() -> None:
+    """By both workflows, with the one command; and in the table that says which wheel is for whom."""
+
+    def jobs(name: str) -> dict[str, Any]:
+        text = (ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8")
+        found: dict[str, Any] = yaml.safe_load(text)["jobs"]
+        return found
+
+    wheel, build = jobs("release.yml")["wheel"], jobs("platforms.yml")["build"]
+    assert wheel["strategy"]["matrix"]["platform"] == list(PLATFORMS)
+    tried = [row["platform"] for row in build["strategy"]["matrix"]["include"]]
+    assert tried == [name for name in PLATFORMS if name != "linux-x86_64"]
+    for job in (wheel, build):
+        made = [step["run"] for step in job["steps"] if "trit.release" in step.get("run", "")]
+        assert len(made) == 1 and made[0].endswith("-m trit.release wheel --platform ${{ matrix.platform }}")
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert dict(re.findall(r"^\| `([a-z]+-\w+)` \| `(\w+)` \|", page, re.M)) == {
+        name: row.tag for name, row in PLATFORMS.items()
+    }
 
 
 def test_this_machine_has_a_row() -> None:
