@@ -53,9 +53,14 @@ def test_the_oldest_system_is_that_of_the_target() -> None:
         ("macos-arm64", "aarch64", "macos", "", "libtrit-engine.dylib"),
     ],
 )
-def test_names_of_files_are_the_systems(name: str, cpu: str, system: str, suffix: str, library: str) -> None:
+def test_names_of_files_are_the_systems(
+    name: str, cpu: str, system: str, suffix: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the installed package looks for the same ones."""
     row = PLATFORMS[name]
     assert (row.cpu, row.system, row.suffix, row.library) == (cpu, system, suffix, library)
+    monkeypatch.setattr("sys.platform", {"windows": "win32", "macos": "darwin"}.get(system, system))
+    assert places.engine_program("llama-cli").name == f"llama-cli{suffix}"
 
 
 def test_every_platform_is_built_and_named_everywhere() -> None:
