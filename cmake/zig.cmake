@@ -15,6 +15,8 @@ elseif(CMAKE_MATCH_2 STREQUAL "windows")
     set(CMAKE_SYSTEM_NAME Windows)
 else()
     set(CMAKE_SYSTEM_NAME Darwin)
+    # CMake asks for a tool that changes paths where files are installed, which is not done here: it would be an error.
+    set(CMAKE_INSTALL_NAME_TOOL ${CMAKE_COMMAND})
 endif()
 if(TRIT_ZIG_CPU STREQUAL "arm")
     set(CMAKE_SYSTEM_PROCESSOR armv7)

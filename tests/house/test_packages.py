@@ -26,7 +26,6 @@ CODE = ("utils", "trit", "benchmarks")
 PACKAGE_OF = {
     "yaml": "PyYAML",
     "cyclonedx": "cyclonedx-python-lib",
-    "elftools": "pyelftools",
     "packageurl": "cyclonedx-python-lib",
 }
 # Imported by code that says in one sentence what to install, so that running a model does not need it.

@@ -15,6 +15,7 @@ import pytest
 from tests.support.cross_build import BUILDS, PLATFORMS, configure, run, zig
 from tests.support.kernel_build import call
 from trit.base.places import ENGINE_BIN
+from trit.release.binaries import check_needs
 
 FOREIGN = "fehlt-ä漢 x.dll"
 
@@ -24,15 +25,6 @@ def absent(reason: str) -> None:
     if os.environ.get("TRIT_REQUIRE_CROSS") == "1":
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def tool(name: str) -> str:
-    """One of LLVM's, whose name may end in a version."""
-    folders = [*os.environ["PATH"].split(os.pathsep), *map(str, sorted(Path("/usr/lib").glob("llvm-*/bin")))]
-    found = shutil.which(name, path=os.pathsep.join(folders))
-    if found is None:
-        absent(f"{name} not installed (Debian: llvm)")
-    return str(found)
 
 
 @pytest.fixture(scope="module", params=list(PLATFORMS))
@@ -56,7 +48,7 @@ def test_the_kernels_equal_the_scalar_ones_there_and_the_best_is_chosen(built: t
     platform = PLATFORMS[name]
     if not platform.emulator:
         pytest.skip(f"nothing here runs programs of {name}")
-    result = run(platform, folder / f"trit-selftest{platform.suffix}")
+    result = run(platform, folder / f"trit-selftest{platform.wheel.suffix}")
     assert result.returncode == 0, result.stdout + result.stderr
     lines = dict(line.split(None, 1) for line in result.stdout.splitlines())
     assert lines["scalar"] == "equal to the scalar reference"
@@ -66,17 +58,14 @@ def test_the_kernels_equal_the_scalar_ones_there_and_the_best_is_chosen(built: t
         assert result.stdout.splitlines() == native
         chosen = native[-1].split()[-1]
     assert lines["chosen:"] == chosen and lines[chosen] == "equal to the scalar reference"
-    wrong = run(platform, folder / f"trit-selftest{platform.suffix}", TRIT_TIER="nosuch")
+    wrong = run(platform, folder / f"trit-selftest{platform.wheel.suffix}", TRIT_TIER="nosuch")
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: TRIT_TIER=nosuch")
 
 
 def test_a_program_needs_the_libraries_of_the_system_alone(built: tuple[str, Path]) -> None:
     name, folder = built
-    platform = PLATFORMS[name]
-    said = call(tool("llvm-readobj"), "--needed-libs", folder / f"trit-selftest{platform.suffix}")
-    needed = [line.strip() for line in said.partition("NeededLibraries [")[2].partition("]")[0].split("\n")]
-    names = [line for line in needed if line]
-    assert names and all(line.lower().startswith(tuple(map(str.lower, platform.libraries))) for line in names), names
+    wheel = PLATFORMS[name].wheel
+    check_needs(folder / f"trit-selftest{wheel.suffix}", wheel)
 
 
 def test_names_of_files_are_utf_8(built: tuple[str, Path], tmp_path: Path) -> None:

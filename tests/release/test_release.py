@@ -4,35 +4,84 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
+import setuptools
+import yaml
+from packaging.tags import mac_platforms
 
 from trit.base import command, places
 from trit.base.errors import TritError, UserError
 from trit.engine.tuning_file import machine_key
 from trit.release import sbom
+from trit.release.binaries import Needs, check_needs, needs
 from trit.release.command import write_sums
 from trit.release.notes import notes
 from trit.release.platforms import PLATFORMS, this_platform
-from trit.release.symbols import check_needs, needs
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_oldest_glibc_is_that_of_the_target() -> None:
-    """The compiler's target and the wheel's tag say the same, once for each of them."""
+def test_the_oldest_system_is_that_of_the_target() -> None:
+    """The compiler's target and the wheel's tag say the same, once for each of them; and it is a tag that pip knows."""
     for name, row in PLATFORMS.items():
-        if row.target.partition("-")[2].startswith("linux"):
-            assert row.glibc is not None, name
-            assert row.target.endswith(".{}.{}".format(*row.glibc)), name
+        if row.system == "windows":
+            assert row.oldest is None, name
         else:
-            assert row.glibc is None, name
+            assert row.oldest is not None, name
+            assert row.target.endswith(".{}.{}".format(*row.oldest)), name
     tags = [row.tag for row in PLATFORMS.values()]
     assert len(set(tags)) == len(tags)
+    for name, oldest in {"macos-arm64": "arm64", "macos-x86_64": "x86_64"}.items():
+        assert PLATFORMS[name].tag in set(mac_platforms((15, 0), oldest))
+
+
+@pytest.mark.parametrize(
+    ("name", "cpu", "system", "suffix", "library"),
+    [
+        ("linux-x86_64", "x86_64", "linux", "", "libtrit-engine.so"),
+        ("linux-armv7", "arm", "linux", "", "libtrit-engine.so"),
+        ("windows-x86_64", "x86_64", "windows", ".exe", "libtrit-engine.dll"),
+        ("macos-arm64", "aarch64", "macos", "", "libtrit-engine.dylib"),
+    ],
+)
+def test_names_of_files_are_the_systems(
+    name: str, cpu: str, system: str, suffix: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the installed package looks for the same ones."""
+    row = PLATFORMS[name]
+    assert (row.cpu, row.system, row.suffix, row.library) == (cpu, system, suffix, library)
+    monkeypatch.setattr("sys.platform", {"windows": "win32", "macos": "darwin"}.get(system, system))
+    assert places.engine_program("llama-cli").name == f"llama-cli{suffix}"
+
+
+def test_every_platform_is_built_and_named_everywhere() -> None:
+    """By both workflows, with the one command; and in the table that says which wheel is for whom."""
+
+    def jobs(name: str) -> dict[str, Any]:
+        text = (ROOT / ".github" / "workflows" / name).read_text(encoding="utf-8")
+        found: dict[str, Any] = yaml.safe_load(text)["jobs"]
+        return found
+
+    wheel, build = jobs("release.yml")["wheel"], jobs("platforms.yml")["build"]
+    assert wheel["strategy"]["matrix"]["platform"] == list(PLATFORMS)
+    tried = [row["platform"] for row in build["strategy"]["matrix"]["include"]]
+    assert tried == [name for name in PLATFORMS if name != "linux-x86_64"]
+    for job in (wheel, build):
+        made = [step["run"] for step in job["steps"] if "trit.release" in step.get("run", "")]
+        assert len(made) == 1 and made[0].endswith("-m trit.release wheel --platform ${{ matrix.platform }}")
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    assert dict(re.findall(r"^\| `([a-z]+-\w+)` \| `(\w+)` \|", page, re.M)) == {
+        name: row.tag for name, row in PLATFORMS.items()
+    }
 
 
 def test_this_machine_has_a_row() -> None:
@@ -61,30 +110,111 @@ def test_sums_are_those_of_the_program(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ELF files are Linux's")
-def test_what_a_program_asks_of_the_system_is_read(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="it asks ldd")
+def test_what_a_program_asks_of_the_system_is_read() -> None:
     """Of this Python, against what the loader says of it; its glibc is newer than 2.2, and 99 is newer than any."""
     program = Path(sys.executable).resolve()
-    libraries, versions = needs(program)
+    host = this_platform()
+    assert host is not None
+    found = needs(program, PLATFORMS[host])
     told = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=True).stdout
-    assert libraries and all(name in told for name in libraries if not name.startswith("ld-linux"))
-    assert any(name.startswith("GLIBC_2.") for name in versions)
+    assert found.libraries and all(name in told for name in found.libraries if not name.startswith("ld-linux"))
+    assert any(name.startswith("GLIBC_2.") for name in found.versions)
+    old = replace(PLATFORMS[host], tag="manylinux_2_2_x86_64")
     with pytest.raises(TritError, match=r"its wheel is for glibc 2\.2 and newer|needs .*, which not every system has"):
-        check_needs(program, (2, 2))
+        check_needs(program, old)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ELF files are Linux's")
-def test_another_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: tuple[set[str], set[str]] = ({"libc.so.6", "libgomp.so.1", "libstdc++.so.6"}, {"GLIBC_2.17"})
-    monkeypatch.setattr("trit.release.symbols.needs", lambda path: found)
-    with pytest.raises(TritError, match=r"needs libgomp.so.1, libstdc\+\+.so.6, which"):
-        check_needs(tmp_path / "program", (2, 17))
-    found = ({"libc.so.6", "libtrit-engine.so", "ld-linux-x86-64.so.2"}, {"GLIBC_2.17", "GLIBC_2.2.5"})
-    check_needs(tmp_path / "program", (2, 17))
-    for newer in ("GLIBC_2.18", "GLIBC_3.0", "GLIBC_PRIVATE", "GLIBCXX_3.4"):
-        found = ({"libc.so.6"}, {"GLIBC_2.17", newer})
-        with pytest.raises(TritError, match=f"wants {newer}, but its wheel is for glibc 2.17"):
-            check_needs(tmp_path / "program", (2, 17))
+def test_what_a_windows_program_asks_is_read() -> None:
+    """Of the starters that setuptools has for each CPU."""
+    folder = Path(setuptools.__file__).parent
+    found = needs(folder / "cli-64.exe", PLATFORMS["windows-x86_64"])
+    assert "KERNEL32.dll" in found.libraries and not found.versions
+    for other in ("cli-32.exe", "cli-arm64.exe", "__init__.py"):
+        with pytest.raises(TritError, match=f"{other} is no program for x86_64-windows-gnu"):
+            needs(folder / other, PLATFORMS["windows-x86_64"])
+    with pytest.raises(TritError, match="is no program for x86_64-linux"):
+        needs(folder / "cli-64.exe", PLATFORMS["linux-x86_64"])
+
+
+ARM, INTEL = 0x0100000C, 0x01000007
+
+
+def mach(cpu: int, oldest: tuple[int, int], library: str, folder: str, signed: bool) -> bytes:
+    """A program of macOS by hand: a header and the commands that say what it asks for."""
+    text = library.encode() + bytes(8 - len(library) % 8)
+    place = folder.encode() + bytes(4 + 8 - (len(folder) + 4) % 8)
+    commands = [
+        struct.pack("<6I", 0x32, 24, 1, oldest[0] << 16 | oldest[1] << 8, 0, 0),  # LC_BUILD_VERSION: of macOS
+        struct.pack("<6I", 0xC, 24 + len(text), 24, 0, 0, 0) + text,  # LC_LOAD_DYLIB
+        struct.pack("<3I", 0x8000001C, 12 + len(place), 12) + place,  # LC_RPATH
+    ]
+    if signed:  # LC_SEGMENT_64 that has the signature, and LC_CODE_SIGNATURE
+        commands.append(struct.pack("<2I16s4Q4I", 0x19, 72, b"__LINKEDIT", 0, 4096, 1024, 16, 1, 1, 0, 0))
+        commands.append(struct.pack("<4I", 0x1D, 16, 1024, 16))
+    size = sum(map(len, commands))
+    head = struct.pack("<8I", 0xFEEDFACF, cpu, 0, 2, len(commands), size, 0x85, 0)
+    return (head + b"".join(commands)).ljust(1040, b"\0")
+
+
+SYSTEM, OURS = "/usr/lib/libSystem.B.dylib", "@rpath/libtrit-engine.dylib"
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "complaint"),
+    [
+        ("macos-arm64", (ARM, (11, 0), OURS, "@loader_path", True), ""),
+        ("macos-arm64", (ARM, (10, 15), SYSTEM, "/elsewhere", True), ""),
+        ("macos-x86_64", (INTEL, (11, 0), OURS, "@loader_path", False), ""),
+        ("macos-arm64", (ARM, (11, 0), OURS, "@loader_path", False), "has no signature"),
+        ("macos-arm64", (INTEL, (11, 0), OURS, "@loader_path", True), r"is no program for aarch64-macos"),
+        ("macos-arm64", (ARM, (11, 1), OURS, "@loader_path", True), r"is for macOS 11\.1\.0, but .* macOS 11\.0 and"),
+        ("macos-arm64", (ARM, (11, 0), "/opt/lib/libomp.dylib", "@loader_path", True), "needs /opt/lib/libomp.dylib"),
+        ("macos-x86_64", (INTEL, (11, 0), OURS, "/elsewhere", False), "does not look for libtrit-engine.dylib in its"),
+    ],
+)
+def test_a_mac_program_is_checked(
+    name: str, program: tuple[int, tuple[int, int], str, str, bool], complaint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "program"
+    path.write_bytes(mach(*program))
+    if complaint:
+        with pytest.raises(TritError, match=complaint):
+            check_needs(path, PLATFORMS[name])
+    else:
+        check_needs(path, PLATFORMS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "complaint"),
+    [
+        ("linux-x86_64", Needs({"libc.so.6", "ld-linux-x86-64.so.2"}, {"GLIBC_2.17", "GLIBC_2.2.5"}), ""),
+        ("linux-x86_64", Needs({"libtrit-engine.so"}, set(), folders=("$ORIGIN",)), ""),
+        ("linux-x86_64", Needs({"libtrit-engine.so"}, set()), "does not look for libtrit-engine.so in its own folder"),
+        (
+            "linux-x86_64",
+            Needs({"libgomp.so.1", "libstdc++.so.6"}, set()),
+            "needs libgomp.so.1, libstdc",
+        ),
+        ("linux-x86_64", Needs({"libc.so.6"}, {"GLIBC_2.18"}), "wants GLIBC_2.18, but its wheel is for glibc 2.17"),
+        ("linux-x86_64", Needs({"libc.so.6"}, {"GLIBC_3.0"}), "wants GLIBC_3.0"),
+        ("linux-x86_64", Needs({"libc.so.6"}, {"GLIBC_PRIVATE"}), "wants GLIBC_PRIVATE"),
+        ("linux-x86_64", Needs({"libc.so.6"}, {"GLIBCXX_3.4"}), "wants GLIBCXX_3.4"),
+        ("linux-riscv64", Needs({"libc.so.6"}, {"GLIBC_2.31"}), ""),
+        ("windows-x86_64", Needs({"KERNEL32.dll", "api-ms-win-crt-heap-l1-1-0.dll", "libtrit-engine.dll"}, set()), ""),
+        ("windows-x86_64", Needs({"KERNEL32.dll", "VCRUNTIME140.dll"}, set()), "needs VCRUNTIME140.dll, which"),
+        ("windows-x86_64", Needs({"libwinpthread-1.dll"}, set()), "needs libwinpthread-1.dll, which"),
+    ],
+)
+def test_what_not_every_system_has_is_refused(
+    name: str, asked: Needs, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trit.release.binaries.needs", lambda path, platform: asked)
+    if complaint:
+        with pytest.raises(TritError, match=complaint):
+            check_needs(tmp_path / "program", PLATFORMS[name])
+    else:
+        check_needs(tmp_path / "program", PLATFORMS[name])
 
 
 def test_packages_that_a_wheel_asks_for_are_read_from_it(tmp_path: Path) -> None:

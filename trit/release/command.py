@@ -16,12 +16,12 @@ from trit.base.files import atomic_output
 from trit.base.flags import ArgumentParser, a_path, whole
 from trit.base.host import usable_cpus
 from trit.base.places import ROOT
+from trit.release.binaries import check_needs
 from trit.release.engine import compile_engine
 from trit.release.notes import notes
 from trit.release.packing import make_wheel, source_date
 from trit.release.platforms import PLATFORMS, this_platform
 from trit.release.sbom import bill
-from trit.release.symbols import check_needs
 
 SUMS = "SHA256SUMS"
 
@@ -49,9 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     text = notes(__version__)
     build_dir = (args.build_dir or ROOT / "build-wheel" / args.platform).absolute()
     programs = compile_engine(platform, build_dir, args.jobs)
-    if platform.glibc:
-        for program in programs:
-            check_needs(program, platform.glibc)
+    for program in programs:
+        check_needs(program, platform)
     wheel = make_wheel(platform, programs, args.out.absolute())
     _write(wheel.with_name(f"{wheel.stem}.cdx.json"), bill(wheel, source_date()))
     _write(wheel.with_name("NOTES.md"), text)

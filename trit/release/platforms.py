@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from dataclasses import dataclass
 
@@ -13,22 +14,38 @@ class Platform:
     """One of them.
 
     Attributes:
-        target: the platform as zig writes it; behind "gnu", the oldest glibc that shall do.
+        target: the platform as zig writes it, CPU-SYSTEM-ABI; the numbers are the oldest glibc or macOS that shall do.
         tag: the platform as wheels' names have it.
-        suffix: of programs.
-        library: file of the library beside them.
     """
 
     target: str
     tag: str
-    suffix: str = ""
-    library: str = "libtrit-engine.so"
 
     @property
-    def glibc(self) -> tuple[int, ...] | None:
-        """The oldest glibc that the tag promises to run with; None on other systems."""
-        words = self.tag.split("_")
-        return (int(words[1]), int(words[2])) if words[0] == "manylinux" else None
+    def cpu(self) -> str:
+        """As zig names it: x86_64, aarch64, arm, riscv64."""
+        return self.target.partition("-")[0]
+
+    @property
+    def system(self) -> str:
+        """One of linux, windows, macos."""
+        return re.split(r"[-.]", self.target)[1]
+
+    @property
+    def suffix(self) -> str:
+        """What the names of programs end in."""
+        return ".exe" if self.system == "windows" else ""
+
+    @property
+    def library(self) -> str:
+        """Name of the library beside the programs."""
+        return "libtrit-engine." + {"windows": "dll", "macos": "dylib"}.get(self.system, "so")
+
+    @property
+    def oldest(self) -> tuple[int, int] | None:
+        """The oldest glibc, or macOS, that the tag promises to run with; Windows' tag promises none."""
+        numbers = re.match(r"(?:manylinux|macosx)_(\d+)_(\d+)_", self.tag)
+        return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
 # 2.17 is the oldest that manylinux knows; riscv64 began later, and 2.31 is the oldest that package indexes take for it.
@@ -37,9 +54,9 @@ PLATFORMS = {
     "linux-aarch64": Platform("aarch64-linux-gnu.2.17", "manylinux_2_17_aarch64"),
     "linux-riscv64": Platform("riscv64-linux-gnu.2.31", "manylinux_2_31_riscv64"),
     "linux-armv7": Platform("arm-linux-gnueabihf.2.17", "manylinux_2_17_armv7l"),
-    "windows-x86_64": Platform("x86_64-windows-gnu", "win_amd64", ".exe", "libtrit-engine.dll"),
-    "macos-arm64": Platform("aarch64-macos.11.0", "macosx_11_0_arm64", library="libtrit-engine.dylib"),
-    "macos-x86_64": Platform("x86_64-macos.11.0", "macosx_11_0_x86_64", library="libtrit-engine.dylib"),
+    "windows-x86_64": Platform("x86_64-windows-gnu", "win_amd64"),
+    "macos-arm64": Platform("aarch64-macos.11.0", "macosx_11_0_arm64"),
+    "macos-x86_64": Platform("x86_64-macos.11.0", "macosx_11_0_x86_64"),
 }
 
 
