@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from trit.base import by_name
 from trit.base.errors import UserError
 from trit.base.files import atomic_output, check_output, refuse_node
 from trit.base.flags import SEEDS, ArgumentParser, a_path, whole
@@ -194,7 +195,7 @@ def _copy_vocabulary(writer: GGUFWriter, source: Path, wanted: int) -> None:
         UserError: the file is not there, or has more tokens than wanted.
     """
     if not source.is_file():
-        raise UserError(f"{source}: is missing; fetch the engine's tree with setup_env.py, or name a GGUF with --vocab")
+        raise UserError(f"{source}: is missing; name a GGUF file or a checkpoint folder with --vocab")
     header = read_header(source)
     tokens = header.metadata.get("tokenizer.ggml.tokens", [])
     have, taken = len(tokens), set(tokens)
@@ -313,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--block-scales", action="store_true", help="a scale of its own for every block of weights")
     parser.add_argument("--layers", type=whole(1), help="fewer blocks than the model has")
     parser.add_argument("--seed", type=SEEDS, default=0)
-    parser.add_argument("--vocab", type=a_path, help="GGUF file or checkpoint folder to take the vocabulary from")
+    parser.add_argument("--vocab", type=a_path, help="GGUF file, checkpoint folder or name to take the vocabulary from")
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
     return parser
 
@@ -325,7 +326,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.layers is not None:
         shape = replace(shape, layers=args.layers)
     if args.vocab is not None:
-        shape = replace(shape, vocabulary=args.vocab.resolve())
+        shape = replace(shape, vocabulary=by_name.named_file(args.vocab).resolve())
     refuse_node(args.outfile)
     if args.outfile.exists() and not args.force:
         raise UserError(f"{args.outfile}: exists already; pass --force to replace it")

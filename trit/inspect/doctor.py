@@ -26,7 +26,7 @@ from trit.base import provenance
 from trit.base.command import environment_python
 from trit.base.errors import EXIT_FAILED, EXIT_OK
 from trit.base.flags import ArgumentParser
-from trit.base.places import BUILD_DIR, ENGINE_DIR, INSTALLED, ROOT, STAMPS, engine_program, python_command
+from trit.base.places import BUILD_DIR, ENGINE_DIR, INSTALLED, ROOT, STAMPS, document, engine_program, python_command
 from trit.base.processes import capture
 from trit.base.sandbox import landlock_version
 from trit.gguf.made import default_model
@@ -138,7 +138,7 @@ def _version(name: str) -> str | None:
 
 def findings(facts: Facts) -> Iterator[Finding]:
     """Everything that was looked at, in the order in which set-up makes it; fills in what the programs say."""
-    mend = "pip install --force-reinstall FILE.whl" if facts.installed else python_command("setup_env.py")
+    mend = python_command("setup_env.py")
     kind = "an installed package" if facts.installed else f"a checkout, commit {facts.commit},"
     yield Finding("trit", True, f"version {__version__}, {kind} in {ROOT}")
     yield from _machine(facts.machine)
@@ -191,9 +191,9 @@ def _memory(found: Machine) -> str:
 
 def _advisories() -> Finding:
     if not (advisories.FILE.is_file() and advisories.PATCHES.is_dir()):
-        return Finding("advisories", True, "counted in a checkout alone; docs/security.md has the table")
+        return Finding("advisories", True, f"counted in a checkout alone; {document('security.md')} has the table")
     known = advisories.known()
-    return Finding("advisories", not known.open, f"{known.sentence()}; docs/security.md has the table")
+    return Finding("advisories", not known.open, f"{known.sentence()}; {document('security.md')} has the table")
 
 
 def _sandbox() -> Finding:
@@ -280,7 +280,7 @@ def _kernels(facts: Facts, mend: str) -> Iterator[Finding]:
         lines = output.strip().splitlines()
         wrong = [f"{name} FAILED: {how}" for name, how in test.failed.items()]
         # A wrong variable is told in a sentence, and is not mended by building.
-        again = mend if facts.installed else f"{mend} --clean"
+        again = python_command("setup_env.py --clean")
         found = "; ".join(wrong) or (lines[-1] if lines else f"exit code {code}")
         yield Finding("kernels", False, found, again if wrong or code != 2 else "")
         return

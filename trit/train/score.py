@@ -17,6 +17,7 @@ from random import Random
 
 import torch
 
+from trit.base import by_name
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.flags import SEEDS, THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
@@ -67,7 +68,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--model", type=a_path, default=BUNDLED_MODEL, help="checkpoint folder or GGUF file")
+    parser.add_argument("--model", type=a_path, default=BUNDLED_MODEL, help="checkpoint folder, GGUF file, or a name")
     parser.add_argument("--engine", choices=("torch", "llama"), default="torch", help="what computes the answers")
     parser.add_argument("--stories", type=whole(1), default=1000, help="how many held-out stories")
     parser.add_argument(
@@ -77,8 +78,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=THREADS, default=physical_cores(), help="threads to compute with")
     parser.add_argument("--show", type=whole(0), default=3, help="how many wrong answers to print")
     arguments = parser.parse_args(argv)
-    if arguments.engine == "llama" and arguments.model.is_dir():
-        arguments.model = default_model(arguments.model)
+    if arguments.engine == "torch":
+        arguments.model = by_name.checkpoint(arguments.model)
+    elif (named := by_name.named_file(arguments.model)).is_dir():
+        arguments.model = default_model(named)
+    else:
+        arguments.model = named
     if arguments.engine == "torch" and not arguments.model.is_dir():
         raise UserError(f"--model {arguments.model}: is no checkpoint folder (a GGUF file needs --engine llama)")
     return arguments

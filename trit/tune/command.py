@@ -18,7 +18,7 @@ from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, real
 from trit.base.host import cpu_cores, cpu_name, physical_cores
-from trit.base.places import ENGINE_BIN, INSTALLED, engine_binary
+from trit.base.places import ENGINE_BIN, INSTALLED, engine_binary, python_command
 from trit.base.plots import check_plot
 from trit.engine import kept_kernels, tuning_file
 from trit.engine.tuning_file import Shape
@@ -88,7 +88,8 @@ def _tune(args: argparse.Namespace) -> formats.Verdict:
     if not shapes:
         if args.if_needed or args.use_pretuned:
             return _end(formats.Verdict(None, f"nothing to tune: {model} has no ternary matrix"))
-        raise UserError(f"{args.model} has no ternary matrix to tune for; convert it first: python3 -m utils.convert")
+        convert = python_command("-m utils.convert")
+        raise UserError(f"{args.model} has no ternary matrix to tune for; convert it first: {convert}")
     program = engine_binary(PROGRAM, args.bin_dir)
     key = tuning_file.machine_key(program)
     old = _old(args.out)
