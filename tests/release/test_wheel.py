@@ -146,7 +146,10 @@ def test_it_answers_and_writes_nothing_into_itself(trit: Trit, installed: Path, 
     before = tree(installed)
     done = trit("run", "-p", DEMO_PROMPT, "-n", "6", "-temp", "0", "-t", "2")
     assert (done.returncode, done.stdout) == (0, "Mary is in the garden.\n"), done.stderr
-    assert re.fullmatch(rf"trit {re.escape(__version__)}, llama.cpp [0-9a-f]+, tier \w+\n", trit("--version").stdout)
+    assert re.fullmatch(
+        rf"trit {re.escape(__version__)} \(commit {commit()}\), llama.cpp [0-9a-f]+, tier \w+\n",
+        trit("--version").stdout,
+    )
     assert tree(installed) == before
     assert not list(tmp_path.iterdir())
 

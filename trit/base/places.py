@@ -38,10 +38,10 @@ def _state() -> Path:
         return ROOT  # nothing can be written: whoever tries says so
 
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-_BUNDLE = _PACKAGE / "_bundle"
+PACKAGE = Path(__file__).resolve().parents[1]
+_BUNDLE = PACKAGE / "_bundle"
 INSTALLED = _BUNDLE.is_dir()
-ROOT = _BUNDLE if INSTALLED else _PACKAGE.parent
+ROOT = _BUNDLE if INSTALLED else PACKAGE.parent
 STATE = _state() if INSTALLED else ROOT  # what is written
 VENV = ROOT / ".venv"
 ENGINE_DIR = ROOT / "3rdparty" / "llama.cpp"

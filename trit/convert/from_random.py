@@ -25,11 +25,13 @@ from trit.base import by_name
 from trit.base.errors import UserError
 from trit.base.files import atomic_output, check_output, refuse_node
 from trit.base.flags import SEEDS, ArgumentParser, a_path, whole
+from trit.base.places import INSTALLED
 from trit.convert.embedding import map_pieces, quantize_rows
 from trit.convert.random_heads import head_pieces
 from trit.convert.tokenizer import load_tokenizer, padding_name
 from trit.gguf.encoding_table import DEFAULT, SCALE_AT
 from trit.gguf.encodings import ENCODINGS, Encoding, check_fits
+from trit.gguf.made import default_model
 from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, block_of, quiet_gguf_package, read_header
 from trit.gguf.writer import PlannedTensor, StreamWriter, output_errors
 from trit.models.families.base import positive_int
@@ -47,10 +49,16 @@ log = logging.getLogger(__name__)
 
 def with_vocabulary(shape: Shape) -> Shape:
     """The shape with the number of tokens that its checkpoint folder says, where the vocabulary is one's."""
-    source = VOCABULARIES / shape.vocabulary
+    source = _vocabulary(shape)
     if not source.is_dir():
         return shape
     return replace(shape, vocab=positive_int(read_json(source / "config.json"), "vocab_size"))
+
+
+def _vocabulary(shape: Shape) -> Path:
+    """Where the vocabulary is taken from; the engine's own ones are not in a package, which takes its model's."""
+    of_engine = isinstance(shape.vocabulary, str)
+    return default_model() if INSTALLED and of_engine else VOCABULARIES / shape.vocabulary
 
 
 def planned_tensors(shape: Shape, outtype: OutType, head: str) -> list[PlannedTensor]:
@@ -261,7 +269,7 @@ def generate(
         UserError: a matrix does not fit the type, or the vocabulary is missing.
         TritError: the file cannot be written.
     """
-    source, shape = VOCABULARIES / shape.vocabulary, with_vocabulary(shape)
+    source, shape = _vocabulary(shape), with_vocabulary(shape)
     planned = [] if vocab_only else planned_tensors(shape, outtype, head)
     if seed < 0:
         raise UserError(f"--seed {seed}: expected 0 or more")

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})")
     text = "no effect: the converter of trit.cpp quantises"
     add("-q", "--quantize-bin", type=a_path, metavar="FILE", help=text)
-    add("-b", "--bench-bin", type=a_path, metavar="FILE", help="llama-bench (default: that of build/bin)")
+    add("-b", "--bench-bin", type=a_path, metavar="FILE", help="llama-bench (default: the engine's)")
     add("--stats-dir", type=a_path, default=STATE / "stats", help="folder of the CSV (default: stats)")
     text = f"default: {CSV_NAME} in --stats-dir; is replaced"
     add("-c", "--csv-output", type=a_path, metavar="FILE", help=text)

@@ -46,11 +46,11 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=a_path, default=tuning_file.TUNING_FILE, help="file that is written (default: %(default)s)")
     add("--if-needed", action="store_true", help="only if a shape of the model is not tuned yet")
     add("--use-pretuned", action="store_true", help="measure nothing: say what the preset for this CPU is")
-    text = "write the preset for this tier and CPU (preset_kernels/tuning) instead"
+    text = "in a checkout: write the preset for this tier and CPU instead"
     add("--as-preset", action="store_true", help=text)
     add("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
     add("--plot", type=a_path, metavar="FILE.png", help="draw the search (needs matplotlib)")
-    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: the engine's)")
     return parser
 
 

@@ -22,7 +22,7 @@ from trit.base.errors import UserError
 from trit.base.files import check_input
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, whole, whole_numbers
 from trit.base.host import physical_cores
-from trit.base.places import BUNDLED_MODEL, ROOT, engine_binary
+from trit.base.places import BUNDLED_MODEL, INSTALLED, PACKAGE, STATE, engine_binary
 from trit.base.plots import check_plot
 from trit.base.progress import until_now
 from trit.convert.from_random import HEADS
@@ -39,8 +39,9 @@ from trit.models.shapes import SHAPES, SIZES
 
 KIND = "comparison"
 ALL_SHAPES = {**SHAPES, **SIZES}
-CACHE = Path("~/.cache/trit.cpp/comparison")
-SHIPPED_TEXT = ROOT / "trit" / "verify" / "data" / "text.txt"
+# Of a package what is made is in one folder.
+CACHE = STATE / "comparison" if INSTALLED else Path("~/.cache/trit.cpp/comparison")
+SHIPPED_TEXT = PACKAGE / "verify" / "data" / "text.txt"
 _WORDS_PER_TOKEN = 2
 
 
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("llama-bench", "llama-perplexity", "llama-quantize"):
         engine_binary(name, args.bin_dir)
     roofline = measure_roofline([1], tier="chosen", seconds=0.01, megabytes=8, bin_dir=args.bin_dir)
-    about = report.about("utils.compare", given, roofline.compiler)
+    about = report.about("trit compare", given, roofline.compiler)
     (about["tier"],) = roofline.packings
     candidates = [args.baseline] if args.baseline else list(BASELINES)
     forms = [*(variant.type for variant in args.types), *([] if args.no_error else [REFERENCE])]

@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=a_path, metavar="FILE", help="also write everything here, every repetition")
     add("--csv", type=a_path, metavar="FILE", help="also write a table here, a line for each test")
     add("--plot", type=a_path, metavar="FILE.png", help="also draw it (needs matplotlib)")
-    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: the engine's)")
     return parser
 
 
@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warn(watch.load_warnings(load, "during the tests") + watch.throttle_warnings())
     _print(results, files, args, meter or why)
     roofline, idle = limits.roofline if limits else None, meter.idle_watts if meter else 0.0
-    ran = facts([".venv/bin/python", "utils/e2e_benchmark.py", *given], roofline.compiler if roofline else None)
+    ran = facts(["trit", "bench", *given], roofline.compiler if roofline else None)
     everything = {
         "about": {
             **ran,
