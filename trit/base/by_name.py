@@ -35,7 +35,7 @@ def checkpoint(path: Path) -> Path:
     Raises:
         UserError: there is no such model, it has no checkpoint, or it cannot be had.
     """
-    return path if path.exists() or not _finders else _finders[0][1](path)
+    return _finders[0][1](path) if _finders else path
 
 
 def named_file(path: Path) -> Path:

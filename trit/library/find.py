@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from trit.base.errors import UserError
 from trit.base.places import BUNDLED_MODEL, INSTALLED, MODELS_DIR, engine_binary
 from trit.engine.inference import gguf_files
 from trit.gguf.made import default_model
@@ -42,12 +43,16 @@ def find_checkpoint(path: Path) -> Path:
         UserError: there is no such model, it has no checkpoint, or it cannot be had.
         TritError: the Hub did not deliver it.
     """
-    if is_path(path):
-        return path
     store = Store()
-    wanted = resolve(str(path), [entry.name for entry in store.entries()])
+    there = path.exists() or is_path(path)
+    wanted = None if there else resolve(str(path), [entry.name for entry in store.entries()])
     if wanted is None:
-        return BUNDLED_MODEL
+        folder = path if there else BUNDLED_MODEL
+        if INSTALLED and folder.resolve() == BUNDLED_MODEL:
+            raise UserError(
+                f"{BUNDLED_MODEL.name}: a package has no checkpoint of it, which is needed here; name another"
+            )
+        return folder
     if wanted.is_folder:
         return Path(wanted.source)
     here = MODELS_DIR / wanted.source.split("/")[1]

@@ -10,8 +10,11 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from random import Random
 
@@ -77,6 +80,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=SEEDS, default=1, help="seed of the stories")
     parser.add_argument("--threads", type=THREADS, default=physical_cores(), help="threads to compute with")
     parser.add_argument("--show", type=whole(0), default=3, help="how many wrong answers to print")
+    parser.add_argument("--json", action="store_true", help="print one JSON object; the tables go to standard error")
     arguments = parser.parse_args(argv)
     if arguments.engine == "torch":
         arguments.model = by_name.checkpoint(arguments.model)
@@ -100,7 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         with Server(arguments.model, arguments.threads) as server:
             answers = server.complete(prompts, MAX_ANSWER_TOKENS)
-    score = report(asked, answers, arguments.show)
+    with redirect_stdout(sys.stderr if arguments.json else sys.stdout):
+        score = report(asked, answers, arguments.show)
+    if arguments.json:
+        facts = {"engine": arguments.engine, "model": str(arguments.model), "seed": arguments.seed}
+        print(json.dumps({"percent": score, "stories": len(asked), "longest": arguments.longest, **facts}))
+        return EXIT_OK
     print(
         f"{score:.1f} % of {len(asked)} held-out stories answered exactly "
         f"({arguments.engine}, {arguments.model.name}, seed {arguments.seed}, 1 to {arguments.longest} sentences)"

@@ -7,8 +7,11 @@ Example: trit tune -m models/BitNet-b1.58-2B-4T/ggml-model-i2_s.gguf --threads 1
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -50,13 +53,18 @@ def parser() -> argparse.ArgumentParser:
     add("--as-preset", action="store_true", help=text)
     add("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
     add("--plot", type=a_path, metavar="FILE.png", help="draw the search (needs matplotlib)")
+    add("--json", action="store_true", help="print one JSON object; what is told meanwhile goes to standard error")
     add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: the engine's)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module's docstring."""
-    _tune(parser().parse_args(argv))
+    args = parser().parse_args(argv)
+    with redirect_stdout(sys.stderr if args.json else sys.stdout):
+        found = _tune(args)
+    if args.json:
+        print(json.dumps({**asdict(found), "file": str(args.out)}))
     return EXIT_OK
 
 

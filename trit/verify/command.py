@@ -16,7 +16,7 @@ from trit.base.errors import EXIT_FAILED, EXIT_OK, UserError
 from trit.base.files import atomic_output, check_input, check_output
 from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
-from trit.base.places import BUNDLED_MODEL, document, python_command
+from trit.base.places import BUNDLED_MODEL, INSTALLED, document, python_command
 from trit.base.progress import until_now
 from trit.engine.inference import check_model
 from trit.engine.server import Server
@@ -89,7 +89,7 @@ def run_checks(args: argparse.Namespace) -> Iterator[Check]:
     if args.bundled:
         with Server(args.model, args.threads, slots=1) as server:
             yield check_transcripts(server)
-        if reason := _lacking():
+        if reason := "a package has no checkpoint of the bundled model" if INSTALLED else _lacking():
             yield left_out("all others", reason)
             return
     from trit.verify.proof import prove
