@@ -61,7 +61,10 @@ seen["wrong"] = run(trit, "run", "bitnet-2b4t", "Hi")
 seen["convert"] = run(trit, "convert", "trit-story-3m", "--outtype", "tq2_0", "--outfile", str(home / "x.gguf"))
 (home / "x.gguf").unlink(missing_ok=True)
 seen["uninstall"] = run(pip, "uninstall", "-q", "-y", "trit-cpp")
-records = "import importlib.metadata as m; print('\\n'.join(str(d.locate_file(f).resolve()) for d in m.distributions() for f in d.files or ()))"
+records = (
+    "import importlib.metadata as m\n"
+    "print(*[d.locate_file(file) for d in m.distributions() for file in d.files or ()], sep='\n')"
+)
 others = {os.path.realpath(line) for line in run(str(venv / "bin" / "python"), "-c", records)["out"].splitlines()}
 seen["left"] = sorted(path for path in everything() - before if os.path.realpath(path) not in others)
 print(json.dumps(seen))

@@ -21,6 +21,7 @@ import pytest
 from tests.release.conftest import Trit
 from trit import __version__
 from trit.base.places import DEMO_PROMPT, ENGINE_BIN
+from trit.base.provenance import commit
 from trit.release.engine import PROGRAMS
 from trit.release.packing import code_files, make_wheel
 from trit.release.platforms import PLATFORMS, this_platform
