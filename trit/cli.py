@@ -16,8 +16,9 @@ from trit.base.errors import UserError, run_main
 from trit.base.flags import ArgumentParser
 from trit.base.places import INSTALLED, LOCK, engine_program
 from trit.base.processes import capture
+from trit.base.provenance import commit
 from trit.library import completion
-from trit.library.find import find
+from trit.library.find import find, find_checkpoint
 
 # Name -> the function whose arguments follow it (see run_command), and what it does.
 COMMANDS = {
@@ -59,12 +60,12 @@ IN_A_CHECKOUT = ("codegen", "codegen-tl1", "codegen-tl2", "committed", "golden",
 
 
 def version() -> str:
-    """One line: our version, the engine's commit, the tier that runs on this CPU."""
-    commit = json.loads(LOCK.read_text(encoding="utf-8"))["commit"]
+    """One line: our version and commit, the engine's commit, the tier that runs on this CPU."""
+    pinned = json.loads(LOCK.read_text(encoding="utf-8"))["commit"]
     code, output = capture([engine_program("trit-selftest")])
     chosen = [line.removeprefix("chosen: ") for line in output.splitlines() if line.startswith("chosen: ")]
     tier = chosen[0] if code == 0 and chosen else "not built"
-    return f"trit {__version__}, llama.cpp {commit}, tier {tier}"
+    return f"trit {__version__} (commit {commit()}), llama.cpp {pinned}, tier {tier}"
 
 
 class _Version(argparse.Action):
@@ -91,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="commands:\n" + "\n".join(f"  {name:{width}}  {deed}" for name, (_, deed) in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="version, the engine's commit, the tier; then exit")
+    parser.add_argument("--version", action=_Version, nargs=0, help="version, commits, the tier; then exit")
     text = "print what the shell reads to complete commands and names of models; then exit"
     parser.add_argument("--completion", action=_Completion, choices=completion.SHELLS, help=text)
     parser.add_argument("name", choices=COMMANDS, metavar="NAME", help="a command of the list below")
@@ -113,5 +114,5 @@ def _run(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(words[: 2 if words[0] == "--completion" else 1])
     if INSTALLED and args.name in IN_A_CHECKOUT:
         raise UserError(f"trit {args.name} works in a checkout of trit.cpp; this one was installed from a wheel")
-    by_name.find_with(find)
+    by_name.find_with(find, find_checkpoint)
     return run_command(COMMANDS[args.name][0], words[1:])

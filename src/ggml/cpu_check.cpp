@@ -62,7 +62,11 @@ __attribute__((constructor(101))) void check() {
 #else
         "(AVX2, FMA, F16C)"
 #endif
+#ifdef TRIT_BUNDLE
+        " than this one has; set up a checkout of trit.cpp, which compiles one for it\n";
+#else
         " than this one has; compile it on this machine: python3 setup_env.py --clean\n";
+#endif
     [[maybe_unused]] const auto written = write(2, kText, sizeof(kText) - 1);
     std::_Exit(2);
 }

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from trit.base import places
 from trit.base.places import ROOT
 from trit.cli import COMMANDS
+from trit.release.packing import DATA, code_files
 
 SCRIPTS = {
     "setup_env.py": "trit.setup.pipeline",
@@ -27,6 +29,7 @@ _COMMAND = re.compile(
     r"|-m utils\.(?P<util>\w+)(?P<b>(?: [^\s`;,)]+)*)"
     r"|\btrit (?P<name>[a-z][a-z-]+)(?P<c>(?: [^\s`;,)]+)+)"
 )
+_ADVICE = re.compile(r"python_command\('([^']+)'\)")
 _FLAG = re.compile(r"--?[A-Za-z][\w-]*")
 
 
@@ -43,8 +46,7 @@ def sentences(path: Path) -> Iterator[str]:
 
 def shown(value: ast.expr) -> str:
     """``{python_command("x.py")}`` is x.py."""
-    text = ast.unparse(value)
-    script = re.search(r"python_command\('([^']+)'\)", text)
+    script = _ADVICE.search(ast.unparse(value))
     return script[1] if script else "X"
 
 
@@ -84,6 +86,81 @@ def flags(module: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
             if isinstance(action, argparse._SubParsersAction):
                 parsers += action.choices.values()
     return found
+
+
+# What a wheel has not: scripts, files and folders of a checkout, and bitnet.cpp's names of commands.
+_OF_A_CHECKOUT = re.compile(
+    r"setup_env|run_inference|\butils[./]|(?<!\w)-hr\b|\brequirements[\w-]*\.(?:txt|in)\b|\bdocs/|\bpython3? |\.venv\b"
+    r"|\bbuild/|\b3rdparty/|\bpreset_kernels\b|CONTRIBUTING|README|\.py\b"
+)
+# The table that both worlds are in, and what is run in a checkout alone.
+_KNOWS_BOTH = {"trit/base/places.py"}
+_CHECKOUT_ALONE = ("trit/release/", "trit/setup/", "trit/measure/committed/", "trit/tune/codegen/")
+
+
+def spoken(path: Path) -> Iterator[str]:
+    """The strings of a module that may be printed: without docstrings, but a module's own where its code uses it.
+
+    A word alone is a name of a file, and is not said as it is.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    silent = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, kinds) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    if any(isinstance(node, ast.Name) and node.id == "__doc__" for node in ast.walk(tree)):
+        first = re.search(r"__doc__ or ''\)\.split\(", ast.unparse(tree))
+        yield (ast.get_docstring(tree) or "").partition("\n\n" if first else "\0")[0]
+    asked = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _ADVICE.fullmatch(ast.unparse(node))]
+    silent |= {id(argument) for call in asked for argument in call.args}
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in silent
+        if is_text and " " in node.value.strip():
+            yield node.value
+
+
+def packed() -> list[str]:
+    return [f"trit/{name.as_posix()}" for name in code_files() if name.suffix == ".py"]
+
+
+def test_a_package_s_sentences_name_nothing_of_a_checkout() -> None:
+    """Those of commands that need one are not said there."""
+    faults = [
+        f"{name}: {text!r}: say it by python_command() or document() of trit.base.places"
+        for name in packed()
+        if name not in _KNOWS_BOTH and not name.startswith(_CHECKOUT_ALONE)
+        for text in spoken(ROOT / name)
+        if _OF_A_CHECKOUT.search(text)
+    ]
+    assert not faults, "\n".join(faults)
+
+
+def test_every_advice_has_a_package_s_words() -> None:
+    """And the pages that are named come with it."""
+    asked: set[str] = set()
+    pages: set[str] = set()
+    for name in packed():
+        for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+            text = ast.unparse(node) if isinstance(node, ast.Call) else ""
+            asked |= {match[1] for match in [_ADVICE.fullmatch(text)] if match}
+            pages |= {match[1] for match in [re.fullmatch(r"document\('([^']+)'\)", text)] if match}
+    assert asked <= places.INSTEAD.keys() and len(asked) > 5
+    assert pages and {f"docs/{page}" for page in pages} == {name for name in DATA if name.startswith("docs/")}
+    for command in places.INSTEAD.values():
+        assert not _OF_A_CHECKOUT.search(command)
+        program, word = command.split()[:2]
+        assert program == "pip" or (program == "trit" and word in COMMANDS)
+
+
+def test_the_package_s_words_are_said_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "INSTALLED", True)
+    assert places.python_command("setup_env.py -hr") == "trit pull"
+    assert Path(places.document("verify.md")).is_file()
+    monkeypatch.setattr(places, "INSTALLED", False)
+    assert places.python_command("setup_env.py -hr").endswith("setup_env.py -hr")
+    assert places.document("verify.md") == "docs/verify.md"
 
 
 FOUND = sorted(

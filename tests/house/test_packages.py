@@ -179,3 +179,12 @@ def test_the_version_is_the_same_everywhere() -> None:
     found = {name: re.search(pattern, (ROOT / name).read_text(encoding="utf-8")) for name, pattern in patterns.items()}
     versions = {name: match.group(1) for name, match in found.items() if match}
     assert versions.keys() == found.keys() and len(set(versions.values())) == 1, f"the versions differ: {versions}"
+
+
+def test_the_compiler_zig_has_one_version() -> None:
+    """Set-up and releases take it from the lock."""
+    version = re.search(r"(?m)^ziglang==([\d.]+)$", (ROOT / "requirements-release.in").read_text())
+    assert version
+    files = [*ROOT.glob("docs/*.md"), *ROOT.glob(".github/**/*.yml"), *ROOT.glob("trit/**/*.py"), ROOT / "README.md"]
+    asked = {path.name: re.findall(r"ziglang *([<>=!~]+ *[\d.]+)", path.read_text(encoding="utf-8")) for path in files}
+    assert {bound for bounds in asked.values() for bound in bounds} == {f"=={version[1]}"}

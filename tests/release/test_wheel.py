@@ -21,6 +21,7 @@ import pytest
 from tests.release.conftest import Trit
 from trit import __version__
 from trit.base.places import DEMO_PROMPT, ENGINE_BIN
+from trit.base.provenance import commit
 from trit.release.binaries import check_needs, needs
 from trit.release.engine import PROGRAMS
 from trit.release.packing import code_files, make_wheel
@@ -143,7 +144,10 @@ def test_it_answers_and_writes_nothing_into_itself(trit: Trit, installed: Path, 
     before = tree(installed)
     done = trit("run", "-p", DEMO_PROMPT, "-n", "6", "-temp", "0", "-t", "2")
     assert (done.returncode, done.stdout) == (0, "Mary is in the garden.\n"), done.stderr
-    assert re.fullmatch(rf"trit {re.escape(__version__)}, llama.cpp [0-9a-f]+, tier \w+\n", trit("--version").stdout)
+    assert re.fullmatch(
+        rf"trit {re.escape(__version__)} \(commit {commit()}\), llama.cpp [0-9a-f]+, tier \w+\n",
+        trit("--version").stdout,
+    )
     assert tree(installed) == before
     assert not list(tmp_path.iterdir())
 

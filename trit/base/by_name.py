@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-_finders: list[Callable[[Path], Path]] = []
+Finder = Callable[[Path], Path]
+
+# At most one pair: for GGUF files, for checkpoints.
+_finders: list[tuple[Finder, Finder]] = []
 
 
-def find_with(finder: Callable[[Path], Path]) -> None:
-    """From here on this finds the GGUF file of a model; it gives back what is a path and no name."""
-    _finders[:] = [finder]
+def find_with(model: Finder, checkpoint: Finder) -> None:
+    """From here on these find the GGUF file and the checkpoint of a model; a path that is no name comes back."""
+    _finders[:] = [(model, checkpoint)]
 
 
 def model_file(path: Path) -> Path:
@@ -23,7 +26,16 @@ def model_file(path: Path) -> Path:
     Raises:
         UserError: there is no such model, or it cannot be had or used.
     """
-    return _finders[0](path) if _finders else path
+    return _finders[0][0](path) if _finders else path
+
+
+def checkpoint(path: Path) -> Path:
+    """The folder of the checkpoint that the user gave, by a name or a path; fetched if it has to be.
+
+    Raises:
+        UserError: there is no such model, it has no checkpoint, or it cannot be had.
+    """
+    return _finders[0][1](path) if _finders else path
 
 
 def named_file(path: Path) -> Path:

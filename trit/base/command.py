@@ -104,10 +104,10 @@ def _hand_over(error: ModuleNotFoundError) -> int:
     if python.is_file() and Path(sys.prefix).resolve() != VENV.resolve():
         return become([python, *sys.orig_argv[1:]])
     how = python_command("setup_env.py")
-    if INSTALLED:
+    if name in _FOR_TRAINING:
+        how = python_command("-m pip install -r requirements-train.txt")
+    elif INSTALLED:
         how = f"{sys.executable} -m pip install {name}"
-    elif name in _FOR_TRAINING:
-        how = f"{sys.executable} -m pip install -r requirements-train.txt"
     raise UserError(f"this Python has no package {name}; install what is needed with: {how}")
 
 

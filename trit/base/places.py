@@ -38,10 +38,10 @@ def _state() -> Path:
         return ROOT  # nothing can be written: whoever tries says so
 
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-_BUNDLE = _PACKAGE / "_bundle"
+PACKAGE = Path(__file__).resolve().parents[1]
+_BUNDLE = PACKAGE / "_bundle"
 INSTALLED = _BUNDLE.is_dir()
-ROOT = _BUNDLE if INSTALLED else _PACKAGE.parent
+ROOT = _BUNDLE if INSTALLED else PACKAGE.parent
 STATE = _state() if INSTALLED else ROOT  # what is written
 VENV = ROOT / ".venv"
 ENGINE_DIR = ROOT / "3rdparty" / "llama.cpp"
@@ -84,17 +84,31 @@ def engine_binary(name: str, bin_dir: Path = ENGINE_BIN) -> Path:
     return path
 
 
-# What a wheel has in the place of a checkout's scripts.
-_COMMANDS = {
+# What a checkout's user is told to run -> what does it for somebody who has a wheel. No sentence names either itself.
+INSTEAD = {
     "run_inference.py": "trit run",
     "run_inference_server.py": "trit serve",
+    "setup_env.py": "pip install --force-reinstall FILE.whl",
+    "setup_env.py --clean": "pip install --force-reinstall FILE.whl",
+    "setup_env.py -hr": "trit pull",
+    "setup_env.py -md": "trit convert",
     "-m utils.convert": "trit convert",
     "-m trit.inspect": "trit inspect",
+    "-m pip install -r requirements-train.txt": 'pip install "trit-cpp[train]"',
 }
 
 
 def python_command(script: str) -> str:
-    """How this machine's user starts one of our scripts: ``python`` on Windows, ``python3`` elsewhere."""
-    if INSTALLED and script in _COMMANDS:
-        return _COMMANDS[script]
+    """How this user does what one of our scripts does: by it, or with a wheel by a command.
+
+    Args:
+        script: a key of :data:`INSTEAD`; what is behind it stays the same.
+    """
+    if INSTALLED:
+        return INSTEAD[script]
     return f"{'python' if sys.platform == 'win32' else 'python3'} {script}"
+
+
+def document(name: str) -> str:
+    """Where a reader finds a page of ours, such as ``verify.md``; a wheel brings those that sentences name."""
+    return str(ROOT / "docs" / name) if INSTALLED else f"docs/{name}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder with config.json, tokenizer.json and safetensors files, a GGUF file, or a name for `trit run`",
     )
     parser.add_argument(
-        "--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
+        "--outtype", "-q", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})"
     )
     parser.add_argument(
         "--outfile",
@@ -80,14 +81,19 @@ def _parser() -> argparse.ArgumentParser:
         help="several files NAME-00001-of-0000N.gguf with at most this much data each; the engine takes the first",
     )
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines for people")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, convert, say what was done."""
     args = _parser().parse_args(argv)
-    for line in _convert(args).lines(args.outtype):
-        print(line)
+    report = _convert(args)
+    if args.json:
+        told = {"outtype": args.outtype, "notes": report.notes, "warnings": report.warnings}
+        print(json.dumps({**_facts(report), **told}))
+    else:
+        print(*report.lines(args.outtype), sep="\n")
     return EXIT_OK
 
 
@@ -96,6 +102,10 @@ def for_setup(arguments: list[str], tell: Callable[[str], None]) -> dict[str, An
     args = _parser().parse_args(arguments)
     report = _convert(args)
     print(*report.lines(args.outtype), sep="\n")
+    return _facts(report)
+
+
+def _facts(report: Report) -> dict[str, Any]:
     return {"paths": [str(path) for path in report.paths]}
 
 

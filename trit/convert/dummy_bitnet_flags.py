@@ -28,10 +28,9 @@ DEFAULT_SIZE = "7B"
 
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
-        prog="generate-dummy-bitnet-model.py",
+        prog="trit dummy-bitnet",
         description="Write a random ternary model of one of bitnet.cpp's sizes, to measure speed.",
-        epilog="Example: python3 utils/generate-dummy-bitnet-model.py models/trit-story-3m --outtype i2_s "
-        "--model-size 125M",
+        epilog="Example: trit dummy-bitnet models/trit-story-3m --outtype i2_s --model-size 125M",
     )
     parser.add_argument(
         "model", type=a_path, help="folder of a checkpoint, whose vocabulary is used; without one LLaMA's is"

@@ -21,14 +21,17 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from trit.base import by_name
 from trit.base.errors import UserError
 from trit.base.files import atomic_output, check_output, refuse_node
 from trit.base.flags import SEEDS, ArgumentParser, a_path, whole
+from trit.base.places import INSTALLED
 from trit.convert.embedding import map_pieces, quantize_rows
 from trit.convert.random_heads import head_pieces
 from trit.convert.tokenizer import load_tokenizer, padding_name
 from trit.gguf.encoding_table import DEFAULT, SCALE_AT
 from trit.gguf.encodings import ENCODINGS, Encoding, check_fits
+from trit.gguf.made import default_model
 from trit.gguf.types import GGMLQuantizationType, GGUFValueType, GGUFWriter, block_of, quiet_gguf_package, read_header
 from trit.gguf.writer import PlannedTensor, StreamWriter, output_errors
 from trit.models.families.base import positive_int
@@ -46,10 +49,16 @@ log = logging.getLogger(__name__)
 
 def with_vocabulary(shape: Shape) -> Shape:
     """The shape with the number of tokens that its checkpoint folder says, where the vocabulary is one's."""
-    source = VOCABULARIES / shape.vocabulary
+    source = _vocabulary(shape)
     if not source.is_dir():
         return shape
     return replace(shape, vocab=positive_int(read_json(source / "config.json"), "vocab_size"))
+
+
+def _vocabulary(shape: Shape) -> Path:
+    """Where the vocabulary is taken from; the engine's own ones are not in a package, which takes its model's."""
+    of_engine = isinstance(shape.vocabulary, str)
+    return default_model() if INSTALLED and of_engine else VOCABULARIES / shape.vocabulary
 
 
 def planned_tensors(shape: Shape, outtype: OutType, head: str) -> list[PlannedTensor]:
@@ -194,7 +203,7 @@ def _copy_vocabulary(writer: GGUFWriter, source: Path, wanted: int) -> None:
         UserError: the file is not there, or has more tokens than wanted.
     """
     if not source.is_file():
-        raise UserError(f"{source}: is missing; fetch the engine's tree with setup_env.py, or name a GGUF with --vocab")
+        raise UserError(f"{source}: is missing; name a GGUF file or a checkpoint folder with --vocab")
     header = read_header(source)
     tokens = header.metadata.get("tokenizer.ggml.tokens", [])
     have, taken = len(tokens), set(tokens)
@@ -260,7 +269,7 @@ def generate(
         UserError: a matrix does not fit the type, or the vocabulary is missing.
         TritError: the file cannot be written.
     """
-    source, shape = VOCABULARIES / shape.vocabulary, with_vocabulary(shape)
+    source, shape = _vocabulary(shape), with_vocabulary(shape)
     planned = [] if vocab_only else planned_tensors(shape, outtype, head)
     if seed < 0:
         raise UserError(f"--seed {seed}: expected 0 or more")
@@ -313,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--block-scales", action="store_true", help="a scale of its own for every block of weights")
     parser.add_argument("--layers", type=whole(1), help="fewer blocks than the model has")
     parser.add_argument("--seed", type=SEEDS, default=0)
-    parser.add_argument("--vocab", type=a_path, help="GGUF file or checkpoint folder to take the vocabulary from")
+    parser.add_argument("--vocab", type=a_path, help="GGUF file, checkpoint folder or name to take the vocabulary from")
     parser.add_argument("--force", action="store_true", help="replace an output file that exists")
     return parser
 
@@ -325,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.layers is not None:
         shape = replace(shape, layers=args.layers)
     if args.vocab is not None:
-        shape = replace(shape, vocabulary=args.vocab.resolve())
+        shape = replace(shape, vocabulary=by_name.named_file(args.vocab).resolve())
     refuse_node(args.outfile)
     if args.outfile.exists() and not args.force:
         raise UserError(f"{args.outfile}: exists already; pass --force to replace it")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import TritError, UserError
-from trit.base.places import BUILD_DIR, ENGINE_BIN, ROOT
+from trit.base.places import BUILD_DIR, ENGINE_BIN, ROOT, document
 from trit.base.processes import capture
 from trit.base.sandbox import Rules, Sandbox, landlock_version
 from trit.gguf.header import read_raw_header
@@ -78,8 +78,8 @@ def add_flags(parser: argparse.ArgumentParser, default: bool) -> None:
     group.add_argument(
         "--sandbox",
         action=argparse.BooleanOptionalAction,
-        help="let the engine open no files but those that the flags name, and connect to nothing; docs/security.md "
-        f"(default: {'on where the kernel has Landlock' if default else 'off'})",
+        help="let the engine open no files but those that the flags name, and connect to nothing; "
+        f"{document('security.md')} (default: {'on where the kernel has Landlock' if default else 'off'})",
     )
     group.add_argument(
         "--memory-limit",

@@ -222,16 +222,17 @@ def find_model(path: Path) -> Path:
 
 
 def _how_to_make(path: Path) -> str:
-    command = python_command("setup_env.py")
+    fetch = python_command("setup_env.py -hr")
     name = hub_name(str(path))
     if _REPO.fullmatch(name) and not path.parent.is_dir() and path.suffix != ".gguf":
-        return f"if that is a model on the Hub, fetch it with: {command} -hr {name}"
+        return f"if that is a model on the Hub, fetch it with: {fetch} {name}"
     beside = [other.name for other in gguf_files(path.parent)]
     there = f"beside it is {beside[0]}; " if beside else ""
+    command = python_command("setup_env.py")
     if path.parent != BUNDLED_MODEL:
         if not (path.parent / "config.json").is_file() and not (beside and _MADE.fullmatch(path.name)):
-            return f"{there}give the path of a GGUF file, or fetch a model from the Hub with: {command} -hr ORG/NAME"
-        command += f" -md {_quoted(path.parent)}"
+            return f"{there}give the path of a GGUF file, or fetch a model from the Hub with: {fetch} ORG/NAME"
+        command = f"{python_command('setup_env.py -md')} {_quoted(path.parent)}"
     # Set-up makes what is fastest, unless it is told a type.
     if (made := _MADE.fullmatch(path.name)) and path != default_model():
         command += f" -q {made[1]}"
@@ -252,15 +253,13 @@ def check_model(path: Path, flag: str = "-m") -> RawHeader:
     Raises:
         UserError: names the file and the command that makes it.
     """
-    setup = python_command("setup_env.py")
+    make = python_command("setup_env.py -md")
     if path.is_dir():
         if files := gguf_files(path):
             names = ", ".join(file.name for file in files)
             raise UserError(f"{flag} {path} is a folder; name one of the GGUF files in it: {names}")
         if (path / "config.json").is_file():
-            raise UserError(
-                f"{flag} {path} is a folder without a GGUF file; make one with: {setup} -md {_quoted(path)}"
-            )
+            raise UserError(f"{flag} {path} is a folder without a GGUF file; make one with: {make} {_quoted(path)}")
         raise UserError(f"{flag} {path} is a folder without a model in it; give the path of a GGUF file")
     if not path.exists():
         raise UserError(f"the model {path} is not there; {_how_to_make(path)}")
@@ -270,7 +269,7 @@ def check_model(path: Path, flag: str = "-m") -> RawHeader:
             folder = path.parent
             how = "give the path of a GGUF file"
             if (folder / "config.json").is_file():
-                how = f"convert its folder with: {setup} -md {_quoted(folder)}"
+                how = f"convert its folder with: {make} {_quoted(folder)}"
             raise UserError(f"{flag} {path} is not a GGUF file; {how}")
     header = check_loadable(path)
     refuse_other_order(path, header)
@@ -349,7 +348,7 @@ def explain_exit(code: int, stderr: str) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         hints = {
-            "SIGILL": f"; it was compiled for another CPU; compile it here: {python_command('setup_env.py')} --clean",
+            "SIGILL": f"; it was compiled for another CPU; make one for this: {python_command('setup_env.py --clean')}",
             "SIGKILL": "; probably for want of memory: try a smaller -c or a smaller model",
         }
         return f"the engine was ended by {name}{hints.get(name, '')}{f': {cause}' if cause else ''}"

@@ -59,7 +59,7 @@ class Server:
             UserError: the GGUF file or the compiled engine is missing; names the command that makes it.
         """
         if not gguf.is_file():
-            raise UserError(f"{gguf}: is not there; make it with: {python_command('setup_env.py')} -md {gguf.parent}")
+            raise UserError(f"{gguf}: is not there; make it with: {python_command('setup_env.py -md')} {gguf.parent}")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]

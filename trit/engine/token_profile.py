@@ -15,6 +15,7 @@ from typing import Any
 
 from trit.base.errors import TritError
 from trit.base.host import last_level_cache_bytes
+from trit.base.places import python_command
 from trit.engine.roofline import BESIDE_SECONDS, measure
 
 # The engine's names, in the order of the table.
@@ -125,7 +126,8 @@ def columns(path: Path, timings: Mapping[str, float], limits: Limits | None) -> 
             made.append(Column(title, count, rows))
         return made
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise TritError(f"the engine wrote no profile ({error!r}); build it again: python3 setup_env.py") from error
+        again = python_command("setup_env.py")
+        raise TritError(f"the engine wrote no profile ({error!r}); build it again: {again}") from error
 
 
 def _between(graph_seconds: Mapping[str, float], timings: Mapping[str, float]) -> dict[str, float]:

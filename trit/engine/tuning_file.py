@@ -224,4 +224,4 @@ def load(path: Path) -> Tuning:
         match = tuple(content.get("match", ()))
         return Tuning(content["tier"], content["key"], shapes, layers, content["cpu"], tables, at_once, match)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no tuning file ({error}); make it with: python3 -m trit tune") from error
+        raise UserError(f"{path} is no tuning file ({error}); make it with: trit tune") from error

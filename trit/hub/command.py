@@ -8,9 +8,11 @@ Runs in the environment that set-up has made, for it needs the ``huggingface_hub
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--quant-type", choices=tuple(TABLE), default=DEFAULT, help="what it is wanted for (default: %(default)s)"
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object; what is told goes to standard error"
+    )
     args = parser.parse_args(argv)
-    download(args.repo, args.revision, str(args.to), args.quant_type, lambda note: print(f"note: {note}", flush=True))
+    with redirect_stdout(sys.stderr if args.json else sys.stdout):
+        download(
+            args.repo, args.revision, str(args.to), args.quant_type, lambda note: print(f"note: {note}", flush=True)
+        )
+    if args.json:
+        note = read_manifest(args.to)
+        print(json.dumps({"folder": str(args.to), "commit": note and note.commit, "gguf": note and note.gguf}))
     return EXIT_OK
 
 

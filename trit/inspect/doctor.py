@@ -26,7 +26,7 @@ from trit.base import provenance
 from trit.base.command import environment_python
 from trit.base.errors import EXIT_FAILED, EXIT_OK
 from trit.base.flags import ArgumentParser
-from trit.base.places import BUILD_DIR, ENGINE_DIR, INSTALLED, ROOT, STAMPS, engine_program, python_command
+from trit.base.places import BUILD_DIR, ENGINE_DIR, INSTALLED, ROOT, STAMPS, document, engine_program, python_command
 from trit.base.processes import capture
 from trit.base.sandbox import landlock_version
 from trit.gguf.made import default_model
@@ -85,7 +85,8 @@ class Facts:
 
     Attributes:
         installed: whether this is an installed package, and no checkout.
-        commit: of this checkout; "unknown" outside of git.
+        commit: of this checkout, or that a package was made of; "unknown" outside of git.
+        sources: a hash over our own sources, by which a package and a checkout can be compared.
         pinned: the engine's commit that belongs to this trit.
         built: what the engine says of its own commit and compiler; empty if it does not start.
         origin: "compiled here", "from NAME.whl" or "from the package"; empty if a program is missing.
@@ -99,6 +100,7 @@ class Facts:
 
     installed: bool
     commit: str
+    sources: str
     pinned: str
     built: str = ""
     origin: str = ""
@@ -120,7 +122,8 @@ def collect() -> Facts:
     }
     return Facts(
         installed=INSTALLED,
-        commit="unknown" if INSTALLED else provenance.commit(),
+        commit=provenance.commit(),
+        sources=provenance.sources(),
         pinned=provenance.engine_commit(),
         packages={name: _version(name) for name in names},
         variables=variables,
@@ -138,9 +141,9 @@ def _version(name: str) -> str | None:
 
 def findings(facts: Facts) -> Iterator[Finding]:
     """Everything that was looked at, in the order in which set-up makes it; fills in what the programs say."""
-    mend = "pip install --force-reinstall FILE.whl" if facts.installed else python_command("setup_env.py")
-    kind = "an installed package" if facts.installed else f"a checkout, commit {facts.commit},"
-    yield Finding("trit", True, f"version {__version__}, {kind} in {ROOT}")
+    mend = python_command("setup_env.py")
+    kind = "an installed package" if facts.installed else "a checkout"
+    yield Finding("trit", True, f"version {__version__}, {kind} in {ROOT}, {_made_of(facts)}")
     yield from _machine(facts.machine)
     yield from _environment(facts, mend)
     yield _source(facts, mend)
@@ -161,6 +164,12 @@ def findings(facts: Facts) -> Iterator[Finding]:
     )
     if facts.variables:
         yield Finding("variables", True, ", ".join(f"{name}={value}" for name, value in facts.variables.items()))
+
+
+def _made_of(facts: Facts) -> str:
+    commit = facts.commit.removesuffix("-dirty")
+    changed = " with changes that are not committed" if commit != facts.commit else ""
+    return f"commit {commit}{changed}, sources {facts.sources}"
 
 
 def _machine(found: Machine) -> Iterator[Finding]:
@@ -191,9 +200,9 @@ def _memory(found: Machine) -> str:
 
 def _advisories() -> Finding:
     if not (advisories.FILE.is_file() and advisories.PATCHES.is_dir()):
-        return Finding("advisories", True, "counted in a checkout alone; docs/security.md has the table")
+        return Finding("advisories", True, f"counted in a checkout alone; {document('security.md')} has the table")
     known = advisories.known()
-    return Finding("advisories", not known.open, f"{known.sentence()}; docs/security.md has the table")
+    return Finding("advisories", not known.open, f"{known.sentence()}; {document('security.md')} has the table")
 
 
 def _sandbox() -> Finding:
@@ -212,7 +221,9 @@ def _environment(facts: Facts, mend: str) -> Iterator[Finding]:
     if not lacking:
         yield Finding("packages", True, ", ".join(there))
     elif elsewhere:
-        yield Finding("packages", True, f"this Python lacks {', '.join(lacking)}; commands run in .venv instead")
+        yield Finding(
+            "packages", True, f"this Python lacks {', '.join(lacking)}; commands run in set-up's environment instead"
+        )
     else:
         mend = f"pip install {' '.join(lacking)}" if facts.installed else mend
         yield Finding("packages", False, f"lacks {words}; run and serve need none", mend)
@@ -280,7 +291,7 @@ def _kernels(facts: Facts, mend: str) -> Iterator[Finding]:
         lines = output.strip().splitlines()
         wrong = [f"{name} FAILED: {how}" for name, how in test.failed.items()]
         # A wrong variable is told in a sentence, and is not mended by building.
-        again = mend if facts.installed else f"{mend} --clean"
+        again = python_command("setup_env.py --clean")
         found = "; ".join(wrong) or (lines[-1] if lines else f"exit code {code}")
         yield Finding("kernels", False, found, again if wrong or code != 2 else "")
         return
@@ -299,7 +310,7 @@ def bug_report(facts: Facts, found: Sequence[Finding]) -> list[str]:
     tiers += ", equal to the scalar reference" if test and test.chosen else ""
     machine = facts.machine
     rows = {
-        "trit": f"{__version__}, {'installed' if facts.installed else f'checkout {facts.commit}'}",
+        "trit": f"{__version__}, {'installed' if facts.installed else 'checkout'}, {_made_of(facts)}",
         "engine": f"{facts.built or f'not running, expected llama.cpp {facts.pinned}'}"
         + (f"; {facts.origin}, for {facts.floats}" if facts.origin else ""),
         "kernels": tiers + "".join(f"; {name} FAILED: {how}" for name, how in (test.failed if test else {}).items()),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -13,7 +13,7 @@ from typing import Any
 
 from trit.base.errors import EXIT_OK, TritError, UserError
 from trit.base.flags import ArgumentParser, real, some_text
-from trit.base.places import BUNDLED_MODEL, MODELS_DIR
+from trit.base.places import BUNDLED_MODEL, INSTALLED, MODELS_DIR
 from trit.gguf.encoding_table import TABLE
 from trit.gguf.header import read_raw_header
 from trit.gguf.parts import parts_beside
@@ -23,9 +23,10 @@ from trit.library.names import Wanted, of_name, resolve
 from trit.library.store import Entry, Store
 from trit.models.registry import registry
 from trit.models.registry.tables import terminal_table
+from trit.models.source_note import read_manifest
 from trit.run.running import running
 
-_HERE = "this checkout"
+_HERE = "the package" if INSTALLED else "this checkout"
 
 
 def pull(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +66,7 @@ def show_list(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(names) if args.json else terminal_table(known, "trit pull ORG/NAME"))
         return EXIT_OK
     store = Store()
-    found = [*_of_checkout().values(), *(_facts(store, entry) for entry in store.entries())]
+    found = [*_of_checkout().values(), *(_facts(store, entry) for entry in store.entries()), *_checkpoints(store)]
     if args.json:
         print(json.dumps(found))
         return EXIT_OK
@@ -181,7 +182,7 @@ def _kept_name(store: Store, text: str) -> str:
     """
     wanted = _wanted(store, text)
     entry = store.read(wanted.name)
-    if entry is None and not store.work(wanted.name).exists():
+    if entry is None and not any(place(wanted.name).exists() for place in (store.work, store.checkpoint)):
         if here := _of_checkout().get(wanted.checkout_name):
             raise UserError(f"{text} is a model of {_HERE}, not of the store; delete {here['path']} yourself")
         raise UserError(f"{text} is not here, so there is nothing to delete; trit list shows what is")
@@ -206,10 +207,25 @@ def _facts(store: Store, entry: Entry) -> dict[str, Any]:
     }
 
 
+def _checkpoints(store: Store) -> Iterator[dict[str, Any]]:
+    """The checkpoints that were fetched to be read as they are."""
+    for folder in sorted((store.folder / "checkpoints").glob("*")):
+        if (note := read_manifest(folder)) and note.complete:
+            yield {
+                "name": Wanted(note.repo, note.revision).shown,
+                "source": note.repo,
+                "encoding": "checkpoint",
+                "bytes": sum(file.size for file in note.files.values()),
+                "used": None,
+                "path": str(folder),
+            }
+
+
 def _of_checkout() -> dict[str, dict[str, Any]]:
     """Folder's name in small letters -> facts, of the models that set-up has put into this checkout."""
     found = {}
-    for folder in sorted(MODELS_DIR.iterdir()) if MODELS_DIR.is_dir() else []:
+    folders = list(MODELS_DIR.iterdir()) if MODELS_DIR.is_dir() else []
+    for folder in sorted({*folders, *([BUNDLED_MODEL] if INSTALLED else [])}):
         path = in_checkout(Wanted(f"{_HERE}/{folder.name}"))
         if path is None:
             continue

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trit.base.places import BUNDLED_MODEL, MODELS_DIR, engine_binary
+from trit.base.errors import UserError
+from trit.base.places import BUNDLED_MODEL, INSTALLED, MODELS_DIR, engine_binary
 from trit.engine.inference import gguf_files
 from trit.gguf.made import default_model
 from trit.library.names import MAIN, Wanted, is_path, resolve
-from trit.library.pull import Options, folder_state, pull
+from trit.library.pull import Options, fetch_checkpoint, folder_state, pull
 from trit.library.store import Entry, Store
 from trit.models.registry import registry
+from trit.models.source_note import read_manifest
 
 
 def find(path: Path) -> Path:
@@ -34,11 +36,38 @@ def find(path: Path) -> Path:
     return in_checkout(wanted) or kept(store, wanted)
 
 
+def find_checkpoint(path: Path) -> Path:
+    """The folder with the checkpoint of a name; a path that is none comes back as it is.
+
+    Raises:
+        UserError: there is no such model, it has no checkpoint, or it cannot be had.
+        TritError: the Hub did not deliver it.
+    """
+    store = Store()
+    there = path.exists() or is_path(path)
+    wanted = None if there else resolve(str(path), [entry.name for entry in store.entries()])
+    if wanted is None:
+        folder = path if there else BUNDLED_MODEL
+        if INSTALLED and folder.resolve() == BUNDLED_MODEL:
+            raise UserError(
+                f"{BUNDLED_MODEL.name}: a package has no checkpoint of it, which is needed here; name another"
+            )
+        return folder
+    if wanted.is_folder:
+        return Path(wanted.source)
+    here = MODELS_DIR / wanted.source.split("/")[1]
+    note = read_manifest(here)
+    if wanted.revision == MAIN and note and not note.gguf and note.is_whole(here):
+        return here
+    return fetch_checkpoint(store, wanted)
+
+
 def in_checkout(wanted: Wanted) -> Path | None:
     """The file of a model that set-up has put into this checkout."""
     if wanted.is_folder or wanted.revision != MAIN:
         return None
-    folder = MODELS_DIR / wanted.source.split("/")[1]
+    name = wanted.source.split("/")[1]
+    folder = BUNDLED_MODEL if INSTALLED and name == BUNDLED_MODEL.name else MODELS_DIR / name
     files = gguf_files(folder) if folder.is_dir() else []
     made = default_model(folder)
     return made if made.is_file() else files[0] if len(files) == 1 else None

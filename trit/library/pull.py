@@ -11,8 +11,8 @@ import importlib.util
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,16 +66,42 @@ def pull(store: Store, wanted: Wanted, options: Options) -> tuple[Entry, bool]:
         TritError: the Hub did not deliver it, or a step failed.
         ModuleNotFoundError: this Python has not the packages; another one may.
     """
+    with _filling(store, wanted, options) as filling:
+        if entry := filling.usable():
+            return entry, False
+        return filling.fill(), True
+
+
+def fetch_checkpoint(store: Store, wanted: Wanted) -> Path:
+    """The folder of a repository's checkpoint, which a pull converts and does not keep; it is fetched once.
+
+    Raises:
+        UserError: it has none, it cannot be had, or does not fit.
+        TritError: the Hub did not deliver it.
+    """
+    folder = store.checkpoint(wanted.name)
+    with _filling(store, wanted, Options()) as filling:
+        note = read_manifest(folder)
+        if not (note and note.is_whole(folder)):
+            note = filling.fetch(folder)
+        if note and note.gguf:
+            shutil.rmtree(folder)
+            raise UserError(
+                f"{wanted.name} has a GGUF file and no checkpoint, which is needed here; name another model"
+            )
+    return folder
+
+
+@contextmanager
+def _filling(store: Store, wanted: Wanted, options: Options) -> Iterator[_Filling]:
+    """Hold the lock of a name, and tell what ends us."""
 
     def wait(owner: str) -> None:
         print(f"process {owner} is fetching {wanted.name}: waiting for it")
 
     with redirect_stdout(sys.stderr), signals_end_us(), store.locked(wanted.name, wait) as keep_open:
-        filling = _Filling(store, wanted, options, keep_open)
         try:
-            if entry := filling.usable():
-                return entry, False
-            return filling.fill(), True
+            yield _Filling(store, wanted, options, keep_open)
         except CommandError as error:
             for line in error.tail:
                 print(f"    {line}")
@@ -160,19 +186,27 @@ class _Filling:
         if self._wanted.is_folder:
             folder = Path(self._wanted.source)
             return folder, folder_state(folder)
-        known = self._wanted.known
-        arguments = {**self._at_the_hub(), "folder": str(self._work), "encoding": self._options.quant_type or DEFAULT}
-        try:
-            self._tool("download", "trit.hub.command:download", arguments)
-        except UnknownNameError as error:
-            raise UserError(f"{error}{'' if known else did_you_mean(self._wanted.source)}") from error
-        if known and (advice := known.advice()):
+        note = self._download(self._work)
+        if (known := self._wanted.known) and (advice := known.advice()):
             print(f"note: {advice}")
-        note = read_manifest(self._work)
         if note is None:  # without a network, out of the Hub's own cache
             ready = sorted(self._work.glob("*.gguf"))
             return ready[0] if ready else self._work, "unknown"
         return self._work / note.gguf if note.gguf else self._work, note.commit
+
+    def fetch(self, folder: Path) -> Manifest | None:
+        """Download the files into a folder, without a step behind it; what came."""
+        self._begin()
+        return self._download(folder)
+
+    def _download(self, folder: Path) -> Manifest | None:
+        arguments = {**self._at_the_hub(), "folder": str(folder), "encoding": self._options.quant_type or DEFAULT}
+        try:
+            self._tool("download", "trit.hub.command:download", arguments)
+        except UnknownNameError as error:
+            near = "" if self._wanted.known else did_you_mean(self._wanted.source)
+            raise UserError(f"{error}{near}") from error
+        return read_manifest(folder)
 
     def _tune(self, source: Path) -> str | None:
         """Measure what is fastest for these shapes; the encoding to convert to, None where nothing says."""

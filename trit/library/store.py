@@ -7,6 +7,7 @@ Below ``store`` in :func:`trit.base.places.home`::
     names/KEY/FILE          the same files by the names that the engine and people want: hard links
     manifests/KEY.json      what a name has; written last, so what it says is there
     work/KEY/               a download or conversion under way; the next one carries on
+    checkpoints/KEY/        what a command such as `trit verify` has fetched to read it; not converted
     locks/KEY.lock          held while a name is filled, locks/store.lock while blobs come and go
 
 A start compares sizes and times with the manifest and reads nothing else; ``damaged`` reads it all.
@@ -103,6 +104,10 @@ class Store:
     def work(self, name: str) -> Path:
         """Where a name's download is under way."""
         return self.folder / "work" / key_of(name)
+
+    def checkpoint(self, name: str) -> Path:
+        """Where a name's checkpoint is, if one was asked for."""
+        return self.folder / "checkpoints" / key_of(name)
 
     def log(self, name: str) -> Path:
         """What the steps of filling a name have printed."""
@@ -229,11 +234,11 @@ class Store:
 
         The name's lock is held.
         """
-        work = self.work(name)
-        freed = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+        folders = (self.work(name), self.checkpoint(name))
+        freed = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
         with self.locked(_STORE, lambda owner: None):
             self._manifest(name).unlink(missing_ok=True)
-            for folder in (self._view(name), work):
+            for folder in (self._view(name), *folders):
                 try:
                     shutil.rmtree(folder)
                 except FileNotFoundError:

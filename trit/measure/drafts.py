@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from trit.base import by_name
 from trit.base.errors import TritError
 from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import cpu_name, physical_cores
@@ -63,7 +64,10 @@ class Saved:
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(prog="trit drafts", description="Measure what --draft ngram saves in chats and the server.")
     add = parser.add_argument
-    add("-m", "--model", type=a_path, required=True, help="GGUF file of a model that answers")
+    what = parser.add_mutually_exclusive_group(required=True)
+    text = "GGUF file, or a name for `trit run`, of a model that answers"
+    what.add_argument("-m", "--model", type=a_path, help=text)
+    what.add_argument("name", type=a_path, nargs="?", metavar="NAME", help="the same without a flag")
     add("-t", "--threads", type=THREADS, default=physical_cores(), help="threads (default: %(default)s)")
     add("-n", "--n-predict", type=whole(1), default=120, metavar="N", help="tokens of an answer (default: %(default)s)")
     add("--rounds", type=whole(1), default=3, help="each text with and without drafts in turns (default: %(default)s)")
@@ -108,6 +112,7 @@ def measure(model: Path, threads: int, most: int, rounds: int) -> list[Saved]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, measure, print."""
     args = _parser().parse_args(argv)
+    args.model = by_name.model_file(args.model or args.name)
     check_model(args.model)
     results = measure(args.model, args.threads, args.n_predict, args.rounds)
     head = ["text", "tokens", "guessed", "right", "tokens a step", "tokens/s, with over without"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Make and measure a model with several types of embedding and head, with the flags of bitnet.cpp's script.
 
-Example: python utils/quantize_embeddings.py -i models/trit-story-3m -t f16 q8_0 q6_k --threads 1,2
+Example: trit heads -i models/trit-story-3m -t f16 q8_0 q6_k --threads 1,2
 
 The types are quantised by our converter, with the bytes of llama-quantize.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gguf import GGML_QUANT_SIZES
 
+from trit.base import by_name
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_input, check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, whole
@@ -47,10 +48,10 @@ Files = Mapping[Variant, Path]
 
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
-        prog="quantize_embeddings.py", description="Make and measure a model with several types of embedding and head."
+        prog="trit heads", description="Make and measure a model with several types of embedding and head."
     )
     add, cores = parser.add_argument, physical_cores()
-    text = "folder of a checkpoint, or a GGUF file with ternary matrices and an embedding in f16, f32 or bf16 "
+    text = "folder of a checkpoint, a name, or a GGUF file with ternary matrices and an embedding in f16, f32 or bf16 "
     add("-i", "--input", type=a_path, default=BUNDLED_MODEL, help=f"{text}(default: the bundled model's folder)")
     add("-o", "--output-dir", type=a_path, help="where the files go (default: beside the input's)")
     text = f"default: {' '.join(TYPES)}"
@@ -58,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--outtype", choices=list(ENCODINGS), default=DEFAULT, help=f"ternary matrices (default: {DEFAULT})")
     text = "no effect: the converter of trit.cpp quantises"
     add("-q", "--quantize-bin", type=a_path, metavar="FILE", help=text)
-    add("-b", "--bench-bin", type=a_path, metavar="FILE", help="llama-bench (default: that of build/bin)")
+    add("-b", "--bench-bin", type=a_path, metavar="FILE", help="llama-bench (default: the engine's)")
     add("--stats-dir", type=a_path, default=STATE / "stats", help="folder of the CSV (default: stats)")
     text = f"default: {CSV_NAME} in --stats-dir; is replaced"
     add("-c", "--csv-output", type=a_path, metavar="FILE", help=text)
@@ -167,6 +168,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_gguf_package()
     bin_dir = None if args.no_bench else _bench_dir(args.bench_bin)
     csv_path = args.csv_output or args.stats_dir / CSV_NAME
+    named, args.input = args.input, by_name.checkpoint(args.input)
+    if args.input != named and args.output_dir is None:
+        # Beside it is the store, which is not the user's.
+        args.output_dir = Path()
     columns = _columns_of(args.input)
     types = list(dict.fromkeys(args.types or [name for name in TYPES if columns % block_of(name) == 0]))
     folder = args.output_dir or (args.input if args.input.is_dir() else args.input.parent)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from trit.base.errors import TritError, UserError
 from trit.base.files import atomic_output
-from trit.base.places import ENGINE_BIN, ROOT, engine_binary
+from trit.base.places import ENGINE_BIN, PACKAGE, engine_binary
 from trit.base.processes import capture, telling_lines
 from trit.convert import from_checkpoint, from_gguf
 from trit.convert.from_random import OUTTYPES, generate, planned_tensors, with_vocabulary
@@ -132,7 +132,7 @@ class CheckpointSource(Source):
 
 def _key(facts: Iterable[str] = ()) -> str:
     """A short hash of facts, and of our own code that decides what is in a model's file."""
-    code = sorted(path for room in ("convert", "gguf") for path in (ROOT / "trit" / room).rglob("*.py"))
+    code = sorted(path for room in ("convert", "gguf") for path in (PACKAGE / room).rglob("*.py"))
     pieces = [*(fact.encode() for fact in facts), *(path.read_bytes() for path in code)]
     return hashlib.sha256(b"\0".join(pieces)).hexdigest()[:8]
 

@@ -135,18 +135,18 @@ def add_shared_flags(parser: argparse.ArgumentParser, out: Path = RESULTS) -> No
     """The flags of everything that keeps a Markdown and a JSON file; out: where they go."""
     where = out.relative_to(ROOT) if out.is_absolute() else out
     parser.add_argument("-o", "--out", type=a_path, default=out, help=f"folder of the results (default: {where})")
-    parser.add_argument("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    parser.add_argument("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: the engine's)")
 
 
 def about(command: str, argv: Sequence[str], compiler: str) -> dict[str, Any]:
-    """Where, when, with what and how it ran; command: behind ``python -m``, argv without where files are kept."""
+    """Where, when, with what and how it ran; command: from ``trit`` on, argv without where files are kept."""
     told: list[str] = []
     skip = False
     for word in argv:
         if not skip and word.partition("=")[0] not in _PLACES:
             told.append(word)
         skip = not skip and word in _PLACES
-    return facts([".venv/bin/python", "-m", *command.split(), *told], compiler)
+    return facts([*command.split(), *told], compiler)
 
 
 def keep(out: Path, kind: str, ran: Mapping[str, Any], text: str, data: Mapping[str, Any]) -> list[Path]:

@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=real(0, 3600, above=True), default=0.5, help="for each limit (default: %(default)s)")
     add("--megabytes", type=MEGABYTES, help="memory that is read, twice (default: 4 times the caches)")
     add("--json", type=a_path, metavar="FILE", help="also write everything here, every repetition")
-    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: the engine's)")
     return parser
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import UserError
+from trit.base.places import python_command
 
 # Names as safetensors has them, by torch's.
 DTYPES = {
@@ -38,8 +39,8 @@ def torch_tensors(path: Path) -> Iterator[tuple[str, int, str, tuple[int, ...]]]
         import torch
     except ImportError:
         raise UserError(
-            f"{path}: reading .bin files needs torch; install it with: pip install -r requirements-train.txt, or "
-            "download the model as safetensors"
+            f"{path}: reading .bin files needs torch; install it with: "
+            f"{python_command('-m pip install -r requirements-train.txt')}, or download the model as safetensors"
         ) from None
     try:
         records = _records(path)

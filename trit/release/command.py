@@ -7,10 +7,12 @@ The folder gets the wheel, its bill of materials, the notes of this version, and
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from trit import __version__
+from trit.base import provenance
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import atomic_output
 from trit.base.flags import ArgumentParser, a_path, whole
@@ -45,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.platform is None:
         raise UserError(f"no wheel is made for this machine; name another one with --platform: {', '.join(PLATFORMS)}")
     platform = PLATFORMS[args.platform]
+    if (commit := provenance.commit()).endswith("-dirty"):
+        print(f"note: there are changes that are not committed; the wheel calls itself {commit}", file=sys.stderr)
     # What a release says of itself is looked at before minutes are spent.
     text = notes(__version__)
     build_dir = (args.build_dir or ROOT / "build-wheel" / args.platform).absolute()

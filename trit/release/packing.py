@@ -14,6 +14,7 @@ from pathlib import Path
 from wheel.wheelfile import WheelFile
 
 from trit import __version__
+from trit.base import provenance
 from trit.base.errors import CommandError, TritError
 from trit.base.files import atomic_output
 from trit.base.places import BUNDLED_MODEL, LOCK, ROOT, gguf_path
@@ -22,9 +23,15 @@ from trit.release.platforms import Platform
 
 MOST_BYTES = 20_000_000
 # What running and converting read besides the package, at the same place below trit/_bundle (trit/base/places.py).
-DATA = ("3rdparty/advisories.json", "3rdparty/patches", "preset_kernels/tuning", "models/trit-story-3m/config.json")
+# The documents are those that sentences name.
+DATA = (
+    *("3rdparty/advisories.json", "3rdparty/patches", "preset_kernels/tuning", "docs/perplexity.md"),
+    *("docs/security.md", "docs/verify.md", "models/trit-story-3m/config.json"),
+    *("models/trit-story-3m/held-out.txt", "models/trit-story-3m/tokenizer.json"),
+)
 # They build the engine, which a wheel has.
 _BUILD_TOOLS = {"cmake", "ninja", "setuptools"}
+_NOT_PACKED = {"__pycache__", "_bundle", "release", "setup"}
 _CODE = {".py", ".json", ".txt"}
 _EARLIEST = 315532800  # 1980, where a zip file's time begins
 
@@ -77,11 +84,11 @@ def make_wheel(platform: Platform, programs: Iterable[Path], folder: Path) -> Pa
 
 
 def code_files() -> Iterator[Path]:
-    """The package's files, from its folder; without this room, which works in a checkout only."""
+    """The package's files, from its folder; without the rooms that work in a checkout only."""
     package = ROOT / "trit"
     for path in sorted(package.rglob("*")):
         name = path.relative_to(package)
-        if path.suffix in _CODE and path.is_file() and not {"__pycache__", "release", "_bundle"} & set(name.parts):
+        if path.suffix in _CODE and path.is_file() and not _NOT_PACKED & set(name.parts):
             yield name
 
 
@@ -99,6 +106,7 @@ def _stage_bundle(bundle: Path, programs: Iterable[Path]) -> None:
         files = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
         for path in files:
             _copy(path, bundle / path.relative_to(ROOT))
+    (bundle / provenance.ORIGIN).write_text(provenance.origin(), encoding="utf-8", newline="\n")
     _copy(LOCK, bundle / LOCK.relative_to(ROOT))
     model = gguf_path(bundle / BUNDLED_MODEL.relative_to(ROOT))
     convert: list[str | Path] = [sys.executable, "-m", "trit.convert", BUNDLED_MODEL, "--outtype", "i2_s"]

@@ -218,10 +218,10 @@ def read_prompt(args: argparse.Namespace, folder: Path) -> list[str]:
 def note_purpose(args: argparse.Namespace, prompt: str) -> None:
     """Say what the bundled model is for to somebody who asks it something else."""
     if args.model.parent == BUNDLED_MODEL and not args.json and not _STORY_QUESTION.search(prompt):
-        command = python_command("setup_env.py")
+        command = python_command("setup_env.py -hr")
         print(
             "note: the bundled model only knows where somebody is at the end of a short story; for other prompts get "
-            f"another one: {command} -hr microsoft/BitNet-b1.58-2B-4T",
+            f"another one: {command} microsoft/BitNet-b1.58-2B-4T",
             file=sys.stderr,
         )
 

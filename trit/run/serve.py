@@ -55,7 +55,7 @@ def build_parser() -> inference.ArgumentParser:
         help="default: %(default)s; 0: greedy",
     )
     parser.add_argument(
-        "-cnv", "--conversation", action="store_true", help="as for run_inference.py: a server chats in any case"
+        "-cnv", "--conversation", action="store_true", help="taken for the sake of scripts: a server chats in any case"
     )
     parser.add_argument(
         "--host", type=some_text, default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)"

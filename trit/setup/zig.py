@@ -7,14 +7,17 @@ CMake wants programs without arguments, so ``zig cc`` and its kin get small wrap
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from trit.base.errors import TritError
+from trit.base.places import ROOT
 from trit.base.processes import capture
 from trit.setup.compile_probe import compile_probe
 from trit.setup.context import Compiler, Setup
 
-REQUIREMENT = "ziglang>=0.13,<0.17"
+# The version that wheels are made with; it is told in one place.
+_LOCK = ROOT / "requirements-release.txt"
 _TOOLS = {"zig-cc": "cc", "zig-c++": "c++", "zig-ar": "ar", "zig-ranlib": "ranlib"}
 # Left alone, zig compiles for the CPU it runs on; others do so only where -march=native follows, which wins over this.
 _ANY_CPU = "-mcpu=baseline"
@@ -29,8 +32,11 @@ def zig_compiler(setup: Setup) -> Compiler:
     locate = [str(setup.python), "-c", "import ziglang, pathlib; print(pathlib.Path(ziglang.__file__).parent)"]
     code, output = capture(locate)
     if code != 0:
-        pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", REQUIREMENT]
-        setup.run([setup.python, *pip], "installing ziglang", "tools")
+        pip = ["-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--require-hashes", "-r"]
+        with tempfile.TemporaryDirectory(prefix="trit-zig-") as folder:
+            wanted = Path(folder) / "zig.txt"
+            wanted.write_text(_locked(), encoding="utf-8")
+            setup.run([setup.python, *pip, wanted], "installing ziglang", "tools")
         code, output = capture(locate)
     zig = Path(output.strip()) / ("zig.exe" if os.name == "nt" else "zig")
     version = capture([zig, "version"])[1].strip()
@@ -47,6 +53,12 @@ def zig_compiler(setup: Setup) -> Compiler:
         "BUILD_SHARED_LIBS": "OFF",
     }
     return Compiler(f"zig {version}", tools["zig-cc"], tools["zig-c++"], defines)
+
+
+def _locked() -> str:
+    """The line that pins the package by version and hash."""
+    lines = _LOCK.read_text(encoding="utf-8").splitlines(keepends=True)
+    return next(line for line in lines if line.startswith("ziglang=="))
 
 
 def _wrapper(path: Path, zig: Path, word: str) -> str:

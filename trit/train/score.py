@@ -10,13 +10,17 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from random import Random
 
 import torch
 
+from trit.base import by_name
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.flags import SEEDS, THREADS, ArgumentParser, a_path, whole
 from trit.base.host import physical_cores
@@ -67,7 +71,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--model", type=a_path, default=BUNDLED_MODEL, help="checkpoint folder or GGUF file")
+    parser.add_argument("--model", type=a_path, default=BUNDLED_MODEL, help="checkpoint folder, GGUF file, or a name")
     parser.add_argument("--engine", choices=("torch", "llama"), default="torch", help="what computes the answers")
     parser.add_argument("--stories", type=whole(1), default=1000, help="how many held-out stories")
     parser.add_argument(
@@ -76,9 +80,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=SEEDS, default=1, help="seed of the stories")
     parser.add_argument("--threads", type=THREADS, default=physical_cores(), help="threads to compute with")
     parser.add_argument("--show", type=whole(0), default=3, help="how many wrong answers to print")
+    parser.add_argument("--json", action="store_true", help="print one JSON object; the tables go to standard error")
     arguments = parser.parse_args(argv)
-    if arguments.engine == "llama" and arguments.model.is_dir():
-        arguments.model = default_model(arguments.model)
+    if arguments.engine == "torch":
+        arguments.model = by_name.checkpoint(arguments.model)
+    elif (named := by_name.named_file(arguments.model)).is_dir():
+        arguments.model = default_model(named)
+    else:
+        arguments.model = named
     if arguments.engine == "torch" and not arguments.model.is_dir():
         raise UserError(f"--model {arguments.model}: is no checkpoint folder (a GGUF file needs --engine llama)")
     return arguments
@@ -95,7 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         with Server(arguments.model, arguments.threads) as server:
             answers = server.complete(prompts, MAX_ANSWER_TOKENS)
-    score = report(asked, answers, arguments.show)
+    with redirect_stdout(sys.stderr if arguments.json else sys.stdout):
+        score = report(asked, answers, arguments.show)
+    if arguments.json:
+        facts = {"engine": arguments.engine, "model": str(arguments.model), "seed": arguments.seed}
+        print(json.dumps({"percent": score, "stories": len(asked), "longest": arguments.longest, **facts}))
+        return EXIT_OK
     print(
         f"{score:.1f} % of {len(asked)} held-out stories answered exactly "
         f"({arguments.engine}, {arguments.model.name}, seed {arguments.seed}, 1 to {arguments.longest} sentences)"

@@ -7,8 +7,11 @@ Example: trit tune -m models/BitNet-b1.58-2B-4T/ggml-model-i2_s.gguf --threads 1
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_output
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, real
 from trit.base.host import cpu_cores, cpu_name, physical_cores
-from trit.base.places import ENGINE_BIN, INSTALLED, engine_binary
+from trit.base.places import ENGINE_BIN, INSTALLED, engine_binary, python_command
 from trit.base.plots import check_plot
 from trit.engine import kept_kernels, tuning_file
 from trit.engine.tuning_file import Shape
@@ -46,17 +49,22 @@ def parser() -> argparse.ArgumentParser:
     add("--out", type=a_path, default=tuning_file.TUNING_FILE, help="file that is written (default: %(default)s)")
     add("--if-needed", action="store_true", help="only if a shape of the model is not tuned yet")
     add("--use-pretuned", action="store_true", help="measure nothing: say what the preset for this CPU is")
-    text = "write the preset for this tier and CPU (preset_kernels/tuning) instead"
+    text = "in a checkout: write the preset for this tier and CPU instead"
     add("--as-preset", action="store_true", help=text)
     add("--no-variants", action="store_true", help="only kernels that the engine has: compile nothing")
     add("--plot", type=a_path, metavar="FILE.png", help="draw the search (needs matplotlib)")
-    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add("--json", action="store_true", help="print one JSON object; what is told meanwhile goes to standard error")
+    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: the engine's)")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module's docstring."""
-    _tune(parser().parse_args(argv))
+    args = parser().parse_args(argv)
+    with redirect_stdout(sys.stderr if args.json else sys.stdout):
+        found = _tune(args)
+    if args.json:
+        print(json.dumps({**asdict(found), "file": str(args.out)}))
     return EXIT_OK
 
 
@@ -88,7 +96,8 @@ def _tune(args: argparse.Namespace) -> formats.Verdict:
     if not shapes:
         if args.if_needed or args.use_pretuned:
             return _end(formats.Verdict(None, f"nothing to tune: {model} has no ternary matrix"))
-        raise UserError(f"{args.model} has no ternary matrix to tune for; convert it first: python3 -m utils.convert")
+        convert = python_command("-m utils.convert")
+        raise UserError(f"{args.model} has no ternary matrix to tune for; convert it first: {convert}")
     program = engine_binary(PROGRAM, args.bin_dir)
     key = tuning_file.machine_key(program)
     old = _old(args.out)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The same weights in several formats, side by side: size, load time, memory, speed, and error against f16.
 
-Examples: python3 utils/compare.py --shape bitnet-2b-4t
-          python3 utils/compare.py -m models/BitNet-b1.58-2B-4T --types i2_s tl2 q4_0 f16 -t 1,2 --plot -o results
+Examples: trit compare --shape bitnet-2b-4t
+          trit compare -m models/BitNet-b1.58-2B-4T --types i2_s tl2 q4_0 f16 -t 1,2 --plot -o results
 
 The weights are random in a published shape, or a checkpoint's. docs/benchmarks.md says what is measured and how.
 """
@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from trit.base import by_name
 from trit.base.errors import UserError
 from trit.base.files import check_input
 from trit.base.flags import THREAD_COUNTS, ArgumentParser, a_path, whole, whole_numbers
 from trit.base.host import physical_cores
-from trit.base.places import BUNDLED_MODEL, ROOT, engine_binary
+from trit.base.places import BUNDLED_MODEL, INSTALLED, PACKAGE, STATE, engine_binary
 from trit.base.plots import check_plot
 from trit.base.progress import until_now
 from trit.convert.from_random import HEADS
@@ -38,14 +39,15 @@ from trit.models.shapes import SHAPES, SIZES
 
 KIND = "comparison"
 ALL_SHAPES = {**SHAPES, **SIZES}
-CACHE = Path("~/.cache/trit.cpp/comparison")
-SHIPPED_TEXT = ROOT / "trit" / "verify" / "data" / "text.txt"
+# Of a package what is made is in one folder.
+CACHE = STATE / "comparison" if INSTALLED else Path("~/.cache/trit.cpp/comparison")
+SHIPPED_TEXT = PACKAGE / "verify" / "data" / "text.txt"
 _WORDS_PER_TOKEN = 2
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
-        prog="python3 utils/compare.py",
+        prog="trit compare",
         description="Compare formats of the same ternary weights: size, load time, memory, speed, error against f16.",
         epilog=f"Types: {', '.join(FORMATS)}. With :no-repack behind it, the engine does not rewrite the file's "
         "weights when it loads them: tq2_0:no-repack are llama.cpp's own kernels.",
@@ -53,9 +55,10 @@ def _parser() -> argparse.ArgumentParser:
     source, add = parser.add_mutually_exclusive_group(required=True), parser.add_argument
     text = f"random weights in the shape of this model: {', '.join(ALL_SHAPES)}"
     source.add_argument("--shape", choices=list(ALL_SHAPES), metavar="NAME", help=text)
-    source.add_argument("-m", "--model", type=a_path, help="checkpoint folder, as for utils.convert")
+    source.add_argument("-m", "--model", type=a_path, help="checkpoint folder, or a name for `trit run`")
+    source.add_argument("name", type=a_path, nargs="?", metavar="NAME", help="the same without a flag")
     add("--layers", type=whole(1), help="of a --shape: fewer blocks than the model has, to be quicker")
-    add("--head", choices=HEADS, help="embedding and head in every file (default: as utils.convert)")
+    add("--head", choices=HEADS, help="embedding and head in every file (default: as trit convert)")
     add("--types", type=parse_variant, nargs="+", default=list(DEFAULT_VARIANTS), help="(default: all)")
     first, second = BASELINES
     text = f"ratios are to this type (default: {first.name}, or {second.name} where that does not fit)"
@@ -80,8 +83,6 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot work before anything is made."""
     if args.layers and not args.shape:
         raise UserError("--layers: only a --shape can have fewer blocks than it has; leave it out")
-    if args.model and not args.model.is_dir():
-        raise UserError(f"-m {args.model}: expected a checkpoint folder (config.json, tokenizer.json, safetensors)")
     if args.text:
         check_input(args.text)
     if args.layers and args.layers > ALL_SHAPES[args.shape].layers:
@@ -89,6 +90,11 @@ def _check(args: argparse.Namespace) -> None:
     report.check_out(args.out, KIND)
     if args.plot:
         check_plot(args.out)
+    if args.model:
+        # Only now: it may have to be fetched.
+        args.model = by_name.checkpoint(args.model)
+        if not args.model.is_dir():
+            raise UserError(f"-m {args.model}: expected a checkpoint folder (config.json, tokenizer.json, safetensors)")
 
 
 def _source(args: argparse.Namespace) -> Source:
@@ -171,11 +177,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the flags, make the files, measure, write the results."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
+    args.model = args.model or args.name
     _check(args)
     for name in ("llama-bench", "llama-perplexity", "llama-quantize"):
         engine_binary(name, args.bin_dir)
     roofline = measure_roofline([1], tier="chosen", seconds=0.01, megabytes=8, bin_dir=args.bin_dir)
-    about = report.about("utils.compare", given, roofline.compiler)
+    about = report.about("trit compare", given, roofline.compiler)
     (about["tier"],) = roofline.packings
     candidates = [args.baseline] if args.baseline else list(BASELINES)
     forms = [*(variant.type for variant in args.types), *([] if args.no_error else [REFERENCE])]

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from trit.base import by_name
 from trit.base.errors import EXIT_OK, UserError
 from trit.base.files import check_input, check_output
 from trit.base.flags import THREADS, ArgumentParser, a_path, whole
 from trit.base.host import cpu_name, physical_cores
+from trit.base.places import document
 from trit.base.plots import check_plot
 from trit.base.progress import until_now
 from trit.engine.llama_perplexity import Engine
@@ -35,12 +37,14 @@ _ETA = re.compile(r"seconds per pass - ETA (.+)")
 
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
-        prog="test_perplexity.py",
+        prog="trit perplexity",
         description="Perplexity of models over texts, and how far their predictions are from a reference's.",
-        epilog="How it is measured and what the numbers mean: docs/perplexity.md",
+        epilog=f"How it is measured and what the numbers mean: {document('perplexity.md')}",
     )
     add = parser.add_argument
-    add("-m", "--model", type=a_path, nargs="+", metavar="FILE", help="GGUF files (default: the bundled model)")
+    text = "GGUF files, or names for `trit run` (default: the bundled model)"
+    add("-m", "--model", type=a_path, nargs="+", default=[], metavar="FILE", help=text)
+    add("names", type=a_path, nargs="*", default=[], metavar="NAME", help="the same without a flag")
     text = "text files, or folders of .txt, .raw and .md files (default: for the bundled model, the shipped stories)"
     add("-d", "--data", type=a_path, nargs="+", default=[], metavar="PATH", help=text)
     text = "threads (default: physical cores, here %(default)s)"
@@ -52,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-q", "--quick", action="store_true", help=text)
     text = "count the tokens from TEXT to the end of its line apart, too (default: for the shipped stories "
     add("--after", metavar="TEXT", help=f"{text}'{held_out.MARK}'; '' for none)")
-    text = "what to compare with: a GGUF file such as the model in f16, or what --save-logits has made"
+    text = "what to compare with: a GGUF file or name, such as the model in f16, or what --save-logits has made"
     add("--reference", type=a_path, metavar="PATH", help=text)
     text = "keep the model's log-probabilities as a later reference"
     add("--save-logits", type=a_path, metavar="FOLDER", help=text)
@@ -78,10 +82,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.llama_perplexity and not args.llama_perplexity.is_file():
         raise UserError(f"--llama-perplexity {args.llama_perplexity}: is not there; leave it away for the build's own")
     if args.quantize_bin:
-        print("note: --quantize-bin is not used; -e makes its files with utils.convert", file=sys.stderr)
+        print("note: --quantize-bin is not used; -e makes its files as trit convert does", file=sys.stderr)
     if args.keep and args.quant_embd is None:
         raise UserError("--keep: is for the files that -e makes; give -e, too")
-    args.model = args.model or [default_model()]
     if args.save_logits and (len(args.model) > 1 or args.quant_embd is not None):
         raise UserError("--save-logits: keeps one model's log-probabilities; give one -m and no -e")
     kept = args.reference and args.reference.resolve()
@@ -93,6 +96,9 @@ def _check(args: argparse.Namespace) -> None:
         check_output(flag, path)
     for flag, folder in (("-o", args.output_dir), ("--save-logits", args.save_logits)):
         check_output(flag, folder and folder / "results.csv", in_folder=True)
+    # Only now: models may have to be fetched.
+    args.model = [by_name.model_file(path) for path in args.model] if args.model else [default_model()]
+    args.reference = args.reference and by_name.named_file(args.reference)
 
 
 def _reference(path: Path | None, texts: Sequence[Text]) -> Model | Path | None:
@@ -171,6 +177,7 @@ def _measure(args: argparse.Namespace, folder: Path) -> list[Row]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the files."""
     args = _parser().parse_args(argv)
+    args.model += args.names
     _check(args)
     quiet_gguf_package()
     with tempfile.TemporaryDirectory(prefix="perplexity-") as folder:

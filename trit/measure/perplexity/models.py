@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trit.base.errors import UserError
+from trit.base.places import python_command
 from trit.engine.inference import check_model, is_embedding_model
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.parts import read_parts, whole_name
@@ -102,7 +103,7 @@ def with_heads(model: Model, types: Sequence[str], named: bool, folder: Path) ->
         raise UserError(
             f"-m {model.path}: its head is {model.head}, so other types would have two errors, and its checkpoint is "
             "not beside it; make a file for -e from that: "
-            f"python3 -m utils.convert CHECKPOINT --outtype {model.matrices} --quant-embd f16"
+            f"{python_command('-m utils.convert')} CHECKPOINT --outtype {model.matrices} --quant-embd f16"
         )
     made = []
     for kind in types:

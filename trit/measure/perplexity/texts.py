@@ -45,7 +45,7 @@ def find_texts(data: Sequence[Path], headers: Sequence[tuple[Path, GgufHeader]])
             if not is_bundled(header):
                 raise UserError(f"{path}: a text is shipped for the bundled model only; name a text file with -d")
         if not held_out.HELD_OUT.is_file():
-            raise UserError(f"{held_out.HELD_OUT}: is not there; make it: python3 -m trit held-out")
+            raise UserError(f"{held_out.HELD_OUT}: is not there; make it with: trit held-out")
         return [Text(held_out.HELD_OUT.name, held_out.HELD_OUT)]
     texts: list[Text] = []
     for path in data:

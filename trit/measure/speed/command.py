@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Measure how fast a model reads prompts and writes text, with bitnet.cpp's flags and more.
 
-Example: python3 utils/e2e_benchmark.py -m MODEL.gguf -p 512 -n 128 -t 1,2 --baseline OTHER.gguf --roofline
+Example: trit bench -m MODEL.gguf -p 512 -n 128 -t 1,2 --baseline OTHER.gguf --roofline
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Files = Mapping[Variant, cost.ModelFile]
 
 def _parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(
-        prog="e2e_benchmark.py", description="Measure how fast a model reads prompts and writes text (llama-bench)."
+        prog="trit bench", description="Measure how fast a model reads prompts and writes text (llama-bench)."
     )
     add, cores = parser.add_argument, physical_cores()
     what = parser.add_mutually_exclusive_group()
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", type=a_path, metavar="FILE", help="also write everything here, every repetition")
     add("--csv", type=a_path, metavar="FILE", help="also write a table here, a line for each test")
     add("--plot", type=a_path, metavar="FILE.png", help="also draw it (needs matplotlib)")
-    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: build/bin)")
+    add("--bin-dir", type=a_path, default=ENGINE_BIN, help="compiled programs (default: the engine's)")
     return parser
 
 
@@ -83,6 +83,7 @@ def _cases(args: argparse.Namespace) -> list[Case]:
 def _files(args: argparse.Namespace) -> Files:
     """The headers of the model and those to compare it with."""
     check_model(args.model)
+    args.baseline = [by_name.model_file(path) for path in args.baseline]
     for path in args.baseline:
         check_model(path, "--baseline")
     return labelled([cost.ModelFile.read(path) for path in (args.model, *args.baseline)])
@@ -187,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warn(watch.load_warnings(load, "during the tests") + watch.throttle_warnings())
     _print(results, files, args, meter or why)
     roofline, idle = limits.roofline if limits else None, meter.idle_watts if meter else 0.0
-    ran = facts([".venv/bin/python", "utils/e2e_benchmark.py", *given], roofline.compiler if roofline else None)
+    ran = facts(["trit", "bench", *given], roofline.compiler if roofline else None)
     everything = {
         "about": {
             **ran,

@@ -91,7 +91,7 @@ def _write(packing: str, argv: Sequence[str] | None) -> int:
 
 def _parser(packing: str) -> argparse.ArgumentParser:
     parser = ArgumentParser(
-        prog=f"codegen_{packing}.py",
+        prog=f"trit codegen-{packing}",
         description=f"Write the {packing} kernels for tiles in bitnet.cpp's way of naming them: one BM, BK and bm for "
         "each of the model's matrices, with commas between them.",
     )
