@@ -21,7 +21,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What would have been started."""
     started: list[list[str]] = []
     monkeypatch.setattr(serve, "engine_binary", lambda name: Path("/engine") / name)
-    monkeypatch.setattr(serve, "become", lambda command, sandbox=None: started.append(command) or 0)
+    monkeypatch.setattr(serve, "supervise", lambda supervisor, ready: started.append(supervisor.command) or 0)
     monkeypatch.setattr(serve, "check_port", lambda host, port: None)
     monkeypatch.setattr(serve, "_MEMORY", {})
     monkeypatch.delenv("LLAMA_API_KEY", raising=False)

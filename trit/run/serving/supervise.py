@@ -34,6 +34,10 @@ class Supervisor:
     Being asked to end (SIGTERM, SIGINT, SIGHUP) is passed on once as SIGTERM: the engine takes no new requests, and
     finishes those that run. Being asked twice ends it at once. The engine leads a process group, so that what it
     started goes with it; and the kernel kills it if we are killed (Linux).
+
+    Attributes:
+        command: the engine and its flags.
+        env: its variables.
     """
 
     def __init__(
@@ -58,9 +62,9 @@ class Supervisor:
             log: where notes go, and what the engine says if the log wants it.
             first_delay_s: before it is started again; doubled each time.
         """
-        self._command = [*command, *log.flags]
+        self.command = [*command, *log.flags]
         self._sandbox, self._grace_s, self._answers, self._log = sandbox, grace_s, answers, log
-        self._env = {key: value for key, value in {**os.environ, **env}.items() if value is not None}
+        self.env = {key: value for key, value in {**os.environ, **env}.items() if value is not None}
         self._first_delay_s = first_delay_s
         self._engine: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -119,8 +123,8 @@ class Supervisor:
         pipe = subprocess.PIPE if self._log.reads_engine else None
         try:
             self._engine = subprocess.Popen(
-                self._command,
-                env=self._env,
+                self.command,
+                env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=pipe,
                 stderr=subprocess.STDOUT if pipe else None,
@@ -130,9 +134,9 @@ class Supervisor:
                 preexec_fn=None if sys.platform == "win32" else enter,
             )
         except subprocess.SubprocessError as error:
-            raise TritError(f"the kernel refuses to confine {self._command[0]}; give --no-sandbox") from error
+            raise TritError(f"the kernel refuses to confine {self.command[0]}; give --no-sandbox") from error
         except OSError as error:
-            raise TritError(f"{self._command[0]} does not start ({error.strerror})") from error
+            raise TritError(f"{self.command[0]} does not start ({error.strerror})") from error
         if pipe:
             self._reader = threading.Thread(target=self._read, daemon=True)
             self._reader.start()
