@@ -18,7 +18,7 @@ from tests.support.serving import Serving, descendants, serving, wait_for_end
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 # Some seconds of work for any CPU: each token comes with many others that it could have been.
-LONG = {"prompt": "John", "n_predict": 1500, "ignore_eos": True, "n_probs": 100}
+LONG = {"prompt": "John", "n_predict": 1000, "ignore_eos": True, "n_probs": 100}
 
 
 def refuses(server: Serving) -> bool:

@@ -31,6 +31,7 @@ _DOWNLOAD_FLAGS = {
 }
 _ROUTER_FLAGS = {"--models-dir", "--models-preset", "--models-max", "--models-autoload", "--no-models-autoload"}
 _MOST_KEY_BYTES = 1 << 20
+_HEALTH_S = 5.0
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +74,13 @@ def keys(args: argparse.Namespace) -> list[str]:
     found = [args.api_key.strip()] if args.api_key else []
     if args.api_key_file:
         check_input(args.api_key_file, _MOST_KEY_BYTES)
-        lines = [line.strip() for line in Path(args.api_key_file).read_text(encoding="utf-8").splitlines()]
+        try:
+            text = Path(args.api_key_file).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise UserError(
+                f"--api-key-file {args.api_key_file}: is no text in UTF-8; put keys there, one a line"
+            ) from None
+        lines = [line.strip() for line in text.splitlines()]
         here = [line for line in lines if line and not line.startswith("#")]
         if not here:
             raise UserError(f"--api-key-file {args.api_key_file}: has no key in it; put one that nobody guesses there")
@@ -242,6 +249,3 @@ def answers(host: str, port: int) -> bool:
             return client.recv(64).split(b" ")[1:2] == [b"200"]
     except OSError:
         return False
-
-
-_HEALTH_S = 5.0

@@ -172,7 +172,9 @@ def _model(args: argparse.Namespace, text: str | None, engine_flags: Sequence[st
     path, header = inference.find_checked(given)
     vectors = embeds(header)
     need = Need.of(path, header, engine_flags)
-    context = args.ctx_size or inference.whole_context(need.trained)
+    trained = inference.whole_context(need.trained)
+    # The engine gives no slot more than the model was trained for.
+    context = min(args.ctx_size or trained, trained or args.ctx_size)
     names = _names(name, given, path)
     slots = choose_slots(names[0], need, context, args.parallel, free)
     flags = _embedding_flags(header, context, engine_flags) if vectors or args.embeddings else ()

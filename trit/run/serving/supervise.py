@@ -25,6 +25,8 @@ _LONGEST_DELAY_S = 16.0
 _POLL_S = 0.05  # until it answers
 _ROOM_S = 3.0  # the engine ends itself when --grace is over; with so much more it is ended
 _ORPHANS_S = 2.0
+# By whom it was killed may have ended by the next start; all other ends would come again.
+_FOR_WANT_OF_MEMORY = -9
 _SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
@@ -100,8 +102,8 @@ class Supervisor:
                     return self._exit_code(code)
                 if code in (EXIT_OK, EXIT_USAGE):
                     return code
-                if not been_ready and code > 0:
-                    raise TritError(f"the engine ended with exit code {code} before it answered; it says why above")
+                if not been_ready and code != _FOR_WANT_OF_MEMORY:
+                    raise TritError(f"{_why(code)} before it answered; it says why above")
                 steady = is_ready and time.monotonic() - begun >= _STEADY_S
                 starts = 1 if steady else starts + 1
                 self._wait_to_start(code, starts)
@@ -213,7 +215,7 @@ class Supervisor:
             os.killpg(self._engine.pid, signal.SIGKILL)
 
     def _wait_to_start(self, code: int, starts: int) -> None:
-        why = explain_exit(code, "") if code < 0 else f"the engine ended with exit code {code}"
+        why = _why(code)
         if starts > _MOST_STARTS or code == -getattr(signal, "SIGILL", 0):
             raise TritError(f"{why}, {starts} times one after the other" if starts > 1 else why)
         delay = min(self._first_delay_s * 2 ** (starts - 1), _LONGEST_DELAY_S)
@@ -263,6 +265,10 @@ class Supervisor:
         last = threading.Timer(self._grace_s + _ROOM_S, self._kill)
         last.daemon = True
         last.start()
+
+
+def _why(code: int) -> str:
+    return explain_exit(code, "") if code < 0 else f"the engine ended with exit code {code}"
 
 
 def _group_lives(engine: subprocess.Popen[str] | None) -> bool:
