@@ -40,7 +40,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def model(tmp_path: Path) -> Path:
     """A small model with a chat template."""
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    return tiny_model(tmp_path / "model.gguf", tokenizer__chat_template=template, stablelm__context_length=4096)
+    return tiny_model(tmp_path / "model.gguf", tokenizer__chat_template=template)
 
 
 def free_port() -> int:
@@ -60,7 +60,7 @@ def test_defaults_are_bitnet_s(commands: list[list[str]], model: Path, capsys: p
     assert defaults.model is None, "the bundled one, when it is asked for"
     port = str(free_port())
     assert run("-m", str(model), "--port", port, "-n", "7", "--temperature", "0.1", "--", "--slots") == 0
-    flags = ["-m", str(model), "-c", "8192", "-np", "4", "-t", str(physical_cores()), "--alias", model.parent.name]
+    flags = ["-m", str(model), "-c", "1024", "-np", "4", "-t", str(physical_cores()), "--alias", model.parent.name]
     flags += ["--host", "127.0.0.1", "--port", port, "-n", "7", "--temp", "0.1", "-cb", "--grace", "5"]
     assert commands == [["/engine/llama-server", *flags, "--cache-ram", "256", "--slots"]]
     assert capsys.readouterr().out == f"Starting server on 127.0.0.1:{port}\n"

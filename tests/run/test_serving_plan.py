@@ -38,9 +38,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Supervisor]:
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with models a.gguf, b.gguf and v.gguf; the last one gives vectors. It is the current one."""
     template = "{{ messages[0]['content'] }}"
-    tiny_model(tmp_path / "a.gguf", tokenizer__chat_template=template, stablelm__context_length=4096)
+    tiny_model(tmp_path / "a.gguf", tokenizer__chat_template=template)
     shutil.copy(tmp_path / "a.gguf", tmp_path / "b.gguf")
-    tiny_model(tmp_path / "v.gguf", stablelm__pooling_type=3, stablelm__context_length=4096)
+    tiny_model(tmp_path / "v.gguf", stablelm__pooling_type=3)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TRIT_HOME", str(tmp_path / "home"))
     return tmp_path
@@ -97,9 +97,9 @@ def test_cache_types_count(models: Path) -> None:
 
 
 def test_one_model_has_the_context_in_each_slot(started: list[Supervisor], models: Path) -> None:
-    assert run("a.gguf -c 500 --parallel 3 -t 2") == 0
+    assert run("a.gguf -c 200 --parallel 3 -t 2") == 0
     (one,) = started
-    assert [value(one, flag) for flag in ("-c", "-np", "-t", "--alias")] == ["1536", "3", "2", "a"]
+    assert [value(one, flag) for flag in ("-c", "-np", "-t", "--alias")] == ["768", "3", "2", "a"]
     assert "--models-preset" not in one.command
 
 
@@ -127,7 +127,7 @@ def test_several_models_share_threads(
 
 def test_models_of_vectors_give_vectors(started: list[Supervisor], models: Path) -> None:
     assert run("v.gguf -c 1024") == run("a.gguf --embeddings") == run("a.gguf") == 0
-    assert "--pooling" not in started[0].command and value(started[0], "-ub") == "1024"
+    assert "--pooling" not in started[0].command and value(started[0], "-ub") == "256"
     assert value(started[1], "--pooling") == "mean" and "--embeddings" not in started[2].command
 
 
