@@ -253,6 +253,47 @@ def test_container_memory(limits: dict[str, str], expected: int | None, tmp_path
     assert host.cgroup_memory(tmp_path, tmp_path / "nothing") is None
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"a/memory.max": "max", "a/memory.current": "5", "a/memory.stat": "anon 1"}, None),
+        ({"a/memory.max": "900", "a/memory.current": "500", "a/memory.stat": "anon 1\ninactive_file 30\n"}, 430),
+        # The group around it is fuller, and the top has no limit of its own.
+        (
+            {
+                **{"a/b/memory.max": "900", "a/b/memory.current": "100", "a/b/memory.stat": "inactive_file 10"},
+                **{"a/memory.max": "950", "a/memory.current": "940", "a/memory.stat": "inactive_file 20"},
+                "memory.stat": "inactive_file 7",
+            },
+            30,
+        ),
+        (
+            {
+                **{"memory/memory.limit_in_bytes": "700", "memory/memory.usage_in_bytes": "800"},
+                "memory/memory.stat": "inactive_file 3\ntotal_inactive_file 50",
+            },
+            0,
+        ),
+    ],
+)
+def test_what_a_container_has_left(files: dict[str, str], expected: int | None, tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    group = tmp_path / "self"
+    group.write_text("4:memory:/\n0::/a/b\n")
+    assert host.cgroup_free_memory(tmp_path, group) == expected
+    assert host.cgroup_free_memory(tmp_path, tmp_path / "nothing") is None
+
+
+def test_what_can_be_used_is_the_lesser(monkeypatch: pytest.MonkeyPatch) -> None:
+    for free, left, expected in ((5, 3, 3), (5, 9, 5), (None, 9, 9), (5, None, 5), (None, None, None)):
+        monkeypatch.setattr(host, "free_memory_bytes", lambda free=free: free)
+        monkeypatch.setattr(host, "cgroup_free_memory", lambda left=left: left)
+        assert host.usable_memory_bytes() == expected
+
+
 def test_counts_respect_affinity_and_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1 <= host.physical_cores() <= host.usable_cpus() <= (os.cpu_count() or 1)
     monkeypatch.setattr(host, "_allowed_cpus", lambda: set(range(16)))

@@ -222,7 +222,7 @@ def test_wrong_flags_are_told_before_anything_is_fetched(
             (("run", "org/model", "x", "-temp", "-1"), "-temp -1: expected 0 to 1000"),
             (("serve", "org/model", "--port", port), f"cannot listen on 127.0.0.1:{port}"),
             (("serve", "org/model", "--host", "0.0.0.0", "--port", "1234"), "lets everyone on the network use"),
-            (("serve", "org/model", "more"), "unrecognized arguments: more"),
+            (("serve", "org/model", "--parallel", "0"), "--parallel 0: expected 1 to 256"),
             (("pull", "org/model", "-q", "q4_k"), "-q: invalid choice: 'q4_k'"),
             (("bench", "org/model", "--json", "/"), "--json /: is a folder"),
             (("tune", "org/model", "--out", "/"), "--out /: is a folder"),

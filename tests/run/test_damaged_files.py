@@ -151,7 +151,7 @@ def test_a_sentence_instead_of_a_server(
         write_gguf(path, parts.key(*KEYS[kind]), parts.tensors)
     else:
         write_gguf(path, parts.keys, parts.tensor(*TENSORS[kind]))
-    monkeypatch.setattr(serve, "become", lambda *_: pytest.fail("the engine was started"))
+    monkeypatch.setattr(serve, "supervise", lambda *_: pytest.fail("the engine was started"))
     begun = time.process_time()
     assert run_main(serve.main, ["-m", str(path), "--port", str(free_port())]) == 2
     assert time.process_time() - begun < SECONDS

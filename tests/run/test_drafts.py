@@ -32,7 +32,7 @@ def test_the_server_gets_the_engine_s_flags(
     started: list[list[str]] = []
     monkeypatch.setattr(serve, "engine_binary", lambda name: Path("/engine") / name)
     monkeypatch.setattr(serve, "check_port", lambda host, port: None)
-    monkeypatch.setattr(serve, "become", lambda command, sandbox=None: started.append(command) or 0)
+    monkeypatch.setattr(serve, "supervise", lambda supervisor, ready: started.append(supervisor.command) or 0)
     model = tiny_model(tmp_path / "model.gguf", tokenizer__chat_template="{{ messages[0]['content'] }}")
     assert run_main(serve.main, ("-m", str(model), *flags)) == 0
     assert [drafted(command) for command in started] == [wanted]

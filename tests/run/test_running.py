@@ -25,7 +25,13 @@ def test_a_process_is_shown_as_long_as_it_is_the_same(folder: Path) -> None:
     running.note("server", Path("/m.gguf"), "127.0.0.1:8080")
     (one,) = running.running()
     assert (one.pid, one.kind, one.model, one.address) == (os.getpid(), "server", "/m.gguf", "127.0.0.1:8080")
-    assert one.memory is not None and 1 << 20 < one.memory < 1 << 34
+    alone = one.memory
+    assert one.models == ("/m.gguf",) and alone is not None and 1 << 20 < alone < 1 << 34
+    with subprocess.Popen([sys.executable, "-c", "x = b'x' * 30_000_000; print(1, flush=True); input()"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:  # fmt: skip
+        assert child.stdout is not None and child.stdout.readline()
+        assert one.memory > alone + 25_000_000  # type: ignore[operator]
+        child.communicate(b"\n")
     # Another process that got the number later.
     path = folder / f"{os.getpid()}.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "began": "another moment"}))

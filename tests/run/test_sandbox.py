@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.serving import descendants
 from trit.base.errors import run_main
 from trit.base.places import BUILD_DIR, ROOT
 from trit.base.sandbox import Sandbox, landlock_version
@@ -204,9 +205,9 @@ def test_the_server_is_confined_by_default_and_serves(engine_bin: Path, tmp_path
         assert told["choices"][0]["text"].strip() == ANSWER  # type: ignore[index]
         saved = post(address, "/slots/0?action=save", {"filename": "one"})
         assert (tmp_path / "slots" / "one").stat().st_size == saved["n_written"]
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        assert "NoNewPrivs:\t1" in status
-        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        (engine,) = descendants(process.pid)
+        assert "NoNewPrivs:\t1" in Path(f"/proc/{engine}/status").read_text()
+        limits = Path(f"/proc/{engine}/limits").read_text()
         assert not re.search(r"Max data size +unlimited", limits)
 
 
@@ -214,4 +215,5 @@ def test_the_server_can_be_left_unconfined(engine_bin: Path) -> None:
     assert engine_bin.is_dir()
     with server("--no-sandbox") as (process, address):
         assert post(address, "/tokenize", {"content": "Sandra"})["tokens"]
-        assert "NoNewPrivs:\t0" in Path(f"/proc/{process.pid}/status").read_text()
+        (engine,) = descendants(process.pid)
+        assert "NoNewPrivs:\t0" in Path(f"/proc/{engine}/status").read_text()

@@ -21,7 +21,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What would have been started."""
     started: list[list[str]] = []
     monkeypatch.setattr(serve, "engine_binary", lambda name: Path("/engine") / name)
-    monkeypatch.setattr(serve, "become", lambda command, sandbox=None: started.append(command) or 0)
+    monkeypatch.setattr(serve, "supervise", lambda supervisor, ready: started.append(supervisor.command) or 0)
     monkeypatch.setattr(serve, "check_port", lambda host, port: None)
     monkeypatch.setattr(serve, "_MEMORY", {})
     monkeypatch.delenv("LLAMA_API_KEY", raising=False)
@@ -51,7 +51,7 @@ def test_a_network_needs_a_key(
     assert run(model, f"--host {host}") == 2
     assert "--api-key-file" in capsys.readouterr().err and not commands
     assert run(model, f"-- --host {host}") == 2
-    for line in (f"--host {host} --insecure", f"--host {host} -- --api-key-file keys", f"--host {host} -- --api-key=x"):
+    for line in (f"--host {host} --insecure", f"--host {host} -- --api-key-file keys", f"--host {host} --api-key=x"):
         assert run(model, line) == 0
     monkeypatch.setenv("LLAMA_API_KEY", "x")
     assert run(model, f"--host {host}") == 0
@@ -103,7 +103,7 @@ def test_a_value_that_cannot_be_right_is_named(
 def test_flags_of_bitnet_work(commands: list[list[str]], model: Path) -> None:
     assert run(model, "-temp 0.3 -cnv -n 9 -t 1 -c 300") == 0
     told = " ".join(commands[0])
-    assert all(part in told for part in ("--temp 0.3", "-n 9", "-t 1", "-c 512"))
+    assert all(part in told for part in ("--temp 0.3", "-n 9", "-t 1", "-c 1024 -np 4"))
 
 
 @pytest.mark.parametrize("main", [serve.main, completion.main])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -94,6 +95,9 @@ def _fastest_cores(records: bytes) -> int | None:
     return classes.count(max(classes)) if classes else None
 
 
+_NO_LIMIT = 1 << 60  # cgroup v1 says "no limit" by a number near 2^63
+
+
 def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int | None:
     """Whole CPUs that the quotas of a container or slice grant this process (cgroup v2 and v1); None without a limit.
 
@@ -116,8 +120,27 @@ def cgroup_memory(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/
     limits = [text.strip() for text in _cgroup_files("memory.max", root, self_file)]
     limits += [text.strip() for text in _cgroup_files("memory.limit_in_bytes", root, self_file, "memory")]
     granted = [int(limit) for limit in limits if limit.isdigit()]
-    # Version 1 says "no limit" by a number near 2^63.
-    return min((limit for limit in granted if limit < 1 << 60), default=None)
+    return min((limit for limit in granted if limit < _NO_LIMIT), default=None)
+
+
+def cgroup_free_memory(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes of memory that a container or slice has left for us (cgroup v2 and v1); None without a limit.
+
+    Pages of files that are not in use count as left: the kernel gives them up first.
+    """
+    if not self_file.is_file():
+        return None
+    left = []
+    for controller, names in (
+        ("", ("memory.max", "memory.current", "inactive_file")),
+        ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")),
+    ):
+        files = [_cgroup_files(name, root, self_file, controller) for name in (*names[:2], "memory.stat")]
+        for most, used, stat in zip(*files):  # noqa: B905 - of the same groups
+            inactive = re.search(rf"^{names[2]} (\d+)$", stat, re.MULTILINE)
+            if most.strip().isdigit() and int(most) < _NO_LIMIT:
+                left.append(int(most) - int(used) + (int(inactive[1]) if inactive else 0))
+    return max(0, min(left)) if left else None
 
 
 def cgroup_stops(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> int:
@@ -244,3 +267,9 @@ def free_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+def usable_memory_bytes() -> int | None:
+    """Memory that this process can get: what is free, and what its container or slice has left; None if not known."""
+    known = [one for one in (free_memory_bytes(), cgroup_free_memory()) if one is not None]
+    return min(known, default=None)

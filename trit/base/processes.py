@@ -190,3 +190,26 @@ def become(command: Sequence[str | Path], sandbox: Sandbox | None = None) -> int
     except OSError as error:
         raise TritError(f"the kernel refuses to confine {words[0]} ({error.strerror}); give --no-sandbox") from error
     os.execv(words[0], words)
+
+
+_DIE_WITH_PARENT, _ADOPT = 1, 36  # prctl
+
+
+def end_with_parent(parent: int) -> None:
+    """In a child: let the kernel kill it when its parent ends, however that is (Linux; elsewhere nothing happens)."""
+    if sys.platform.startswith("linux"):
+        _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != parent:  # it was quicker
+            os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Let children of our children become ours when their parent ends, so that we can end them (Linux)."""
+    if sys.platform.startswith("linux"):
+        _prctl(_ADOPT, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes
+
+    ctypes.CDLL(None).prctl(ctypes.c_int(option), *(ctypes.c_ulong(one) for one in (value, 0, 0, 0)))

@@ -35,7 +35,7 @@ READ_FLAGS = {
     *("-f", "--file", "-bf", "--binary-file", "-sysf", "--system-prompt-file", "--image", "--audio", "--video"),
     *("--grammar-file", "-jf", "--json-schema-file", "--chat-template-file", "-lcs", "--lookup-cache-static"),
     *("--ui-config-file", "--webui-config-file", "--api-key-file", "--ssl-key-file", "--ssl-cert-file"),
-    "--media-path",
+    *("--media-path", "--models-preset"),
 }
 WRITE_FLAGS = {
     *("--save-all-logits", "--kl-divergence-base", "--log-file", "--prompt-cache"),
@@ -106,14 +106,20 @@ def prepare(
     args: argparse.Namespace,
     command: Sequence[str],
     *,
+    read: Sequence[Path] = (),
     write: Sequence[Path] = (),
+    children: Sequence[Sequence[str]] = (),
 ) -> Confinement | None:
     """The sandbox that the flags ask for; None where there is to be none, with a line that says so if that is news.
+
+    A router reaches its models by TCP, on any free port, so TCP is left as it is for it and them.
 
     Args:
         args: with the flags of :func:`add_flags`.
         command: the engine's program and flags; the files that they name stay open to it.
+        read: more files and folders that it reads.
         write: more files that it writes.
+        children: the commands of engines that it starts; the memory limit is for each.
 
     Raises:
         UserError: --sandbox was asked for where the system has none, --memory-limit without it, or less memory than
@@ -132,12 +138,19 @@ def prepare(
             raise UserError(f"--sandbox: {why}, so the engine cannot be confined; leave --sandbox away")
         print(f"note: the engine is not confined: {why}", file=sys.stderr, flush=True)
         return None
-    reads = list(named(command))
+    engines = [(one, list(named(one))) for one in children or (command,)]
     if args.memory_limit:
-        check_memory_limit(args.memory_limit, command, reads)
-    limit = memory_limit(command, reads) if args.memory_limit is None else args.memory_limit or None
+        for engine, files in engines:
+            check_memory_limit(args.memory_limit, engine, files)
+    limit: int | None = args.memory_limit or None
+    if args.memory_limit is None:
+        limits = [memory_limit(engine, files) for engine, files in engines]
+        limit = None if None in limits else max(one or 0 for one in limits)
+    reads = {*read, *named(command), *(file for _, files in engines for file in files)}
+    # What a process reads of itself has another place for each.
+    reads |= {Path("/proc")} if children else set()
     try:
-        return Confinement(_rules(command, reads, write, limit), limit)
+        return Confinement(_rules(command, list(reads), write, limit, starts=bool(children)), limit)
     except OSError as error:
         raise TritError(f"the kernel refuses to confine the engine ({error.strerror}); give --no-sandbox") from error
 
@@ -196,7 +209,9 @@ def _size(nbytes: int) -> str:
     return f"{nbytes / _UNITS['G']:.1f} GiB" if nbytes >= _UNITS["G"] else f"{nbytes / _UNITS['M']:.0f} MiB"
 
 
-def _rules(command: Sequence[str], reads: Sequence[Path], write: Sequence[Path], limit: int | None) -> Rules:
+def _rules(
+    command: Sequence[str], reads: Sequence[Path], write: Sequence[Path], limit: int | None, starts: bool = False
+) -> Rules:
     hosts = [host for value in values(command, {"--host"}) for host in value.split(",")]
     ports = [int(value) for value in values(command, {"--port"}) if value.isdecimal()]
     return Rules(
@@ -206,8 +221,8 @@ def _rules(command: Sequence[str], reads: Sequence[Path], write: Sequence[Path],
         devices=map(Path, _DEVICES),
         # The engine listens on a file if the host's name ends so.
         sockets=[Path(host).absolute().parent for host in hosts if host.endswith(".sock")],
-        # A chat reaches its own engine by TCP, on any free port.
-        ports=None if Path(command[0]).stem == "llama-cli" else ports,
+        # A chat reaches its own engine by TCP, on any free port, and so does a router.
+        ports=None if starts or Path(command[0]).stem == "llama-cli" else ports,
         memory=limit,
     )
 

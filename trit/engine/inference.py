@@ -146,14 +146,28 @@ def check_common(args: argparse.Namespace) -> None:
     Raises:
         UserError: one of them cannot be right.
     """
-    args.model = default_model() if args.model is None else find_model(by_name.model_file(args.model))
-    header = check_model(args.model)
+    args.model, header = find_checked(args.model)
+    choose_threads(args)
+    args.ctx_size = whole_context(args.ctx_size)
+    _check_cache(header, args.ctx_size)
+
+
+def find_checked(given: Path | None) -> tuple[Path, RawHeader]:
+    """The file of what the user gave (None: the bundled model) and its header, once it was looked at.
+
+    Raises:
+        UserError: there is no such model, or the engine does not load it.
+    """
+    path = default_model() if given is None else find_model(by_name.model_file(given))
+    return path, check_model(path)
+
+
+def choose_threads(args: argparse.Namespace) -> None:
+    """Fill in the threads where none were given; say that more of them than CPUs are slow."""
     if args.threads is None:
         args.threads = physical_cores()
     elif args.threads > (os.cpu_count() or 1):
         print(f"note: -t {args.threads} is more than this machine's {os.cpu_count()} CPUs: slow", file=sys.stderr)
-    args.ctx_size = whole_context(args.ctx_size)
-    _check_cache(header, args.ctx_size)
 
 
 def whole_context(tokens: int) -> int:

@@ -142,12 +142,18 @@ def processes(argv: Sequence[str] | None = None) -> int:
     found = running()
     names = _names_of_files()
     if args.json:
-        print(json.dumps([{**asdict(one), "name": names.get(one.model), "memory_bytes": one.memory} for one in found]))
+        facts = [
+            {**asdict(one), "models": one.models, "names": [names.get(path) for path in one.models]} for one in found
+        ]
+        for one, fact in zip(found, facts, strict=True):
+            del fact["more"]
+            fact |= {"name": names.get(one.model), "memory_bytes": one.memory}
+        print(json.dumps(facts))
         return EXIT_OK
     table = [("PROCESS", "KIND", "MODEL", "ADDRESS", "MEMORY", "SINCE")]
     for one in found:
         memory = "-" if one.memory is None else _size(one.memory)
-        model = names.get(one.model, one.model)
+        model = ", ".join(names.get(path, path) for path in one.models)
         table.append((str(one.pid), one.kind, model, one.address or "-", memory, _ago(one.since)))
     _print_table(table)
     return EXIT_OK
@@ -187,7 +193,7 @@ def _kept_name(store: Store, text: str) -> str:
             raise UserError(f"{text} is a model of {_HERE}, not of the store; delete {here['path']} yourself")
         raise UserError(f"{text} is not here, so there is nothing to delete; trit list shows what is")
     for one in running():
-        if entry and Path(one.model) == store.path(entry):
+        if entry and str(store.path(entry)) in one.models:
             raise UserError(f"{text} is in use by process {one.pid}, a {one.kind}; end that first")
     return wanted.name
 

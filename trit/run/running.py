@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -32,6 +33,7 @@ class Running:
         model: path of the GGUF file.
         address: where a server listens; None for a chat.
         since: when it was started, in UTC.
+        more: paths of the other models that a server has.
     """
 
     pid: int
@@ -40,18 +42,40 @@ class Running:
     model: str
     address: str | None
     since: str
+    more: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Paths of all models."""
+        return (self.model, *self.more)
 
     @property
     def memory(self) -> int | None:
-        """Bytes of memory that it has now, mapped weights included; None where the system does not tell."""
-        digits = ""
-        if sys.platform.startswith("linux"):
+        """Bytes of memory that it and what it started have now, mapped weights included; None: nobody tells."""
+        known = _processes()
+        ours = {self.pid}
+        # A child has a larger number than its parent only until numbers begin anew.
+        while found := {pid for pid, (parent, _) in known.items() if parent in ours and pid not in ours}:
+            ours |= found
+        sizes = [known[pid][1] for pid in ours if pid in known]
+        return sum(sizes) << 10 if sizes else None
+
+
+def _processes() -> dict[int, tuple[int, int]]:
+    """Number of each process -> that of its parent, and KiB that it has; empty where the system does not tell."""
+    found: dict[int, tuple[int, int]] = {}
+    if sys.platform.startswith("linux"):
+        for path in Path("/proc").glob("[0-9]*/status"):
             with suppress(OSError):
-                status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8", errors="replace")
-                digits = "".join(re.findall(r"VmRSS:\s+(\d+) kB", status))
-        elif os.name != "nt":
-            digits = capture(["ps", "-o", "rss=", "-p", str(self.pid)])[1].strip()
-        return int(digits) << 10 if digits.isdigit() else None
+                fields = dict(_FIELD.findall(path.read_text(encoding="utf-8", errors="replace")))
+                found[int(path.parent.name)] = (int(fields["PPid"]), int(fields.get("VmRSS", 0)))
+    elif os.name != "nt":
+        rows = [line.split() for line in capture(["ps", "-A", "-o", "pid=,ppid=,rss="])[1].splitlines()]
+        found = {int(row[0]): (int(row[1]), int(row[2])) for row in rows if len(row) == 3 and "".join(row).isdigit()}
+    return found
+
+
+_FIELD = re.compile(r"^(PPid|VmRSS):\s+(\d+)", re.MULTILINE)
 
 
 def began(pid: int) -> str | None:
@@ -72,12 +96,13 @@ def began(pid: int) -> str | None:
     return moment or None
 
 
-def note(kind: str, model: Path, address: str | None = None) -> None:
+def note(kind: str, model: Path, address: str | None = None, more: Sequence[Path] = ()) -> None:
     """Note that this very process is a server or a chat from here on; where that cannot be written, nobody knows it."""
     with suppress(OSError, TritError):
         running()  # files of earlier ones go
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        mine = Running(os.getpid(), began(os.getpid()) or "", kind, str(model.absolute()), address, since)
+        paths = [str(path.absolute()) for path in (model, *more)]
+        mine = Running(os.getpid(), began(os.getpid()) or "", kind, paths[0], address, since, tuple(paths[1:]))
         with atomic_output(_folder() / f"{mine.pid}.json") as partial:
             partial.write_text(json.dumps(asdict(mine)) + "\n", encoding="utf-8")
 
@@ -87,9 +112,10 @@ def running() -> list[Running]:
     found = []
     for path in _folder().glob("*.json"):
         try:
-            one = Running(**json.loads(path.read_text(encoding="utf-8")))
+            told = json.loads(path.read_text(encoding="utf-8"))
+            one = Running(**{**told, "more": tuple(told.get("more", ()))})
             alive = began(int(one.pid)) == one.began
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, AttributeError):
             alive = False
         if alive:
             found.append(one)

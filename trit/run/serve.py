@@ -1,47 +1,47 @@
 # SPDX-License-Identifier: MIT
-"""Serve a model over HTTP, with the routes of OpenAI's API under /v1: ``python3 run_inference_server.py``.
+"""Serve models over HTTP, with the routes of OpenAI's API under /v1: ``python3 run_inference_server.py``.
 
-Wraps the engine's llama-server; arguments after ``--`` go to it. Pages of other sites are not answered, nor is a
-network without a key. Standard library only.
+Keeps the engine's llama-server alive; arguments after ``--`` go to it. One model is served by it alone, several by
+its router, which loads them when they are asked for. Pages of other sites are not answered, nor is a network without
+a key. Standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import json
 import os
-import re
-import socket
-import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from itertools import pairwise
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from trit.base.errors import UserError
 from trit.base.flags import some_text, whole
 from trit.base.places import engine_binary
-from trit.base.processes import become
 from trit.engine import confinement, inference
 from trit.engine.confinement import values
+from trit.engine.inference import DRAFTS
 from trit.run import running
+from trit.run.serving import access, plan
+from trit.run.serving.access import check_port
+from trit.run.serving.log import JsonLog, Log
+from trit.run.serving.plan import Model, Plan
+from trit.run.serving.supervise import Supervisor
 
-_KEY_FLAGS = {"--api-key", "--api-key-file"}
-_KEY_VARIABLE = "LLAMA_API_KEY"
-_TLS_FLAGS = {"--ssl-key-file", "--ssl-cert-file"}
-# Prompts of earlier chats that are kept to be continued; the engine alone would keep 8 GiB of them.
-_CACHE_MIB = 256
 # glibc gives back what large requests took, instead of keeping it in an arena of every thread.
 _MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_MMAP_THRESHOLD_": "4194304"}
+_MOST_MODELS = 64
 
 
 def build_parser() -> inference.ArgumentParser:
     """The argument parser."""
     parser = inference.ArgumentParser(
         prog="run_inference_server.py",
-        description="Serve a ternary model over HTTP. What follows -- is for the engine.",
+        usage="run_inference_server.py [MODEL ...] [FLAGS] [-- ENGINE_FLAGS]",
+        description="Serve ternary models over HTTP. MODEL is a file or a folder, or NAME=MODEL to call it NAME in "
+        "requests; several are loaded when they are asked for. What follows -- is for the engine.",
     )
+    parser.most_words = _MOST_MODELS
     inference.add_common_flags(parser, n_predict=4096)
     parser.add_argument(
         "-p", "--prompt", type=some_text, metavar="TEXT", help="system prompt of chats that bring none of their own"
@@ -66,36 +66,41 @@ def build_parser() -> inference.ArgumentParser:
         type=whole(1, 86400),
         default=5,
         metavar="S",
-        help="most seconds to end in after SIGTERM (default: %(default)s)",
+        help="most seconds in which answers that run are finished after SIGTERM or Ctrl-C (default: %(default)s)",
     )
-    access = parser.add_argument_group("who is answered")
-    access.add_argument(
-        "--allow-origin",
-        "--cors-origins",
-        type=some_text,
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="also pages of this origin, such as https://chat.example; else those of this machine",
+    parser.add_argument(
+        "--parallel",
+        type=whole(1, 256),
+        metavar="N",
+        help="answers made at the same time, each with a context of -c (default: 4, or as many as the memory holds)",
     )
-    access.add_argument(
-        "--allow-host",
-        "--allowed-hosts",
-        type=some_text,
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="also requests to this name of the server",
+    parser.add_argument(
+        "--embeddings",
+        action="store_true",
+        help="serve vectors (/v1/embeddings) and no answers; default for models of vectors",
     )
-    access.add_argument("--insecure", action="store_true", help="listen beyond this machine without a key")
+    parser.add_argument(
+        "--models-max",
+        type=whole(1, _MOST_MODELS),
+        metavar="N",
+        help="of several models, most that are loaded at a time (default: as many as the memory holds)",
+    )
+    parser.add_argument(
+        "--unload-after",
+        type=whole(1, 31_536_000),
+        metavar="S",
+        help="give a model's memory back after so many seconds without a request; the next one loads it again",
+    )
+    parser.add_argument("--log-json", action="store_true", help="log one JSON object a line, each request among them")
+    access.add_flags(parser)
     confinement.add_flags(parser, default=True)
     return parser
 
 
 def command(argv: Sequence[str] | None = None) -> int:
-    """``trit serve NAME``: as :func:`main`, but the model may stand alone."""
+    """``trit serve NAME``: as :func:`main`, with the names of ``trit list``."""
     parser = build_parser()
-    parser.prog, parser.usage, parser.most_words = "trit serve", "trit serve [NAME] [FLAGS] [-- ENGINE_FLAGS]", 1
+    parser.prog, parser.usage = "trit serve", "trit serve [NAME ...] [FLAGS] [-- ENGINE_FLAGS]"
     return _serve(parser, argv)
 
 
@@ -106,174 +111,107 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(parser: inference.ArgumentParser, argv: Sequence[str] | None) -> int:
     args, extra = parser.parse(argv)
-    if args.words:
-        if args.model is not None:
-            parser.refuse(args, args.words)
-        args.model = Path(args.words[0])
+    if args.words and args.model is not None:
+        parser.refuse(args, args.words)
+    texts = args.words or [None if args.model is None else str(args.model)]
     inference.check_engine_flags(extra)
-    check_tls(extra)
+    access.check_possible(extra, several=len(texts) > 1)
+    plan.check_flags(extra)
     # The engine takes the last ones.
     host, port = [
         [str(own), *values(extra, {flag})][-1] for own, flag in ((args.host, "--host"), (args.port, "--port"))
     ]
-    check_port(host, int(port) if port.isdecimal() else args.port)
-    check_access(args, extra)
+    number = int(port) if port.isdecimal() else args.port
+    check_port(host, number)
+    access.check(args, extra)
+    keys = access.keys(args)
     # Only now: a model may have to be fetched.
-    inference.check_common(args)
-    command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
-    command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
-    command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra)]
-    command += ["--cache-ram", str(_CACHE_MIB), *inference.DRAFTS[args.draft]]
+    made = plan.make(args, texts, extra)
+    log = JsonLog() if args.log_json else Log()
+    for model in made.models:
+        _warn_without_template(model, extra, log)
+    log.announce([f"Starting server on {args.host}:{args.port}"], "start", host=args.host, port=args.port)
+    env: dict[str, str | None] = {name: os.environ.get(name, value) for name, value in _MEMORY.items()}
+    env |= access.key_variable(keys)
+    with ExitStack() as stack:
+        words = [str(engine_binary("llama-server"))]
+        children: list[list[str]] = []
+        if made.several:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trit-serve-")))
+            # The engine would also list what other programs have in the Hub's cache.
+            env["LLAMA_CACHE"] = str(folder / "cache")
+            children = [[*words, *model.command(made.threads), *_shared_flags(args, extra)] for model in made.models]
+            words += ["--models-preset", str(plan.write_list(made, folder)), "--models-max", str(made.loaded)]
+        else:
+            folder = None
+            words += [*made.models[0].command(made.threads), "--alias", made.models[0].name]
+        words += ["--host", args.host, "--port", str(args.port), *_shared_flags(args, extra)]
+        sandbox = confinement.prepare(args, words, read=[folder] if folder else [], children=children)
+        if sandbox:
+            log.say("info", f"the engine is {sandbox}")
+        address = args.host if host.endswith(".sock") else f"{host}:{port}"
+        running.note("server", made.models[0].path, address, [model.path for model in made.models[1:]])
+        return supervise(
+            Supervisor(
+                words,
+                sandbox=sandbox,
+                env=env,
+                grace_s=args.grace,
+                answers=lambda: number == 0 or access.answers(host, number),
+                log=log,
+            ),
+            lambda: _tell(made, log, host, number, bool(keys) or access.has_key(args, extra)),
+        )
+
+
+def supervise(supervisor: Supervisor, ready: Callable[[], None]) -> int:
+    """Run the engine; a place for tests to look at what would have been run."""
+    return supervisor.run(ready)
+
+
+def _shared_flags(args: argparse.Namespace, extra: Sequence[str]) -> list[str]:
+    """The engine's flags that are the same for all models, and for the router that hands them on."""
+    flags = ["-n", str(args.n_predict), "--temp", str(args.temperature), "-cb", *access.flags(args, extra)]
+    flags += ["--cache-ram", str(plan.CACHE_MIB), *DRAFTS[args.draft]]
     if args.no_repack:
-        command.append("--no-repack")
-    if args.prompt:
-        command += ["--jinja", "--chat-template", with_system_prompt(args.model, inference.unescape(args.prompt))]
-    elif inference.lacks_chat_template(args.model, extra) and not inference.is_embedding_model(args.model):
-        print(
-            f"warning: {args.model} has no chat template, so chat requests are put into the engine's default, ChatML; "
-            f"send prompts to /v1/completions instead, or {inference.TEMPLATE_ADVICE}",
-            file=sys.stderr,
-            flush=True,
-        )
-    print(f"Starting server on {args.host}:{args.port}", flush=True)
-    if not os.environ.get(_KEY_VARIABLE):
-        os.environ.pop(_KEY_VARIABLE, None)  # an empty one means none
-    for name, value in _MEMORY.items():
-        os.environ.setdefault(name, value)
-    command += extra
-    sandbox = confinement.prepare(args, command)
-    if sandbox:
-        print(f"The engine is {sandbox}", file=sys.stderr, flush=True)
-    running.note("server", args.model, f"{host}:{port}")
-    return become(command, sandbox)
+        flags.append("--no-repack")
+    if args.unload_after:
+        flags += ["--sleep-idle-seconds", str(args.unload_after)]
+    return [*flags, *extra]
 
 
-def access_flags(args: argparse.Namespace, engine_flags: Sequence[str]) -> list[str]:
-    """The engine's flags for who is answered, and for how long after it was told to end."""
-    command = ["--grace", str(args.grace)]
-    if args.allow_origin:
-        command += ["--cors-origins", ",".join(["localhost", *args.allow_origin])]
-    # Browsers send names beyond ASCII in this form.
-    names = [name.encode("idna").decode() for name in args.allow_host]
-    if not names and has_key(engine_flags) and outside(args, engine_flags):
-        # The names of a network are many, and a page that takes one of them has no key.
-        names = ["*"]
-    if names:
-        command += ["--allowed-hosts", ",".join(names)]
-    return command
+def _warn_without_template(model: Model, extra: Sequence[str], log: Log) -> None:
+    if model.vectors or model.template is not None or not inference.lacks_chat_template(model.path, extra):
+        return
+    log.say(
+        "warning",
+        f"{model.path} has no chat template, so chat requests are put into the engine's default, ChatML; "
+        f"send prompts to /v1/completions instead, or {inference.TEMPLATE_ADVICE}",
+    )
 
 
-def outside(args: argparse.Namespace, engine_flags: Sequence[str]) -> list[str]:
-    """The addresses beyond this machine that are listened on."""
-    hosts = [args.host, *(value for flag, value in pairwise(engine_flags) if flag == "--host")]
-    return [host for word in hosts for host in word.split(",") if not is_local(host)]
-
-
-def has_key(engine_flags: Sequence[str]) -> bool:
-    """Whether a request has to show a key."""
-    given = any(flag.partition("=")[0] in _KEY_FLAGS for flag in engine_flags)
-    return given or bool(os.environ.get(_KEY_VARIABLE))
-
-
-def check_tls(engine_flags: Sequence[str]) -> None:
-    """Raise UserError for flags of TLS, which the engine is built without."""
-    for flag in engine_flags:
-        if flag.partition("=")[0] in _TLS_FLAGS:
-            raise UserError(f"{flag}: this server has no TLS; put a proxy that has in front of it")
-
-
-def check_access(args: argparse.Namespace, engine_flags: Sequence[str]) -> None:
-    """Refuse to serve a network that nobody has to show a key to, and values that cannot be right.
-
-    Raises:
-        UserError: names the flag.
-    """
-    for origin in args.allow_origin:
-        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/,\s]+", origin):
-            raise UserError(
-                f"--allow-origin {origin}: give scheme and host without a path, such as https://chat.example"
-            )
-    for name in args.allow_host:
-        if name != "*" and not _is_name(name):
-            raise UserError(f"--allow-host {name}: give a name without scheme, port and path, such as llm.example")
-    hosts = outside(args, engine_flags)
-    if hosts and not has_key(engine_flags) and not args.insecure:
-        raise UserError(
-            f"--host {hosts[0]} lets everyone on the network use this server; set a key with: "
-            "-- --api-key-file FILE, or say --insecure if that is meant"
-        )
-
-
-def _is_name(text: str) -> bool:
-    with suppress(UnicodeError):
-        return bool(re.fullmatch(r"[\w.-]+", text) and text.encode("idna"))
-    return False
-
-
-def is_local(host: str) -> bool:
-    """Whether only this machine reaches a server on this address: loopback, or a UNIX socket."""
-    name = host.lower().removesuffix(".")
-    if host.endswith(".sock") or name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def check_port(host: str, port: int) -> None:
-    """Refuse addresses that cannot be listened on, before the model is loaded.
-
-    Args:
-        host: one, or several with commas between them.
-        port: the same of each; 0: any free one, for who reads the engine's log.
-
-    Raises:
-        UserError: the port is taken or forbidden, or the host is not an address of this machine.
-    """
-    if port >= 1 << 16:
-        raise UserError(f"--port {port}: expected 0 to 65535")
-    hosts = host.split(",")
-    if len(set(hosts)) < len(hosts):
-        raise UserError(f"--host {host}: names an address twice; leave one away")
-    for one in hosts:
-        if not one.endswith(".sock"):
-            _check_address(one, port)
-
-
-def _check_address(host: str, port: int) -> None:
-    if not host.strip():
-        raise UserError("--host: an address is empty; give one such as 127.0.0.1")
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            if sys.platform != "win32":
-                # As the server does: a port whose last user has just gone counts as free.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except UnicodeError:  # a name with an empty part, or one of more than 63 letters
-        raise UserError(f"--host {host}: is no name or address; give one such as 127.0.0.1") from None
-    except OSError as error:
-        raise UserError(
-            f"cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host"
-        ) from error
-
-
-def with_system_prompt(model: Path, prompt: str) -> str:
-    """The model's chat template with a default system message in front.
-
-    llama-server takes no system prompt of its own; a template is where one can be put for every chat.
-
-    Raises:
-        UserError: the model has no chat template.
-    """
-    template = inference.chat_template(model)
-    if template is None:
-        raise UserError(f"{model} has no chat template, so a system prompt has no place in it; leave -p away")
-    message = f"{{'role': 'system', 'content': {json.dumps(prompt, ensure_ascii=False)}}}"
-    return (
-        "{%- if messages and messages[0]['role'] != 'system' -%}"
-        f"{{%- set messages = [{message}] + messages -%}}"
-        "{%- endif -%}"
-        f"{template}"
+def _tell(made: Plan, log: Log, host: str, port: int, key: bool) -> None:
+    """Say where the server is, how it is asked, and what memory it takes."""
+    first = made.models[0]
+    socket = host.split(",")[0] if host.split(",")[0].endswith(".sock") else None
+    url = "http://localhost" if socket else access.url(host, port)
+    body: dict[str, object]
+    if first.vectors:
+        path, body = "/v1/embeddings", {"model": first.name, "input": "Hello"}
+    elif inference.chat_template(first.path) is None:
+        path, body = "/v1/completions", {"model": first.name, "prompt": "Once", "max_tokens": 16}
+    else:
+        path, body = "/v1/chat/completions", {"model": first.name, "messages": [{"role": "user", "content": "Hello"}]}
+    curl = f"curl {f'--unix-socket {socket} ' if socket else ''}{url}{path}"
+    curl += f"""{' -H "Authorization: Bearer $KEY"' if key else ""} -d '{json.dumps(body)}'"""
+    memory = {"total": made.most, "free": made.free, "earlier_chats": made.chats * made.loaded}
+    log.announce(
+        [*made.lines(), f"listening on {socket or url}; ask it with:", f"  {curl}"],
+        "ready",
+        url=socket or url,
+        curl=curl,
+        models=[model.facts() for model in made.models],
+        loaded=made.loaded,
+        threads=made.threads,
+        bytes=memory,
     )
