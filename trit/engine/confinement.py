@@ -206,8 +206,7 @@ def _rules(command: Sequence[str], reads: Sequence[Path], write: Sequence[Path],
         devices=map(Path, _DEVICES),
         # The engine listens on a file if the host's name ends so.
         sockets=[Path(host).absolute().parent for host in hosts if host.endswith(".sock")],
-        # A chat reaches its own engine by TCP, on any free port.
-        ports=None if Path(command[0]).stem == "llama-cli" else ports,
+        ports=ports,
         memory=limit,
     )
 

@@ -32,6 +32,7 @@ class Running:
         model: path of the GGUF file.
         address: where a server listens; None for a chat.
         since: when it was started, in UTC.
+        engine: number of the process that has the model, if that is another one.
     """
 
     pid: int
@@ -40,6 +41,7 @@ class Running:
     model: str
     address: str | None
     since: str
+    engine: int | None = None
 
     @property
     def memory(self) -> int | None:
@@ -47,10 +49,10 @@ class Running:
         digits = ""
         if sys.platform.startswith("linux"):
             with suppress(OSError):
-                status = Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8", errors="replace")
+                status = Path(f"/proc/{self.engine or self.pid}/status").read_text(encoding="utf-8", errors="replace")
                 digits = "".join(re.findall(r"VmRSS:\s+(\d+) kB", status))
         elif os.name != "nt":
-            digits = capture(["ps", "-o", "rss=", "-p", str(self.pid)])[1].strip()
+            digits = capture(["ps", "-o", "rss=", "-p", str(self.engine or self.pid)])[1].strip()
         return int(digits) << 10 if digits.isdigit() else None
 
 
@@ -72,12 +74,12 @@ def began(pid: int) -> str | None:
     return moment or None
 
 
-def note(kind: str, model: Path, address: str | None = None) -> None:
+def note(kind: str, model: Path, address: str | None = None, engine: int | None = None) -> None:
     """Note that this very process is a server or a chat from here on; where that cannot be written, nobody knows it."""
     with suppress(OSError, TritError):
         running()  # files of earlier ones go
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        mine = Running(os.getpid(), began(os.getpid()) or "", kind, str(model.absolute()), address, since)
+        mine = Running(os.getpid(), began(os.getpid()) or "", kind, str(model.absolute()), address, since, engine)
         with atomic_output(_folder() / f"{mine.pid}.json") as partial:
             partial.write_text(json.dumps(asdict(mine)) + "\n", encoding="utf-8")
 
