@@ -72,7 +72,7 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     _introduce(args, extra, templated)
     if not templated and args.n_predict == completion.NO_LIMIT:
         args.n_predict = completion.ANSWER
-    command = [*completion.engine_command("llama-server", args), "-np", "1", "--cache-ram", "0"]
+    command = [*completion.engine_command("llama-server", args), "-np", "1", "--cache-ram", "0", "--no-warmup"]
     command += [*inference.DRAFTS[args.draft], *extra]
     # First of all: what ends us while the engine starts ends it, too.
     with signals_end_us(), ChatEngine(command, args.model, show=args.verbose) as engine:
@@ -209,8 +209,7 @@ class Chat:
 
     def run(self, read: Callable[[], str]) -> int:
         """Read messages and commands until the user leaves; the exit code."""
-        if self.by_hand:
-            signal.signal(signal.SIGINT, self._on_interrupt)
+        before = signal.signal(signal.SIGINT, self._on_interrupt) if self.by_hand else None
         try:
             while True:
                 try:
@@ -231,7 +230,8 @@ class Chat:
                         raise
                     print(f"error: {error}", file=sys.stderr)
         finally:
-            self._stoppable = False
+            if before is not None:
+                signal.signal(signal.SIGINT, before)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         """The first Ctrl-C stops what runs; those of an impatient finger do nothing more."""
@@ -271,7 +271,7 @@ class Chat:
             with closing(self._events()) as events:
                 for part, facts in events:
                     last = facts
-                    self._print(part if said else part.lstrip())
+                    self._print(part if said.strip() else part.lstrip())
                     said += part
         except KeyboardInterrupt:
             if not self.by_hand:
@@ -429,9 +429,9 @@ class Chat:
 
     def _save(self, rest: str) -> None:
         path = _one_file("/save", rest)
+        check_output("/save", path)
         if not self.turns:
             raise UserError("/save: nothing was said yet")
-        check_output("/save", path)
         if path.exists() and _saved_turns(path) is None:
             raise UserError(f"/save {path}: is there and is no saved chat; choose another name")
         everything = [*self._messages()[: 1 if self.system else 0], *self.turns]
