@@ -72,7 +72,7 @@ def talk(fake: FakeChat, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         (["one"], "one"),
         (["one\\", "two\\", "three"], "one\ntwo\nthree"),
         (["one\\"], "one\\"),
-        (['"""one', " two\\", 'three"""'], "one\n two\nthree"),
+        (['"""one', " two\\", 'three"""'], "one\n two\\\nthree"),
         (['"""', "one", '"""'], "one"),
         (['"""one"""'], "one"),
         (['"""'], ""),
@@ -92,7 +92,6 @@ def test_messages_of_several_lines(lines: list[str], message: str) -> None:
 
     asked: list[bool] = []
     text = whole_message(line)
-    # A backslash inside of quotation marks is meant, unless it ends a line.
     assert meaning(text) == message
     assert list(rest) == []
 

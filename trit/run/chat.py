@@ -139,8 +139,8 @@ def whole_message(line: Callable[[bool], str]) -> str:
     '''
     text = line(False)
     with suppress(EOFError):
-        while text.endswith("\\") or unfinished(text):
-            text = text.removesuffix("\\") + "\n" + line(True)
+        while (quoted := unfinished(text)) or text.endswith("\\"):
+            text = (text if quoted else text.removesuffix("\\")) + "\n" + line(True)
     return text
 
 

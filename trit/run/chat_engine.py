@@ -31,6 +31,7 @@ _GRACE_S = 1
 # An answer waits as long as its reader does: a terminal can be halted.
 _PATIENCE_S = 365 * 86400
 # The engine ends when its standard input does if this is set; elsewhere than on Linux, that is how it learns of us.
+_TIED_BY_SIGNAL = sys.platform.startswith("linux")
 _TIED = "LLAMA_SERVER_ROUTER_PORT"
 
 
@@ -91,7 +92,7 @@ class ChatEngine:
         """
         self._sandbox = sandbox
         enter = sandbox.enter if sandbox else None
-        tie = dies_with_us() if sys.platform.startswith("linux") else None
+        tie = dies_with_us() if _TIED_BY_SIGNAL else None
         env = {**os.environ, "GGML_NO_BACKTRACE": "1", "LLAMA_API_KEY": self._key}
         if not tie:
             env[_TIED] = "0"

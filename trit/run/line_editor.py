@@ -36,10 +36,10 @@ def editor(history: Path | None, commands: Sequence[str], unfinished: Callable[[
     @keys.add("enter")
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        if buffer.text.endswith("\\") and buffer.document.is_cursor_at_the_end:
-            buffer.delete_before_cursor()
+        if unfinished(buffer.text):
             buffer.insert_text("\n")
-        elif unfinished(buffer.text):
+        elif buffer.text.endswith("\\") and buffer.document.is_cursor_at_the_end:
+            buffer.delete_before_cursor()
             buffer.insert_text("\n")
         else:
             buffer.validate_and_handle()
