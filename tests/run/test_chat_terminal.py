@@ -267,6 +267,7 @@ def test_a_model_without_a_template_continues_texts(fake: FakeChat) -> None:
         terminal.ready()
         terminal.send("/regen\r")
         terminal.wait("You said cut.")
+        terminal.ready()
         terminal.send("\x04")
         assert terminal.end() == 0
     prompts = [note["prompt"] for note in fake.notes if "prompt" in note]

@@ -41,11 +41,11 @@ def chat(home: Path, *flags: str) -> Iterator[tuple[Terminal, int]]:
 
 def test_a_chat(engine_bin: Path, tmp_path: Path) -> None:
     assert engine_bin.is_dir()
-    with chat(tmp_path, "-n", "24", "--system", "You are a teacher.") as (terminal, engine):
-        terminal.send("What is the capital of France?\r")
+    with chat(tmp_path, "-n", "24") as (terminal, engine):
+        terminal.send("Hello, what is 2+2?\r")
         terminal.wait("\x1b[?2004l")
         first = terminal.ready()
-        assert "Paris" in first
+        assert "4" in first
         terminal.send("/regen\r")
         terminal.wait("\x1b[?2004l")
         assert terminal.ready() == first
@@ -78,17 +78,13 @@ def test_a_long_answer_is_stopped_and_another_given(engine_bin: Path, tmp_path: 
 
 def test_a_chat_outlives_its_context(engine_bin: Path, tmp_path: Path) -> None:
     assert engine_bin.is_dir()
-    with chat(tmp_path, "-c", "256", "-n", "16") as (terminal, _):
-        for number in range(4):
-            terminal.send(f"Number {number}: " + "a b c d e f g h " * 4 + "\r")
-            terminal.wait("\x1b[?2004l")
-            if "[the context of 256 tokens is full: from here on" in terminal.ready():
-                break
-        else:
-            pytest.fail("the context was never full")
+    with chat(tmp_path, "-c", "256", "-n", "8") as (terminal, _):
+        terminal.send("Say a number. " + "a b c d e f g h " * 8 + "\r")
+        terminal.wait("\x1b[?2004l")
+        terminal.ready()
+        terminal.send("Say a number. " + "x y z " * 50 + "\r")
+        terminal.wait("[the context of 256 tokens is full: from here on")
+        assert re.search(r"\n.*\w", terminal.ready())
         terminal.send("x " * 400 + "\r")
         terminal.wait("tokens with what stands around it, the context has 256; give a shorter one")
         terminal.ready()
-        terminal.send("Hello\r")
-        terminal.wait("\x1b[?2004l")
-        assert re.search(r"\w", terminal.ready())

@@ -51,7 +51,8 @@ def editor(history: Path | None, commands: Sequence[str], unfinished: Callable[[
     session: PromptSession[str] = PromptSession(
         FormattedText([("" if os.environ.get("NO_COLOR") else "bold fg:ansigreen", "> ")]),
         multiline=True,
-        prompt_continuation=". ",
+        # What is copied out of a line that was too long for the window has nothing of ours in it.
+        prompt_continuation=lambda width, line, wrapped: "" if wrapped else ". ",
         key_bindings=keys,
         history=PrivateHistory(history) if history else InMemoryHistory(),
         completer=_Commands(commands),
