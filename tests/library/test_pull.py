@@ -195,18 +195,19 @@ def test_a_message_goes_into_the_model_s_template_and_a_prompt_does_not(
     assert trit(capfd, "run", str(engine.model), "Hello").code == 0
     assert "-no-cnv" in engine.arguments, "a model without a template continues the text"
     assert trit(capfd, "run", "-m", model, "Hello").code == 0 and "-st" in engine.arguments
+    assert trit(capfd, "run", model, "Hello", "--system", "Be\\nkind").code == 0 and engine.value("-sys") == "Be\nkind"
+    found = trit(capfd, "run", str(engine.model), "Hello", "--system", "Be kind")
+    assert found.code == 2 and "has no chat template; put the text in front of the prompt" in found.err
     found = trit(capfd, "run", model, "Hello", "world")
     assert found.code == 2 and "'world' stands alone; a prompt goes behind -p, in quotation marks" in found.err
     found = trit(capfd, "run", model, "Hello", "-p", "world")
     assert found.code == 2 and "'Hello' stands alone beside -p or -f" in found.err
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    became: list[list[str]] = []
-    monkeypatch.setattr("trit.run.completion.become", lambda command, sandbox: became.append(command) or 0)
-    assert trit(capfd, "run", model).code == 0 and became, "nothing to say: a chat"
-    (chat,) = json.loads(trit(capfd, "ps", "--json").out)
-    assert (chat["kind"], chat["model"], chat["address"]) == ("chat", model, None)
-    found = trit(capfd, "run", str(engine.model))
-    assert found.code == 2 and "has no chat template, so it cannot chat; give a text that it continues" in found.err
+    began: list[bool] = []
+    monkeypatch.setattr("trit.run.chat.chat", lambda args, extra: began.append(args.only_named) or 0)
+    assert trit(capfd, "run", model).code == 0
+    assert trit(capfd, "run", model, "-cnv").code == 0
+    assert began == [True, False], "nothing to say: a chat"
 
 
 def test_wrong_flags_are_told_before_anything_is_fetched(

@@ -38,17 +38,6 @@ def test_the_server_gets_the_engine_s_flags(
     assert [drafted(command) for command in started] == [wanted]
 
 
-@pytest.mark.parametrize(("flags", "wanted"), [((), False), (("--draft", "ngram"), True)])
-def test_a_chat_gets_the_engine_s_flags(
-    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], wanted: bool
-) -> None:
-    started: list[list[str]] = []
-    monkeypatch.setattr(completion, "become", lambda command, sandbox=None: started.append(command) or 0)
-    model = tiny_model(tmp_path / "model.gguf", tokenizer__chat_template="{{ messages[0]['content'] }}")
-    assert run_main(completion.main, ("-m", str(model), "-cnv", *flags)) == 0
-    assert [drafted(command) for command in started] == [wanted]
-
-
 def test_one_prompt_has_no_drafts(engine: FakeEngine, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = tiny_model(tmp_path / "model.gguf")
     assert run_main(completion.main, ("-m", str(model), "-p", "x", "--draft", "ngram")) == 2

@@ -21,7 +21,6 @@ from trit.base.host import physical_cores
 from trit.base.places import DEMO_PROMPT, ROOT
 from trit.engine import inference
 from trit.gguf.made import default_model
-from trit.models.source_note import Manifest
 from trit.run import completion
 
 
@@ -376,40 +375,15 @@ def gguf_with_template(path: Path, template: str) -> None:
     tiny_model(path, general__note="tokenizer.chat_template", tokenizer__chat_template=template)
 
 
-def test_chat_becomes_llama_cli(
-    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    became: list[list[str]] = []
-    monkeypatch.setattr(completion, "become", lambda command, sandbox=None: became.append(command) or 0)
+def test_a_template_is_found_behind_its_name_in_a_text(engine: FakeEngine) -> None:
     gguf_with_template(engine.model, "{{ messages }} \u20ac")
     assert inference.chat_template(engine.model) == "{{ messages }} \u20ac"
-    assert run(engine, "-p", 'You are\\na "helpful" assistant', "-cnv", "-n", "9", "--", "--foo") == 0
-    command = became[0]
-    assert command[command.index("-sys") + 1] == 'You are\na "helpful" assistant'
-    assert command[-1] == "--foo" and command[command.index("-n") + 1] == "9"
-    assert run(engine, "-cnv", "--verbose", "-c", "4000") == 0
-    assert became[1][became[1].index("-n") + 1] == "-1"
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        f"chat with {engine.model}, by its own template; 4096 tokens of context (-c); /exit or Ctrl-C leaves"
-    )
-    assert "-sys" not in became[1]
-    (tmp_path / "system").write_text("from a\\file\n")
-    assert run(engine, "-cnv", "-f", str(tmp_path / "system")) == 0
-    assert became[2][-2:] == ["-sys", "from a\\file"]
-    engine.model.write_bytes(EMPTY)
-    assert run(engine, "-cnv", "--", "--chat-template", "chatml") == 0
-    assert run(engine, "-cnv", "--", "--chat-template-kwargs", "{}") == 2
 
 
-def test_chat_with_a_base_model_is_warned_of(
-    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(completion, "become", lambda command, sandbox=None: 0)
-    gguf_with_template(engine.model, "{{ messages }}")
-    for repo, warned in (("tiiuae/Falcon-E-3B-Base", True), ("tiiuae/Falcon-E-3B-Instruct", False), ("a/b", False)):
-        Manifest(repo, "main", "c" * 40).write(engine.model.parent)
-        assert run(engine, "-cnv") == 0
-        assert ("note: Falcon-E-3B-Base is a base model" in capsys.readouterr().err) == warned
+def test_a_system_prompt_needs_a_message(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(engine, "-p", "x", "--system", "Be kind") == 2
+    sentence = "error: --system: run_inference.py continues a prompt as it is; put the text in front of the prompt\n"
+    assert capfd.readouterr().err == sentence
 
 
 def test_unescape_is_the_engine_s() -> None:

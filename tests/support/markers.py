@@ -2,7 +2,7 @@
 """What a test needs, from its fixtures and from what its file imports: nobody has to remember a marker.
 
 ``engine``: what set-up makes, the compiled programs, or a run of set-up itself. ``torch``: the training packages.
-``compiles``: builds C++ code of its own.
+``compiles``: builds C++ code of its own. ``chat``: asks a real chat model, which is fetched once.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ MARKERS = {
     "engine": "needs what set-up makes, or runs set-up",
     "torch": "needs the packages for training",
     "compiles": "builds C++ code",
+    "chat": "asks a real chat model, which pip fetches once",
 }
 BY_FIXTURE = {
     "engine": {"engine_bin", "library", "loader", "plain_venv", "checkout", "inside", "wheel"},
     "compiles": {"kernels", "loader", "emulated_avx512", "wheel"},
 }
 BY_IMPORT = {
-    "engine": {"tests.support.fake_checkout", "trit.setup"},
+    "engine": {"tests.support.fake_checkout", "tests.support.real_chat", "trit.setup"},
     "torch": {"torch", "transformers"},
     "compiles": {"tests.support.kernel_build", "tests.support.stock_engine"},
+    "chat": {"tests.support.real_chat"},
 }
 _IMPORT = re.compile(r"^(?:from ([\w.]+) import (\(?[^#\n]*)|import ([\w.]+))", re.MULTILINE)
 

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from trit.base.errors import UserError, run_main
 from trit.base.places import BUILD_DIR, INSTALLED, VENV, python_command
@@ -40,7 +41,7 @@ def run_command(target: str, argv: Sequence[str] | None = None) -> int:
         try:
             code: int = getattr(importlib.import_module(module), function or "main")(argv)
         except ModuleNotFoundError as error:
-            return _hand_over(error)
+            _hand_over(error)
         except ImportError as error:
             raise _unloadable(error) from error
         return code
@@ -87,7 +88,19 @@ def environment_python() -> Path:
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def _hand_over(error: ModuleNotFoundError) -> int:
+def hand_over() -> None:
+    """Run this very command again in the environment that set-up made; return if there is none, or this is it."""
+    from trit.base.processes import (
+        become,
+    )  # only now: the less is imported before run_main, the sooner Ctrl-C is answered
+
+    python = environment_python()
+    if python.is_file() and Path(sys.prefix).resolve() != VENV.resolve():
+        code = become([python, *sys.orig_argv[1:]])
+        sys.exit(code)  # on Windows alone
+
+
+def _hand_over(error: ModuleNotFoundError) -> NoReturn:
     """Run this very command again where the missing package is.
 
     Raises:
@@ -97,12 +110,7 @@ def _hand_over(error: ModuleNotFoundError) -> int:
     name = (error.name or "").partition(".")[0]
     if name in {"", "trit", "utils", "tests"}:
         raise error
-    # Only now: the less is imported before run_main, the sooner Ctrl-C is answered.
-    from trit.base.processes import become
-
-    python = environment_python()
-    if python.is_file() and Path(sys.prefix).resolve() != VENV.resolve():
-        return become([python, *sys.orig_argv[1:]])
+    hand_over()
     how = python_command("setup_env.py")
     if name in _FOR_TRAINING:
         how = python_command("-m pip install -r requirements-train.txt")

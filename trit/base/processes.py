@@ -54,6 +54,26 @@ def _stop(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+def dies_with_us() -> Callable[[], None]:
+    """For subprocess's preexec_fn on Linux: the program is killed when this process ends, however that comes about.
+
+    To be called in the main thread: the end of the thread that starts a program counts as our end.
+    """
+    import ctypes
+
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    ours, zero = os.getpid(), ctypes.c_ulong(0)
+    kill = ctypes.c_ulong(signal.SIGKILL)
+
+    def tie() -> None:
+        if prctl(1, kill, zero, zero, zero):  # PR_SET_PDEATHSIG
+            raise OSError(ctypes.get_errno(), "the program cannot be tied to us")
+        if os.getppid() != ours:
+            os._exit(127)  # we have ended meanwhile
+
+    return tie
+
+
 def end_group(process: subprocess.Popen[Any]) -> None:
     """End a program that leads a process group, and what it started: ask first, then insist."""
     for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):

@@ -221,8 +221,8 @@ def _rules(
         devices=map(Path, _DEVICES),
         # The engine listens on a file if the host's name ends so.
         sockets=[Path(host).absolute().parent for host in hosts if host.endswith(".sock")],
-        # A chat reaches its own engine by TCP, on any free port, and so does a router.
-        ports=None if starts or Path(command[0]).stem == "llama-cli" else ports,
+        # A router reaches its engines by TCP, on any free port.
+        ports=None if starts else ports,
         memory=limit,
     )
 

@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,17 +26,15 @@ from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, TritError, U
 from trit.base.files import stand_in
 from trit.base.flags import real, some_text, whole
 from trit.base.places import BUNDLED_MODEL, engine_binary, python_command
-from trit.base.processes import become
 from trit.engine import confinement, inference, token_profile
-from trit.models.registry import model_in
-from trit.run import running
+from trit.run.log import Log
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
 _MOST_BYTES = 64 << 20  # of a prompt
 _ENDED = b" [end of text]\n\n\n"
 _CUT = b"\n\n"
 # Defaults of -n: a model that only continues texts seldom ends one, a chat model ends its replies.
-_ANSWER, _NO_LIMIT = 128, -1
+ANSWER, NO_LIMIT = 128, -1
 # How a file of text says that it is not UTF-8; what Windows' editors and shells put in front.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -46,8 +43,6 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# Warnings of our kernels, and of OpenMP about its variables.
-_SHOWN = ("warning:", "libgomp:", "OMP: Warning")
 # The engine's words when the prompt's own text begins with the token that it puts in front.
 _TWICE = "the prompt also starts with a BOS token"
 # All that the bundled model has learned.
@@ -72,9 +67,10 @@ class _Parser(inference.ArgumentParser):
             args.prompt = words.pop(0)
         if words:
             self.refuse(args, words)
+        args.only_named = False
         if named and args.prompt is None and args.file is None and not args.conversation:
             if sys.stdin.isatty():
-                args.conversation = True
+                args.only_named = args.conversation = True
             else:
                 args.message, args.file = True, "-"
 
@@ -92,9 +88,9 @@ def build_parser() -> _Parser:
     """The argument parser."""
     parser = _Parser(
         prog="run_inference.py",
-        description="Ask a ternary model. What follows -- is for the engine: llama-completion, or llama-cli with -cnv.",
+        description="Ask a ternary model. What follows -- is for the engine: llama-completion; llama-server with -cnv.",
     )
-    inference.add_common_flags(parser, n_predict=_ANSWER, in_chats=_NO_LIMIT)
+    inference.add_common_flags(parser, n_predict=ANSWER, in_chats=NO_LIMIT)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument(
         "-p", "--prompt", metavar="TEXT", help=r"prompt, \n in it is a newline; with -cnv the system prompt"
@@ -103,6 +99,10 @@ def build_parser() -> _Parser:
         "-f", "--file", type=some_text, metavar="FILE", help="file with the prompt, taken as it is; - is stdin"
     )
     parser.add_argument("-cnv", "--conversation", action="store_true", help="chat, by the model's chat template")
+    parser.add_argument("--system", type=some_text, metavar="TEXT", help="system prompt of a chat or a message")
+    parser.add_argument(
+        "--no-history", action="store_true", help="keep none of this chat's messages for later ones (arrow up)"
+    )
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument(
         "-temp",
@@ -150,7 +150,7 @@ def _run(parser: _Parser, argv: Sequence[str] | None) -> int:
     inference.check_engine_flags(extra)
     wanted = args.n_predict
     if wanted is None:
-        args.n_predict = _NO_LIMIT if args.conversation else _ANSWER
+        args.n_predict = NO_LIMIT if args.conversation else ANSWER
     context = inference.whole_context(args.ctx_size)
     if wanted and 0 < context <= wanted and "--context-shift" not in extra:
         raise UserError(
@@ -167,15 +167,24 @@ def _run(parser: _Parser, argv: Sequence[str] | None) -> int:
             f"{python_command('run_inference_server.py')} -m {shlex.quote(str(args.model))} -- --embeddings"
         )
     if args.conversation:
+        from trit.run.chat import chat  # which needs this module
+
         return chat(args, extra)
     raw = not args.message or inference.lacks_chat_template(args.model, extra)
+    if args.system is not None and raw:
+        why = "has no chat template" if args.message else "continues a prompt as it is"
+        raise UserError(
+            f"--system: {args.model if args.message else parser.prog} {why}; put the text in front of the prompt"
+        )
     if wanted is None and not raw:
-        args.n_predict = _NO_LIMIT
+        args.n_predict = NO_LIMIT
     with tempfile.TemporaryDirectory(prefix="trit-prompt-") as name:
         folder = Path(name)
         prompt = read_prompt(args, folder)
         # A message is put into the model's own template, if it has one; a prompt is continued as it is.
         turn = ["-no-cnv"] if raw else ["-cnv", "-st", "--jinja"]
+        if args.system is not None:
+            turn += ["-sys", inference.unescape(args.system)]
         command = [*engine_command("llama-completion", args), *prompt, *turn, "--no-display-prompt", "--simple-io"]
         # The prompt itself is the first run: another in front of it only delays the answer.
         command += ["--perf", *([] if args.profile else ["--no-warmup"]), *extra]
@@ -226,7 +235,7 @@ def note_purpose(args: argparse.Namespace, prompt: str) -> None:
         )
 
 
-def read_file(name: str) -> str:
+def read_file(name: str, flag: str = "-f") -> str:
     """The text of a prompt file, UTF-8 or what its byte order mark says, with LF and without its last newline.
 
     Raises:
@@ -236,63 +245,20 @@ def read_file(name: str) -> str:
         with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
-            raise UserError(f"-f {name} has more than {_MOST_BYTES >> 20} MiB; give a shorter prompt")
+            raise UserError(f"{flag} {name} has more than {_MOST_BYTES >> 20} MiB; give a shorter prompt")
         encoding = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
         text = data.decode(encoding)
     except OSError as error:
-        raise UserError(f"-f {name} cannot be read: {error.strerror}") from error
+        raise UserError(f"{flag} {name} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"-f {name} is not {error.encoding} text (byte {error.start}); save it as UTF-8") from error
+        raise UserError(f"{flag} {name} is not {error.encoding} text (byte {error.start}); save it as UTF-8") from error
     # A page may be meant, a pointer is not.
     if reason := stand_in(text[:1024].encode(), pages=False):
-        raise UserError(f"-f {name} {reason}")
+        raise UserError(f"{flag} {name} {reason}")
     text = text.replace("\r\n", "\n").removesuffix("\n")
     if not text or "\0" in text:
-        raise UserError(f"-f {name} is empty or no text; give a file with the prompt in it, saved as UTF-8")
+        raise UserError(f"{flag} {name} is empty or no text; give a file with the prompt in it, saved as UTF-8")
     return text
-
-
-def chat(args: argparse.Namespace, extra: list[str]) -> int:
-    """Chat on this terminal through llama-cli; the prompt is the system's.
-
-    Raises:
-        UserError: no chat template, or a flag that makes no sense here.
-    """
-    for flag in ("json", "profile"):
-        if getattr(args, flag):
-            raise UserError(f"--{flag} is for one prompt; leave -cnv or --{flag} away")
-    if args.prompt == "":
-        raise UserError("-p '': the system prompt is empty; leave -p away")
-    if inference.lacks_chat_template(args.model, extra):
-        if args.words:
-            raise UserError(
-                f"{args.words[0]} has no chat template, so it cannot chat; give a text that it continues: "
-                f'trit run {shlex.quote(args.words[0])} "Once upon a time"'
-            )
-        raise UserError(
-            f"{args.model} has no chat template, so -cnv cannot be used with it; leave -cnv away, or "
-            f"{inference.TEMPLATE_ADVICE}"
-        )
-    known = model_in(args.model.parent)
-    if known and (advice := known.advice()):
-        print(f"note: {advice}", file=sys.stderr)
-    named = inference.TEMPLATE_FLAGS & set(extra)
-    print(
-        f"chat with {args.model}, by {'the template that you named' if named else 'its own template'}; "
-        f"{f'{args.ctx_size} tokens of context (-c)' if args.ctx_size else 'context as in training'}; "
-        "/exit or Ctrl-C leaves",
-        file=sys.stderr,
-    )
-    inference.note_if_busy(args.threads)
-    command = engine_command("llama-cli", args)
-    if args.file or args.prompt:
-        command += ["-sys", read_file(args.file) if args.file else inference.unescape(args.prompt)]
-    if args.verbose:
-        command += ["--verbosity", "3"]
-    command += [*inference.DRAFTS[args.draft], *extra]
-    sandbox = confinement.prepare(args, command)
-    running.note("chat", args.model)
-    return become(command, sandbox)
 
 
 def complete(args: argparse.Namespace, command: list[str], counters: Path | None = None) -> int:
@@ -395,27 +361,6 @@ class Text:
 def _overlap(data: bytes, ending: bytes) -> int:
     """How many of the last bytes may be the start of an ending."""
     return next(size for size in range(min(len(data), len(ending)), -1, -1) if data.endswith(ending[:size]))
-
-
-class Log:
-    """The engine's standard error: kept whole, shown if wanted; some warnings are always shown."""
-
-    def __init__(self, stream: IO[bytes], show: bool):
-        self._lines: list[str] = []
-        self._thread = threading.Thread(target=self._follow, args=(stream, show), daemon=True)
-        self._thread.start()
-
-    def _follow(self, stream: IO[bytes], show: bool) -> None:
-        for raw in stream:
-            line = raw.decode("utf-8", errors="replace")
-            self._lines.append(line)
-            if show or line.startswith(_SHOWN):
-                sys.stderr.write(line)
-
-    def read(self) -> str:
-        """Everything, once the engine has ended."""
-        self._thread.join()
-        return "".join(self._lines)
 
 
 def failed(model: Path, code: int, stderr: str) -> int:
