@@ -29,12 +29,13 @@ MOST_SLOTS = 8
 _UNKNOWN_SLOTS = 4  # where the system does not say how much memory is free
 # Caches take at most this part of the memory that the weights leave.
 _CACHES = 0.25
-# Of a step with a piece of a prompt; people see 200 ms, and attention to long contexts is not in the estimate.
-STEP_SECONDS = 0.15
+# Of a step with a piece of a prompt; people see 200 ms, and attention to long contexts is not in the estimate, nor are
+# the heads of those that answer.
+STEP_SECONDS = 0.12
 # Of a prompt's time that its ternary products take; stock types are so much slower.
 _PRODUCTS, _STOCK = 0.8, 5
 _LEAST_PIECE, _MOST_PIECE = 8, 512
-_UNKNOWN_PIECE = 32  # where nothing was measured
+_UNKNOWN_PIECE = 16  # where nothing was measured
 _GUESSES = 8  # of --draft ngram: the engine fails on guesses that are not in one step
 # Of the product that is measured; the rate hardly depends on its shape.
 _TOKENS, _SIDE, _MEGABYTES = 32, 2560, 2
@@ -69,10 +70,14 @@ class Batching:
     @property
     def flags(self) -> list[str]:
         """The engine's."""
-        words = ["-np", str(self.slots), "-c", str(self.slots * self.context)]
+        return ["-np", str(self.slots), "-c", str(self.slots * self.context), *self.step_flags]
+
+    @property
+    def step_flags(self) -> list[str]:
+        """Those that have nothing to do with the number of slots."""
         # A cache for each slot: what it holds stays in the order of the text, so that sums have the same bits
         # whoever else is answered; and nobody takes another one's room.
-        words += [] if self.unified else ["--no-kv-unified"]
+        words = [] if self.unified else ["--no-kv-unified"]
         return words if self.piece is None else [*words, "-b", str(self.piece), "-ub", str(self.piece)]
 
 
@@ -114,7 +119,8 @@ def choose(
     piece = None
     if not (flags & (_PIECE_FLAGS | _WHOLE_FLAGS) or _PIECE_VARIABLES & os.environ.keys() or embeds(headers[0])):
         seconds = token_seconds(headers, multiply_rate(threads, bin_dir))
-        piece = max(_piece(seconds), slots * (1 + _GUESSES if guesses else 1))
+        # Those that answer go first: without room beside them a prompt would wait for the end of an answer.
+        piece = max(_piece(seconds), slots * (1 + _GUESSES if guesses else 1) + _LEAST_PIECE)
     return Batching(slots, tokens, slots * cache, piece, bool(flags & _LAYOUT_FLAGS))
 
 
