@@ -54,7 +54,7 @@ STANDARD_LIBRARY = (
     *("trit.models.registry", "trit.models.shapes", "trit.models.source_note"),
     *("trit.engine.inference", "trit.engine.token_profile", "trit.engine.tuning_file", "trit.engine.kept_kernels"),
     *("trit.run.completion", "trit.run.chat", "trit.run.serve", "trit.run.profile", "trit.inspect.doctor", "trit.cli"),
-    *("trit.engine.confinement", "trit.inspect.advisories"),
+    *("trit.engine.batching", "trit.engine.confinement", "trit.inspect.advisories"),
     *("trit.run.serving.plan", "trit.run.serving.supervise", "trit.run.serving.log"),
     *("trit.run.running", "trit.library.find", "trit.library.commands", "trit.setup.pipeline"),
 )

@@ -54,24 +54,36 @@ def _stop(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+_DIE_WITH_PARENT, _ADOPT = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER
+
+
 def dies_with_us() -> Callable[[], None]:
     """For subprocess's preexec_fn on Linux: the program is killed when this process ends, however that comes about.
 
     To be called in the main thread: the end of the thread that starts a program counts as our end.
     """
-    import ctypes
-
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    ours, zero = os.getpid(), ctypes.c_ulong(0)
-    kill = ctypes.c_ulong(signal.SIGKILL)
+    prctl, ours = _prctl(), os.getpid()
 
     def tie() -> None:
-        if prctl(1, kill, zero, zero, zero):  # PR_SET_PDEATHSIG
-            raise OSError(ctypes.get_errno(), "the program cannot be tied to us")
+        if prctl(_DIE_WITH_PARENT, signal.SIGKILL):
+            raise OSError("the program cannot be tied to us")
         if os.getppid() != ours:
             os._exit(127)  # we have ended meanwhile
 
     return tie
+
+
+def adopt_orphans() -> None:
+    """Let children of our children become ours when their parent ends, so that we can end them (Linux)."""
+    if sys.platform.startswith("linux"):
+        _prctl()(_ADOPT, 1)
+
+
+def _prctl() -> Callable[[int, int], int]:
+    import ctypes  # before the fork
+
+    call, zero = ctypes.CDLL(None).prctl, ctypes.c_ulong(0)
+    return lambda option, value: int(call(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero))
 
 
 def end_group(process: subprocess.Popen[Any]) -> None:
@@ -210,26 +222,3 @@ def become(command: Sequence[str | Path], sandbox: Sandbox | None = None) -> int
     except OSError as error:
         raise TritError(f"the kernel refuses to confine {words[0]} ({error.strerror}); give --no-sandbox") from error
     os.execv(words[0], words)
-
-
-_DIE_WITH_PARENT, _ADOPT = 1, 36  # prctl
-
-
-def end_with_parent(parent: int) -> None:
-    """In a child: let the kernel kill it when its parent ends, however that is (Linux; elsewhere nothing happens)."""
-    if sys.platform.startswith("linux"):
-        _prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-        if os.getppid() != parent:  # it was quicker
-            os._exit(1)
-
-
-def adopt_orphans() -> None:
-    """Let children of our children become ours when their parent ends, so that we can end them (Linux)."""
-    if sys.platform.startswith("linux"):
-        _prctl(_ADOPT, 1)
-
-
-def _prctl(option: int, value: int) -> None:
-    import ctypes
-
-    ctypes.CDLL(None).prctl(ctypes.c_int(option), *(ctypes.c_ulong(one) for one in (value, 0, 0, 0)))

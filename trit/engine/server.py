@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import Any
 
 from trit.base.errors import TritError, UserError
-from trit.base.places import engine_binary, python_command
+from trit.base.places import ENGINE_BIN, engine_binary, python_command
 from trit.base.processes import telling_lines
 from trit.engine import confinement
+from trit.engine.loading import read_memory
 
 _SLOTS = 4
 _TOKENS_PER_SLOT = 512
@@ -45,6 +46,7 @@ class Server:
         flags: Sequence[str] = (),
         slots: int = _SLOTS,
         context: int = _TOKENS_PER_SLOT,
+        bin_dir: Path = ENGINE_BIN,
     ) -> None:
         """Check that file and engine are there; the server starts with the ``with`` statement.
 
@@ -54,6 +56,7 @@ class Server:
             flags: More flags of llama-server.
             slots: Questions that it answers at the same time.
             context: Most tokens of one question and its answer.
+            bin_dir: Folder of the compiled programs.
 
         Raises:
             UserError: the GGUF file or the compiled engine is missing; names the command that makes it.
@@ -64,7 +67,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        self._command = [str(engine_binary("llama-server")), "-m", str(gguf), "-ngl", "0"]
+        self._command = [str(engine_binary("llama-server", bin_dir)), "-m", str(gguf), "-ngl", "0"]
         self._command += ["--host", "127.0.0.1", "--port", str(port)]
         self._command += ["-t", str(threads), "-np", str(slots), "-c", str(slots * context), *flags]
         self._slots = slots
@@ -127,6 +130,15 @@ class Server:
             raise Refused(f"llama-server refuses {path}: {error.read().decode('utf-8', 'replace')}") from error
         except (OSError, ValueError) as error:
             raise TritError(f"llama-server gave no answer ({error}); its last words: {self._last_words()}") from error
+
+    @property
+    def resident(self) -> int | None:
+        """Bytes of memory that the process takes now; None where the system does not tell."""
+        try:
+            memory = read_memory(Path(f"/proc/{self.pid}/status").read_text(encoding="utf-8"), 0)
+        except OSError:
+            return None
+        return memory.resident if memory else None
 
     @property
     def pid(self) -> int:

@@ -23,6 +23,7 @@ PARTS = {
     "end-to-end": ("end_to_end", "whole models, with llama-bench"),
     "profile": ("token_profile", "where a token's time goes"),
     "busy": ("busy", "what other programs leave of the speed"),
+    "load": ("load", "what a server gives to many clients"),
     "arm": ("arm", "the ARM loops, as LLVM's models predict them"),
     "summary": ("summary", "what the documents show of the results"),
 }

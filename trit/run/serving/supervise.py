@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from trit.base.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, TritError
-from trit.base.processes import adopt_orphans, end_with_parent
+from trit.base.processes import adopt_orphans, dies_with_us
 from trit.base.sandbox import Sandbox
 from trit.engine.inference import explain_exit
 from trit.run.serving.log import Log
@@ -115,10 +115,12 @@ class Supervisor:
         return self._asked is not None
 
     def _start(self) -> None:
-        parent, sandbox = os.getpid(), self._sandbox
+        sandbox = self._sandbox
+        tie = dies_with_us() if sys.platform.startswith("linux") else None
 
         def enter() -> None:
-            end_with_parent(parent)
+            if tie:
+                tie()
             if sandbox:
                 sandbox.enter()
 

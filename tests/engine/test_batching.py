@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""Slots, contexts and steps of a server: what is chosen for a model, a memory and a speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trit.base.errors import TritError
+from trit.engine import batching
+from trit.engine.batching import Batching, choose, multiply_rate, token_seconds
+from trit.gguf.encoding_table import BY_NUMBER
+from trit.gguf.header import RawHeader, RawTensor
+
+TERNARY = next(iter(BY_NUMBER))
+Q4_1 = 3
+MODEL = Path("model.gguf")
+GIB = 1 << 30
+# 16 layers with 512 numbers of keys and as many values: 32 KiB of attention cache for each token, in half precision.
+KEYS = {"block_count": 16, "embedding_length": 512, "attention.head_count": 8, "context_length": 4096}
+
+
+def header(kind: int = TERNARY, file_bytes: int = GIB, name: str = "llama", **keys: Any) -> RawHeader:
+    """A model of 10^9 multiply-accumulates a token, and embeddings."""
+    tensors = [RawTensor("token_embd.weight", (128000, 512), 14, 0, 0), RawTensor("blk.0.norm.weight", (512,), 0, 0, 0)]
+    tensors += [RawTensor(f"blk.{i}.ffn_up.weight", (1000, 62500), kind, 0, 0) for i in range(16)]
+    metadata = {"general.architecture": name} | {f"{name}.{key}": value for key, value in (KEYS | keys).items()}
+    return RawHeader(metadata, {}, {}, {tensor.name: tensor for tensor in tensors}, 32, 0, file_bytes)
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The model's headers, the free memory and the speed, which a test may change."""
+    facts: dict[str, Any] = {"headers": [header()], "free": 64 * GIB, "rate": 200e9}
+    monkeypatch.setattr(batching, "read_parts", lambda path, arrays: [(path, one) for one in facts["headers"]])
+    monkeypatch.setattr(batching, "free_memory_bytes", lambda: facts["free"])
+    monkeypatch.setattr(batching, "multiply_rate", lambda threads, bin_dir: facts["rate"])
+    for name in ("N_PARALLEL", "BATCH", "UBATCH"):
+        monkeypatch.delenv(f"LLAMA_ARG_{name}", raising=False)
+    return facts
+
+
+def test_flags_give_every_slot_its_own_context() -> None:
+    found = choose(MODEL, 2048, 2)
+    assert found == Batching(8, 2048, 8 * 2048 * (32 << 10), 16)
+    assert found.flags == ["-np", "8", "-c", "16384", "--no-kv-unified", "-b", "16", "-ub", "16"]
+
+
+@pytest.mark.parametrize(("free", "slots"), [(64, 8), (3, 8), (2, 4), (1.3, 1), (0.5, 1), (None, 4)])
+def test_caches_take_a_quarter_of_what_the_weights_leave(
+    machine: dict[str, Any], free: float | None, slots: int
+) -> None:
+    machine["free"] = free if free is None else int(free * GIB)
+    # A slot of 2,048 tokens takes 64 MiB.
+    assert choose(MODEL, 2048, 2).slots == slots
+
+
+def test_a_context_of_0_is_the_model_s() -> None:
+    assert choose(MODEL, 0, 2).context == 4096
+
+
+def test_weights_of_all_parts_count(machine: dict[str, Any]) -> None:
+    machine.update(free=3 * GIB, headers=[header(), header()])
+    assert choose(MODEL, 2048, 2).slots == 4
+
+
+@pytest.mark.parametrize(
+    ("rate", "piece"),
+    [(1e9, 16), (70e9, 16), (200e9, 16), (300e9, 32), (800e9, 80), (1e14, 512), (None, 16)],
+)
+def test_a_step_takes_about_120_ms(machine: dict[str, Any], rate: float | None, piece: int) -> None:
+    machine["rate"] = rate
+    assert choose(MODEL, 2048, 2).piece == piece
+
+
+def test_work_of_a_token(machine: dict[str, Any]) -> None:
+    assert token_seconds([header()], 1e9) == pytest.approx(1 / 0.8)
+    assert token_seconds([header(), header()], 1e9) == pytest.approx(2 / 0.8)
+    assert token_seconds([header(Q4_1)], 1e9) == pytest.approx(5 / 0.8), "llama.cpp's types are slower"
+    assert token_seconds([header()], None) is None
+    experts = header(expert_count=8, expert_used_count=2)
+    experts.tensors["blk.0.ffn_up_exps.weight"] = RawTensor(
+        "blk.0.ffn_up_exps.weight", (8, 500, 1000000), TERNARY, 0, 0
+    )
+    assert token_seconds([experts], 1e9) == pytest.approx(2 / 0.8), "two of eight experts"
+
+
+def test_guesses_of_all_slots_fit_one_step() -> None:
+    assert choose(MODEL, 2048, 2, guesses=True).piece == 8 * 9 + 8
+    assert choose(MODEL, 2048, 2, guesses=True, parallel=2).piece == 2 * 9 + 8
+
+
+def test_a_step_has_room_for_every_slot_and_a_prompt() -> None:
+    found = choose(MODEL, 2048, 2, parallel=64)
+    assert (found.slots, found.piece) == (64, 72)
+
+
+@pytest.mark.parametrize(
+    "flags", [["-b", "512"], ["--ubatch-size", "64"], ["--embeddings"], ["--pooling", "mean"], ["--mmproj", "x.gguf"]]
+)
+def test_flags_that_need_larger_steps_or_name_them(flags: Sequence[str]) -> None:
+    found = choose(MODEL, 2048, 2, engine_flags=flags)
+    assert found.piece is None and "-b" not in found.flags
+
+
+def test_an_embedding_model_reads_whole_texts(machine: dict[str, Any]) -> None:
+    machine["headers"] = [header(pooling_type=1)]
+    assert choose(MODEL, 2048, 2).piece is None
+
+
+def test_what_the_user_gives_the_engine_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose(MODEL, 2048, 2, parallel=4, engine_flags=["-np", "2"]).slots == 2
+    assert choose(MODEL, 2048, 2, engine_flags=["--parallel", "-1"]).slots == 8, "the engine's word for any number"
+    assert "--no-kv-unified" not in choose(MODEL, 2048, 2, engine_flags=["-kvu"]).flags
+    monkeypatch.setenv("LLAMA_ARG_N_PARALLEL", "3")
+    monkeypatch.setenv("LLAMA_ARG_UBATCH", "64")
+    assert choose(MODEL, 2048, 2) == Batching(3, 2048, 3 * 2048 * (32 << 10), None)
+
+
+def test_the_rate_of_what_the_program_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [{"kind": "head"}, {"kind": "product", "seconds": [0.002, 0.001, 0.004]}]
+    monkeypatch.setattr(batching, "engine_binary", lambda name, folder: folder / name)
+    monkeypatch.setattr(batching, "json_lines", lambda command, what: lines)
+    assert multiply_rate(2, Path("bin")) == pytest.approx(32 * 2560 * 2560 / 0.002)
+    del lines[1]
+    assert multiply_rate(2, Path("bin")) is None, "left out on a machine that is too busy"
+
+    def fail(command: Sequence[str], what: str) -> None:
+        raise TritError("no")
+
+    monkeypatch.setattr(batching, "json_lines", fail)
+    assert multiply_rate(2, Path("bin")) is None
+
+
+def test_this_machine_has_a_rate(engine_bin: Path) -> None:
+    rate = multiply_rate(1, engine_bin)
+    # A CPU of ten years ago and one of the next ten years; None: too busy to measure.
+    assert rate is None or 1e8 < rate < 1e14

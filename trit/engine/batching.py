@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""How a server shares its model between requests: slots, their contexts, and tokens of a step. Standard library only.
+
+A step computes the next token of every slot that answers, and a piece of the prompts that wait. The larger the piece,
+the longer everybody's next token takes; so its size follows from how fast this machine computes prompts.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from trit.base.errors import TritError
+from trit.base.host import free_memory_bytes
+from trit.base.places import ENGINE_BIN, engine_binary
+from trit.engine.confinement import attention_bytes
+from trit.engine.program import json_lines
+from trit.gguf.encoding_table import BY_NUMBER
+from trit.gguf.header import RawHeader
+from trit.gguf.parts import read_parts
+from trit.gguf.validate import embeds
+
+MOST_SLOTS = 8
+_UNKNOWN_SLOTS = 4  # where the system does not say how much memory is free
+# Caches take at most this part of the memory that the weights leave.
+_CACHES = 0.25
+# Of a step with a piece of a prompt; people see 200 ms, and attention to long contexts is not in the estimate, nor are
+# the heads of those that answer.
+STEP_SECONDS = 0.12
+# Of a prompt's time that its ternary products take; stock types are so much slower.
+_PRODUCTS, _STOCK = 0.8, 5
+_LEAST_PIECE, _MOST_PIECE = 8, 512
+_UNKNOWN_PIECE = 16  # where nothing was measured
+_GUESSES = 8  # of --draft ngram: the engine fails on guesses that are not in one step
+# Of the product that is measured; the rate hardly depends on its shape.
+_TOKENS, _SIDE, _MEGABYTES = 32, 2560, 2
+_PROGRAM = "trit-bench"
+
+_SLOT_FLAGS = {"-np", "--parallel"}
+_LAYOUT_FLAGS = {"-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified", "--kv-unified-per-slot"}
+# With these a whole text, or a whole image, has to fit into one step.
+_WHOLE_FLAGS = {"--embedding", "--embeddings", "--rerank", "--reranking", "--pooling", "-mm", "--mmproj"}
+_PIECE_FLAGS = {"-b", "--batch-size", "-ub", "--ubatch-size"}
+_SLOT_VARIABLE, _PIECE_VARIABLES = "LLAMA_ARG_N_PARALLEL", {"LLAMA_ARG_BATCH", "LLAMA_ARG_UBATCH"}
+
+
+@dataclass(frozen=True)
+class Batching:
+    """What a server is started with.
+
+    Attributes:
+        slots: Requests that are answered at a time; others wait.
+        context: Tokens of prompt and answer of each.
+        cache_bytes: Of all their attention caches, in half precision.
+        piece: Most tokens of a step; None: as the engine has it.
+        unified: All slots share one cache, because a flag of the engine says so.
+    """
+
+    slots: int
+    context: int
+    cache_bytes: int
+    piece: int | None
+    unified: bool = False
+
+    @property
+    def flags(self) -> list[str]:
+        """The engine's."""
+        return ["-np", str(self.slots), "-c", str(self.slots * self.context), *self.step_flags]
+
+    @property
+    def step_flags(self) -> list[str]:
+        """Those that have nothing to do with the number of slots."""
+        # A cache for each slot: what it holds stays in the order of the text, so that sums have the same bits
+        # whoever else is answered; and nobody takes another one's room.
+        words = [] if self.unified else ["--no-kv-unified"]
+        return words if self.piece is None else [*words, "-b", str(self.piece), "-ub", str(self.piece)]
+
+
+def choose(
+    model: Path,
+    context: int,
+    threads: int,
+    *,
+    parallel: int | None = None,
+    guesses: bool = False,
+    engine_flags: Sequence[str] = (),
+    bin_dir: Path = ENGINE_BIN,
+) -> Batching:
+    """The batching of a model on this machine, now; takes about 0.1 s.
+
+    Args:
+        model: GGUF file, or the first of several.
+        context: tokens of prompt and answer of one request; 0: what the model was trained for.
+        threads: that compute.
+        parallel: slots; None: as many as memory has room for.
+        guesses: tokens are guessed (``--draft ngram``).
+        engine_flags: what goes to the engine besides; it wins.
+        bin_dir: folder of the compiled programs.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    headers = [header for _, header in read_parts(model, arrays=False)]
+    metadata = headers[0].metadata
+    architecture = metadata.get("general.architecture")
+    tokens = context or int(metadata.get(f"{architecture}.context_length", 0))
+    cache = attention_bytes(metadata, tokens) // 2
+    given = [value for flag, value in pairwise(engine_flags) if flag in _SLOT_FLAGS]
+    named = (given or [os.environ.get(_SLOT_VARIABLE, "")])[-1]
+    if named.isdecimal() and int(named) > 0:
+        parallel = int(named)
+    slots = parallel or _slots(cache, sum(header.file_bytes for header in headers))
+    flags = {word.partition("=")[0] for word in engine_flags}
+    piece = None
+    if not (flags & (_PIECE_FLAGS | _WHOLE_FLAGS) or _PIECE_VARIABLES & os.environ.keys() or embeds(headers[0])):
+        seconds = token_seconds(headers, multiply_rate(threads, bin_dir))
+        # Those that answer go first: without room beside them a prompt would wait for the end of an answer.
+        piece = max(_piece(seconds), slots * (1 + _GUESSES if guesses else 1) + _LEAST_PIECE)
+    return Batching(slots, tokens, slots * cache, piece, bool(flags & _LAYOUT_FLAGS))
+
+
+def _slots(cache: int, weights: int) -> int:
+    """As many as memory has room for. cache: bytes of one; weights: bytes of all."""
+    free = free_memory_bytes()
+    if free is None:
+        return _UNKNOWN_SLOTS
+    return max(1, min(MOST_SLOTS, int(_CACHES * (free - weights)) // max(1, cache)))
+
+
+def _piece(token_seconds: float | None) -> int:
+    """Tokens of a step, by eights: kernels take so many at a time at least."""
+    if token_seconds is None:
+        return _UNKNOWN_PIECE
+    return max(_LEAST_PIECE, min(_MOST_PIECE, 8 * round(STEP_SECONDS / 8 / max(token_seconds, 1e-9))))
+
+
+def token_seconds(headers: Sequence[RawHeader], rate: float | None) -> float | None:
+    """About what a token of a prompt takes.
+
+    Args:
+        headers: of a model's files.
+        rate: ternary multiply-accumulates per second; None: unknown, and so is the time.
+    """
+    if rate is None:
+        return None
+    architecture = headers[0].metadata.get("general.architecture")
+    experts, used = (headers[0].metadata.get(f"{architecture}.{key}") for key in ("expert_count", "expert_used_count"))
+    work = 0.0
+    for tensor in (tensor for header in headers for tensor in header.tensors.values()):
+        if not tensor.name.startswith("blk.") or len(tensor.shape) < 2:
+            continue  # the embedding is looked up, and the head has one token of a prompt
+        share = used / experts if experts and used and len(tensor.shape) == 3 else 1
+        work += share * math.prod(tensor.shape) * (1 if tensor.ggml_type in BY_NUMBER else _STOCK)
+    return work / rate / _PRODUCTS
+
+
+def multiply_rate(threads: int, bin_dir: Path = ENGINE_BIN) -> float | None:
+    """Multiply-accumulates per second of a ternary product with some tokens; None where the program is missing."""
+    try:
+        command: list[str | Path] = [
+            engine_binary(_PROGRAM, bin_dir),
+            "--shapes",
+            f"{_SIDE}x{_SIDE}",
+            "--m",
+            str(_TOKENS),
+        ]
+        command += ["--threads", str(threads), "--packings", "2_bits", "--repetitions", "3", "--milliseconds", "4"]
+        command += ["--megabytes", str(_MEGABYTES), "--limit-seconds", "0.001"]
+        lines = json_lines(command, "measuring how fast prompts are computed")
+        times = [time for line in lines if line["kind"] == "product" for time in line["seconds"]]
+        return _TOKENS * _SIDE * _SIDE / median(times) if times else None
+    except TritError:
+        return None  # a server starts without it, too
