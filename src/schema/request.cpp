@@ -50,6 +50,10 @@ class Request {
     bool narrowed_ = false;
 
     void check_chat(bool knows_tools) {
+        // Those of a chat that has any do not come here.
+        if (const Json* messages = given(request_, "messages"); messages != nullptr && messages->empty()) {
+            refuse("'messages' must have at least one message");
+        }
         const std::string choice = check_tools();
         flag(request_, "parallel_tool_calls", "");
         out_["tool_choice"] = choice;

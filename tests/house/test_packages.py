@@ -15,10 +15,10 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").is_file())
 RUN, TRAIN, TEST = "requirements.in", "requirements-train.txt", "requirements-test.in"
-RELEASE = "requirements-release.in"
-FILES = (RUN, TRAIN, TEST, RELEASE)
-# What .ci/lock makes of three of them: also what their packages need in turn.
-LOCKS = ("requirements.txt", "requirements-test.txt", "requirements-release.txt")
+RELEASE, CLIENTS = "requirements-release.in", "requirements-clients.in"
+FILES = (RUN, TRAIN, TEST, RELEASE, CLIENTS)
+# What .ci/lock makes of four of them: also what their packages need in turn.
+LOCKS = ("requirements.txt", "requirements-test.txt", "requirements-release.txt", "requirements-clients.txt")
 _LOCKED = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.]+( ; [^#]*?)?( --hash=sha256:[0-9a-f]{64})+")
 # Folders with Python code; one that is not there (yet) has none.
 CODE = ("utils", "trit", "benchmarks")
