@@ -23,7 +23,7 @@ from trit.library.find import find, find_checkpoint
 # Name -> the function whose arguments follow it (see run_command), and what it does.
 COMMANDS = {
     "run": ("trit.run.completion:command", "ask a model, or chat with it"),
-    "serve": ("trit.run.serve:command", "serve a model over HTTP, with the routes of OpenAI's API"),
+    "serve": ("trit.run.serve:command", "serve models over HTTP, with the routes of OpenAI's API"),
     "pull": ("trit.library.commands:pull", "fetch a model by name, or bring it up to date"),
     "list": ("trit.library.commands:show_list", "the models that are here"),
     "show": ("trit.library.commands:show", "what is known of a model by name, and whether its files are sound"),

@@ -162,4 +162,13 @@ def test_idle_models_give_their_memory_back(folder: Path, engine_bin: Path, tmp_
         assert wait_for_end([killed, *children]) == []
         server.wait_until_healthy()
         assert complete(server, "second")[0] == 200
+        client, response = server.stream(
+            {"model": "second", "prompt": PROMPT, "n_predict": 250, "ignore_eos": True, "n_probs": 200}
+        )
+        response.readline()
+        server.process.send_signal(signal.SIGTERM)
+        last_line = [line for line in response.read().split(b"\n") if line][-1]
+        client.close()
+        assert json.loads(last_line.removeprefix(b"data: "))["tokens_predicted"] > 200, "it was cut off"
+        assert server.process.wait(timeout=60) == 0
         assert "ended by SIGKILL" in server.err.read_text() and "starting it again in 1 s" in server.err.read_text()

@@ -109,7 +109,8 @@ def serving(folder: Path, *words: str | Path, env: dict[str, str] | None = None)
     port = free_port()
     command = [sys.executable, ROOT / "run_inference_server.py", "--port", str(port), *words]
     out, err = folder / "server.out", folder / "server.err"
-    variables = {**os.environ, "TRIT_HOME": str(folder / "home"), **(env or {})}
+    # What it makes for itself goes with the test, though it is killed.
+    variables = {**os.environ, "TRIT_HOME": str(folder / "home"), "TMPDIR": str(folder), **(env or {})}
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=variables)
     server = Serving(process, port, out, err)

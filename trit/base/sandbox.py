@@ -14,6 +14,7 @@ import struct
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 # System calls newer than 2019 have one number on every architecture.
@@ -47,7 +48,8 @@ class Rules:
         writes: the same as ``reads``, and change them; in folders it may make and remove files.
         devices: files that it may read, write and control.
         sockets: folders in which it may make and remove sockets.
-        ports: TCP ports that it may listen on, while it connects to none; None: TCP is left as it is.
+        ports: TCP ports that it may listen on; None: TCP is left as it is.
+        peers: TCP ports that it may listen on and connect to; it connects to no others.
         memory: most bytes that it may allocate, without what it maps from files (RLIMIT_DATA); None: no limit.
     """
 
@@ -57,6 +59,7 @@ class Rules:
     devices: Iterable[Path] = ()
     sockets: Iterable[Path] = ()
     ports: Iterable[int] | None = ()
+    peers: Iterable[int] = ()
     memory: int | None = None
 
 
@@ -99,8 +102,9 @@ class Sandbox:
             for path in paths:
                 self._allow(path, rights)
         if network:
-            for port in rules.ports or ():
-                self._add(_PORT, struct.pack("=QQ", _LISTEN_AT, port))
+            for ports, allowed in ((rules.ports or (), _LISTEN_AT), (rules.peers, _NETWORK)):
+                for port in ports:
+                    self._add(_PORT, struct.pack("=QQ", allowed, port))
 
     def enter(self) -> None:
         """Confine this process, and what it starts, for good: call it in the child, or before another program.
@@ -143,6 +147,7 @@ class Sandbox:
         _checked(_libc().syscall(_ADD_RULE, self._ruleset, kind, rule, 0))
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

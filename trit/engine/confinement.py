@@ -112,7 +112,7 @@ def prepare(
 ) -> Confinement | None:
     """The sandbox that the flags ask for; None where there is to be none, with a line that says so if that is news.
 
-    A router reaches its models by TCP, on any free port, so TCP is left as it is for it and them.
+    A router reaches its models by TCP, on the ports that the system gives away: it connects to these alone.
 
     Args:
         args: with the flags of :func:`add_flags`.
@@ -221,10 +221,16 @@ def _rules(
         devices=map(Path, _DEVICES),
         # The engine listens on a file if the host's name ends so.
         sockets=[Path(host).absolute().parent for host in hosts if host.endswith(".sock")],
-        # A router reaches its engines by TCP, on any free port.
-        ports=None if starts else ports,
+        ports=[*ports, *([0] if starts else [])],
+        peers=_given_away() if starts else (),
         memory=limit,
     )
+
+
+def _given_away() -> range:
+    """The TCP ports that the system gives to programs that ask for any, which is to listen on port 0."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split())
+    return range(first, last + 1)
 
 
 def values(command: Sequence[str], flags: set[str]) -> Iterator[str]:

@@ -206,7 +206,8 @@ def _tell(made: Plan, log: Log, host: str, port: int, key: bool) -> None:
     curl += f"""{' -H "Authorization: Bearer $KEY"' if key else ""} -d '{json.dumps(body)}'"""
     memory = {"total": made.most, "free": made.free, "earlier_chats": made.chats * made.loaded}
     log.announce(
-        [*made.lines(), f"listening on {socket or url}; ask it with:", f"  {curl}"],
+        # Of port 0, which is any free one, only the engine's log has the number.
+        [*made.lines(), *([f"listening on {socket or url}; ask it with:", f"  {curl}"] if port or socket else [])],
         "ready",
         url=socket or url,
         curl=curl,
