@@ -23,12 +23,13 @@ struct FieldLayout {
 
 /// Writes one whole panel, the bytes of trit_panel_pack.
 ///
+/// @param tier     one that this CPU runs; the bytes are the same for all
 /// @param packing  TRIT_PACKING_2_BITS or TRIT_PACKING_5_TRITS
 /// @param k        a multiple of 128
 /// @param row      the first of TRIT_PANEL_ROWS rows, row_bytes apart
 /// @return whether no code is 3; else the panel is of no use
-bool pack_fields(trit_packing packing, int64_t k, const FieldLayout& layout, const uint8_t* row,
-                 size_t row_bytes, uint8_t* panel);
+bool pack_fields(const trit_tier& tier, trit_packing packing, int64_t k, const FieldLayout& layout,
+                 const uint8_t* row, size_t row_bytes, uint8_t* panel);
 
 }  // namespace trit
 

@@ -136,11 +136,11 @@ bool has_plain_fields(const Encoding& e, const PackedMatrix::Header& h, const ui
 }
 
 /// row: the panel's first row in the file. Returns nullptr, or what is wrong with the data.
-const char* write_panel(const Encoding& e, const PackedMatrix::Header& h, const uint8_t* row, int count,
-                        uint8_t* panel, std::atomic<bool>* has_code_3) {
+const char* write_panel(const trit_tier& tier, const Encoding& e, const PackedMatrix::Header& h,
+                        const uint8_t* row, int count, uint8_t* panel, std::atomic<bool>* has_code_3) {
     const auto packing = static_cast<trit_packing>(h.packing);
     if (has_plain_fields(e, h, row, count)) {
-        return pack_fields(packing, h.k, e.fields, row, e.row_bytes(h.k), panel) ? nullptr : kBadCode;
+        return pack_fields(tier, packing, h.k, e.fields, row, e.row_bytes(h.k), panel) ? nullptr : kBadCode;
     }
     thread_local Rows rows;
     rows.count = count;
@@ -170,8 +170,8 @@ const char* write_panel(const Encoding& e, const PackedMatrix::Header& h, const 
 }
 
 /// Fills in the header's has_code_3 too.
-const char* write_panels(const Encoding& e, const Shape& shape, const uint8_t* data, int threads,
-                         PackedMatrix::Header* header, uint8_t* panels) {
+const char* write_panels(const trit_tier& tier, const Encoding& e, const Shape& shape, const uint8_t* data,
+                         int threads, PackedMatrix::Header* header, uint8_t* panels) {
     const PackedMatrix::Header h = *header;
     std::atomic<bool> has_code_3{false};
     const int64_t per_matrix = panels_of(shape.n);
@@ -180,8 +180,8 @@ const char* write_panels(const Encoding& e, const Shape& shape, const uint8_t* d
         const int64_t first = i % per_matrix * TRIT_PANEL_ROWS;
         const int64_t row = i / per_matrix * shape.n + first;
         const int count = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, shape.n - first));
-        const char* fault = write_panel(e, h, data + static_cast<size_t>(row) * e.row_bytes(shape.k), count,
-                                        panels + i * h.panel_bytes, &has_code_3);
+        const char* fault = write_panel(tier, e, h, data + static_cast<size_t>(row) * e.row_bytes(shape.k),
+                                        count, panels + i * h.panel_bytes, &has_code_3);
         if (fault != nullptr) {
             found = fault;
         }
@@ -244,7 +244,7 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
         return kBadScale;
     }
     const char* fault =
-        write_panels(e, shape, data, threads, &h, static_cast<uint8_t*>(memory) + kHeaderBytes);
+        write_panels(tier, e, shape, data, threads, &h, static_cast<uint8_t*>(memory) + kHeaderBytes);
     std::memcpy(memory, &h, sizeof(h));
     return fault;
 }

@@ -104,7 +104,10 @@ def test_code_that_every_cpu_runs_has_no_later_instruction(kernels: Path) -> Non
     shared = objects(kernels)
     assert {"dispatch", "encodings", "packed_matrix", "panel", "selftest"} <= {p.name.split(".")[0] for p in shared}
     for path in shared:
-        assert used(path) == {}, path.name
+        for name, features in functions(path).items():
+            # panel_fields.cpp has its loops a second time, in a namespace of that name.
+            allowed = with_implied({"avx2"}) if "_GLOBAL__N_14avx2" in name else set()
+            assert set(features) <= allowed, f"{path.name}: {name}: {features}"
 
 
 @pytest.mark.parametrize("name", TIERS)

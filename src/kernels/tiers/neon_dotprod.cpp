@@ -25,13 +25,14 @@ Lane multiply_add(Lane lane, int8x16_t a, int8x16_t b) { return add(lane, a, b);
 #include "kernels/tiers/neon_in_place-inl.h"
 #include "kernels/tiers/neon_lanes-inl.h"
 #include "kernels/tiers/neon_panel-inl.h"
+#include "kernels/tiers/neon_q6_k-inl.h"
 
 }  // namespace
 TRIT_TARGET_END
 
 #include "kernels/tiers/kernels-inl.h"
 
-extern "C" const trit_tier trit_tier_neon_dotprod = with_kernels(kAbsent);
+extern "C" const trit_tier trit_tier_neon_dotprod = with_q6_k(with_kernels(kAbsent));
 
 #else
 

@@ -30,13 +30,14 @@ constexpr int kMultiplyAddMacs = 32;
 #include "kernels/tiers/neon_in_place-inl.h"
 #include "kernels/tiers/neon_mmla-inl.h"
 #include "kernels/tiers/neon_panel-inl.h"
+#include "kernels/tiers/neon_q6_k-inl.h"
 
 }  // namespace
 TRIT_TARGET_END
 
 #include "kernels/tiers/kernels-inl.h"
 
-extern "C" const trit_tier trit_tier_neon_i8mm = with_kernels(kAbsent);
+extern "C" const trit_tier trit_tier_neon_i8mm = with_q6_k(with_kernels(kAbsent));
 
 #else
 

@@ -165,6 +165,12 @@ void q6_k(int64_t k, const uint8_t* w, size_t w_row_bytes, int64_t n, const uint
                 const float d = token_scale * half_to_float(half);
                 int32_t lanes[8];
                 q6_k_lanes(block, token, lanes);
+#ifdef TRIT_ARM64
+                for (int l = 1; l < 8; ++l) {
+                    lanes[0] += lanes[l];
+                    lanes[l] = 0;
+                }
+#endif
                 for (int l = 0; l < 8; ++l) {
                     acc[l] = std::fma(d, static_cast<float>(lanes[l]), acc[l]);
                 }
