@@ -115,7 +115,12 @@ def test_only_the_named_port_is_listened_on_and_none_connected_to(child: Child) 
         assert child(listen, free, ports=[free]).stderr == ""
         assert "PermissionError" in child(listen, free, ports=[there]).stderr
         assert child(listen, free, ports=None).stderr == ""
-        assert "PermissionError" in child("socket.create_connection(('127.0.0.1', int(sys.argv[1])))", there).stderr
+        connect = "socket.create_connection(('127.0.0.1', int(sys.argv[1])))"
+        assert "PermissionError" in child(connect, there).stderr
+        assert child(connect, there, peers=[there]).stderr == ""
+        assert "PermissionError" in child(connect, there, peers=[free], ports=[there]).stderr
+        # Any free port is asked for as port 0, and then has to be one of those.
+        assert child("socket.create_server(('127.0.0.1', 0))", ports=[0]).stderr == ""
 
 
 def test_memory_ends_at_the_limit_and_mapped_files_do_not_count(child: Child, tmp_path: Path) -> None:

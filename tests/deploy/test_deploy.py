@@ -23,6 +23,7 @@ from trit.base.errors import UserError
 from trit.base.places import ROOT
 from trit.cli import COMMANDS
 from trit.run import serve
+from trit.run.serving import access
 
 DEPLOY = ROOT / "deploy"
 FILE = (DEPLOY / "Containerfile").read_text(encoding="utf-8")
@@ -69,12 +70,12 @@ def test_who_listens_beyond_the_machine_asks_for_a_key(name: str) -> None:
     words = started()[name]
     args, extra = serve.build_parser().parse(words)
     assert args.port == PORT
-    serve.check_access(args, extra)
-    assert bool(serve.outside(args, extra)) == serve.has_key(extra) == (name != "unit")
+    access.check(args, extra)
+    assert bool(access.outside(args, extra)) == access.has_key(args, extra) == (name != "unit")
     if name != "unit":
-        args, extra = serve.build_parser().parse(words[: words.index("--")])
+        args, extra = serve.build_parser().parse(words[: words.index("--api-key-file")])
         with pytest.raises(UserError, match="set a key with"):
-            serve.check_access(args, extra)
+            access.check(args, extra)
 
 
 def test_nothing_runs_as_root() -> None:
