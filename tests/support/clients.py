@@ -51,6 +51,11 @@ class Servers:
         return self._start("chat", "--alias", NAME, "--jinja", "--metrics", "-n", "200")
 
     @property
+    def named(self) -> Server:
+        """As behind a proxy: it answers the name llm.example, too."""
+        return self._start("named", "--alias", NAME, "--jinja", "--allowed-hosts", "llm.example")
+
+    @property
     def vectors(self) -> Server:
         return self._start("vectors", "--alias", NAME, "--embeddings", "--pooling", "mean")
 
