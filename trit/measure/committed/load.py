@@ -250,24 +250,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             chosen = batching.choose(servers[OURS][0], _CONTEXT, args.threads, bin_dir=args.bin_dir)
             results = {name: Found() for name in servers}
             with ExitStack() as stack:
-                running = {
-                    name: stack.enter_context(
-                        Server(
-                            path,
-                            args.threads,
-                            chosen.step_flags if name == OURS else (),
-                            chosen.slots,
-                            _CONTEXT,
-                            folder,
-                        )
-                    )
-                    for name, (path, folder) in servers.items()
-                }
+                running = {}
+                for name, (path, folder) in servers.items():
+                    flags, env = (chosen.step_flags, chosen.environment) if name == OURS else ([], {})
+                    server = Server(path, args.threads, flags, chosen.slots, _CONTEXT, folder, env)
+                    running[name] = stack.enter_context(server)
                 alone = measure_all(running, args.clients, args.tokens, args.rounds, results)
                 if model in files and args.requests:
                     soak(running[OURS], args.requests, args.tokens, results[OURS], alone[OURS])
             parts.append(_text(model, results))
-            kept.append({**_kept(model, results), "slots": chosen.slots, "piece": chosen.piece})
+            kept.append({**_kept(model, results), "slots": chosen.slots, "step": chosen.step, "batch": chosen.batch})
             wrong += faults(f"{model}, {OURS}", results[OURS])
     if wrong:
         raise TritError("; ".join(wrong))
