@@ -56,13 +56,15 @@ class Found:
 
     Attributes:
         loads: By number of clients, round by round.
-        resident: Bytes after the first requests of the long run, and after the last.
+        settled: Requests of the long run after which memory is looked at first.
+        resident: Bytes then, and after the last.
         requests: All.
         errors: What came in the place of answers.
         different: Answers that are not those of a single client.
     """
 
     loads: dict[int, list[Load]] = field(default_factory=dict)
+    settled: int = _SETTLED
     resident: tuple[int | None, int | None] = (None, None)
     requests: int = 0
     errors: list[str] = field(default_factory=list)
@@ -82,7 +84,7 @@ class Found:
 
 
 def _stock_model(workdir: Path, shape: str, head: str) -> Path:
-    """Random weights that llama.cpp loads without our patches: its ``bitnet`` has another activation; all else is equal.
+    """Random weights that llama.cpp loads without our patches: its ``bitnet`` has another activation, nothing else.
 
     Raises:
         UserError: the file cannot be made.
@@ -138,7 +140,7 @@ def soak(server: Server, requests: int, minutes: int, most: int, found: Found, a
         numbers = range(first, min(first + piece, requests))
         found.add(load(server.url, questions(), _SOAK_CLIENTS, numbers, most), alone)
         memory.append(server.resident)
-    found.resident = (memory[0], memory[-1])
+    found.settled, found.resident = piece, (memory[0], memory[-1])
 
 
 def faults(name: str, found: Found) -> list[str]:
@@ -150,7 +152,7 @@ def faults(name: str, found: Found) -> list[str]:
         said.append(f"{name}: {found.different} of {found.requests} answers are not those of a single client")
     if found.growth is not None and found.growth > _MOST_GROWTH:
         early, late = (f"{(value or 0) / 1e6:.0f} MB" for value in found.resident)
-        said.append(f"{name}: memory grew from {early} after {_SETTLED} requests to {late} after all")
+        said.append(f"{name}: memory grew from {early} after {found.settled} requests to {late} after all")
     return said
 
 
@@ -178,7 +180,7 @@ def _memory(found: Found) -> str:
     early, late = found.resident
     if not early or not late:
         return ""
-    return f"; memory {early / 1e6:.0f} MB after the first {_SETTLED}, {late / 1e6:.0f} MB after all"
+    return f"; memory {early / 1e6:.0f} MB after the first {found.settled}, {late / 1e6:.0f} MB after all"
 
 
 def _text(model: str, results: Mapping[str, Found]) -> str:
@@ -208,6 +210,7 @@ def _kept(model: str, results: Mapping[str, Found]) -> dict[str, Any]:
             "requests": found.requests,
             "errors": len(found.errors),
             "different": found.different,
+            "settled": found.settled,
             "resident_bytes": found.resident,
             "tests": tests,
         }
