@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from trit.engine.inference import DRAFTS
 from trit.engine.server import Server
-from trit.measure.clients import Answer, ask
+from trit.measure.clients import Answer, ask, load
 
 STORY = "Mary went to the kitchen. John went to the garden. Sandra moved to the office. Daniel left for the hall. " * 3
 LONG = "John went back to the bedroom. Mary is in the garden. Daniel travelled to the bathroom. " * 24
@@ -95,8 +96,24 @@ def test_a_long_prompt_does_not_stop_an_answer(server: Server) -> None:
     assert meanwhile > 0.6 * steps
 
 
+def test_guesses_of_several_slots_change_no_answer(server: Server, story_gguf: Path) -> None:
+    prompts = [STORY * 2 + f"Where is {name}?\nAnswer:" for name in ("Mary", "John", "Sandra", "Daniel")]
+    plain = load(server.url, prompts, 1, range(len(prompts)), 60)
+    flags = [*DRAFTS["ngram"], "--no-kv-unified", "-b", "128", "-ub", "128", "--metrics"]
+    with Server(story_gguf, 1, flags, slots=4, context=CONTEXT, env={"TRIT_STEP": str(STEP)}) as guessing:
+        found = load(guessing.url, prompts, 4, range(3 * len(prompts)), 60)
+        assert counted(guessing, "spec_decode_num_accepted_tokens_total") > 60, "else nothing was guessed"
+    assert found.errors == plain.errors == []
+    assert all(answer.text == plain.answers[number % 4].text for number, answer in found.answers.items())
+
+
 def cached(server: Server) -> int:
-    """What /metrics says of prompts' tokens that were not computed."""
+    """Prompts' tokens that were not computed, as /metrics has it."""
+    return counted(server, "prompt_tokens_cached_total")
+
+
+def counted(server: Server, name: str) -> int:
+    """A number of /metrics."""
     with urllib.request.urlopen(f"{server.url}/metrics") as answer:
         lines = answer.read().decode().splitlines()
-    return next(int(float(line.split()[1])) for line in lines if line.startswith("llamacpp:prompt_tokens_cached_total"))
+    return next(int(float(line.split()[1])) for line in lines if line.startswith(f"llamacpp:{name}"))
