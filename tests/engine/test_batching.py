@@ -45,8 +45,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_flags_give_every_slot_its_own_context() -> None:
     found = choose(MODEL, 2048, 2)
-    assert found == Batching(8, 2048, 8 * 2048 * (32 << 10), 16)
-    assert found.flags == ["-np", "8", "-c", "16384", "--no-kv-unified", "-b", "16", "-ub", "16"]
+    assert found == Batching(8, 2048, 8 * 2048 * (32 << 10), 16, 128)
+    assert found.flags == ["-np", "8", "-c", "16384", "--no-kv-unified", "-b", "128", "-ub", "128"]
 
 
 @pytest.mark.parametrize(("free", "slots"), [(64, 8), (3, 8), (2, 4), (1.3, 1), (0.5, 1), (None, 4)])
@@ -68,12 +68,28 @@ def test_weights_of_all_parts_count(machine: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "piece"),
-    [(1e9, 16), (70e9, 16), (200e9, 16), (300e9, 32), (800e9, 80), (1e14, 512), (None, 16)],
+    ("rate", "step", "batch"),
+    [
+        (None, 16, 128),
+        (1e9, 8, 128),
+        (70e9, 8, 128),
+        (200e9, 16, 128),
+        (400e9, 40, 320),
+        (800e9, 80, 512),
+        (1e14, 512, 512),
+    ],
 )
-def test_a_step_takes_about_120_ms(machine: dict[str, Any], rate: float | None, piece: int) -> None:
+def test_a_step_takes_about_120_ms(machine: dict[str, Any], rate: float | None, step: int, batch: int) -> None:
     machine["rate"] = rate
-    assert choose(MODEL, 2048, 2).piece == piece
+    found = choose(MODEL, 2048, 2)
+    assert (found.step, found.batch) == (step, batch)
+
+
+def test_the_engine_is_told_by_a_variable_that_may_be_set_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRIT_STEP", raising=False)
+    assert choose(MODEL, 2048, 2).environment == {"TRIT_STEP": "16"}
+    monkeypatch.setenv("TRIT_STEP", "99")
+    assert choose(MODEL, 2048, 2).environment == {"TRIT_STEP": "99"}
 
 
 def test_work_of_a_token(machine: dict[str, Any]) -> None:
@@ -88,14 +104,10 @@ def test_work_of_a_token(machine: dict[str, Any]) -> None:
     assert token_seconds([experts], 1e9) == pytest.approx(2 / 0.8), "two of eight experts"
 
 
-def test_guesses_of_all_slots_fit_one_step() -> None:
-    assert choose(MODEL, 2048, 2, guesses=True).piece == 8 * 9 + 8
-    assert choose(MODEL, 2048, 2, guesses=True, parallel=2).piece == 2 * 9 + 8
-
-
-def test_a_step_has_room_for_every_slot_and_a_prompt() -> None:
-    found = choose(MODEL, 2048, 2, parallel=64)
-    assert (found.slots, found.piece) == (64, 72)
+def test_a_step_has_room_for_every_slot_and_its_guesses() -> None:
+    assert choose(MODEL, 2048, 2, guesses=True, parallel=4).batch == 128
+    assert choose(MODEL, 2048, 2, guesses=True, parallel=32).batch == 32 * 9 + 8
+    assert choose(MODEL, 2048, 2, parallel=256).batch == 256 + 8
 
 
 @pytest.mark.parametrize(
@@ -103,12 +115,12 @@ def test_a_step_has_room_for_every_slot_and_a_prompt() -> None:
 )
 def test_flags_that_need_larger_steps_or_name_them(flags: Sequence[str]) -> None:
     found = choose(MODEL, 2048, 2, engine_flags=flags)
-    assert found.piece is None and "-b" not in found.flags
+    assert found.batch is None and "-b" not in found.flags
 
 
 def test_an_embedding_model_reads_whole_texts(machine: dict[str, Any]) -> None:
     machine["headers"] = [header(pooling_type=1)]
-    assert choose(MODEL, 2048, 2).piece is None
+    assert choose(MODEL, 2048, 2).batch is None
 
 
 def test_what_the_user_gives_the_engine_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +129,7 @@ def test_what_the_user_gives_the_engine_wins(monkeypatch: pytest.MonkeyPatch) ->
     assert "--no-kv-unified" not in choose(MODEL, 2048, 2, engine_flags=["-kvu"]).flags
     monkeypatch.setenv("LLAMA_ARG_N_PARALLEL", "3")
     monkeypatch.setenv("LLAMA_ARG_UBATCH", "64")
-    assert choose(MODEL, 2048, 2) == Batching(3, 2048, 3 * 2048 * (32 << 10), None)
+    assert choose(MODEL, 2048, 2) == Batching(3, 2048, 3 * 2048 * (32 << 10), 16, None)
 
 
 def test_the_rate_of_what_the_program_prints(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How a server shares its model between requests: slots, their contexts, and tokens of a step. Standard library only.
 
-A step computes the next token of every slot that answers, and a piece of the prompts that wait. The larger the piece,
-the longer everybody's next token takes; so its size follows from how fast this machine computes prompts.
+A step computes the next token of every slot that answers, and a piece of a prompt that waits. The larger the step, the
+longer everybody's next token takes; so its size follows from how fast this machine computes prompts.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ _CACHES = 0.25
 STEP_SECONDS = 0.12
 # Of a prompt's time that its ternary products take; stock types are so much slower.
 _PRODUCTS, _STOCK = 0.8, 5
-_LEAST_PIECE, _MOST_PIECE = 8, 512
-_UNKNOWN_PIECE = 16  # where nothing was measured
+_BY_EIGHTS = 8
+_UNKNOWN_STEP = 16  # where nothing was measured
+# A step without answers: about a second. Fewer tokens are slower on some CPUs, more are no faster on any.
+_ALONE, _LEAST_BATCH, _MOST_BATCH = 8, 128, 512
 _GUESSES = 8  # of --draft ngram: the engine fails on guesses that are not in one step
 # Of the product that is measured; the rate hardly depends on its shape.
 _TOKENS, _SIDE, _MEGABYTES = 32, 2560, 2
@@ -45,8 +47,9 @@ _SLOT_FLAGS = {"-np", "--parallel"}
 _LAYOUT_FLAGS = {"-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified", "--kv-unified-per-slot"}
 # With these a whole text, or a whole image, has to fit into one step.
 _WHOLE_FLAGS = {"--embedding", "--embeddings", "--rerank", "--reranking", "--pooling", "-mm", "--mmproj"}
-_PIECE_FLAGS = {"-b", "--batch-size", "-ub", "--ubatch-size"}
-_SLOT_VARIABLE, _PIECE_VARIABLES = "LLAMA_ARG_N_PARALLEL", {"LLAMA_ARG_BATCH", "LLAMA_ARG_UBATCH"}
+_BATCH_FLAGS = {"-b", "--batch-size", "-ub", "--ubatch-size"}
+_STEP_VARIABLE = "TRIT_STEP"
+_SLOT_VARIABLE, _BATCH_VARIABLES = "LLAMA_ARG_N_PARALLEL", {"LLAMA_ARG_BATCH", "LLAMA_ARG_UBATCH"}
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,16 @@ class Batching:
         slots: Requests that are answered at a time; others wait.
         context: Tokens of prompt and answer of each.
         cache_bytes: Of all their attention caches, in half precision.
-        piece: Most tokens of a step; None: as the engine has it.
+        step: Tokens of a step in which others are answered: what answers need, and a piece of a prompt.
+        batch: Tokens of a step in which nobody is; None: as the engine has it.
         unified: All slots share one cache, because a flag of the engine says so.
     """
 
     slots: int
     context: int
     cache_bytes: int
-    piece: int | None
+    step: int
+    batch: int | None
     unified: bool = False
 
     @property
@@ -78,7 +83,12 @@ class Batching:
         # A cache for each slot: what it holds stays in the order of the text, so that sums have the same bits
         # whoever else is answered; and nobody takes another one's room.
         words = [] if self.unified else ["--no-kv-unified"]
-        return words if self.piece is None else [*words, "-b", str(self.piece), "-ub", str(self.piece)]
+        return words if self.batch is None else [*words, "-b", str(self.batch), "-ub", str(self.batch)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The engine's variables, which win over nothing that is set already."""
+        return {_STEP_VARIABLE: os.environ.get(_STEP_VARIABLE) or str(self.step)}
 
 
 def choose(
@@ -116,12 +126,14 @@ def choose(
         parallel = int(named)
     slots = parallel or _slots(cache, sum(header.file_bytes for header in headers))
     flags = {word.partition("=")[0] for word in engine_flags}
-    piece = None
-    if not (flags & (_PIECE_FLAGS | _WHOLE_FLAGS) or _PIECE_VARIABLES & os.environ.keys() or embeds(headers[0])):
-        seconds = token_seconds(headers, multiply_rate(threads, bin_dir))
-        # Those that answer go first: without room beside them a prompt would wait for the end of an answer.
-        piece = max(_piece(seconds), slots * (1 + _GUESSES if guesses else 1) + _LEAST_PIECE)
-    return Batching(slots, tokens, slots * cache, piece, bool(flags & _LAYOUT_FLAGS))
+    step = _step(token_seconds(headers, multiply_rate(threads, bin_dir)))
+    batch = None
+    if not (flags & (_BATCH_FLAGS | _WHOLE_FLAGS) or _BATCH_VARIABLES & os.environ.keys() or embeds(headers[0])):
+        # Who comes while a prompt is computed waits for one of these.
+        batch = max(
+            min(_ALONE * step, _MOST_BATCH), _LEAST_BATCH, slots * (1 + _GUESSES if guesses else 1) + _BY_EIGHTS
+        )
+    return Batching(slots, tokens, slots * cache, step, batch, bool(flags & _LAYOUT_FLAGS))
 
 
 def _slots(cache: int, weights: int) -> int:
@@ -132,11 +144,11 @@ def _slots(cache: int, weights: int) -> int:
     return max(1, min(MOST_SLOTS, int(_CACHES * (free - weights)) // max(1, cache)))
 
 
-def _piece(token_seconds: float | None) -> int:
-    """Tokens of a step, by eights: kernels take so many at a time at least."""
+def _step(token_seconds: float | None) -> int:
+    """Tokens of ``STEP_SECONDS``, by eights: kernels are made for so many."""
     if token_seconds is None:
-        return _UNKNOWN_PIECE
-    return max(_LEAST_PIECE, min(_MOST_PIECE, 8 * round(STEP_SECONDS / 8 / max(token_seconds, 1e-9))))
+        return _UNKNOWN_STEP
+    return max(_BY_EIGHTS, min(_MOST_BATCH, _BY_EIGHTS * round(STEP_SECONDS / _BY_EIGHTS / max(token_seconds, 1e-9))))
 
 
 def token_seconds(headers: Sequence[RawHeader], rate: float | None) -> float | None:

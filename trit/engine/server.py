@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import tempfile
@@ -47,6 +48,7 @@ class Server:
         slots: int = _SLOTS,
         context: int = _TOKENS_PER_SLOT,
         bin_dir: Path = ENGINE_BIN,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Check that file and engine are there; the server starts with the ``with`` statement.
 
@@ -57,6 +59,7 @@ class Server:
             slots: Questions that it answers at the same time.
             context: Most tokens of one question and its answer.
             bin_dir: Folder of the compiled programs.
+            env: Variables to set.
 
         Raises:
             UserError: the GGUF file or the compiled engine is missing; names the command that makes it.
@@ -71,6 +74,7 @@ class Server:
         self._command += ["--host", "127.0.0.1", "--port", str(port)]
         self._command += ["-t", str(threads), "-np", str(slots), "-c", str(slots * context), *flags]
         self._slots = slots
+        self._env = {**os.environ, **(env or {})}
 
     def __enter__(self) -> Server:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
@@ -80,6 +84,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
+            env=self._env,
             preexec_fn=sandbox.enter if sandbox else None,
         )
         try:

@@ -117,7 +117,7 @@ async def _load(url: str, prompts: Sequence[str], clients: int, numbers: range, 
     async def client(session: httpx.AsyncClient) -> None:
         for number in waiting:
             try:
-                done.answers[number] = await _ask(session, prompts[number % len(prompts)], most)
+                done.answers[number] = await ask(session, prompts[number % len(prompts)], most)
             except (httpx.HTTPError, ValueError, KeyError, TritError) as error:
                 done.errors.append(f"request {number}: {error or type(error).__name__}")
 
@@ -130,7 +130,13 @@ async def _load(url: str, prompts: Sequence[str], clients: int, numbers: range, 
     return done
 
 
-async def _ask(session: httpx.AsyncClient, prompt: str, most: int) -> Answer:
+async def ask(session: httpx.AsyncClient, prompt: str, most: int) -> Answer:
+    """Send one request, and take its answer as it comes; prompt, most: as those of :func:`load`.
+
+    Raises:
+        TritError: the server answered with an error, or stopped in the middle.
+        httpx.HTTPError: it cannot be reached.
+    """
     body = {"prompt": prompt, "n_predict": most, "temperature": 0, "ignore_eos": True, "cache_prompt": True}
     asked, pieces, arrivals = time.perf_counter(), [], []
     async with session.stream("POST", "/completion", json={**body, "stream": True}) as answer:

@@ -10,9 +10,10 @@ answered. All questions have the same beginning, as those of one application hav
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -24,7 +25,7 @@ from trit.base.host import physical_cores
 from trit.base.places import engine_binary
 from trit.base.progress import until_now
 from trit.base.statistics import in_turns
-from trit.convert.from_random import HEADS
+from trit.convert.from_random import HEADS, OUTTYPES, generate
 from trit.engine import batching
 from trit.engine.roofline import measure
 from trit.engine.server import Server
@@ -32,13 +33,14 @@ from trit.gguf.made import default_model
 from trit.measure import report
 from trit.measure.clients import PERCENTILES, Load, load
 from trit.measure.committed.end_to_end import CACHE
-from trit.measure.model_store import random_model
+from trit.measure.model_store import kept, random_model
 from trit.models.shapes import SHAPES
 from trit.train.story import ask, make_story
 
 OURS = "this build"
 _BUNDLED = "bundled"
 _RIVAL_TYPE = "tq2_0"
+STOCK_ARCHITECTURES = ("llama", "bitnet")
 _CONTEXT = 512
 _QUESTIONS = 16  # different ones
 _BEGINNING, _OWN = 8, 3  # sentences
@@ -54,13 +56,15 @@ class Found:
 
     Attributes:
         loads: By number of clients, round by round.
-        resident: Bytes after the first requests of the long run, and after the last.
+        settled: Requests of the long run after which memory is looked at first.
+        resident: Bytes then, and after the last.
         requests: All.
         errors: What came in the place of answers.
         different: Answers that are not those of a single client.
     """
 
     loads: dict[int, list[Load]] = field(default_factory=dict)
+    settled: int = _SETTLED
     resident: tuple[int | None, int | None] = (None, None)
     requests: int = 0
     errors: list[str] = field(default_factory=list)
@@ -77,6 +81,20 @@ class Found:
         """Of the memory, as a share; None where the system does not tell."""
         early, late = self.resident
         return late / early - 1 if early and late else None
+
+
+def _stock_model(workdir: Path, shape: str, head: str) -> Path:
+    """Random weights that llama.cpp loads without our patches: its ``bitnet`` has another activation, nothing else.
+
+    Raises:
+        UserError: the file cannot be made.
+    """
+    ours = SHAPES[shape]
+    if ours.architecture in STOCK_ARCHITECTURES:
+        return random_model(workdir, shape, head, _RIVAL_TYPE)
+    theirs = replace(ours, architecture="bitnet")
+    path = workdir.expanduser() / f"random-{shape}-as-bitnet-head-{head}-{_RIVAL_TYPE}.gguf"
+    return kept(path, lambda path: generate(f"random {shape}", theirs, OUTTYPES[_RIVAL_TYPE], head, path))
 
 
 def questions(seed: int = 1) -> list[str]:
@@ -110,15 +128,19 @@ def measure_all(
     return alone
 
 
-def soak(server: Server, requests: int, most: int, found: Found, alone: Mapping[int, str]) -> None:
-    """Add many requests, and what memory the server takes early and late."""
+def soak(server: Server, requests: int, minutes: int, most: int, found: Found, alone: Mapping[int, str]) -> None:
+    """Add many requests, and what memory the server takes early and late; fewer if they take too long."""
     print(f"{requests} requests of {_SOAK_CLIENTS} clients", file=sys.stderr)
-    early = min(_SETTLED, requests // 2)
-    memory = []
-    for numbers in (range(early), range(early, requests)):
+    end = time.monotonic() + 60 * minutes
+    piece = max(1, min(_SETTLED, requests // 2))
+    memory: list[int | None] = []
+    for first in range(0, requests, piece):
+        if len(memory) > 1 and time.monotonic() > end:
+            break
+        numbers = range(first, min(first + piece, requests))
         found.add(load(server.url, questions(), _SOAK_CLIENTS, numbers, most), alone)
         memory.append(server.resident)
-    found.resident = (memory[0], memory[1])
+    found.settled, found.resident = piece, (memory[0], memory[-1])
 
 
 def faults(name: str, found: Found) -> list[str]:
@@ -130,7 +152,7 @@ def faults(name: str, found: Found) -> list[str]:
         said.append(f"{name}: {found.different} of {found.requests} answers are not those of a single client")
     if found.growth is not None and found.growth > _MOST_GROWTH:
         early, late = (f"{(value or 0) / 1e6:.0f} MB" for value in found.resident)
-        said.append(f"{name}: memory grew from {early} after {_SETTLED} requests to {late} after all")
+        said.append(f"{name}: memory grew from {early} after {found.settled} requests to {late} after all")
     return said
 
 
@@ -158,7 +180,7 @@ def _memory(found: Found) -> str:
     early, late = found.resident
     if not early or not late:
         return ""
-    return f"; memory {early / 1e6:.0f} MB after the first {_SETTLED}, {late / 1e6:.0f} MB after all"
+    return f"; memory {early / 1e6:.0f} MB after the first {found.settled}, {late / 1e6:.0f} MB after all"
 
 
 def _text(model: str, results: Mapping[str, Found]) -> str:
@@ -188,6 +210,7 @@ def _kept(model: str, results: Mapping[str, Found]) -> dict[str, Any]:
             "requests": found.requests,
             "errors": len(found.errors),
             "different": found.different,
+            "settled": found.settled,
             "resident_bytes": found.resident,
             "tests": tests,
         }
@@ -206,7 +229,13 @@ def _parser() -> ArgumentParser:
     add("--other", type=some_text, action="append", default=[], metavar="NAME=DIR", help=text)
     add("--clients", type=numbers_from(1), default=[1, 4, 8, 16, 64], help="such as 1,8 (default: 1,4,8,16,64)")
     add("--tokens", "-n", type=whole(2), default=24, help="of an answer (default: %(default)s)")
-    add("--requests", type=whole(0), default=10000, help="of the long run on files; 0: none (default: %(default)s)")
+    add(
+        "--requests",
+        type=whole(2, also=(0,)),
+        default=10000,
+        help="of the long run on files; 0: none (default: %(default)s)",
+    )
+    add("--minutes", type=whole(1), default=5, help="of it at most, on each file (default: %(default)s)")
     add("--threads", "-t", type=THREADS, default=physical_cores(), help="(default: %(default)s)")
     add("--rounds", type=whole(1), default=3, help="(default: %(default)s)")
     add("--workdir", type=a_path, default=CACHE, help="where random models are kept (default: %(default)s)")
@@ -239,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs = {name: {OURS: (path, args.bin_dir)} for name, path in files.items()}
     if shape:
         ours = random_model(args.workdir, shape, args.head, "i2_s")
-        rival = random_model(args.workdir, shape, args.head, _RIVAL_TYPE) if others else ours
+        rival = _stock_model(args.workdir, shape, args.head) if others else ours
         runs[f"random {shape}"] = {OURS: (ours, args.bin_dir)} | {name: (rival, to) for name, to in others.items()}
     about = report.about("trit committed load", given, measure([1], tier="chosen", seconds=0.01).compiler)
     parts: list[str] = []
@@ -250,24 +279,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             chosen = batching.choose(servers[OURS][0], _CONTEXT, args.threads, bin_dir=args.bin_dir)
             results = {name: Found() for name in servers}
             with ExitStack() as stack:
-                running = {
-                    name: stack.enter_context(
-                        Server(
-                            path,
-                            args.threads,
-                            chosen.step_flags if name == OURS else (),
-                            chosen.slots,
-                            _CONTEXT,
-                            folder,
-                        )
-                    )
-                    for name, (path, folder) in servers.items()
-                }
+                running = {}
+                for name, (path, folder) in servers.items():
+                    flags, env = (chosen.step_flags, chosen.environment) if name == OURS else ([], {})
+                    server = Server(path, args.threads, flags, chosen.slots, _CONTEXT, folder, env)
+                    running[name] = stack.enter_context(server)
                 alone = measure_all(running, args.clients, args.tokens, args.rounds, results)
                 if model in files and args.requests:
-                    soak(running[OURS], args.requests, args.tokens, results[OURS], alone[OURS])
+                    soak(running[OURS], args.requests, args.minutes, args.tokens, results[OURS], alone[OURS])
             parts.append(_text(model, results))
-            kept.append({**_kept(model, results), "slots": chosen.slots, "piece": chosen.piece})
+            kept.append({**_kept(model, results), "slots": chosen.slots, "step": chosen.step, "batch": chosen.batch})
             wrong += faults(f"{model}, {OURS}", results[OURS])
     if wrong:
         raise TritError("; ".join(wrong))
