@@ -60,10 +60,22 @@ void put_together(float* whole, const float* partial, int64_t dv) {
     }
 }
 
+/// Registers of AVX-512 where the chosen tier has them and values fill them: upstream's part, and so this
+/// file, is compiled for AVX2.
+const TileKernels& tiles_for([[maybe_unused]] int64_t dv) {
+#ifdef TRIT_HAS_WIDE_TILES
+    static const bool wide = std::strncmp(trit_tier_chosen()->features, "AVX-512", 7) == 0;
+    if (wide && dv % avx512::kTiles.lanes == 0) {
+        return avx512::kTiles;
+    }
+#endif
+    return as_compiled::kTiles;
+}
+
 class Attention {
  public:
     Attention(const ggml_compute_params* params, ggml_tensor* dst)
-        : params_(params), dst_(dst), s_(dst), scratch_(own_memory(params), s_) {
+        : params_(params), dst_(dst), s_(dst), scratch_(own_memory(params), s_), tiles_(tiles_for(s_.dv)) {
         std::memcpy(&scale_, dst->op_params, sizeof(scale_));
     }
 
@@ -208,7 +220,7 @@ class Attention {
         }
         const Cache keys = cache(dst_->src[1], b);
         const Cache values = cache(dst_->src[2], b);
-        const Strips strips(s_.dv, rows(b));
+        const Strips strips(s_.dv, rows(b), tiles_);
         const int64_t chunk = chunk_of(listed_);
         for (int64_t first = 0; first < listed_; first += chunk) {
             const int32_t* listed = scratch_.listed + first;
@@ -261,8 +273,8 @@ class Attention {
         }
         const int n_rows = rows(b);
         float* weights = scratch_.tile_weights + row * chunk_of(listed_);
-        tile_scores(scratch_.tile_q + row * s_.dk, scratch_.converted, most, s_.dk, lane_order(n_rows),
-                    weights);
+        tiles_.scores(scratch_.tile_q + row * s_.dk, scratch_.converted, most, s_.dk, lane_order(n_rows),
+                      weights);
         int lane = 0;
         for (int64_t t = tile.first; t < tile.end; ++t, lane += n_rows) {
             for (int64_t p = seen(t, first, count); p < most; ++p) {
@@ -292,13 +304,11 @@ class Attention {
 
     void add_tile(int64_t b, Tile tile, int64_t first, int64_t count, int64_t row,
                   const Strips& strips) const {
-        constexpr decltype(&tile_strip<1>) kernels[kMaxRows] = {tile_strip<1>, tile_strip<2>, tile_strip<3>,
-                                                                tile_strip<4>};
         const int n_rows = rows(b);
-        const auto kernel = kernels[n_rows - 1];
+        const auto kernel = tiles_.strip[n_rows - 1];
         const float* weights = scratch_.tile_weights + row * chunk_of(listed_);
         for (int64_t s = 0; s < strips.count; ++s) {
-            const int64_t column = strips.first(s) * Floats::kCount;
+            const int64_t column = strips.first(s) * strips.lanes;
             const float* values = scratch_.converted + column * count;
             int64_t lane = 0;
             for (int64_t t = tile.first; t < tile.end; ++t, lane += n_rows) {
@@ -404,6 +414,7 @@ class Attention {
     ggml_tensor* dst_;
     Sizes s_;
     Scratch scratch_;
+    const TileKernels& tiles_;
     float scale_ = 1.0f;
     int64_t looked_ = -1;
     int64_t loaded_ = -1;

@@ -19,13 +19,9 @@
 namespace trit {
 
 constexpr int kTileRows = 16;
-constexpr int kTileRegisters = kTileRows / Floats::kCount;
 
 /// The order in which a score's lanes are added: that of `score` for as many rows of a token.
 inline const int* lane_order(int rows) { return rows == 4 ? Floats::kFourSumsOrder : Floats::kSumOrder; }
-
-/// Columns of values whose sums stay in registers, for so many rows of a token.
-constexpr int tile_columns(int rows) { return std::min(8, (Floats::kRegisters - 1) / (rows + 1)); }
 
 /// One row of q, scaled, becomes lane `row` of tile[dk][kTileRows], in the order of passes.
 inline void lay_out_query(const float* q, float scale, int64_t dk, const int* order, int row, float* tile) {
@@ -48,14 +44,28 @@ inline void convert_keys(const Cache& cache, const int32_t* listed, int64_t coun
     }
 }
 
+/// The loops over a tile that multiply, for one kind of register.
+struct TileKernels {
+    int lanes;              ///< of a register
+    int columns[kMaxRows];  ///< [rows of a token - 1] most registers of a strip: their sums stay in registers
+    /// scores[count][kTileRows] of one tile's rows and keys[count][dk].
+    void (*scores)(const float* q, const float* keys, int64_t count, int64_t dk, const int* order,
+                   float* scores);
+    /// [rows of a token - 1] Adds a strip of values to the rows' sums: tile_values.
+    void (*strip[kMaxRows])(int width, const float* values, const float* weights, int64_t count,
+                            const float* a, const float* b, float* whole, int64_t stride);
+};
+
 /// Columns of values in strips of nearly the same width: strip i is [count][width] registers from its first
 /// column on, times count.
 struct Strips {
-    int64_t count, least, wider;
+    int64_t lanes, count, least, wider;
 
-    Strips(int64_t dv, int rows) {
-        const int64_t columns = dv / Floats::kCount;
-        count = (columns + tile_columns(rows) - 1) / tile_columns(rows);
+    Strips(int64_t dv, int rows, const TileKernels& kernels) {
+        lanes = kernels.lanes;
+        const int64_t columns = dv / lanes;
+        const int64_t most = kernels.columns[rows - 1];
+        count = (columns + most - 1) / most;
         least = columns / count;
         wider = columns % count;
     }
@@ -70,89 +80,13 @@ inline void convert_values(const Cache& cache, const int32_t* listed, int64_t co
         prefetch(cache.at(listed[std::min(p + kAhead, count - 1)]), dv);
         const ggml_fp16_t* value = cache.at(listed[p]);
         for (int64_t s = 0; s < strips.count; ++s) {
-            const int width = strips.width(s);
-            float* to = values + (strips.first(s) * count + p * width) * Floats::kCount;
-            for (int c = 0; c < width; ++c, value += Floats::kCount) {
-                Floats::load(value).store(to + c * Floats::kCount);
+            const int64_t width = strips.width(s) * strips.lanes;
+            float* to = values + strips.first(s) * strips.lanes * count + p * width;
+            for (int64_t c = 0; c < width; c += Floats::kCount, value += Floats::kCount) {
+                Floats::load(value).store(to + c);
             }
         }
     }
-}
-
-/// scores[P][kTileRows] of one tile's rows and keys[P][dk].
-template <int P>
-void tile_score(const float* q, const float* keys, int64_t dk, const int* order, float* scores) {
-    // What is carried from pass to pass, as in a binary counter: a sum of 1, 2, 4, ... passes.
-    constexpr int kLevels = Floats::kCount == 16 ? 4 : Floats::kCount == 8 ? 3 : 2;
-    float carried[kLevels][P * kTileRows];
-    for (int pass = 0; pass < Floats::kCount; ++pass) {
-        Floats sums[P][kTileRegisters];
-        TRIT_UNROLL_24
-        for (int p = 0; p < P; ++p) {
-            TRIT_UNROLL
-            for (int v = 0; v < kTileRegisters; ++v) {
-                sums[p][v] = Floats::set(0.0f);
-            }
-        }
-        for (int64_t d = order[pass]; d < dk; d += Floats::kCount, q += kTileRows) {
-            Floats x[kTileRegisters];
-            TRIT_UNROLL
-            for (int v = 0; v < kTileRegisters; ++v) {
-                x[v] = Floats::load(q + v * Floats::kCount);
-            }
-            TRIT_UNROLL_24
-            for (int p = 0; p < P; ++p) {
-                const Floats y = Floats::set(keys[p * dk + d]);
-                TRIT_UNROLL
-                for (int v = 0; v < kTileRegisters; ++v) {
-                    sums[p][v] = sums[p][v].fma(y, x[v]);
-                }
-            }
-        }
-        int level = 0;
-        for (; (pass >> level & 1) != 0; ++level) {
-            TRIT_UNROLL_24
-            for (int p = 0; p < P; ++p) {
-                TRIT_UNROLL
-                for (int v = 0; v < kTileRegisters; ++v) {
-                    const int at = p * kTileRows + v * Floats::kCount;
-                    sums[p][v] = Floats::load(carried[level] + at) + sums[p][v];
-                }
-            }
-        }
-        float* to = level == kLevels ? scores : carried[level];
-        TRIT_UNROLL_24
-        for (int p = 0; p < P; ++p) {
-            TRIT_UNROLL
-            for (int v = 0; v < kTileRegisters; ++v) {
-                sums[p][v].store(to + p * kTileRows + v * Floats::kCount);
-            }
-        }
-    }
-}
-
-/// The same for fewer than P positions.
-template <int P>
-void tile_score_rest(const float* q, const float* keys, int64_t count, int64_t dk, const int* order,
-                     float* scores) {
-    if constexpr (P > 1) {
-        if (count == P - 1) {
-            tile_score<P - 1>(q, keys, dk, order, scores);
-        } else {
-            tile_score_rest<P - 1>(q, keys, count, dk, order, scores);
-        }
-    }
-}
-
-/// scores[count][kTileRows] of one tile's rows and keys[count][dk].
-inline void tile_scores(const float* q, const float* keys, int64_t count, int64_t dk, const int* order,
-                        float* scores) {
-    constexpr int kAtOnce = Floats::kCount == 16 ? 12 : Floats::kRegisters == 16 ? 6 : 4;
-    int64_t p = 0;
-    for (; p + kAtOnce <= count; p += kAtOnce) {
-        tile_score<kAtOnce>(q, keys + p * dk, dk, order, scores + p * kTileRows);
-    }
-    tile_score_rest<kAtOnce>(q, keys + p * dk, count - p, dk, order, scores + p * kTileRows);
 }
 
 /// scores[count][kTileRows] become exp(score - largest of the row); largest and sum of each row, in the order
@@ -191,52 +125,36 @@ void tile_soften(float* scores, int64_t count, float* largest, float* sum) {
     }
 }
 
-/// For R rows of a token and C registers of columns: whole = whole a + b (sum over positions of weights[p]
-/// times values[p]); that sum itself where a is null. weights[count][kTileRows], values[count][C registers],
-/// whole[R] by stride.
-template <int R, int C>
-void tile_values(const float* values, const float* weights, int64_t count, const float* a, const float* b,
-                 float* whole, int64_t stride) {
-    Floats sums[R][C] = {};
-    for (int64_t p = 0; p < count; ++p, values += C * Floats::kCount, weights += kTileRows) {
-        Floats x[C];
-        TRIT_UNROLL
-        for (int c = 0; c < C; ++c) {
-            x[c] = Floats::load(values + c * Floats::kCount);
-        }
-        TRIT_UNROLL
-        for (int r = 0; r < R; ++r) {
-            const Floats weight = Floats::set(weights[r]);
-            TRIT_UNROLL
-            for (int c = 0; c < C; ++c) {
-                sums[r][c] = sums[r][c].fma(weight, x[c]);
-            }
-        }
-    }
-    TRIT_UNROLL
-    for (int r = 0; r < R; ++r) {
-        TRIT_UNROLL
-        for (int c = 0; c < C; ++c) {
-            float* at = whole + r * stride + c * Floats::kCount;
-            if (a == nullptr) {
-                sums[r][c].store(at);
-            } else {
-                (Floats::load(at) * Floats::set(a[r])).fma(sums[r][c], Floats::set(b[r])).store(at);
-            }
-        }
-    }
-}
+/// For the CPU that this file is compiled for.
+namespace as_compiled {
+using Register = Floats;
+#include "ggml/attention_tile-inl.h"
+}  // namespace as_compiled
 
-/// The same for strips of C registers or fewer.
-template <int R, int C = tile_columns(R)>
-void tile_strip(int width, const float* values, const float* weights, int64_t count, const float* a,
-                const float* b, float* whole, int64_t stride) {
-    if (width == C) {
-        tile_values<R, C>(values, weights, count, a, b, whole, stride);
-    } else if constexpr (C > 1) {
-        tile_strip<R, C - 1>(width, values, weights, count, a, b, whole, stride);
-    }
-}
+#if defined(TRIT_X86) && !defined(__AVX512F__)
+#define TRIT_HAS_WIDE_TILES
+/// For those that have more.
+TRIT_TARGET_BEGIN("avx512f")
+namespace avx512 {
+
+struct Register {
+    static constexpr int kCount = 16;
+    static constexpr int kRegisters = 32;
+    __m512 v;
+
+    static Register set(float x) { return {_mm512_set1_ps(x)}; }
+    static Register load(const float* p) { return {_mm512_loadu_ps(p)}; }
+    void store(float* p) const { _mm512_storeu_ps(p, v); }
+    Register fma(Register a, Register b) const { return {_mm512_fmadd_ps(a.v, b.v, v)}; }
+    Register operator+(Register b) const { return {_mm512_add_ps(v, b.v)}; }
+    Register operator*(Register b) const { return {_mm512_mul_ps(v, b.v)}; }
+};
+
+#include "ggml/attention_tile-inl.h"
+
+}  // namespace avx512
+TRIT_TARGET_END
+#endif
 
 }  // namespace trit
 

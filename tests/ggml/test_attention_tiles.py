@@ -39,4 +39,6 @@ def test_a_tile_has_the_bits_of_each_token_alone(build: str, tmp_path: Path) -> 
     assert compiled.returncode == 0, compiled.stderr
     result = subprocess.run([*runner, tmp_path / "driver", str(SEED)], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert int(result.stdout) > 400_000
+    # With AVX2's bits and order, the kernels for AVX-512 are compared, too.
+    wider = build == "avx2" and "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    assert int(result.stdout) > (800_000 if wider else 400_000)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A chunk of positions for tokens in a tile and for each of them alone: prints how many floats were compared,
-// or fails on the first that differs in a bit.
+// or fails on the first that differs in a bit. Kernels that are chosen at run time are compared where the CPU
+// has them.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -26,7 +27,7 @@ void same(const float* tile, const float* alone, int64_t n, const char* what, in
 }
 
 template <int R>
-void compare(int64_t dk, int64_t dv, int64_t count, std::mt19937& random) {
+void compare(const TileKernels& kernels, int64_t dk, int64_t dv, int64_t count, std::mt19937& random) {
     constexpr int kTokens = kTileRows / R;
     constexpr float kScale = 0.3f;
     std::normal_distribution<float> normal;
@@ -62,7 +63,7 @@ void compare(int64_t dk, int64_t dv, int64_t count, std::mt19937& random) {
     std::vector<float> converted(count * std::max(dk, dv));
     std::vector<float> weights(count * kTileRows);
     convert_keys(key_cache, listed.data(), count, dk, converted.data());
-    tile_scores(tile_q.data(), converted.data(), count, dk, lane_order(R), weights.data());
+    kernels.scores(tile_q.data(), converted.data(), count, dk, lane_order(R), weights.data());
     for (int64_t p = counts[0]; p < count; ++p) {
         std::fill_n(weights.data() + p * kTileRows, R, -INFINITY);
     }
@@ -74,7 +75,7 @@ void compare(int64_t dk, int64_t dv, int64_t count, std::mt19937& random) {
     std::vector<float> alone_q(R * dk);
     std::vector<float> alone_weights(count * kMaxRows + Floats::kCount);
     std::vector<float> partial(R * (2 + dv));
-    const Strips strips(dv, R);
+    const Strips strips(dv, R, kernels);
     convert_values(value_cache, listed.data(), count, dv, strips, converted.data());
     for (int t = 0; t < kTokens; ++t) {
         for (int64_t i = 0; i < R * dk; ++i) {
@@ -105,12 +106,12 @@ void compare(int64_t dk, int64_t dv, int64_t count, std::mt19937& random) {
             }
         }
         for (int64_t s = 0; s < strips.count; ++s) {
-            const int64_t column = strips.first(s) * Floats::kCount;
+            const int64_t column = strips.first(s) * strips.lanes;
             const float* strip = converted.data() + column * count;
             const float* from = weights.data() + t * R;
-            tile_strip<R>(strips.width(s), strip, from, counts[t], a, b, whole.data() + column, dv);
-            tile_strip<R>(strips.width(s), strip, from, counts[t], nullptr, nullptr, fresh.data() + column,
-                          dv);
+            kernels.strip[R - 1](strips.width(s), strip, from, counts[t], a, b, whole.data() + column, dv);
+            kernels.strip[R - 1](strips.width(s), strip, from, counts[t], nullptr, nullptr,
+                                 fresh.data() + column, dv);
         }
         for (int r = 0; r < R; ++r) {
             same(largest + t * R + r, out[r], 1, "largest scores", R, count);
@@ -121,17 +122,26 @@ void compare(int64_t dk, int64_t dv, int64_t count, std::mt19937& random) {
     }
 }
 
+void compare_all(const TileKernels& kernels, int seed) {
+    std::mt19937 random(static_cast<unsigned>(seed));
+    for (const int64_t count : {1, 2, 5, 6, 7, 12, 13, 31, 64, 192}) {
+        for (const int64_t width : {16, 64, 80, 128}) {
+            compare<1>(kernels, width, 208 - width, count, random);
+            compare<2>(kernels, width, width, count, random);
+            compare<3>(kernels, width, 64, count, random);
+            compare<4>(kernels, width, width, count, random);
+        }
+    }
+}
+
 }  // namespace
 
 int main(int, char** argv) {
-    std::mt19937 random(static_cast<unsigned>(std::atoi(argv[1])));
-    for (const int64_t count : {1, 2, 5, 6, 7, 12, 13, 31, 64, 192}) {
-        for (const int64_t width : {16, 64, 80, 128}) {
-            compare<1>(width, 208 - width, count, random);
-            compare<2>(width, width, count, random);
-            compare<3>(width, 64, count, random);
-            compare<4>(width, width, count, random);
-        }
+    compare_all(as_compiled::kTiles, std::atoi(argv[1]));
+#ifdef TRIT_HAS_WIDE_TILES
+    if (__builtin_cpu_supports("avx512f")) {
+        compare_all(avx512::kTiles, std::atoi(argv[1]));
     }
+#endif
     std::printf("%ld\n", compared);
 }

@@ -22,6 +22,7 @@ _PASSES = 200
 # A step of a panel: 16 inputs x 64 rows, which unpacking writes as 64 registers.
 _STEP_WEIGHTS = 1024
 _STEP_REGISTERS = 64
+_Q6_K_BYTES = 210 / 256  # a weight
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ _TIER_FUNCTIONS = {
     "loop_place_1": (_ROWS, "rows_by_tokens<kInPlaceRows, 1>(blocks, w, ws, q, s, c, cs)"),
     "loop_place_4": (_ROWS, "rows_by_tokens<kInPlaceTileRows, kInPlaceTokens>(blocks, w, ws, q, s, c, cs)"),
 }
+# The head's, for the tiers with sdot.
+_HEAD = {
+    "loop_head": (
+        "int64_t k, const uint8_t* w, const uint8_t* tokens, size_t s, float* acc",
+        "q6_k_row<1>(k, w, tokens, s, acc)",
+    )
+}
 # The limit of a tier, and of attention: this instruction, as often as there are registers for sums.
 _LIMITS = {
     "neon": "smlal v{}.8h, v30.8b, v31.8b",
@@ -115,6 +123,12 @@ namespace trit {{
 {_INLINED} loop_values(const char* d, size_t s, const int32_t* v, int64_t n, const float* w, float* const* out) {{
     add_values<4, Floats::kSums / 4>(Cache{{d, s}}, v, n, w, 0, out);
 }}
+{_INLINED} loop_tile_score(const float* q, const float* keys, int64_t n, const int* order, float* out) {{
+    as_compiled::tile_score<4>(q, keys, n, order, out);
+}}
+{_INLINED} loop_tile_values(const float* v, const float* w, int64_t n, float* out, int64_t s) {{
+    as_compiled::tile_values<4, as_compiled::tile_columns(4)>(v, w, n, nullptr, nullptr, out, s);
+}}
 }}
 """
 
@@ -124,7 +138,7 @@ def tier_source(tier: str) -> str:
     target, tile = _TIERS[tier]
     functions = [
         f"{_INLINED} {name}({parameters}) {{ {tile if call == 'TILE' else call}; }}"
-        for name, (parameters, call) in _TIER_FUNCTIONS.items()
+        for name, (parameters, call) in (_TIER_FUNCTIONS | (_HEAD if tier != "neon" else {})).items()
     ]
     head = [f'#include "kernels/tiers/{tier}.cpp"', f"TRIT_TARGET_BEGIN(TRIT_ARM_TARGET_{target})"]
     return "\n".join([*head, *functions, "TRIT_TARGET_END", ""])
@@ -144,16 +158,21 @@ def our_loops() -> list[Loop]:
         ):
             if tier != "neon_i8mm" or (weight_bytes == 0.0 and name != "place_4"):
                 found.append(Loop("trit.cpp", what, tier, tier, f"loop_{name}", weight_bytes))
-    found.append(Loop("llama.cpp, in use here", "head, q6_K", "neon_dotprod", "llama.cpp", _dot("q6_K"), 210 / 256))
+    found.append(Loop("trit.cpp", "head, q6_K", "neon_dotprod", "neon_dotprod", "loop_head", _Q6_K_BYTES))
     # Each half-precision key or value is read once for four heads.
-    found.append(Loop("trit.cpp", "attention, scores", ATTENTION, "attention", "loop_score", 2 / 4))
-    found.append(Loop("trit.cpp", "attention, values", ATTENTION, "attention", "loop_values", 2 / 4))
+    found.append(Loop("trit.cpp", "attention, 1 token, scores", ATTENTION, "attention", "loop_score", 2 / 4))
+    found.append(Loop("trit.cpp", "attention, 1 token, values", ATTENTION, "attention", "loop_values", 2 / 4))
+    found.append(Loop("trit.cpp", "attention, many tokens, scores", ATTENTION, "attention", "loop_tile_score"))
+    found.append(Loop("trit.cpp", "attention, many tokens, values", ATTENTION, "attention", "loop_tile_values"))
     return found
 
 
 def other_loops(bitnet: Path | None) -> list[Loop]:
     """Those of llama.cpp, and of bitnet.cpp if its folder is there."""
-    found = [Loop("llama.cpp", "tq2_0, 1 token", "neon_dotprod", "llama.cpp", _dot("tq2_0"), 66 / 256)]
+    found = [
+        Loop("llama.cpp", "head, q6_K", "neon_dotprod", "llama.cpp", _dot("q6_K"), _Q6_K_BYTES),
+        Loop("llama.cpp", "tq2_0, 1 token", "neon_dotprod", "llama.cpp", _dot("tq2_0"), 66 / 256),
+    ]
     if bitnet:
         mangled = r"_Z\d+ggml_vec_dot_i2_i8_s_{}\w+"
         found += [
