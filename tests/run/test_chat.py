@@ -220,7 +220,8 @@ def test_a_message_that_does_not_fit_is_refused_with_both_numbers(talk: Talk, mo
 
 def test_an_answer_that_was_cut_is_said_to_be(talk: Talk) -> None:
     assert "[cut after 7 tokens; -n sets another number]" in talk("cut\n", "-n", "7").err
-    assert "[cut: the context of 1000 tokens is full; -c sets a larger one]" in talk("full\n").err
+    for flags in ((), ("-n", "7")):
+        assert "[cut: the context of 1000 tokens is full; -c sets a larger one]" in talk("full\n", *flags).err
     assert "[cut" not in talk("x\n").err
 
 

@@ -203,7 +203,7 @@ def test_an_engine_that_is_killed_starts_again_with_all_turns(fake: FakeChat) ->
         terminal.wait("You said one.")
         terminal.ready()
         os.kill(fake.pids[-1], signal.SIGKILL)
-        # It is a zombie until we ask.
+        assert gone(fake.pids[-1])
         terminal.send("two\r")
         terminal.wait("[the engine has ended; it starts again]")
         terminal.wait("You said two.")

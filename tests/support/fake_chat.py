@@ -69,18 +69,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for part in self.parts():
                 self.event({"choices": [{"delta": {"content": part}}]} if chats else {"content": part})
             cut = self.last in ("cut", "full")
-            used = CONTEXT if self.last == "full" else length
+            count = 128 if self.last == "cut" else 3
             if self.last == "late error":
                 return self.event({"error": {"message": "numbers are not finite", "type": "server_error"}})
             timings = {"predicted_n": 3, "predicted_per_second": 7.5, "cache_n": 2}
             timings |= {"prompt_n": 5, "prompt_per_second": 9}
             if chats:
                 self.event({"choices": [{"delta": {}, "finish_reason": "length" if cut else "stop"}]})
-                self.event({"choices": [], "usage": {"total_tokens": used}, "timings": timings})
+                self.event({"choices": [], "usage": {"completion_tokens": count}, "timings": timings})
                 self.send("data: [DONE]\n\n")
             else:
-                used = {"tokens_evaluated": used, "tokens_predicted": 0, "stop_type": "limit" if cut else "eos"}
-                self.event({"content": "", "stop": True, "timings": timings, **used})
+                end = {"stop_type": "limit" if cut else "eos", "tokens_predicted": count}
+                self.event({"content": "", "stop": True, "timings": timings, **end})
             self.wfile.write(b"0\r\n\r\n")
         except OSError:
             note(gone=self.last)

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from trit.base.command import hand_over
-from trit.base.errors import EXIT_OK, UserError
+from trit.base.errors import EXIT_OK, TritError, UserError, explain
 from trit.base.files import atomic_output, check_input, check_output
 from trit.base.places import home
 from trit.base.processes import signals_end_us
@@ -64,20 +64,21 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     if not templated and args.system is not None:
         raise UserError(f"{args.model} has no chat template, so --system has no place in it; leave it away")
     by_hand = sys.stdin.isatty()
-    edited = by_hand and sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+    edited = by_hand and sys.stdout.isatty() and (os.name == "nt" or os.environ.get("TERM", "") not in ("", "dumb"))
     if edited and find_spec("prompt_toolkit") is None:
         hand_over()
     system = args.system or args.prompt
     system = completion.read_file(args.file) if args.file else system and inference.unescape(system)
     _introduce(args, extra, templated)
-    if not templated and args.n_predict == completion.NO_LIMIT:
-        args.n_predict = completion.ANSWER
+    if args.n_predict is None:
+        args.n_predict = completion.NO_LIMIT if templated else completion.ANSWER
     command = [*completion.engine_command("llama-server", args), "-np", "1", "--cache-ram", "0", "--no-warmup"]
     command += [*inference.DRAFTS[args.draft], *extra]
     # First of all: what ends us while the engine starts ends it, too.
     with signals_end_us(), ChatEngine(command, args.model, show=args.verbose) as engine:
         sandbox = confinement.prepare(args, engine.command)
         engine.start(sandbox)
+        running.note("chat", args.model, engine=engine.pid)
         # Now, while the model is loaded.
         read = _edited(args) if edited else _typed if by_hand else _read
         try:
@@ -87,9 +88,7 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
             if sandbox and (met := sandbox.explain(log)):
                 raise UserError(met) from None
             return completion.failed(args.model, code, log)
-        session = Chat(engine, args.model, system, templated, args.n_predict, by_hand, stats=args.verbose)
-        session.note_running()
-        return session.run(read)
+        return Chat(engine, args.model, system, templated, args.n_predict, by_hand, stats=args.verbose).run(read)
 
 
 def _introduce(args: argparse.Namespace, extra: Sequence[str], templated: bool) -> None:
@@ -156,7 +155,10 @@ def _edited(args: argparse.Namespace) -> Callable[[], str]:
 def _typed() -> str:
     with suppress(ImportError):
         import readline  # noqa: F401  # input() edits lines with it
-    return whole_message(lambda more: input(". " if more else "> "))
+    try:
+        return whole_message(lambda more: input(". " if more else "> "))
+    except UnicodeDecodeError as error:
+        raise UserError(f"what was typed is no {error.encoding} text; set the terminal to UTF-8") from None
 
 
 def _read() -> str:
@@ -225,10 +227,15 @@ class Chat:
                     if not self.by_hand:
                         raise
                     self._note("/exit or Ctrl-D leaves", before="\n" if read is _typed else "")
-                except (Ended, UserError) as error:
+                except TritError as error:
                     if not self.by_hand:
                         raise
                     print(f"error: {error}", file=sys.stderr)
+                except OSError as error:
+                    # Without a name it is the terminal's, which is gone.
+                    if not self.by_hand or error.filename is None:
+                        raise
+                    print(f"error: {explain(error)}", file=sys.stderr)
         finally:
             if before is not None:
                 signal.signal(signal.SIGINT, before)
@@ -238,10 +245,6 @@ class Chat:
         if self._stoppable:
             self._stoppable = False
             raise KeyboardInterrupt
-
-    def note_running(self) -> None:
-        """For ``trit ps``."""
-        running.note("chat", self.model)
 
     def _take(self, text: str) -> None:
         """Do what a message or a command says."""
@@ -360,21 +363,19 @@ class Chat:
         """Why an answer ended before the model ended it; empty if it did not."""
         if self.templated:
             usage = last.get("usage") or {}
-            cut = last.get("finish_reason") == "length"
-            full = cut and usage.get("total_tokens", 0) >= self.context
+            cut, count = last.get("finish_reason") == "length", usage.get("completion_tokens", 0)
         else:
-            cut = last.get("stop_type") == "limit"
-            full = cut and last.get("tokens_evaluated", 0) + last.get("tokens_predicted", 0) >= self.context
-        if full:
-            return f"cut: the context of {self.context} tokens is full; -c sets a larger one"
-        return f"cut after {self.most} tokens; -n sets another number" if cut else ""
+            cut, count = last.get("stop_type") == "limit", last.get("tokens_predicted", 0)
+        if cut and 0 < self.most <= count:
+            return f"cut after {self.most} tokens; -n sets another number"
+        return f"cut: the context of {self.context} tokens is full; -c sets a larger one" if cut else ""
 
     def _revive(self) -> None:
         """An engine that has ended is started again, with the turns that it had."""
         if self.engine.ended:
             self._note("the engine has ended; it starts again")
             self.engine.start_again()
-            self.note_running()
+            running.note("chat", self.model, engine=self.engine.pid)
 
     def _print(self, text: str, *, dim: bool = False) -> None:
         """Part of an answer; a terminal gets nothing that it would act on."""

@@ -106,6 +106,7 @@ class ChatEngine:
                 env=env,
                 # Ctrl-C is for us: it stops an answer and not the engine.
                 start_new_session=True,
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
                 preexec_fn=_both(tie, enter) if tie or enter else None,
             )
         except subprocess.SubprocessError as error:

@@ -149,8 +149,8 @@ def _run(parser: _Parser, argv: Sequence[str] | None) -> int:
     parser.take_words(args)
     inference.check_engine_flags(extra)
     wanted = args.n_predict
-    if wanted is None:
-        args.n_predict = NO_LIMIT if args.conversation else ANSWER
+    if wanted is None and not args.conversation:  # a chat's default is its model's
+        args.n_predict = ANSWER
     context = inference.whole_context(args.ctx_size)
     if wanted and 0 < context <= wanted and "--context-shift" not in extra:
         raise UserError(
