@@ -78,7 +78,7 @@ def chat(args: argparse.Namespace, extra: list[str]) -> int:
     with signals_end_us(), ChatEngine(command, args.model, show=args.verbose) as engine:
         sandbox = confinement.prepare(args, engine.command)
         engine.start(sandbox)
-        running.note("chat", args.model, engine=engine.pid)
+        running.note("chat", args.model)
         # Now, while the model is loaded.
         read = _edited(args) if edited else _typed if by_hand else _read
         try:
@@ -375,7 +375,7 @@ class Chat:
         if self.engine.ended:
             self._note("the engine has ended; it starts again")
             self.engine.start_again()
-            running.note("chat", self.model, engine=self.engine.pid)
+            running.note("chat", self.model)
 
     def _print(self, text: str, *, dim: bool = False) -> None:
         """Part of an answer; a terminal gets nothing that it would act on."""

@@ -21,7 +21,7 @@ from trit.base.places import engine_binary
 from trit.engine import confinement, inference
 from trit.engine.confinement import values
 from trit.engine.inference import DRAFTS
-from trit.run import running
+from trit.run import page, running
 from trit.run.serving import access, plan
 from trit.run.serving.access import check_port
 from trit.run.serving.log import JsonLog, Log
@@ -68,6 +68,7 @@ def build_parser() -> inference.ArgumentParser:
         metavar="S",
         help="most seconds in which answers that run are finished after SIGTERM or Ctrl-C (default: %(default)s)",
     )
+    page.add_flag(parser)
     parser.add_argument(
         "--parallel",
         type=whole(1, 256),
@@ -171,7 +172,7 @@ def supervise(supervisor: Supervisor, ready: Callable[[], None]) -> int:
 
 def _shared_flags(args: argparse.Namespace, extra: Sequence[str]) -> list[str]:
     """The engine's flags that are the same for all models, and for the router that hands them on."""
-    flags = ["-n", str(args.n_predict), "--temp", str(args.temperature), "-cb", *access.flags(args, extra)]
+    flags = ["-n", str(args.n_predict), "--temp", str(args.temperature), "-cb", *access.flags(args, extra), *page.engine_flags(args)]
     flags += ["--cache-ram", str(plan.CACHE_MIB), *DRAFTS[args.draft]]
     if args.no_repack:
         flags.append("--no-repack")
