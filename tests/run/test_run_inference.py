@@ -348,7 +348,11 @@ def test_the_default_model_is_what_set_up_made_last(tmp_path: Path) -> None:
         ({"code": 1, "stderr": "error: invalid argument: --foo\n"}, 1, "exit code 1: invalid argument: --foo"),
         ({"code": 2, "stderr": "error: the model's file is gone\n"}, 2, "error: the model's file is gone\n"),
         ({"signal": 6, "stderr": "/x/ggml.c:7: GGML_ASSERT(a) failed\n"}, 134, "SIGABRT: /x/ggml.c:7: GGML_ASSERT(a)"),
-        ({"signal": 4}, 132, "SIGILL; it was compiled for another CPU; make one for this: python3 setup_env.py --clean"),
+        (
+            {"signal": 4},
+            132,
+            "SIGILL; it was compiled for another CPU; make one for this: python3 setup_env.py --clean",
+        ),
         ({"signal": 9}, 137, "SIGKILL; probably for want of memory"),
         (
             {"code": 1, "stderr": "0.00.1.2 E m: prompt is too long (90 tokens, max 60)\n"},

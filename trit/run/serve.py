@@ -172,7 +172,15 @@ def supervise(supervisor: Supervisor, ready: Callable[[], None]) -> int:
 
 def _shared_flags(args: argparse.Namespace, extra: Sequence[str]) -> list[str]:
     """The engine's flags that are the same for all models, and for the router that hands them on."""
-    flags = ["-n", str(args.n_predict), "--temp", str(args.temperature), "-cb", *access.flags(args, extra), *page.engine_flags(args)]
+    flags = [
+        "-n",
+        str(args.n_predict),
+        "--temp",
+        str(args.temperature),
+        "-cb",
+        *access.flags(args, extra),
+        *page.engine_flags(args),
+    ]
     flags += ["--cache-ram", str(plan.CACHE_MIB), *DRAFTS[args.draft]]
     if args.no_repack:
         flags.append("--no-repack")
