@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Slots, contexts and steps of a server: what is chosen for a model, a memory and a speed."""
+"""Steps of a server: what is chosen for a model and a speed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from trit.gguf.header import RawHeader, RawTensor
 
 TERNARY = next(iter(BY_NUMBER))
 Q4_1 = 3
-MODEL = Path("model.gguf")
-GIB = 1 << 30
+MODEL, RATE = Path("model.gguf"), 200e9
 # 16 layers with 512 numbers of keys and as many values: 32 KiB of attention cache for each token, in half precision.
 KEYS = {"block_count": 16, "embedding_length": 512, "attention.head_count": 8, "context_length": 4096}
 
 
-def header(kind: int = TERNARY, file_bytes: int = GIB, name: str = "llama", **keys: Any) -> RawHeader:
+def header(kind: int = TERNARY, file_bytes: int = 1 << 30, name: str = "llama", **keys: Any) -> RawHeader:
     """A model of 10^9 multiply-accumulates a token, and embeddings."""
     tensors = [RawTensor("token_embd.weight", (128000, 512), 14, 0, 0), RawTensor("blk.0.norm.weight", (512,), 0, 0, 0)]
     tensors += [RawTensor(f"blk.{i}.ffn_up.weight", (1000, 62500), kind, 0, 0) for i in range(16)]
@@ -33,38 +32,18 @@ def header(kind: int = TERNARY, file_bytes: int = GIB, name: str = "llama", **ke
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The model's headers, the free memory and the speed, which a test may change."""
-    facts: dict[str, Any] = {"headers": [header()], "free": 64 * GIB, "rate": 200e9}
+    """The model's headers, which a test may change."""
+    facts: dict[str, Any] = {"headers": [header()]}
     monkeypatch.setattr(batching, "read_parts", lambda path, arrays: [(path, one) for one in facts["headers"]])
-    monkeypatch.setattr(batching, "free_memory_bytes", lambda: facts["free"])
-    monkeypatch.setattr(batching, "multiply_rate", lambda threads, bin_dir: facts["rate"])
-    for name in ("N_PARALLEL", "BATCH", "UBATCH"):
+    for name in ("BATCH", "UBATCH"):
         monkeypatch.delenv(f"LLAMA_ARG_{name}", raising=False)
     return facts
 
 
-def test_flags_give_every_slot_its_own_context() -> None:
-    found = choose(MODEL, 2048, 2)
-    assert found == Batching(8, 2048, 8 * 2048 * (32 << 10), 16, 128)
-    assert found.flags == ["-np", "8", "-c", "16384", "--no-kv-unified", "-b", "128", "-ub", "128"]
-
-
-@pytest.mark.parametrize(("free", "slots"), [(64, 8), (3, 8), (2, 4), (1.3, 1), (0.5, 1), (None, 4)])
-def test_caches_take_a_quarter_of_what_the_weights_leave(
-    machine: dict[str, Any], free: float | None, slots: int
-) -> None:
-    machine["free"] = free if free is None else int(free * GIB)
-    # A slot of 2,048 tokens takes 64 MiB.
-    assert choose(MODEL, 2048, 2).slots == slots
-
-
-def test_a_context_of_0_is_the_model_s() -> None:
-    assert choose(MODEL, 0, 2).context == 4096
-
-
-def test_weights_of_all_parts_count(machine: dict[str, Any]) -> None:
-    machine.update(free=3 * GIB, headers=[header(), header()])
-    assert choose(MODEL, 2048, 2).slots == 4
+def test_every_slot_has_its_own_cache() -> None:
+    found = choose(MODEL, 8, RATE)
+    assert found == Batching(16, 128)
+    assert found.flags == ["--no-kv-unified", "-b", "128", "-ub", "128"]
 
 
 @pytest.mark.parametrize(
@@ -79,17 +58,15 @@ def test_weights_of_all_parts_count(machine: dict[str, Any]) -> None:
         (1e14, 512, 512),
     ],
 )
-def test_a_step_takes_about_120_ms(machine: dict[str, Any], rate: float | None, step: int, batch: int) -> None:
-    machine["rate"] = rate
-    found = choose(MODEL, 2048, 2)
-    assert (found.step, found.batch) == (step, batch)
+def test_a_step_takes_about_120_ms(rate: float | None, step: int, batch: int) -> None:
+    assert choose(MODEL, 8, rate) == Batching(step, batch)
 
 
 def test_the_engine_is_told_by_a_variable_that_may_be_set_already(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRIT_STEP", raising=False)
-    assert choose(MODEL, 2048, 2).environment == {"TRIT_STEP": "16"}
+    assert choose(MODEL, 8, RATE).environment == {"TRIT_STEP": "16"}
     monkeypatch.setenv("TRIT_STEP", "99")
-    assert choose(MODEL, 2048, 2).environment == {"TRIT_STEP": "99"}
+    assert choose(MODEL, 8, RATE).environment == {"TRIT_STEP": "99"}
 
 
 def test_work_of_a_token(machine: dict[str, Any]) -> None:
@@ -105,31 +82,28 @@ def test_work_of_a_token(machine: dict[str, Any]) -> None:
 
 
 def test_a_step_has_room_for_every_slot_and_its_guesses() -> None:
-    assert choose(MODEL, 2048, 2, guesses=True, parallel=4).batch == 128
-    assert choose(MODEL, 2048, 2, guesses=True, parallel=32).batch == 32 * 9 + 8
-    assert choose(MODEL, 2048, 2, parallel=256).batch == 256 + 8
+    assert choose(MODEL, 4, RATE, guesses=True).batch == 128
+    assert choose(MODEL, 32, RATE, guesses=True).batch == 32 * 9 + 8
+    assert choose(MODEL, 256, RATE).batch == 256 + 8
 
 
 @pytest.mark.parametrize(
     "flags", [["-b", "512"], ["--ubatch-size", "64"], ["--embeddings"], ["--pooling", "mean"], ["--mmproj", "x.gguf"]]
 )
 def test_flags_that_need_larger_steps_or_name_them(flags: Sequence[str]) -> None:
-    found = choose(MODEL, 2048, 2, engine_flags=flags)
+    found = choose(MODEL, 8, RATE, engine_flags=flags)
     assert found.batch is None and "-b" not in found.flags
 
 
 def test_an_embedding_model_reads_whole_texts(machine: dict[str, Any]) -> None:
     machine["headers"] = [header(pooling_type=1)]
-    assert choose(MODEL, 2048, 2).batch is None
+    assert choose(MODEL, 8, RATE).batch is None
 
 
 def test_what_the_user_gives_the_engine_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose(MODEL, 2048, 2, parallel=4, engine_flags=["-np", "2"]).slots == 2
-    assert choose(MODEL, 2048, 2, engine_flags=["--parallel", "-1"]).slots == 8, "the engine's word for any number"
-    assert "--no-kv-unified" not in choose(MODEL, 2048, 2, engine_flags=["-kvu"]).flags
-    monkeypatch.setenv("LLAMA_ARG_N_PARALLEL", "3")
+    assert "--no-kv-unified" not in choose(MODEL, 8, RATE, engine_flags=["-kvu"]).flags
     monkeypatch.setenv("LLAMA_ARG_UBATCH", "64")
-    assert choose(MODEL, 2048, 2) == Batching(3, 2048, 3 * 2048 * (32 << 10), 16, None)
+    assert choose(MODEL, 8, RATE) == Batching(16, None)
 
 
 def test_the_rate_of_what_the_program_prints(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Supervisor]:
     monkeypatch.setattr(serve, "check_port", lambda host, port: None)
     monkeypatch.setattr(serve, "supervise", lambda supervisor, ready: found.append(supervisor) or 0)
     monkeypatch.setattr(plan, "usable_memory_bytes", lambda: 1 << 40)
+    monkeypatch.setattr(plan.batching, "multiply_rate", lambda threads: 1e14 / threads)
     monkeypatch.delenv("LLAMA_API_KEY", raising=False)
     return found
 
@@ -54,10 +55,11 @@ def value(supervisor: Supervisor, flag: str) -> str:
     return supervisor.command[supervisor.command.index(flag) + 1]
 
 
-def test_slots_are_as_many_of_four_as_fit() -> None:
+def test_slots_are_as_many_of_eight_as_a_quarter_of_the_memory_holds() -> None:
     assert choose_slots("m", SMALL, 1024, None, None) == 4
-    assert [choose_slots("m", SMALL, 1024, None, 150 + 1024 * count) for count in (9, 4, 3, 1)] == [4, 4, 3, 1]
-    assert choose_slots("m", SMALL, 1024, 7, 150 + 7 * 1024) == 7
+    found = [choose_slots("m", SMALL, 1024, None, 150 + 4 * 1024 * count) for count in (9, 8, 3, 1, 0.25)]
+    assert found == [8, 8, 3, 1, 1]
+    assert choose_slots("m", SMALL, 1024, 11, 150 + 11 * 1024) == 11, "those asked for may take all"
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,7 @@ def test_one_model_has_the_context_in_each_slot(started: list[Supervisor], model
     (one,) = started
     assert [value(one, flag) for flag in ("-c", "-np", "-t", "--alias")] == ["768", "3", "2", "a"]
     assert "--models-preset" not in one.command
+    assert value(one, "-ub") == "512" and one.env["TRIT_STEP"] == "512", "the tiny model is quick"
 
 
 def test_several_models_share_threads(
@@ -118,7 +121,7 @@ def test_several_models_share_threads(
     assert list(sections) == ["chat", "b", "v"]
     assert f"m = {models / 'a.gguf'}" in sections["chat"] or "m = a.gguf" in sections["chat"]
     for lines in sections.values():
-        assert "c = 512\nnp = 2\nt = 3\n" in lines
+        assert "c = 512\nnp = 2\nt = 3\n" in lines and "no-kv-unified = true\n" in lines
     assert "alias = a\n" in sections["chat"] and "chat-template-file = " in sections["b"]
     assert "embeddings = true" in sections["v"] and "template" not in sections["v"]
     assert not Path(value(one, "--models-preset")).parent.exists(), "the folder goes with the server"

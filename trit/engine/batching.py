@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a server shares its model between requests: slots, their contexts, and tokens of a step. Standard library only.
+"""How many tokens a step of a server has. Standard library only.
 
 A step computes the next token of every slot that answers, and a piece of a prompt that waits. The larger the step, the
 longer everybody's next token takes; so its size follows from how fast this machine computes prompts.
@@ -11,24 +11,17 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from trit.base.errors import TritError
-from trit.base.host import free_memory_bytes
 from trit.base.places import ENGINE_BIN, engine_binary
-from trit.engine.confinement import attention_bytes
 from trit.engine.program import json_lines
 from trit.gguf.encoding_table import BY_NUMBER
 from trit.gguf.header import RawHeader
 from trit.gguf.parts import read_parts
 from trit.gguf.validate import embeds
 
-MOST_SLOTS = 8
-_UNKNOWN_SLOTS = 4  # where the system does not say how much memory is free
-# Caches take at most this part of the memory that the weights leave.
-_CACHES = 0.25
 # Of a step with a piece of a prompt; people see 200 ms, and attention to long contexts is not in the estimate, nor are
 # the heads of those that answer.
 STEP_SECONDS = 0.12
@@ -43,13 +36,12 @@ _GUESSES = 8  # of --draft ngram: the engine fails on guesses that are not in on
 _TOKENS, _SIDE, _MEGABYTES = 32, 2560, 2
 _PROGRAM = "trit-bench"
 
-_SLOT_FLAGS = {"-np", "--parallel"}
 _LAYOUT_FLAGS = {"-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified", "--kv-unified-per-slot"}
 # With these a whole text, or a whole image, has to fit into one step.
 _WHOLE_FLAGS = {"--embedding", "--embeddings", "--rerank", "--reranking", "--pooling", "-mm", "--mmproj"}
 _BATCH_FLAGS = {"-b", "--batch-size", "-ub", "--ubatch-size"}
 _STEP_VARIABLE = "TRIT_STEP"
-_SLOT_VARIABLE, _BATCH_VARIABLES = "LLAMA_ARG_N_PARALLEL", {"LLAMA_ARG_BATCH", "LLAMA_ARG_UBATCH"}
+_BATCH_VARIABLES = {"LLAMA_ARG_BATCH", "LLAMA_ARG_UBATCH"}
 
 
 @dataclass(frozen=True)
@@ -57,17 +49,11 @@ class Batching:
     """What a server is started with.
 
     Attributes:
-        slots: Requests that are answered at a time; others wait.
-        context: Tokens of prompt and answer of each.
-        cache_bytes: Of all their attention caches, in half precision.
         step: Tokens of a step in which others are answered: what answers need, and a piece of a prompt.
         batch: Tokens of a step in which nobody is; None: as the engine has it.
         unified: All slots share one cache, because a flag of the engine says so.
     """
 
-    slots: int
-    context: int
-    cache_bytes: int
     step: int
     batch: int | None
     unified: bool = False
@@ -75,11 +61,6 @@ class Batching:
     @property
     def flags(self) -> list[str]:
         """The engine's."""
-        return ["-np", str(self.slots), "-c", str(self.slots * self.context), *self.step_flags]
-
-    @property
-    def step_flags(self) -> list[str]:
-        """Those that have nothing to do with the number of slots."""
         # A cache for each slot: what it holds stays in the order of the text, so that sums have the same bits
         # whoever else is answered; and nobody takes another one's room.
         words = [] if self.unified else ["--no-kv-unified"]
@@ -92,56 +73,30 @@ class Batching:
 
 
 def choose(
-    model: Path,
-    context: int,
-    threads: int,
-    *,
-    parallel: int | None = None,
-    guesses: bool = False,
-    engine_flags: Sequence[str] = (),
-    bin_dir: Path = ENGINE_BIN,
+    model: Path, slots: int, rate: float | None, *, guesses: bool = False, engine_flags: Sequence[str] = ()
 ) -> Batching:
-    """The batching of a model on this machine, now; takes about 0.1 s.
+    """The batching of a model.
 
     Args:
         model: GGUF file, or the first of several.
-        context: tokens of prompt and answer of one request; 0: what the model was trained for.
-        threads: that compute.
-        parallel: slots; None: as many as memory has room for.
+        slots: requests that are answered at a time.
+        rate: of :func:`multiply_rate`.
         guesses: tokens are guessed (``--draft ngram``).
         engine_flags: what goes to the engine besides; it wins.
-        bin_dir: folder of the compiled programs.
 
     Raises:
         UserError: the file is damaged.
     """
     headers = [header for _, header in read_parts(model, arrays=False)]
-    metadata = headers[0].metadata
-    architecture = metadata.get("general.architecture")
-    tokens = context or int(metadata.get(f"{architecture}.context_length", 0))
-    cache = attention_bytes(metadata, tokens) // 2
-    given = [value for flag, value in pairwise(engine_flags) if flag in _SLOT_FLAGS]
-    named = (given or [os.environ.get(_SLOT_VARIABLE, "")])[-1]
-    if named.isdecimal() and int(named) > 0:
-        parallel = int(named)
-    slots = parallel or _slots(cache, sum(header.file_bytes for header in headers))
     flags = {word.partition("=")[0] for word in engine_flags}
-    step = _step(token_seconds(headers, multiply_rate(threads, bin_dir)))
+    step = _step(token_seconds(headers, rate))
     batch = None
     if not (flags & (_BATCH_FLAGS | _WHOLE_FLAGS) or _BATCH_VARIABLES & os.environ.keys() or embeds(headers[0])):
         # Who comes while a prompt is computed waits for one of these.
         batch = max(
             min(_ALONE * step, _MOST_BATCH), _LEAST_BATCH, slots * (1 + _GUESSES if guesses else 1) + _BY_EIGHTS
         )
-    return Batching(slots, tokens, slots * cache, step, batch, bool(flags & _LAYOUT_FLAGS))
-
-
-def _slots(cache: int, weights: int) -> int:
-    """As many as memory has room for. cache: bytes of one; weights: bytes of all."""
-    free = free_memory_bytes()
-    if free is None:
-        return _UNKNOWN_SLOTS
-    return max(1, min(MOST_SLOTS, int(_CACHES * (free - weights)) // max(1, cache)))
+    return Batching(step, batch, bool(flags & _LAYOUT_FLAGS))
 
 
 def _step(token_seconds: float | None) -> int:
@@ -172,7 +127,10 @@ def token_seconds(headers: Sequence[RawHeader], rate: float | None) -> float | N
 
 
 def multiply_rate(threads: int, bin_dir: Path = ENGINE_BIN) -> float | None:
-    """Multiply-accumulates per second of a ternary product with some tokens; None where the program is missing."""
+    """Multiply-accumulates per second of a ternary product with some tokens, now; takes about 0.1 s.
+
+    None where the program is missing, or the machine is too busy to say.
+    """
     try:
         command: list[str | Path] = [
             engine_binary(_PROGRAM, bin_dir),

@@ -73,7 +73,8 @@ def build_parser() -> inference.ArgumentParser:
         "--parallel",
         type=whole(1, 256),
         metavar="N",
-        help="answers made at the same time, each with a context of -c (default: 4, or as many as the memory holds)",
+        help="answers made at the same time, each with a context of -c (default: 8, or as many as a quarter of the free "
+        "memory holds)",
     )
     parser.add_argument(
         "--embeddings",
@@ -133,7 +134,7 @@ def _serve(parser: inference.ArgumentParser, argv: Sequence[str] | None) -> int:
         _warn_without_template(model, extra, log)
     log.announce([f"Starting server on {args.host}:{args.port}"], "start", host=args.host, port=args.port)
     env: dict[str, str | None] = {name: os.environ.get(name, value) for name, value in _MEMORY.items()}
-    env |= access.key_variable(keys)
+    env |= {**made.environment, **access.key_variable(keys)}
     with ExitStack() as stack:
         words = [str(engine_binary("llama-server"))]
         children: list[list[str]] = []

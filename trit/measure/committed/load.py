@@ -35,6 +35,7 @@ from trit.measure.clients import PERCENTILES, Load, load
 from trit.measure.committed.end_to_end import CACHE
 from trit.measure.model_store import kept, random_model
 from trit.models.shapes import SHAPES
+from trit.run.serving.budget import MOST_SLOTS
 from trit.train.story import ask, make_story
 
 OURS = "this build"
@@ -271,30 +272,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         rival = _stock_model(args.workdir, shape, args.head) if others else ours
         runs[f"random {shape}"] = {OURS: (ours, args.bin_dir)} | {name: (rival, to) for name, to in others.items()}
     about = report.about("trit committed load", given, measure([1], tier="chosen", seconds=0.01).compiler)
+    rate = batching.multiply_rate(args.threads, args.bin_dir)
     parts: list[str] = []
     kept: list[dict[str, Any]] = []
     wrong: list[str] = []
     with until_now(lambda: "\n".join(parts), report.show):
         for model, servers in runs.items():
-            chosen = batching.choose(servers[OURS][0], _CONTEXT, args.threads, bin_dir=args.bin_dir)
+            chosen = batching.choose(servers[OURS][0], MOST_SLOTS, rate)
             results = {name: Found() for name in servers}
             with ExitStack() as stack:
                 running = {}
                 for name, (path, folder) in servers.items():
-                    flags, env = (chosen.step_flags, chosen.environment) if name == OURS else ([], {})
-                    server = Server(path, args.threads, flags, chosen.slots, _CONTEXT, folder, env)
+                    flags, env = (chosen.flags, chosen.environment) if name == OURS else ([], {})
+                    server = Server(path, args.threads, flags, MOST_SLOTS, _CONTEXT, folder, env)
                     running[name] = stack.enter_context(server)
                 alone = measure_all(running, args.clients, args.tokens, args.rounds, results)
                 if model in files and args.requests:
                     soak(running[OURS], args.requests, args.minutes, args.tokens, results[OURS], alone[OURS])
             parts.append(_text(model, results))
-            kept.append({**_kept(model, results), "slots": chosen.slots, "step": chosen.step, "batch": chosen.batch})
+            kept.append({**_kept(model, results), "slots": MOST_SLOTS, "step": chosen.step, "batch": chosen.batch})
             wrong += faults(f"{model}, {OURS}", results[OURS])
     if wrong:
         raise TritError("; ".join(wrong))
     text = (
         f"Clients on this machine, {args.tokens} greedy tokens a request, {args.threads} threads, medians of "
-        f"{args.rounds} rounds in turns. {chosen.slots} requests are answered at a time, others wait.\n\n"
+        f"{args.rounds} rounds in turns. {MOST_SLOTS} requests are answered at a time, others wait.\n\n"
     )
     data = {"threads": args.threads, "tokens": args.tokens, "models": kept}
     report.keep_and_show(args.out, "load", about, text + "\n".join(parts), data, "\n".join(parts))

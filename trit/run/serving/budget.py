@@ -16,7 +16,10 @@ from trit.gguf.header import RawHeader, read_raw_header
 from trit.gguf.parts import parts_beside
 
 _STEP = 256  # tokens; the engine rounds contexts up to this
-MOST_SLOTS = 4  # unless a number is asked for
+# Unless a number is asked for; so many tokens a kernel has at a time.
+MOST_SLOTS, _UNKNOWN_SLOTS = 8, 4
+# Caches of slots that nobody asked for take at most this part of the memory that the weights leave.
+_CACHES = 0.25
 # A step computes at most so many tokens at once; of a layer, some three results as wide as its feed-forward live.
 _UBATCH, _RESULTS = 512, 3
 # Program, vocabulary, threads and sockets.
@@ -94,7 +97,7 @@ def _grown(path: Path) -> int:
 
 
 def choose_slots(name: str, need: Need, context: int, slots: int | None, free: int | None) -> int:
-    """How many answers are made at the same time: those asked for, else as many of four as fit.
+    """How many answers are made at the same time: those asked for, else as many of eight as a quarter of the memory holds.
 
     Args:
         name: of the model, for the sentence.
@@ -107,10 +110,10 @@ def choose_slots(name: str, need: Need, context: int, slots: int | None, free: i
         UserError: model or context do not fit; says the longest context that does.
     """
     if free is None:
-        return slots or MOST_SLOTS
-    for count in [slots] if slots else range(MOST_SLOTS, 0, -1):
-        if need.total(context, count) <= free:
-            return count
+        return slots or _UNKNOWN_SLOTS
+    if need.total(context, slots or 1) <= free:
+        room = _CACHES * (free - need.weights - need.work)
+        return slots or max(1, min(MOST_SLOTS, int(room // max(1, need.slot(context)))))
     least = slots or 1
     if (most := need.largest_context(least, free)) > 0:
         raise UserError(

@@ -7,13 +7,14 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from trit.base.errors import UserError
 from trit.base.host import usable_memory_bytes
-from trit.engine import inference
+from trit.engine import batching, inference
+from trit.engine.batching import Batching
 from trit.gguf.header import RawHeader
 from trit.gguf.validate import embeds
 from trit.models.registry import registry
@@ -104,6 +105,7 @@ class Plan:
         threads: of each.
         free: bytes of memory that were free; None: nobody knows.
         chats: most bytes of earlier chats that each keeps.
+        environment: the engine's variables.
     """
 
     models: tuple[Model, ...]
@@ -111,6 +113,7 @@ class Plan:
     threads: int
     free: int | None
     chats: int
+    environment: Mapping[str, str]
 
     @property
     def several(self) -> bool:
@@ -160,7 +163,22 @@ def make(args: argparse.Namespace, texts: Sequence[str | None], engine_flags: Se
     loaded = choose_loaded([model.total for model in models], args.models_max, free) if len(models) > 1 else 1
     given = next((value for flag, value in _pairs(engine_flags) if flag in _CACHE_FLAGS), str(CACHE_MIB))
     chats = int(given) << 20 if given.isdecimal() else 0
-    return Plan(tuple(models), loaded, max(1, args.threads // loaded), free, chats)
+    threads = max(1, args.threads // loaded)
+    models, steps = _with_steps(models, threads, args.draft != "none", engine_flags)
+    return Plan(tuple(models), loaded, threads, free, chats, steps.environment)
+
+
+def _with_steps(
+    models: Sequence[Model], threads: int, guesses: bool, engine_flags: Sequence[str]
+) -> tuple[list[Model], Batching]:
+    """The models with their flags for steps, and what the slowest of them needs."""
+    rate = batching.multiply_rate(threads)
+    steps = [
+        batching.choose(model.path, model.slots, rate, guesses=guesses, engine_flags=[*model.flags, *engine_flags])
+        for model in models
+    ]
+    changed = [replace(model, flags=(*model.flags, *one.flags)) for model, one in zip(models, steps, strict=True)]
+    return changed, min(steps, key=lambda one: one.step)
 
 
 def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
