@@ -26,13 +26,13 @@ from trit.run.serving.log import JsonLog, Log
 supervise._ROOM_S = 0.2
 log = JsonLog() if {json} else Log()
 engine = supervise.Supervisor(["/bin/sh", "-c", {script!r}], sandbox=None, env={{"NEW": "1"}}, grace_s=0.2,
-    answers=lambda: True, log=log, first_delay_s=0.01)
+    answers=lambda: {answers}, log=log, first_delay_s=0.01)
 sys.exit(run_main(lambda argv: engine.run(lambda: print("ready", flush=True))))
 """
 
 
-def start(script: str, json_log: bool = False) -> subprocess.Popen[str]:
-    code = _CODE.format(script=script, json=json_log)
+def start(script: str, json_log: bool = False, answers: bool = True) -> subprocess.Popen[str]:
+    code = _CODE.format(script=script, json=json_log, answers=answers)
     command = [sys.executable, "-c", code]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
@@ -46,6 +46,22 @@ def test_it_is_started_again_but_not_for_ever() -> None:
     last = err.splitlines()[-1]
     assert last.startswith("error: the engine was ended by SIGKILL; probably for want of memory")
     assert last.endswith(", 6 times one after the other") and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("script", "starts", "said"),
+    [
+        ("echo once; exit 3", 1, "error: the engine ended with exit code 3 before it answered; it says why above"),
+        ("echo once; kill -ABRT $$", 1, "error: the engine was ended by SIGABRT before it answered"),
+        # Another program may have taken the memory that it lacked.
+        ("echo once; kill -9 $$", 6, "error: the engine was ended by SIGKILL; probably for want of memory"),
+    ],
+)
+def test_what_never_answers_is_not_tried_for_long(script: str, starts: int, said: str) -> None:
+    process = start(script, answers=False)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and out == "once\n" * starts
+    assert err.splitlines()[-1].startswith(said)
 
 
 @pytest.mark.parametrize(
