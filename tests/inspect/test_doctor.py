@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_engine import program
+from trit.base import places
 from trit.base.places import BUNDLED_MODEL
 from trit.cli import version
 from trit.inspect import advisories, doctor
@@ -152,7 +153,8 @@ def test_an_installed_package_needs_no_checkout(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "setup_env.py").unlink()
-    monkeypatch.setattr(doctor, "INSTALLED", True)
+    for module in (doctor, places):
+        monkeypatch.setattr(module, "INSTALLED", True)
     (place / "model.gguf").unlink()
     (place / "3rdparty" / "llama.cpp" / "CMakeLists.txt").unlink()
     monkeypatch.setattr(advisories, "FILE", place / "none.json")
