@@ -165,19 +165,25 @@ def test_a_pipe_gets_neither_thoughts_nor_changed_bytes(talk: Talk) -> None:
     assert "\x1b[2J" in talk("codes\n").out
 
 
-def test_what_is_wrong_ends_a_chat_that_nobody_types(talk: Talk, fake: FakeChat) -> None:
-    for text, code, sentence in (
+@pytest.mark.parametrize(
+    ("text", "code", "sentence"),
+    [
         ("/what\nx\n", 2, "there is no command /what; /help shows those that are there"),
         ("/regen\n", 2, "there is no answer yet that could be given again"),
         ("refuse\nx\n", 2, "the engine refuses this: that cannot be"),
         ("late error\nx\n", 2, "the engine refuses this: numbers are not finite"),
         ("die\nx\n", 1, "the engine was ended by SIGKILL; probably for want of memory"),
         (b"\xff\xfe\n", 2, "a line of standard input is no UTF-8 text; save it as UTF-8"),
-    ):
-        told = talk(text)
-        assert (told.code, "You said x" in told.out) == (code, False), text
-        assert f"error: {sentence}" in told.err, text
-    assert "/etc/passwd" in talk("/etc/passwd says what?\n").out, "a path is no command"
+    ],
+)
+def test_what_is_wrong_ends_a_chat_that_nobody_types(talk: Talk, text: str | bytes, code: int, sentence: str) -> None:
+    told = talk(text)
+    assert (told.code, "You said x" in told.out) == (code, False)
+    assert f"error: {sentence}" in told.err
+
+
+def test_a_path_is_no_command(talk: Talk) -> None:
+    assert talk("/etc/passwd says what?\n").out == "You said /etc/passwd says what?.\n"
 
 
 def test_an_engine_that_does_not_start(
@@ -265,8 +271,11 @@ def test_what_cannot_be_saved_or_loaded(talk: Talk, tmp_path: Path) -> None:
         f"/save {tmp_path}/no/where": f"there is no folder {tmp_path}/no",
         f"/save {tmp_path}/new": "/save: nothing was said yet",
         f"/load {tmp_path}/none": f"{tmp_path}/none",
+        "/load /dev/zero": "/dev/zero",
+        "/save /dev/full": "/dev/full: is a device, expected the name of a file; choose another",
         f"/load {other}": f"/load {other}: is no saved chat; give a file that /save has written",
         "a": "",
+        f"/save {tmp_path}/{'n' * 300}": "File name too long",
         f"/save {other}": f"/save {other}: is there and is no saved chat; choose another name",
     }
     told = talk("\n".join(lines) + "\n", by_hand=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 from trit.base.command import hand_over
 from trit.base.errors import EXIT_OK, TritError, UserError, explain
-from trit.base.files import atomic_output, check_input, check_output
+from trit.base.files import atomic_output, check_input, check_output, refuse_node
 from trit.base.places import home
 from trit.base.processes import signals_end_us
 from trit.engine import confinement, inference
@@ -431,6 +431,7 @@ class Chat:
     def _save(self, rest: str) -> None:
         path = _one_file("/save", rest)
         check_output("/save", path)
+        refuse_node(path)
         if not self.turns:
             raise UserError("/save: nothing was said yet")
         if path.exists() and _saved_turns(path) is None:
@@ -443,7 +444,7 @@ class Chat:
 
     def _load(self, rest: str) -> None:
         path = _one_file("/load", rest)
-        check_input(path, _MOST_BYTES)
+        check_input(path)
         messages = _saved_turns(path)
         if messages is None:
             raise UserError(f"/load {path}: is no saved chat; give a file that /save has written")
@@ -501,6 +502,8 @@ def _one_file(command: str, rest: str) -> Path:
 
 def _saved_turns(path: Path) -> list[dict[str, str]] | None:
     """The messages of a saved chat: user and assistant in turn, a system prompt in front; None if it is none."""
+    if path.stat().st_size > _MOST_BYTES:
+        return None
     try:
         messages = json.loads(path.read_bytes())["messages"]
         found = [{"role": str(one["role"]), "content": str(one["content"])} for one in messages]
