@@ -25,7 +25,7 @@ MOST_BYTES = 20_000_000
 # What running and converting read besides the package, at the same place below trit/_bundle (trit/base/places.py).
 # The documents are those that sentences name.
 DATA = (
-    *("3rdparty/advisories.json", "3rdparty/patches", "3rdparty/page/NOTICES.txt"),
+    *("3rdparty/advisories.json", "3rdparty/patches", "3rdparty/page/NOTICES"),
     *("preset_kernels/tuning", "docs/perplexity.md", "docs/security.md", "docs/verify.md"),
     "models/trit-story-3m/config.json",
     *("models/trit-story-3m/held-out.txt", "models/trit-story-3m/tokenizer.json"),

@@ -26,7 +26,7 @@ from trit.setup.context import Setup, sha256
 from trit.setup.options import parse_options
 from trit.setup.page import PAGE, PAGE_DIR, PAGE_LOCK
 
-NOTICES = "NOTICES.txt"
+NOTICES = "NOTICES"
 _UI = "tools/ui"
 # Ours stand in their place and read them.
 _CONFIGURATIONS = {"svelte.config.js": "svelte.upstream.js", "vite.config.ts": "vite.upstream.ts"}
@@ -158,7 +158,7 @@ def packages(source: Path) -> list[Package]:
 def _package(folder: Path) -> Package:
     about = json.loads((folder / "package.json").read_text(encoding="utf-8"))
     text = _licence_text(folder)
-    licence = about.get("license") or ("MIT" if _MIT in text else "")
+    licence = about.get("license") or ("MIT" if _MIT in " ".join(text.split()) else "")
     return Package(about["name"], about["version"], str(licence), text)
 
 
