@@ -73,8 +73,8 @@ def build_parser() -> inference.ArgumentParser:
         "--parallel",
         type=whole(1, 256),
         metavar="N",
-        help="answers made at the same time, each with a context of -c (default: 8, or as many as a quarter of the free "
-        "memory holds)",
+        help="answers made at the same time, each with a context of -c (default: 8, or as many as a quarter of the "
+        "free memory holds)",
     )
     parser.add_argument(
         "--embeddings",

@@ -97,7 +97,7 @@ def _grown(path: Path) -> int:
 
 
 def choose_slots(name: str, need: Need, context: int, slots: int | None, free: int | None) -> int:
-    """How many answers are made at the same time: those asked for, else as many of eight as a quarter of the memory holds.
+    """How many answers are made at the same time: those asked for, else up to eight in a quarter of the memory.
 
     Args:
         name: of the model, for the sentence.
