@@ -185,6 +185,12 @@ def test_a_mac_program_is_checked(
         check_needs(path, PLATFORMS[name])
 
 
+def test_a_mac_library_names_itself(tmp_path: Path) -> None:
+    path = tmp_path / "libtrit-engine.dylib"
+    path.write_bytes(mach(ARM, (11, 0), OURS, "/elsewhere", True))
+    check_needs(path, PLATFORMS["macos-arm64"])
+
+
 @pytest.mark.parametrize(
     ("name", "asked", "complaint"),
     [

@@ -87,7 +87,8 @@ def check_needs(path: Path, platform: Platform) -> None:
     found = needs(path, platform)
     if foreign := sorted(name for name in found.libraries if not re.fullmatch(ALLOWED[platform.system], name)):
         raise TritError(f"{path} needs {', '.join(foreign)}, which not every system has; link it statically")
-    own = any(name.endswith(platform.library) for name in found.libraries)
+    # A library of macOS names itself, too.
+    own = path.name != platform.library and any(name.endswith(platform.library) for name in found.libraries)
     if own and platform.system in _BESIDE and _BESIDE[platform.system] not in found.folders:
         raise TritError(f"{path} does not look for {platform.library} in its own folder; mend its rpath")
     oldest = ".".join(map(str, platform.oldest or ()))
