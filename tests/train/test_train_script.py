@@ -14,6 +14,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from trit import cli
+from trit.base import by_name
 from trit.base.errors import EXIT_INTERRUPTED, EXIT_USAGE, TritError, run_main
 from trit.base.places import BUNDLED_MODEL
 from trit.engine.server import Server
@@ -152,3 +154,17 @@ def test_broken_model_file_is_told_in_one_sentence(engine_bin: Path, tmp_path: P
 def test_bundled_folder_is_the_one_that_is_scored() -> None:
     assert score.parse_arguments([]).model == BUNDLED_MODEL
     assert score.parse_arguments(["--engine", "llama"]).model == default_model()
+
+
+@pytest.mark.parametrize("engine", ["torch", "llama"])
+def test_score_takes_names_and_wrong_flags_are_one_sentence(
+    engine: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRIT_HOME", str(tmp_path))
+    monkeypatch.setattr(by_name, "_finders", [])
+    assert cli.main(["score", "--engine", engine, "--model", "bitnet-2b4t"]) == EXIT_USAGE
+    assert "no model of this name; did you mean bitnet-2b-4t" in capfd.readouterr().err
+    for command in ("score", "train"):
+        assert cli.main([command, "--no-such-flag"]) == EXIT_USAGE
+        said = capfd.readouterr()
+        assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1
