@@ -63,7 +63,7 @@ void put_together(float* whole, const float* partial, int64_t dv) {
 /// Registers of AVX-512 where the chosen tier has them and values fill them: upstream's part, and so this
 /// file, is compiled for AVX2.
 const TileKernels& tiles_for([[maybe_unused]] int64_t dv) {
-#ifdef TRIT_HAS_WIDE_TILES
+#ifdef TRIT_HAS_WIDE_FLOATS
     static const bool wide = std::strncmp(trit_tier_chosen()->features, "AVX-512", 7) == 0;
     if (wide && dv % avx512::kTiles.lanes == 0) {
         return avx512::kTiles;

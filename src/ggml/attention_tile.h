@@ -131,27 +131,12 @@ using Register = Floats;
 #include "ggml/attention_tile-inl.h"
 }  // namespace as_compiled
 
-#if defined(TRIT_X86) && !defined(__AVX512F__)
-#define TRIT_HAS_WIDE_TILES
+#ifdef TRIT_HAS_WIDE_FLOATS
 /// For those that have more.
 TRIT_TARGET_BEGIN("avx512f")
 namespace avx512 {
-
-struct Register {
-    static constexpr int kCount = 16;
-    static constexpr int kRegisters = 32;
-    __m512 v;
-
-    static Register set(float x) { return {_mm512_set1_ps(x)}; }
-    static Register load(const float* p) { return {_mm512_loadu_ps(p)}; }
-    void store(float* p) const { _mm512_storeu_ps(p, v); }
-    Register fma(Register a, Register b) const { return {_mm512_fmadd_ps(a.v, b.v, v)}; }
-    Register operator+(Register b) const { return {_mm512_add_ps(v, b.v)}; }
-    Register operator*(Register b) const { return {_mm512_mul_ps(v, b.v)}; }
-};
-
+using Register = WideFloats;
 #include "ggml/attention_tile-inl.h"
-
 }  // namespace avx512
 TRIT_TARGET_END
 #endif

@@ -8,6 +8,7 @@
 #ifndef TRIT_GGML_FLOATS_H
 #define TRIT_GGML_FLOATS_H
 
+#include "kernels/tier.h"
 #include "vec.h"
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
@@ -89,6 +90,23 @@ struct Floats {
         _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps(sums, 1)));
     }
 };
+
+/// 16 lanes for what keeps to the order of Floats in other ways, where the CPU turns out to have AVX-512 F.
+#define TRIT_HAS_WIDE_FLOATS
+TRIT_TARGET_BEGIN("avx512f")
+struct WideFloats {
+    static constexpr int kCount = 16;
+    static constexpr int kRegisters = 32;
+    __m512 v;
+
+    static WideFloats set(float x) { return {_mm512_set1_ps(x)}; }
+    static WideFloats load(const float* p) { return {_mm512_loadu_ps(p)}; }
+    void store(float* p) const { _mm512_storeu_ps(p, v); }
+    WideFloats fma(WideFloats a, WideFloats b) const { return {_mm512_fmadd_ps(a.v, b.v, v)}; }
+    WideFloats operator+(WideFloats b) const { return {_mm512_add_ps(v, b.v)}; }
+    WideFloats operator*(WideFloats b) const { return {_mm512_mul_ps(v, b.v)}; }
+};
+TRIT_TARGET_END
 
 }  // namespace trit
 

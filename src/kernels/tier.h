@@ -4,7 +4,7 @@
 /// Tier files are compiled with baseline flags. Code between TRIT_TARGET_BEGIN and TRIT_TARGET_END may use
 /// the named features; everything in it is in an anonymous namespace, so that the linker can never use one of
 /// its functions for another file. Nothing outside src/kernels/tiers/, src/kernels/lookup/, generated
-/// kernels, panel_fields.cpp, src/ggml/attention_tile.h and this header knows instruction sets.
+/// kernels, panel_fields.cpp, src/ggml/floats.h and this header knows instruction sets.
 #ifndef TRIT_TIER_H
 #define TRIT_TIER_H
 

@@ -121,7 +121,7 @@ def test_shares_and_bytes_follow_from_cycles(tmp_path: Path, monkeypatch: pytest
     whole = by["panel, 16 tokens, unpacking included", "neon_dotprod", "Apple M1"]
     assert whole.macs_per_cycle == pytest.approx(1024 * 16 / (1024 * 16 / 8 + 64)) and whole.gbs is None
     assert not any(one.tier == "neon_i8mm" and one.core in ("Apple M1", "Neoverse N1", "Cortex-A55") for one in found)
-    assert {one.engine for one in found} == {"trit.cpp", "llama.cpp", "llama.cpp, in use here", "bitnet.cpp"}
+    assert {one.engine for one in found} == {"trit.cpp", "llama.cpp", "bitnet.cpp"}
 
 
 def test_results_are_written(

@@ -138,7 +138,7 @@ void compare_all(const TileKernels& kernels, int seed) {
 
 int main(int, char** argv) {
     compare_all(as_compiled::kTiles, std::atoi(argv[1]));
-#ifdef TRIT_HAS_WIDE_TILES
+#ifdef TRIT_HAS_WIDE_FLOATS
     if (__builtin_cpu_supports("avx512f")) {
         compare_all(avx512::kTiles, std::atoi(argv[1]));
     }
