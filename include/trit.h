@@ -122,8 +122,8 @@ enum { TRIT_K_BLOCK = 256, TRIT_Q6_K_BYTES = 210, TRIT_Q8_K_BYTES = 292, TRIT_Q6
 /// The same bits as ggml_vec_dot_q6_K_q8_K of llama.cpp gives with AVX2 and FMA: each block's integers are
 /// summed in 8 lanes (lane l: codes 0..63 of inputs 4 l ... 4 l + 3 of each 32, and the 32 that codes are too
 /// large of inputs 32 l ... 32 l + 31), a lane's float sum grows by one fused multiply-add per block, and the
-/// lanes are added as ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)). On 64-bit ARM the bits are those that it gives
-/// with NEON: all integers of a block are one sum.
+/// lanes are added as ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)). On 64-bit ARM the bits are those that it
+/// gives with NEON: all integers of a block are one sum.
 ///
 /// @param k            inputs, a multiple of TRIT_K_BLOCK
 /// @param w            q6_K rows, w_row_bytes apart
