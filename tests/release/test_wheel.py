@@ -116,7 +116,7 @@ def test_beside_it_are_sums_notes_and_a_bill(wheel: Path) -> None:
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     assert bill["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": digest}]
     names = {part["name"] for part in bill["components"]}
-    assert {"llama.cpp", "libc++", "cpp-httplib", "numpy", "gguf"} <= names
+    assert {"llama.cpp", "libc++", "cpp-httplib", "numpy", "gguf", "svelte"} <= names
     assert not names & {"torch", "cmake"}
 
 

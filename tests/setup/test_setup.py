@@ -20,7 +20,21 @@ from tests.support.tiny_gguf import EMPTY, tiny_gguf
 from trit.base.errors import UserError, run_main
 from trit.base.places import ROOT
 from trit.gguf.encodings import ENCODINGS, check_fits
-from trit.setup import answer, build, compiler, context, conversion, engine, lock, model, pipeline, suite, tools, tuning
+from trit.setup import (
+    answer,
+    build,
+    compiler,
+    context,
+    conversion,
+    engine,
+    lock,
+    model,
+    page,
+    pipeline,
+    suite,
+    tools,
+    tuning,
+)
 from trit.setup.options import build_parser, parse_options
 
 MODULES = (
@@ -34,6 +48,7 @@ MODULES = (
     engine,
     lock,
     model,
+    page,
     pipeline,
     tuning,
     suite,
@@ -62,6 +77,7 @@ def inside(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
         "BUNDLED_MODEL": root / "models" / "trit-story-3m",
         "LOCK_FILE": root / "3rdparty" / "llama.cpp.lock.json",
         "PATCHES": root / "3rdparty" / "patches",
+        "PAGE_DIR": root / "3rdparty" / "page",
     }
     for module in MODULES:
         for name in places.keys() & vars(module).keys():
@@ -297,6 +313,14 @@ def test_wrong_hash_in_the_cache_is_fetched_again(inside: Checkout) -> None:
     (cache / "fake_engine-1.0.tar.gz").write_bytes(b"half a downl")
     assert setup("--no-run") == 0
     assert (inside.engine / "src" / "engine.c").is_file()
+
+
+def test_the_page_is_laid_where_the_engine_s_build_looks(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:
+    assert setup("--no-run") == 0
+    assert (inside.engine / "tools" / "ui" / "dist" / "index.html").read_text() == "<html>"
+    (inside.root / "3rdparty" / "page" / "page.tar.gz").write_bytes(b"other")
+    assert setup("--no-run") == 2
+    assert "page.tar.gz: is not the file that page.json beside it pins" in capsys.readouterr().err
 
 
 def test_patch_that_does_not_apply(inside: Checkout, capsys: pytest.CaptureFixture[str]) -> None:

@@ -243,6 +243,18 @@ def make_sdist(folder: Path, files: dict[str, str] | None = None) -> tuple[str, 
     return path.name, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def write_page(root: Path) -> None:
+    """The page of the made-up engine, and what pins it."""
+    folder = root / "3rdparty" / "page"
+    folder.mkdir()
+    with tarfile.open(folder / "page.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("index.html")
+        member.size = 6
+        archive.addfile(member, io.BytesIO(b"<html>"))
+    pinned = {"sha256": hashlib.sha256((folder / "page.tar.gz").read_bytes()).hexdigest()}
+    (folder / "page.json").write_text(json.dumps(pinned))
+
+
 def write_lock(root: Path, sdist: str, sha256: str, keep: list[str] | None = None) -> None:
     lock = {
         "package": "fake-engine",
@@ -282,6 +294,7 @@ def make_checkout(folder: Path, venv: Path | None) -> Checkout:
         (root / "models" / "trit-story-3m" / name).write_text("{}")
     (root / "3rdparty" / "patches" / "0001-test.patch").write_text(PATCH)
     write_lock(root, *make_sdist(index))
+    write_page(root)
     shutil.copytree(index, root / "3rdparty" / "cache")
     (root / "program.py").write_text(PROGRAM.format(python=sys.executable, hold=HOLD))
     (tools / "cmake").write_text(CMAKE.format(python=sys.executable, hold=HOLD))

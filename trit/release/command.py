@@ -19,6 +19,7 @@ from trit.base.places import ROOT
 from trit.release.engine import compile_engine
 from trit.release.notes import notes
 from trit.release.packing import make_wheel, source_date
+from trit.release.page import build_page
 from trit.release.platforms import PLATFORMS, this_platform
 from trit.release.sbom import bill
 from trit.release.symbols import check_needs
@@ -36,12 +37,16 @@ def parser() -> ArgumentParser:
     add("--out", type=a_path, default=ROOT / "dist", metavar="DIR", help="folder for the files (default: dist)")
     add("--build-dir", type=a_path, metavar="DIR", help="folder of the build (default: build-wheel/PLATFORM)")
     add("--jobs", "-j", type=whole(1, 1024), default=usable_cpus(), help="compilers at a time (default: %(default)s)")
+    kinds.add_parser("page", help="the chat page that is in every build, from the pinned source by npm")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """See the module's docstring."""
     args = parser().parse_args(argv)
+    if args.kind == "page":
+        print(build_page())
+        return EXIT_OK
     if args.platform is None:
         raise UserError(f"no wheel is made for this machine; name another one with --platform: {', '.join(PLATFORMS)}")
     platform = PLATFORMS[args.platform]

@@ -22,7 +22,10 @@ from trit.release.platforms import Platform
 
 MOST_BYTES = 20_000_000
 # What running and converting read besides the package, at the same place below trit/_bundle (trit/base/places.py).
-DATA = ("3rdparty/advisories.json", "3rdparty/patches", "preset_kernels/tuning", "models/trit-story-3m/config.json")
+DATA = (
+    *("3rdparty/advisories.json", "3rdparty/patches", "3rdparty/page/NOTICES"),
+    *("preset_kernels/tuning", "models/trit-story-3m/config.json"),
+)
 # They build the engine, which a wheel has.
 _BUILD_TOOLS = {"cmake", "ninja", "setuptools"}
 _CODE = {".py", ".json", ".txt"}

@@ -24,6 +24,7 @@ from packageurl import PackageURL
 from trit import __version__
 from trit.base.errors import TritError
 from trit.base.places import LOCK, ROOT
+from trit.setup.page import PAGE_DIR, PAGE_LOCK
 
 _ENGINE = "https://github.com/ggml-org/llama.cpp"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -54,6 +55,11 @@ def bill(wheel: Path, seconds: int) -> str:
     commit = json.loads(LOCK.read_text(encoding="utf-8"))["commit"]
     engine = component("llama.cpp", commit, "MIT", PackageURL("github", "ggml-org", "llama.cpp", commit))
     compiled = [engine, *(component(name, None, licence) for name, licence in vendored().items())]
+    parts = json.loads((PAGE_DIR / PAGE_LOCK).read_text(encoding="utf-8"))["packages"]
+    page = [
+        component(name, number or None, licence, PackageURL("npm", *_scope(name), number) if number else None)
+        for name, (number, licence) in parts.items()
+    ]
     zig = version("ziglang")
     compiled += [
         component("libc++", f"zig {zig}", "Apache-2.0 WITH LLVM-exception"),
@@ -80,14 +86,20 @@ def bill(wheel: Path, seconds: int) -> str:
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
         bom_ref=wheel.name,
     )
-    bom = Bom(components=[*compiled, *asked])
+    bom = Bom(components=[*compiled, *page, *asked])
     bom.metadata.component = whole
     bom.register_dependency(whole, bom.components)
-    bom.register_dependency(engine, compiled[1:])
+    bom.register_dependency(engine, [*compiled[1:], *page])
     bom.metadata.timestamp = datetime.fromtimestamp(seconds, timezone.utc)
     # A random number would make two bills of one wheel differ.
     bom.serial_number = uuid5(NAMESPACE_URL, f"trit-cpp:{digest}")
     return make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=1) + "\n"
+
+
+def _scope(name: str) -> tuple[str | None, str]:
+    """The scope of a package of npm, if it has one, and its name there."""
+    scope, slash, rest = name.partition("/")
+    return (scope, rest) if slash else (None, name)
 
 
 def requirements(wheel: Path) -> list[tuple[str, str]]:

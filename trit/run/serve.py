@@ -25,7 +25,7 @@ from trit.base.places import engine_binary
 from trit.base.processes import become
 from trit.engine import confinement, inference
 from trit.engine.confinement import values
-from trit.run import running
+from trit.run import page, running
 
 _KEY_FLAGS = {"--api-key", "--api-key-file"}
 _KEY_VARIABLE = "LLAMA_API_KEY"
@@ -68,6 +68,7 @@ def build_parser() -> inference.ArgumentParser:
         metavar="S",
         help="most seconds to end in after SIGTERM (default: %(default)s)",
     )
+    page.add_flag(parser)
     access = parser.add_argument_group("who is answered")
     access.add_argument(
         "--allow-origin",
@@ -122,7 +123,7 @@ def _serve(parser: inference.ArgumentParser, argv: Sequence[str] | None) -> int:
     inference.check_common(args)
     command = [str(engine_binary("llama-server")), "-m", str(args.model), "-n", str(args.n_predict)]
     command += ["-c", str(args.ctx_size), "-t", str(args.threads), "--temp", str(args.temperature), "-cb"]
-    command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra)]
+    command += ["--host", args.host, "--port", str(args.port), *access_flags(args, extra), *page.engine_flags(args)]
     command += ["--cache-ram", str(_CACHE_MIB), *inference.DRAFTS[args.draft]]
     if args.no_repack:
         command.append("--no-repack")

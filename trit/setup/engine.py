@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Step 2: the engine's source tree, ``3rdparty/llama.cpp``: pinned, checked, trimmed, patched.
+"""Step 2: the engine's source tree, ``3rdparty/llama.cpp``: pinned, checked, trimmed, patched, with its chat page.
 
 ``3rdparty/llama.cpp.lock.json`` names a source distribution on the Python package index, its sha256 and the paths
 that are kept of it. The tree is put together under a temporary name and renamed when it is whole, its stamp inside.
@@ -21,6 +21,7 @@ from trit.base.files import names_file
 from trit.base.places import CACHE_DIR, ENGINE_DIR, ROOT
 from trit.base.progress import StepLine
 from trit.setup.context import Setup, digest, files_digest, read_stamp, sha256, write_stamp
+from trit.setup.page import page_files, unpack_page
 from trit.setup.tools import network_hint
 
 NAME = "engine"
@@ -82,7 +83,7 @@ def run(setup: Setup, line: StepLine) -> str:
     lock = read_lock()
     patches = sorted(PATCHES.glob("*.patch"))
     given = setup.options.llama_cpp_dir
-    wanted = {"pins": files_digest([LOCK_FILE, *patches])}
+    wanted = {"pins": files_digest([LOCK_FILE, *page_files(), *patches])}
     # Without --llama-cpp-dir a tree that once came from there stays, as long as it has today's patches.
     if given:
         wanted["origin"] = _folder_digest(given, lock)
@@ -101,6 +102,7 @@ def run(setup: Setup, line: StepLine) -> str:
     for patch in patches:
         line.update(f"applying {patch.name}")
         apply_patch(setup, patch, partial)
+    unpack_page(partial)
     write_stamp(partial / _STAMP, {"origin": lock.sha256, **wanted})
     _install(partial)
     return f"{label}{f', from {given}' if given else ''}"
