@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from trit.base.places import BUNDLED_MODEL, ENGINE_BIN, ROOT, engine_binary, ggu
 
 QUICK_S = 2.0
 # They share built kernels of every tier.
-_BUILD_KERNELS = {"ggml", "kernels", "matrix"}
+_BUILD_KERNELS = {"ggml", "kernels", "matrix", "engine/test_leaks.py", "house/test_repo.py"}
 QUICK = "not (engine or torch or compiles)"
 
 
@@ -57,14 +58,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         found = markers.of_file(item.path) | markers.of_fixtures(set(getattr(item, "fixturenames", ())))
         for name in sorted(found):
             item.add_marker(name)
-        if item.config.pluginmanager.hasplugin("xdist"):
-            item.add_marker(pytest.mark.xdist_group(_side_by_side(item.path)))
 
 
-def _side_by_side(file: Path) -> str:
-    """The tests that stay in one process: a room's, so that what they build together is built once."""
-    room = file.relative_to(ROOT / "tests").parts[0]
-    return "kernels" if room in _BUILD_KERNELS else room
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Keep a room's tests in one process: what they build together is built once."""
+    # By name, since loadgroup's marks do not reach the scheduler with this pytest.
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Rooms(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0].removeprefix("tests/")
+            room = file.partition("/")[0]
+            return "kernels" if {room, file} & _BUILD_KERNELS else room
+
+    return Rooms(config, log)
 
 
 def _cpu() -> float:

@@ -20,5 +20,5 @@ def run_suite(setup: Setup) -> int:
     if not arguments:
         # A part of the suite cannot reach the coverage of the whole.
         workers = min(usable_cpus(), _MOST_WORKERS)
-        arguments = ["--cov", "-n", str(workers), "--dist", "loadgroup"]
+        arguments = ["--cov", "-n", str(workers)]
     return call([setup.python, "-m", "pytest", *arguments])
