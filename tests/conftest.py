@@ -110,6 +110,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 # Shells start background jobs with SIGINT ignored, and programs inherit that: the tests of Ctrl-C would test nothing.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same of nohup, which is to go on: programs do not inherit a handler.
+if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 # Set by `setup_env.py --test`, which builds the engine first: there a missing engine is a failure, not a skip.
 REQUIRE_ENGINE = os.environ.get("TRIT_REQUIRE_ENGINE") == "1"

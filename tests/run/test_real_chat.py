@@ -22,6 +22,7 @@ from trit.base.places import ROOT
 pytest.importorskip("pty", reason="a terminal of a POSIX system")
 from tests.run.test_chat import gone
 from tests.support.terminal import Terminal
+from trit.run import running
 
 
 @contextmanager
@@ -36,7 +37,8 @@ def chat(home: Path, *flags: str) -> Iterator[tuple[Terminal, int]]:
         )
         (one,) = json.loads(listed.stdout)
         assert one["pid"] == terminal.pid and one["memory_bytes"] > 50e6
-        yield terminal, one["engine"]
+        (engine,) = [pid for pid, (parent, _) in running.processes().items() if parent == terminal.pid]
+        yield terminal, engine
 
 
 def test_a_chat(engine_bin: Path, tmp_path: Path) -> None:

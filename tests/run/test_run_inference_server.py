@@ -25,6 +25,7 @@ from trit.base.places import ROOT
 from trit.engine import inference
 from trit.engine.server import Server
 from trit.run import serve
+from trit.run.serving import plan
 
 
 @pytest.fixture
@@ -32,6 +33,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What would have been started."""
     started: list[list[str]] = []
     monkeypatch.setattr(serve, "engine_binary", lambda name: Path("/engine") / name)
+    monkeypatch.setattr(plan.batching, "multiply_rate", lambda threads: None)
     monkeypatch.setattr(serve, "supervise", lambda supervisor, ready: started.append(supervisor.command) or 0)
     return started
 
@@ -60,7 +62,9 @@ def test_defaults_are_bitnet_s(commands: list[list[str]], model: Path, capsys: p
     assert defaults.model is None, "the bundled one, when it is asked for"
     port = str(free_port())
     assert run("-m", str(model), "--port", port, "-n", "7", "--temperature", "0.1", "--", "--slots") == 0
-    flags = ["-m", str(model), "-c", "1024", "-np", "4", "-t", str(physical_cores()), "--alias", model.parent.name]
+    flags = ["-m", str(model), "-c", "2048", "-np", "8", "-t", str(physical_cores()), "--no-kv-unified"]
+    flags += ["-b", "128", "-ub", "128"]
+    flags += ["--alias", model.parent.name]
     flags += ["--host", "127.0.0.1", "--port", port, "-n", "7", "--temp", "0.1", "-cb", "--grace", "5"]
     assert commands == [["/engine/llama-server", *flags, "--cache-ram", "256", "--slots"]]
     assert capsys.readouterr().out == f"Starting server on 127.0.0.1:{port}\n"

@@ -14,6 +14,7 @@ from trit.base.errors import UserError, run_main
 from trit.base.flags import ArgumentParser
 from trit.base.places import ROOT
 from trit.run import completion, serve
+from trit.run.serving import plan
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What would have been started."""
     started: list[list[str]] = []
     monkeypatch.setattr(serve, "engine_binary", lambda name: Path("/engine") / name)
+    monkeypatch.setattr(plan.batching, "multiply_rate", lambda threads: None)
     monkeypatch.setattr(serve, "supervise", lambda supervisor, ready: started.append(supervisor.command) or 0)
     monkeypatch.setattr(serve, "check_port", lambda host, port: None)
     monkeypatch.setattr(serve, "_MEMORY", {})
@@ -103,7 +105,7 @@ def test_a_value_that_cannot_be_right_is_named(
 def test_flags_of_bitnet_work(commands: list[list[str]], model: Path) -> None:
     assert run(model, "-temp 0.3 -cnv -n 9 -t 1 -c 300") == 0
     told = " ".join(commands[0])
-    assert all(part in told for part in ("--temp 0.3", "-n 9", "-t 1", "-c 1024 -np 4"))
+    assert all(part in told for part in ("--temp 0.3", "-n 9", "-t 1", "-c 2048 -np 8"))
 
 
 @pytest.mark.parametrize("main", [serve.main, completion.main])

@@ -52,7 +52,7 @@ class Running:
     @property
     def memory(self) -> int | None:
         """Bytes of memory that it and what it started have now, mapped weights included; None: nobody tells."""
-        known = _processes()
+        known = processes()
         ours = {self.pid}
         # A child has a larger number than its parent only until numbers begin anew.
         while found := {pid for pid, (parent, _) in known.items() if parent in ours and pid not in ours}:
@@ -61,7 +61,7 @@ class Running:
         return sum(sizes) << 10 if sizes else None
 
 
-def _processes() -> dict[int, tuple[int, int]]:
+def processes() -> dict[int, tuple[int, int]]:
     """Number of each process -> that of its parent, and KiB that it has; empty where the system does not tell."""
     found: dict[int, tuple[int, int]] = {}
     if sys.platform.startswith("linux"):
