@@ -70,6 +70,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0].removeprefix("tests/")
             room = file.partition("/")[0]
+            if file == "kernels/test_cross.py":
+                return file
             return "kernels" if {room, file} & _BUILD_KERNELS else room
 
     return Rooms(config, log)

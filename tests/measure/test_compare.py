@@ -346,7 +346,7 @@ def test_baseline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("-m", "no-such-folder"), "error: -m no-such-folder: expected a checkpoint folder"),
+        (("-m", "no-such-folder"), "error: no-such-folder: no file, no folder and no model of this name"),
         (("-m", "models/trit-story-3m", "--layers", "2"), "error: --layers: only a --shape"),
         (("--shape", "story", "--layers", "0"), "error: --layers 0: expected 1 or more"),
         (("--shape", "story", "--layers", "5"), "error: --layers 5: story has 4"),
@@ -354,7 +354,7 @@ def test_baseline(tmp_path: Path) -> None:
         (("--shape", "story", "--rounds", "0"), "error: -r 0: expected 1 or more"),
         (("--shape", "story", "--text", "no-such-text"), "error: no-such-text: is not there; check the name"),
         (("--shape", "story", "--types", "q9_0"), "'q9_0': there are i2_s, tl1"),
-        ((), "one of the arguments --shape -m/--model is required"),
+        ((), "one of the arguments --shape -m/--model NAME is required"),
         (("--shape", "story", "--bin-dir", "no-such-build"), "build it with"),
     ],
 )
@@ -410,7 +410,7 @@ def test_real_files(real_run: tuple[Path, dict[str, Any], str]) -> None:
     assert (bits["i2_s"], bits["tl1"], bits["tl2"]) == pytest.approx((2, 2, 27 * 8 / 128), abs=0.01)
     (text,) = (folder / "out").glob("*-comparison.md")
     assert stdout.split("\n\nwritten:")[0] in text.read_text()
-    assert "utils.compare" in data["about"]["command"] and str(folder) not in text.read_text()
+    assert "trit compare" in data["about"]["command"] and str(folder) not in text.read_text()
     (picture,) = (folder / "out").glob("*-comparison.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
