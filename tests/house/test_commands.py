@@ -99,17 +99,18 @@ def test_how_a_command_ends_is_its_exit_code(
 
 
 def test_only_what_looks_for_a_terminal_sends_it_signs() -> None:
-    """Through a pipe everything is plain; there are no colours of ours that NO_COLOR would have to take away."""
+    """Through a pipe everything is plain; the dim lines of a chat are all that NO_COLOR has to take away."""
     signs = re.compile(r"\\(?:033|x1b)\[[0-9;]*[A-Za-z]")
     found = {
         path.relative_to(ROOT).as_posix(): set(signs.findall(text))
         for path in (ROOT / "trit").rglob("*.py")
         if signs.search(text := path.read_text(encoding="utf-8"))
     }
-    assert found.keys() == {"trit/base/progress.py", "trit/measure/rounds.py"}
-    assert {sign for each in found.values() for sign in each} == {"\\033[K", "\\x1b[K"}
+    assert found.keys() == {"trit/base/progress.py", "trit/measure/rounds.py", "trit/run/chat.py"}
+    assert {sign for each in found.values() for sign in each} == {"\\033[K", "\\x1b[K", "\\x1b[2m", "\\x1b[0m"}
     for name in found:
-        assert ".isatty()" in (ROOT / name).read_text(encoding="utf-8"), name
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert ".isatty()" in text and ("NO_COLOR" in text or "2m" not in text), name
 
 
 def test_json_of_a_conversion_is_alone_on_standard_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ def build_parser() -> inference.ArgumentParser:
     """The argument parser."""
     parser = inference.ArgumentParser(
         prog="run_inference_server.py",
-        usage="run_inference_server.py [MODEL ...] [FLAGS] [-- ENGINE_FLAGS]",
+        usage="%(prog)s [MODEL ...] [FLAGS] [-- ENGINE_FLAGS]",
         description="Serve ternary models over HTTP. MODEL is a file or a folder, or NAME=MODEL to call it NAME in "
         "requests; several are loaded when they are asked for. What follows -- is for the engine.",
     )
