@@ -90,6 +90,7 @@ def run(platform: Platform, program: Path, *arguments: str | Path, **env: str) -
     """Run a program of a platform under its emulator."""
     inherited = {key: value for key, value in os.environ.items() if key != "TRIT_TIER"}
     # Wine's own folder: it would be made in the home directory.
+    BUILDS.mkdir(parents=True, exist_ok=True)  # wine makes the last folder alone
     own = {"WINEPREFIX": str(BUILDS / "wine"), "WINEDEBUG": "-all", "LC_ALL": "C.UTF-8"}
     command = [*platform.emulator, str(program), *map(str, arguments)]
     return subprocess.run(command, env={**inherited, **own, **env}, stdin=subprocess.DEVNULL, **TEXT)
