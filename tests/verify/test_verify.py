@@ -504,7 +504,7 @@ def test_mistakes_are_named(proof: Proof, tmp_path: Path, capsys: pytest.Capture
     edit_json(broken / "config.json", model_type="unheard-of")
     model = str(proof.gguf)
     for arguments, words in (
-        ([], "name a checkpoint folder"),
+        ([], "name a model, or a checkpoint folder"),
         ([str(tmp_path), model], "has no config.json"),
         ([str(broken), model], "found no weights"),
         ([str(proof.directory), str(tmp_path / "no.gguf")], "no.gguf"),
