@@ -9,7 +9,6 @@ import os
 import signal
 import stat
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.fake_chat import FakeChat
+from tests.support.serving import wait_for_end
 from tests.support.tiny_gguf import EMPTY
 from trit.base.errors import run_main
 from trit.base.places import ROOT
@@ -324,10 +324,7 @@ def test_help_names_every_command_and_stats_shows_speeds(talk: Talk) -> None:
 
 
 def gone(pid: int) -> bool:
-    end = time.monotonic() + 20
-    while (alive := running.began(pid)) and time.monotonic() < end:
-        time.sleep(0.02)
-    return not alive
+    return not wait_for_end([pid], 20)
 
 
 def test_the_chat_is_known_while_it_runs(
