@@ -113,6 +113,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
+    def handle_error(self, request, client_address):
+        pass  # who asks may have left before the answer; nothing is printed of that
+
 
 note(arguments=sys.argv[1:], pid=os.getpid())
 if os.environ.get("FAKE_CHAT_BROKEN"):
