@@ -22,7 +22,7 @@ from trit.base.errors import TritError, UserError
 from trit.base.processes import dies_with_us
 from trit.base.sandbox import Sandbox
 from trit.engine import inference
-from trit.run.log import Log
+from trit.run.engine_log import EngineLog
 
 _LONGEST_SOCKET = 100  # letters of its path; the least that a system allows is 104
 _POLL_S = 0.02
@@ -116,7 +116,7 @@ class ChatEngine:
                 f"the engine {self.command[0]} does not start ({error.strerror}); build it again"
             ) from error
         assert self._process.stderr is not None
-        self._log = Log(self._process.stderr, self._show)
+        self._log = EngineLog(self._process.stderr, self._show)
 
     def wait(self) -> None:
         """Wait until it has loaded the model.

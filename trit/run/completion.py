@@ -27,7 +27,7 @@ from trit.base.files import stand_in
 from trit.base.flags import real, some_text, whole
 from trit.base.places import BUNDLED_MODEL, engine_binary, python_command
 from trit.engine import confinement, inference, token_profile
-from trit.run.log import Log
+from trit.run.engine_log import EngineLog
 
 # How the engine ends its output: after an end-of-generation token, or after the last token asked for.
 _MOST_BYTES = 64 << 20  # of a prompt
@@ -284,7 +284,7 @@ def complete(args: argparse.Namespace, command: list[str], counters: Path | None
     except OSError as error:
         raise UserError(f"the engine does not start ({error.strerror}); give a long prompt with -f FILE") from error
     assert engine.stdout is not None and engine.stderr is not None
-    log = Log(engine.stderr, args.verbose)
+    log = EngineLog(engine.stderr, args.verbose)
     text = Text(engine.stdout)
     try:
         for part in text:

@@ -11,7 +11,7 @@ from typing import IO
 _SHOWN = ("warning:", "libgomp:", "OMP: Warning")
 
 
-class Log:
+class EngineLog:
     """The engine's standard error: kept whole, shown if wanted; some warnings are always shown."""
 
     def __init__(self, stream: IO[bytes], show: bool):
