@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,21 @@ def wait_until(true: Any, seconds: float = 30) -> None:
     while not true():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_a_connection_serves_on_behind_a_stream(server: Server, path: str) -> None:
+    fields = {"messages": [{"role": "user", "content": "one"}]} if path == CHAT else {"prompt": "one"}
+    with closing(http.client.HTTPConnection(*place(server), timeout=60)) as connection:
+        for _ in range(2):
+            connection.request("POST", path, json.dumps({**fields, "stream": True, "max_tokens": 2}))
+            kept = connection.sock
+            answer = connection.getresponse()
+            assert answer.status == 200 and answer.read().endswith(b"data: [DONE]\n\n")
+            time.sleep(0.1)  # what is closed behind an answer is closed by now
+            assert connection.sock is kept
+        connection.request("GET", "/health")
+        assert connection.getresponse().read() == b'{"status":"ok"}' and connection.sock is kept
 
 
 def test_without_the_key_nothing_but_health_answers(locked: Server) -> None:

@@ -13,6 +13,7 @@ import struct
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -48,6 +49,15 @@ class Terminal:
                 raise AssertionError(f"{text!r} did not come; all that came:\n{self.seen}")
         came, self._place = self.seen[self._place : found], found + len(text)
         return _CODES.sub("", came)
+
+    def send_until(self, text: str, answer: str, times: int = 30) -> str:
+        """Type this again every two seconds until the answer comes; what came up to it."""
+        for _ in range(times - 1):
+            self.send(text)
+            with suppress(AssertionError):
+                return self.wait(answer, 2)
+        self.send(text)
+        return self.wait(answer)
 
     def ready(self, seconds: float = 60) -> str:
         """Wait until a message can be typed; what came up to then."""
