@@ -18,7 +18,7 @@ from trit.base.places import INSTALLED, LOCK, engine_program
 from trit.base.processes import capture
 from trit.base.provenance import commit
 from trit.library import completion
-from trit.library.find import find, find_checkpoint
+from trit.library.find import check_name, find, find_checkpoint
 
 # Name -> the function whose arguments follow it (see run_command), and what it does.
 COMMANDS = {
@@ -114,5 +114,5 @@ def _run(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(words[: 2 if words[0] == "--completion" else 1])
     if INSTALLED and args.name in IN_A_CHECKOUT:
         raise UserError(f"trit {args.name} works in a checkout of trit.cpp; this one was installed from a wheel")
-    by_name.find_with(find, find_checkpoint)
+    by_name.find_with(find, find_checkpoint, check_name)
     return run_command(COMMANDS[args.name][0], words[1:])

@@ -75,6 +75,27 @@ def test_a_wrong_name_tells_the_nearest(
     assert not Path("out.gguf").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("serve", "org/model", NAME),
+        ("serve", "org/model", f"mine={NAME}"),
+        ("perplexity", "-m", "org/model", NAME),
+        ("bench", "org/model", "--baseline", NAME, "--bin-dir", "BIN"),
+        ("verify", NAME, "org/model"),
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_name_is_told_before_another_is_fetched(
+    words: tuple[str, ...], hub: HubServer, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "llama-bench").write_text("")
+    hub.repos["org/model"] = Repo({"Model-i2_s.gguf": tiny_gguf("i2_s"), "config.json": b"{}"})
+    said = trit(capfd, *[str(tmp_path) if word == "BIN" else word for word in words])
+    assert said.code == 2 and "did you mean bitnet-2b-4t" in said.err
+    assert hub.requests == []
+
+
 def test_a_checkpoint_is_fetched_once_listed_and_deleted(
     hub: HubServer, store: Store, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -251,7 +251,7 @@ def test_tables_are_for_people(hub: HubServer, ready: bytes, store: Store, capfd
 
 def test_a_name_is_for_the_command_and_not_for_the_front_doors(hub: HubServer, ready: bytes) -> None:
     assert by_name.model_file(Path("org/model")) == Path("org/model")
-    by_name.find_with(lambda path: Path("found"), lambda path: path)
+    by_name.find_with(lambda path: Path("found"), lambda path: path, lambda path: None)
     assert by_name.model_file(Path("org/model")) == Path("found")
     assert by_name.named_file(Path(__file__)) == Path(__file__)
 

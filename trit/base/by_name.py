@@ -6,18 +6,40 @@ Without it (the front doors, the scripts) a name is a path like any other. Stand
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 Finder = Callable[[Path], Path]
+Check = Callable[[Path], None]
 
-# At most one pair: for GGUF files, for checkpoints.
-_finders: list[tuple[Finder, Finder]] = []
+# At most one each: for GGUF files, for checkpoints, for names alone.
+_finders: list[tuple[Finder, Finder, Check]] = []
 
 
-def find_with(model: Finder, checkpoint: Finder) -> None:
-    """From here on these find the GGUF file and the checkpoint of a model; a path that is no name comes back."""
-    _finders[:] = [(model, checkpoint)]
+def find_with(model: Finder, checkpoint: Finder, check: Check) -> None:
+    """From here on these find the GGUF file and the checkpoint of a model, and refuse a name that nobody knows.
+
+    A path that is no name comes back.
+    """
+    _finders[:] = [(model, checkpoint, check)]
+
+
+def check_all(paths: Iterable[Path]) -> None:
+    """Look at the names of several models before the first of them is fetched.
+
+    Raises:
+        UserError: there is no model of one of these names.
+    """
+    if _finders:
+        for path in paths:
+            _finders[0][2](path)
+
+
+def model_files(paths: Iterable[Path]) -> list[Path]:
+    """The GGUF files of several models; see :func:`model_file`."""
+    paths = list(paths)
+    check_all(paths)
+    return [model_file(path) for path in paths]
 
 
 def model_file(path: Path) -> Path:

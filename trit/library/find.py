@@ -25,8 +25,7 @@ def find(path: Path) -> Path:
     """
     if path.is_dir() and (path / "config.json").is_file():
         return path if gguf_files(path) else kept(Store(), Wanted(str(path.resolve()), ""))
-    # In a folder of other things a known name means the model.
-    if is_path(path) or (path.exists() and not (path.is_dir() and registry().find(str(path)))):
+    if _is_no_name(path):
         return path
     store = Store()
     wanted = resolve(str(path), [entry.name for entry in store.entries()])
@@ -34,6 +33,21 @@ def find(path: Path) -> Path:
         made = default_model()
         return made if made.is_file() else kept(store, Wanted(str(BUNDLED_MODEL), ""))
     return in_checkout(wanted) or kept(store, wanted)
+
+
+def check_name(path: Path) -> None:
+    """Refuse what is neither a path nor a name of a model; nothing is fetched.
+
+    Raises:
+        UserError: says which names are near.
+    """
+    if not _is_no_name(path):
+        resolve(str(path), [entry.name for entry in Store().entries()])
+
+
+def _is_no_name(path: Path) -> bool:
+    # In a folder of other things a known name means the model.
+    return is_path(path) or (path.exists() and not (path.is_dir() and registry().find(str(path))))
 
 
 def find_checkpoint(path: Path) -> Path:

@@ -67,6 +67,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         check_input(args.text, content=False)
     check_output("--json", args.json)
     if not args.bundled:
+        by_name.check_all([path for path in (args.checkpoint, args.model) if path])
         # The smaller one first: a checkpoint of gigabytes may have to be fetched.
         args.model = by_name.model_file(args.model or args.checkpoint)
         check_model(args.model)

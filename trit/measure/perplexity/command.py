@@ -97,7 +97,7 @@ def _check(args: argparse.Namespace) -> None:
     for flag, folder in (("-o", args.output_dir), ("--save-logits", args.save_logits)):
         check_output(flag, folder and folder / "results.csv", in_folder=True)
     # Only now: models may have to be fetched.
-    args.model = [by_name.model_file(path) for path in args.model] if args.model else [default_model()]
+    args.model = by_name.model_files(args.model) if args.model else [default_model()]
     args.reference = args.reference and by_name.named_file(args.reference)
 
 

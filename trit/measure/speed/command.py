@@ -83,7 +83,7 @@ def _cases(args: argparse.Namespace) -> list[Case]:
 def _files(args: argparse.Namespace) -> Files:
     """The headers of the model and those to compare it with."""
     check_model(args.model)
-    args.baseline = [by_name.model_file(path) for path in args.baseline]
+    args.baseline = by_name.model_files(args.baseline)
     for path in args.baseline:
         check_model(path, "--baseline")
     return labelled([cost.ModelFile.read(path) for path in (args.model, *args.baseline)])
@@ -163,6 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.plot:
         check_plot(args.plot)
     engine_binary(PROGRAM, args.bin_dir)
+    by_name.check_all([*([args.model] if args.model else []), *args.baseline])
     args.model = by_name.model_file(args.model) if args.model else default_model()
     files = _files(args)
     if args.roofline:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from trit.base import by_name
 from trit.base.errors import UserError
 from trit.base.host import usable_memory_bytes
 from trit.engine import batching, inference
@@ -157,12 +158,14 @@ def make(args: argparse.Namespace, texts: Sequence[str | None], engine_flags: Se
     """
     free = usable_memory_bytes()
     args.ctx_size = inference.whole_context(args.ctx_size)
-    models = [_model(args, text, engine_flags, free) for text in texts]
+    given = [_split(text) for text in texts]
+    by_name.check_all(path for _, path in given if path)
+    models = [_model(args, name, path, engine_flags, free) for name, path in given]
     _check_names(models)
     inference.choose_threads(args)
     loaded = choose_loaded([model.total for model in models], args.models_max, free) if len(models) > 1 else 1
-    given = next((value for flag, value in _pairs(engine_flags) if flag in _CACHE_FLAGS), str(CACHE_MIB))
-    chats = int(given) << 20 if given.isdecimal() else 0
+    cache = next((value for flag, value in _pairs(engine_flags) if flag in _CACHE_FLAGS), str(CACHE_MIB))
+    chats = int(cache) << 20 if cache.isdecimal() else 0
     threads = max(1, args.threads // loaded)
     models, steps = _with_steps(models, threads, args.draft != "none", engine_flags)
     return Plan(tuple(models), loaded, threads, free, chats, steps.environment)
@@ -185,8 +188,9 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(words[::-1][1:], words[::-1], strict=False))  # the last first: the engine takes that
 
 
-def _model(args: argparse.Namespace, text: str | None, engine_flags: Sequence[str], free: int | None) -> Model:
-    name, given = _split(text)
+def _model(
+    args: argparse.Namespace, name: str | None, given: Path | None, engine_flags: Sequence[str], free: int | None
+) -> Model:
     path, header = inference.find_checked(given)
     vectors = embeds(header)
     need = Need.of(path, header, engine_flags)
