@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +114,43 @@ def test_a_killed_model_comes_back_and_the_other_goes_on(router: Serving) -> Non
         time.sleep(0.1)
     after = descendants(router.engine)
     assert len(after) == 2 and before[1] in after and before[0] not in after
+
+
+@contextmanager
+def asked(router: Serving, *, stream: bool) -> Iterator[tuple[http.client.HTTPConnection, int]]:
+    """A long answer of a model that is loaded, and the model's process."""
+    assert complete(router, "story")[0] == 200
+    (child,) = [pid for pid in descendants(router.engine) if b"first.gguf" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    body = {"model": "story", "prompt": "x", "max_tokens": 500, "ignore_eos": True, "stream": stream}
+    with closing(http.client.HTTPConnection("127.0.0.1", router.port, timeout=60)) as connection:
+        if not stream:
+            os.kill(child, signal.SIGSTOP)  # no answer is ready before it dies
+        connection.request("POST", "/v1/completions", json.dumps(body), KEY)
+        yield connection, child
+
+
+def test_a_request_is_told_that_its_model_died(router: Serving) -> None:
+    with asked(router, stream=False) as (connection, child):
+        time.sleep(0.5)  # the router has handed it on
+        os.kill(child, signal.SIGKILL)
+        answer = connection.getresponse()
+        assert answer.status == 500 and answer.headers["Content-Type"].startswith("application/json")
+        error = json.loads(answer.read())["error"]
+    assert error["type"] == "server_error" and error["message"].startswith("the model's process ended: ")
+
+
+def test_a_stream_is_told_that_its_model_died(router: Serving) -> None:
+    text = "[DONE]"
+    for _ in range(20):  # until one dies before its answer is whole
+        with asked(router, stream=True) as (connection, child):
+            answer = connection.getresponse()
+            assert answer.status == 200 and answer.readline().startswith(b"data: ")
+            os.kill(child, signal.SIGKILL)
+            if "[DONE]" not in (text := answer.read().decode()):
+                break
+    name, _, data = text.rstrip("\n").rpartition("\n\n")[2].partition("\n")
+    assert name == "event: error"
+    assert json.loads(data.removeprefix("data: "))["error"]["message"].startswith("the model's process ended: ")
 
 
 def test_the_log_is_json_and_has_each_request_without_its_text(router: Serving) -> None:
