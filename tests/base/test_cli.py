@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from trit.base import host, processes, progress
+from trit.base import command, host, processes, progress
 from trit.base.command import check_environment, run_command, tell_engine_variables
 from trit.base.errors import CommandError, TritError, UserError, run_main
 from trit.base.files import atomic_output
@@ -367,6 +368,22 @@ def test_a_python_without_packages_hands_over_or_says_what_to_do(module: str, tm
     (tmp_path / ".venv").symlink_to(sys.prefix)
     handed = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (handed.returncode, handed.stderr) == (0, "") and handed.stdout.startswith("usage: ")
+
+
+@pytest.mark.parametrize(
+    ("package", "told"),
+    [
+        ("numpy", "python3 setup_env.py"),
+        ("torch.nn", "python3 -m pip install -r requirements-train.txt"),
+        ("lief", "-m pip install -r requirements-release.txt"),
+    ],
+)
+def test_a_missing_package_is_told_with_the_file_that_has_it(
+    package: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "hand_over", lambda: None)
+    with pytest.raises(UserError, match=f"no package {package.partition('.')[0]}; .*: .*{re.escape(told)}$"):
+        command._hand_over(ModuleNotFoundError(name=package))
 
 
 def test_variables_of_the_engine_are_told(capsys: pytest.CaptureFixture[str]) -> None:
