@@ -37,7 +37,7 @@ from trit.convert.ternary import (
 )
 from trit.convert.tokenizer import Vocabulary, load_tokenizer
 from trit.gguf.embedding_types import default_embedding_type
-from trit.gguf.encodings import Encoding
+from trit.gguf.encodings import Encoding, Scale, Ternary
 from trit.gguf.types import GGMLQuantizationType, GGUFWriter
 from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors
 from trit.models.checkpoint import Checkpoint, StoredTensor, readable, short_list
@@ -144,7 +144,9 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
             writer.close()
         verified = verify(partials, expected)
         verify_vocabulary(partials[0], checked.keys)
-    notes = checkpoint.notes + left_out_notes(checkpoint, family) + fallback_notes(matrices, options.encoding) + scale_notes
+    notes = (
+        checkpoint.notes + left_out_notes(checkpoint, family) + fallback_notes(matrices, options.encoding) + scale_notes
+    )
     notes += vocabulary.notes + checked.notes
     names = [file.name for file in checkpoint.files]
     return Report(paths, names, embedding_type, kinds, notes, f"{verified}; {checked.verified}", checked.warnings)
@@ -426,7 +428,7 @@ def _float_pieces(
         if spec.offset:
             values = values + np.float32(spec.offset)
         if spec.decays:
-            values = -np.exp(values)
+            values = -np.exp(values.astype(np.float64)).astype(np.float32)
         rows = pair_rows(values, spec.rope_heads)
         if spec.turns is not None:
             rows = rows.reshape(spec.shape)

@@ -141,10 +141,8 @@ def build(variant: str, storage: str, seed: int = 0, layers: int = 4, further: i
     def ternary(name: str) -> bool:
         return is_ternary(name) and (small or not name.endswith(SMALL))
 
-    if storage == GROUPED:
-        stored = store_grouped(model, ternary)
-    else:
-        stored = stores.store_model(model, storage, ternary)
+    grouped = storage == GROUPED
+    stored = store_grouped(model, ternary) if grouped else stores.store_model(model, storage, ternary)
     written: dict[str, Any] = {"architectures": ["Qwen3_5ForCausalLM"], **description}
     if variant != "text":
         names = {name: name if name.startswith("mtp.") else _wrapped(name) for name in stored.tensors}

@@ -59,7 +59,9 @@ class Qwen35(Family):
                 "has one; set it to 0 to convert the model without them"
             )
         if boolean(config, "mtp_use_dedicated_embeddings", False):
-            raise UserError("config.json: mtp_use_dedicated_embeddings is true, which is not supported; set it to false")
+            raise UserError(
+                "config.json: mtp_use_dedicated_embeddings is true, which is not supported; set it to false"
+            )
         _interval(config)
         return "qwen35"
 
@@ -129,7 +131,9 @@ def _attention(config: Mapping[str, Any], here: str, there: str, kind: Kind) -> 
         ("v", "attn_v", (kv_heads * size, hidden)),
         ("o", "attn_output", (hidden, heads * size)),
     )
-    matrices = [TensorSpec(f"{here}.self_attn.{a}_proj.weight", f"{there}.{b}.weight", kind, shape) for a, b, shape in shapes]
+    matrices = [
+        TensorSpec(f"{here}.self_attn.{a}_proj.weight", f"{there}.{b}.weight", kind, shape) for a, b, shape in shapes
+    ]
     norms = ((f"{here}.self_attn.{a}_norm.weight", f"{there}.attn_{a}_norm.weight") for a in "qk")
     return matrices + [TensorSpec(*names, Kind.NORM, (size,), offset=1.0) for names in norms]
 
@@ -143,7 +147,9 @@ def _linear_attention(config: Mapping[str, Any], here: str, there: str, kind: Ki
     def turns(axis: int, size: int, skip: int = 0) -> Turns | None:
         return Turns(axis, skip, keys, size) if keys != values else None
 
-    def spec(source: str, target: str, kind: Kind, shape: tuple[int, ...], order: Turns | None = None, **more: Any) -> TensorSpec:
+    def spec(
+        source: str, target: str, kind: Kind, shape: tuple[int, ...], order: Turns | None = None, **more: Any
+    ) -> TensorSpec:
         return TensorSpec(f"{here}.{source}", f"{there}.{target}", kind, shape, turns=order, **more)
 
     channels = mixed + inner
@@ -213,7 +219,9 @@ def _interval(config: Mapping[str, Any]) -> int:
 def _sections(rope: Mapping[str, Any], rotated: int) -> list[int]:
     """How many rotated pairs go by time, height and width of a place in a picture, and a fourth that is unused."""
     sections = rope.get("mrope_section") or _SECTIONS
-    whole = isinstance(sections, list) and len(sections) == 3 and all(type(size) is int and size >= 0 for size in sections)
+    whole = (
+        isinstance(sections, list) and len(sections) == 3 and all(type(size) is int and size >= 0 for size in sections)
+    )
     if not whole or sum(sections) != rotated // 2:
         raise UserError(
             f"config.json: mrope_section is {reprlib.repr(sections)}, expected three numbers that make up the "
