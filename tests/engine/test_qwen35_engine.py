@@ -16,7 +16,10 @@ from tests.support.tiny_checkpoints import qwen35
 from tests.support.tiny_checkpoints.built import Built
 from tests.support.tiny_checkpoints.linear_layers import GROUPED
 from trit.convert.from_checkpoint import Options, convert
+from trit.engine.inference import DRAFTS
+from trit.engine.server import Server
 from trit.gguf.encodings import ENCODINGS
+from trit.gguf.loadable import check_loadable
 
 HALF = slice(CONTEXT // 2, -1)
 
@@ -37,6 +40,35 @@ def heads_in_another_order(model: torch.nn.Module) -> torch.nn.Module:
             if name.endswith("linear_attn.out_proj.weight"):
                 parameter.copy_(parameter.reshape(len(parameter), 2, 3, 64).transpose(1, 2).reshape(parameter.shape))
     return model
+
+
+def test_further_layers_guess_what_the_model_says(engine_bin: Path, tmp_path: Path) -> None:
+    """A model in which each token is followed by one other, by a layer that looks at the embedding of the last one.
+
+    With halves of eh_proj in the other order, or another layer's output, every guess would be one token late.
+    """
+    built = qwen35.build("Ternary-Bonsai-27B", "fake-bf16", layers=2)
+    for name, tensor in built.stored.tensors.items():
+        silent = name.endswith(("o_proj.weight", "out_proj.weight", "down_proj.weight"))
+        if silent or ("norm" in name and "linear_attn" not in name):
+            tensor.zero_()
+    tensors = built.stored.tensors
+    embedding = tensors["model.language_model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = embedding.roll(7, dims=0).contiguous()
+    hidden = embedding.shape[1]
+    tensors["mtp.fc.weight"] = torch.eye(hidden, 2 * hidden, dtype=embedding.dtype)
+    model = gguf_of(built, tmp_path, "i2_s")
+    check_loadable(model)
+    body = {"prompt": "Where", "n_predict": 40, "temperature": 0, "ignore_eos": True, "return_tokens": True}
+    answers = []
+    for draft in ("none", "mtp"):
+        with Server(model, 1, DRAFTS[draft], slots=1, bin_dir=engine_bin) as server:
+            answers.append(server.post("/completion", body))
+    plain, drafted = answers
+    assert plain["tokens"] == drafted["tokens"]
+    assert len(set(np.diff(plain["tokens"]) % len(embedding))) == 1
+    timings = drafted["timings"]
+    assert timings["draft_n_accepted"] >= 0.9 * timings["draft_n"] > 10, timings
 
 
 @pytest.mark.parametrize(

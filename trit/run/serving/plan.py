@@ -188,6 +188,7 @@ def _pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 def _model(args: argparse.Namespace, text: str | None, engine_flags: Sequence[str], free: int | None) -> Model:
     name, given = _split(text)
     path, header = inference.find_checked(given)
+    inference.check_draft(args.draft, path, header)
     vectors = embeds(header)
     need = Need.of(path, header, engine_flags)
     trained = inference.whole_context(need.trained)
