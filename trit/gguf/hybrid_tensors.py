@@ -95,8 +95,7 @@ def hybrid_layers(model: Hyper) -> Wanted:
         attends = further or (layer + 1) % interval == 0
         matrices = dict(_attention(model, block) if attends else _linear_attention(model))
         if attends:
-            for name in "qk":
-                yield f"{block}attn_{name}_norm.weight", (model.key,), True
+            yield from _beside_attention(model, block)
         else:
             yield from _vectors(model, block)
         matrices |= {f"ffn_{name}": (model.forward, model.embedding) for name in ("gate", "up")}
@@ -123,6 +122,20 @@ def _attention(model: Hyper, block: str) -> Iterator[tuple[str, tuple[int, ...]]
         yield "attn_k", (keys, model.embedding)
         yield "attn_v", (keys, model.embedding)
     yield "attn_output", (model.embedding, queries)
+
+
+def _beside_attention(model: Hyper, block: str) -> Wanted:
+    """Norms of heads, and biases that the engine looks for, too."""
+    for name in "qk":
+        yield f"{block}attn_{name}_norm.weight", (model.key,), True
+    queries, keys = 2 * model.heads * model.key, model.kv_heads * model.key
+    tensors = model.header.tensors
+    if f"{block}attn_qkv.weight" in tensors:
+        yield f"{block}attn_qkv.bias", (queries + 2 * keys,), False
+        if f"{block}attn_qkv.bias" in tensors:
+            return
+    for name, rows in (("q", queries), ("k", keys), ("v", keys)):
+        yield f"{block}attn_{name}.bias", (rows,), False
 
 
 def _linear_attention(model: Hyper) -> Iterator[tuple[str, tuple[int, ...]]]:
