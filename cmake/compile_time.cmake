@@ -61,6 +61,7 @@ trit_optimise_little(ggml-base "ggml|ggml-(alloc|backend|quants|threading)|.*/(e
 trit_optimise_little(llama-common "sampling|speculative|ngram-.*|trie|unicode")
 trit_optimise_little(mtmd "mtmd-audio|mtmd-image")
 foreach(target IN ITEMS server-context llama-server-impl llama-cli-impl llama-completion-impl llama-bench-impl
-    llama-quantize-impl llama-perplexity-impl cpp-httplib trit_tuning_file trit_schema trit_arguments trit_access)
+    llama-quantize-impl llama-perplexity-impl cpp-httplib trit_tuning_file trit_schema trit_rotation trit_arguments
+    trit_access)
     trit_optimise_little(${target})
 endforeach()

@@ -45,13 +45,19 @@ def test_one_prompt_has_no_drafts(engine: FakeEngine, tmp_path: Path, capfd: pyt
     assert capfd.readouterr().err == sentence
 
 
+def test_a_model_without_such_a_layer_cannot_guess_by_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = tiny_model(tmp_path / "model.gguf")
+    assert run_main(serve.main, ("-m", str(model), "--draft", "mtp")) == 2
+    assert "has no layer that predicts further tokens" in capfd.readouterr().err
+
+
 def test_greedy_answers_are_the_same_token_for_token(engine_bin: Path, story_gguf: Path) -> None:
     prompts = [STORY * 2 + "Where is Mary?\nAnswer:", STORY + STORY[:30], "John moved to the"]
     body = {"n_predict": TOKENS, "temperature": 0, "ignore_eos": True, "return_tokens": True, "n_probs": 1}
     answers = {}
     accepted = 0
-    for kind, flags in DRAFTS.items():
-        with Server(story_gguf, 1, flags, slots=1) as server:
+    for kind in ("none", "ngram"):
+        with Server(story_gguf, 1, DRAFTS[kind], slots=1) as server:
             answers[kind] = [server.post("/completion", {"prompt": prompt, **body}) for prompt in prompts]
         accepted += sum(answer["timings"].get("draft_n_accepted", 0) for answer in answers[kind])
     # Else nothing is compared.

@@ -16,7 +16,18 @@ from tests.support.foreign_files import Key, Tensor, write_gguf
 U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 EMBEDDING, FORWARD, LAYERS, HEADS, KV_HEADS, SIZE = 64, 96, 2, 2, 1, 32
 _POOLED = {"pooling_type": 1, "attention.sliding_window_pattern": 2}
-ARCHITECTURES = ("bitnet-b1.58", "llama", "qwen2", "qwen3", "gemma3", "gemma-embedding")
+ARCHITECTURES = ("bitnet-b1.58", "llama", "qwen2", "qwen3", "gemma3", "gemma-embedding", "qwen35")
+# Of linear attention: two key heads, four value heads. The first layer has it, the second attends.
+GROUPS, VALUE_HEADS, STATE, TAPS = 2, 4, 16, 4
+_HYBRID = {
+    "full_attention_interval": 2,
+    "ssm.conv_kernel": TAPS,
+    "ssm.state_size": STATE,
+    "ssm.group_count": GROUPS,
+    "ssm.time_step_rank": VALUE_HEADS,
+    "ssm.inner_size": VALUE_HEADS * STATE,
+}
+ROTATED_BLOCK = 32
 
 
 def byte_letters() -> list[str]:
@@ -79,11 +90,13 @@ def model(architecture: str) -> tuple[list[Key], list[Tensor]]:
                 "attention.value_length": SIZE,
                 "rope.dimension_count": SIZE,
                 **({"attention.sliding_window": 64} if gemma else {}),
+                **(_HYBRID if architecture == "qwen35" else {}),
                 **(_POOLED if architecture == "gemma-embedding" else {}),
             }.items()
         ),
         (f"{architecture}.attention.layer_norm_rms_epsilon", F32, None, 1e-6),
         (f"{architecture}.rope.freq_base", F32, None, 10000.0),
+        *(_rotation() if architecture == "qwen35" else []),
         *vocabulary,
     ]
     shapes: dict[str, tuple[int, ...]] = {
@@ -93,7 +106,8 @@ def model(architecture: str) -> tuple[list[Key], list[Tensor]]:
     if not gemma:
         shapes["output.weight"] = (tokens, EMBEDDING)
     for layer in range(LAYERS):
-        shapes |= {f"blk.{layer}.{name}": shape for name, shape in _layer(architecture).items()}
+        layers = _hybrid_layer(layer) if architecture == "qwen35" else _layer(architecture)
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in layers.items()}
     random = np.random.default_rng(0)
     return keys, [(name, shape, 0, floats(random, shape)) for name, shape in shapes.items()]
 
@@ -120,6 +134,47 @@ def _layer(architecture: str) -> dict[str, tuple[int, ...]]:
     if architecture.startswith("gemma"):
         shapes |= {"post_attention_norm.weight": (EMBEDDING,), "post_ffw_norm.weight": (EMBEDDING,)}
     return shapes
+
+
+def _hybrid_layer(layer: int) -> dict[str, tuple[int, ...]]:
+    """Of Qwen3.5's kind."""
+    shapes = _layer("qwen3")
+    shapes["attn_q.weight"] = (2 * HEADS * SIZE, EMBEDDING)
+    shapes["post_attention_norm.weight"] = shapes.pop("ffn_norm.weight")
+    if layer == 1:
+        return shapes
+    inner = VALUE_HEADS * STATE
+    channels = 2 * GROUPS * STATE + inner
+    return {
+        **{name: shape for name, shape in shapes.items() if name.startswith(("attn_norm", "post_", "ffn_"))},
+        "attn_qkv.weight": (channels, EMBEDDING),
+        "attn_gate.weight": (inner, EMBEDDING),
+        "ssm_alpha.weight": (VALUE_HEADS, EMBEDDING),
+        "ssm_beta.weight": (VALUE_HEADS, EMBEDDING),
+        "ssm_out.weight": (EMBEDDING, inner),
+        "ssm_conv1d.weight": (channels, TAPS),
+        "ssm_a": (VALUE_HEADS,),
+        "ssm_dt.bias": (VALUE_HEADS,),
+        "ssm_norm.weight": (STATE,),
+    }
+
+
+def _rotation() -> list[Key]:
+    """Sections of the rotary embedding, and a basis that the matrices are said to be in, as in Ternary-Bonsai-2."""
+    folded = ["blk.0.ssm_out.weight", "blk.0.attn_qkv.weight", "blk.1.ffn_down.weight", "output.weight"]
+    return [
+        ("qwen35.rope.dimension_sections", ARRAY, I32, [6, 5, 5, 0]),
+        ("prism.hadamard.version", U32, None, 1),
+        ("prism.hadamard.block_size", U32, None, ROTATED_BLOCK),
+        ("prism.hadamard.transform", STRING, None, "normalized-sylvester-walsh-hadamard"),
+        ("prism.hadamard.axis", STRING, None, "input-last-dimension"),
+        ("prism.hadamard.sign_mode", STRING, None, "explicit"),
+        ("prism.hadamard.sign_widths", ARRAY, I32, [EMBEDDING, FORWARD]),
+        ("prism.hadamard.sign_values", ARRAY, I32, [1, -1] * ((EMBEDDING + FORWARD) // 2)),
+        ("prism.hadamard.weight_names", ARRAY, STRING, folded),
+        ("prism.hadamard.inverse_weight_names", ARRAY, STRING, ["token_embd.weight"]),
+        ("prism.hadamard.gdn_v_grouped", BOOL, None, True),
+    ]
 
 
 def floats(random: np.random.Generator, shape: Sequence[int]) -> bytes:

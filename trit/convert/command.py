@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="of a GGUF file with TL1 or TL2: bitnet.cpp's kernel_config.ini",
     )
+    parser.add_argument(
+        "--no-rotation",
+        action="store_true",
+        help="of a GGUF file of PQ2_0 or PTQ1_0 without prism.hadamard.* keys: its weights are not rotated "
+        "(Ternary-Bonsai-27B, not Ternary-Bonsai-2)",
+    )
     parser.add_argument("--model-name", help="general.name of the file (default: from the folder and its model card)")
     parser.add_argument(
         "--source", metavar="ORG/NAME[@REV]", help="where the checkpoint or file is from, for the new file's metadata"
@@ -121,8 +127,8 @@ def _convert(args: argparse.Namespace) -> Report:
     if not args.model.is_dir():
         check_input(args.model)
         return _from_gguf(args, split_bytes)
-    if args.i2_s_layout or args.kernel_config:
-        raise UserError(f"--i2-s-layout and --kernel-config are for GGUF files, {args.model} is none")
+    if args.i2_s_layout or args.kernel_config or args.no_rotation:
+        raise UserError(f"--i2-s-layout, --kernel-config and --no-rotation are for GGUF files, {args.model} is none")
     outfile = args.outfile or args.model / f"ggml-model-{args.outtype}.gguf"
     options = from_checkpoint.Options(
         ENCODINGS[args.outtype],
@@ -147,6 +153,7 @@ def _from_gguf(args: argparse.Namespace, split_bytes: int | None) -> Report:
         args.quant_embd,
         args.i2_s_layout,
         args.kernel_config,
+        no_rotation=args.no_rotation,
         source=args.source,
         split_bytes=split_bytes,
         force=args.force,

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import gguf
@@ -24,10 +25,19 @@ from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, ro
 from trit.convert.pooling import read_pooling
 from trit.convert.read_back import Expected, verify, verify_vocabulary
 from trit.convert.report import Report
-from trit.convert.ternary import PACKED, Declared, check_left_out, check_shape, check_stored, read_ternary
+from trit.convert.ternary import (
+    PACKED,
+    Declared,
+    check_left_out,
+    check_shape,
+    check_stored,
+    left_out_by,
+    looks_ternary,
+    read_ternary,
+)
 from trit.convert.tokenizer import Vocabulary, load_tokenizer
 from trit.gguf.embedding_types import default_embedding_type
-from trit.gguf.encodings import Encoding
+from trit.gguf.encodings import Encoding, Scale, Ternary
 from trit.gguf.types import GGMLQuantizationType, GGUFWriter
 from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, split_tensors
 from trit.models.checkpoint import Checkpoint, StoredTensor, readable, short_list
@@ -41,6 +51,8 @@ from trit.models.names import quantised_by
 QUANTIZATION_VERSION = 2
 # Stored by older savers, though they follow from the configuration.
 HEAD = "lm_head.weight"
+# Types of floats that both kinds of files have.
+KEPT_TYPES = ("F16", "BF16", "F32")
 NOT_WANTED = ".rotary_emb.inv_freq"
 _LAYER = re.compile(r"model\.layers\.(\d{1,9})\.")
 # Keys of generation_config.json -> fields of gguf-py's metadata.
@@ -90,7 +102,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
     checkpoint = Checkpoint.open(directory)
     with readable(directory):
         family = find_family(checkpoint.config)
-        specs = present(checkpoint, family)
+        specs = present(checkpoint, family, options.master_weights)
         embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
         declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
@@ -132,7 +144,9 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
             writer.close()
         verified = verify(partials, expected)
         verify_vocabulary(partials[0], checked.keys)
-    notes = checkpoint.notes + fallback_notes(matrices, options.encoding) + scale_notes
+    notes = (
+        checkpoint.notes + left_out_notes(checkpoint, family) + fallback_notes(matrices, options.encoding) + scale_notes
+    )
     notes += vocabulary.notes + checked.notes
     names = [file.name for file in checkpoint.files]
     return Report(paths, names, embedding_type, kinds, notes, f"{verified}; {checked.verified}", checked.warnings)
@@ -149,8 +163,15 @@ def _vocab_size(specs: list[TensorSpec]) -> int:
     return next(spec.shape[0] for spec in specs if spec.kind is Kind.EMBEDDING)
 
 
-def present(checkpoint: Checkpoint, family: Family) -> list[TensorSpec]:
+def present(checkpoint: Checkpoint, family: Family, master: bool = False) -> list[TensorSpec]:
     """The family's tensors, without the norms of the projections' inputs if the checkpoint has none of them.
+
+    Those that may be ternary or not are one or the other.
+
+    Args:
+        checkpoint: The folder.
+        family: Its family.
+        master: Floats are master weights, whatever config.json says.
 
     Raises:
         UserError: sizes do not fit each other; says which of them config.json leaves out.
@@ -161,10 +182,29 @@ def present(checkpoint: Checkpoint, family: Family) -> list[TensorSpec]:
         if checkpoint.asks == CONFIG:
             raise
         raise UserError(f"{error}; read as {checkpoint.asks}") from None
+    specs = [_decided(spec, checkpoint, master) for spec in specs]
     norms = [spec for spec in specs if spec.kind is Kind.INPUT_NORM]
     if any(spec.source in checkpoint.tensors for spec in norms):
         return specs
     return [spec for spec in specs if spec.kind is not Kind.INPUT_NORM]
+
+
+def _decided(spec: TensorSpec, checkpoint: Checkpoint, master: bool) -> TensorSpec:
+    """A matrix that may be ternary as what it is; other tensors as they are."""
+    if spec.kind is not Kind.EITHER or spec.source not in checkpoint.tensors:
+        return spec
+    stored = checkpoint.tensors[spec.source]
+    left_out = any(left_out_by(checkpoint.config, name) for name in (spec.source, stored.name))
+    declared = Declared.from_config(checkpoint.config, master).master
+    if not left_out and (declared or looks_ternary(stored, spec.shape)):
+        return replace(spec, kind=Kind.TERNARY)
+    return replace(spec, kind=Kind.FLOAT, float_type=stored.dtype if stored.dtype in KEPT_TYPES else "F32")
+
+
+def left_out_notes(checkpoint: Checkpoint, family: Family) -> list[str]:
+    """Which of the checkpoint's tensors the file has not, a clause for each reason."""
+    reasons = (family.left_out(name, checkpoint.config) for name in checkpoint.tensors)
+    return list(dict.fromkeys(reason for reason in reasons if reason))
 
 
 def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
@@ -180,6 +220,7 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
     copies = family.copies(checkpoint.config)
     known = wanted | {f"{name}_scale" for name in ternary} | set(copies)
     unexpected = [name for name in checkpoint.tensors if name not in known and not name.endswith(NOT_WANTED)]
+    unexpected = [name for name in unexpected if family.left_out(name, checkpoint.config) is None]
     _check_quantised(checkpoint, unexpected)
     _check_layers(checkpoint, wanted)
     if missing:
@@ -262,7 +303,7 @@ def _plan(spec: TensorSpec, checkpoint: Checkpoint, asked: Encoding, embedding_t
         n, k = spec.shape
         check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k), checkpoint.asks)
     else:
-        check_shape(stored, spec.shape, checkpoint.asks)
+        check_shape(stored, spec.stored_shape, checkpoint.asks)
     return planned_rows(spec, asked, embedding_type)
 
 
@@ -272,6 +313,8 @@ def planned_rows(spec: TensorSpec, asked: Encoding, embedding_type: str) -> list
         return matrix_rows(spec.target, spec.shape, asked)
     if spec.kind is Kind.EMBEDDING:
         return [embedding_row(spec.target, spec.shape, embedding_type)]
+    if spec.kind is Kind.FLOAT:
+        return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType[spec.float_type])]
     return [PlannedTensor(spec.target, spec.shape, GGMLQuantizationType.F32)]
 
 
@@ -358,9 +401,7 @@ def _write_tensors(
             if spec.kind is Kind.TERNARY:
                 scale_tensor = checkpoint.tensors.get(f"{spec.source}_scale")
                 ternary, scale, kind = read_ternary(stored, scale_tensor, declared)
-                if isinstance(scale, np.ndarray):
-                    scale = pair_rows(scale, spec.rope_heads)
-                ternary = pair_rows(ternary, spec.rope_heads)
+                ternary, scale = _reordered(spec, ternary, scale)
                 written, rounded = write_matrix(writer, rows, options.encoding, ternary, scale)
                 expected += written
                 deviation = max(deviation, rounded)
@@ -382,9 +423,33 @@ def _float_pieces(
         UserError: the type cannot hold a value; names the tensor.
     """
     columns = spec.shape[-1]
-    for values in stored.floats(columns):
+    # Heads that change places need the whole tensor at once; embeddings have none.
+    for values in stored.floats(columns if spec.turns is None else stored.size):
         if spec.offset:
             values = values + np.float32(spec.offset)
-        rows = pair_rows(values, spec.rope_heads).reshape(-1, columns)
+        if spec.decays:
+            values = -np.exp(values.astype(np.float64)).astype(np.float32)
+        rows = pair_rows(values, spec.rope_heads)
+        if spec.turns is not None:
+            rows = rows.reshape(spec.shape)
+            rows = rows.take(spec.turns.order(spec.shape[spec.turns.axis]), axis=spec.turns.axis)
+        rows = rows.reshape(-1, columns)
         check_values(rows, kind, stored.name)
         yield rows
+
+
+def _reordered(spec: TensorSpec, ternary: Ternary, scale: Scale) -> tuple[Ternary, Scale]:
+    """A ternary matrix and its scale with rows or columns in the file's order."""
+    ternary = pair_rows(ternary, spec.rope_heads)
+    if isinstance(scale, np.ndarray):
+        scale = pair_rows(scale, spec.rope_heads)
+    if (turns := spec.turns) is None:
+        return ternary, scale
+    ternary = ternary.take(turns.order(spec.shape[turns.axis]), axis=turns.axis)
+    if isinstance(scale, np.ndarray):
+        if turns.axis == 1:  # heads that share a scale are taken apart
+            group = spec.shape[1] // scale.shape[1]
+            unit = math.gcd(group, turns.size)
+            scale, turns = scale.repeat(group // unit, axis=1), replace(turns, size=turns.size // unit)
+        scale = scale.take(turns.order(scale.shape[turns.axis]), axis=turns.axis)
+    return ternary, scale

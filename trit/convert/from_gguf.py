@@ -28,6 +28,7 @@ from trit.gguf.encodings import ENCODINGS, Encoding, check_fits, fallback
 from trit.gguf.identify import Found
 from trit.gguf.layouts import LAYOUTS, PUBLISHED_I2_S, TILED
 from trit.gguf.order import check_order
+from trit.gguf.rotation import PREFIX, is_rotated, may_be_rotated
 from trit.gguf.source import FLOATS, PIECE_BYTES, SCALE_SUFFIX, Source
 from trit.gguf.types import GGMLQuantizationType, GGUFWriter
 from trit.gguf.writer import PlannedTensor, SplitWriter, output_errors, output_paths, part_paths, split_tensors
@@ -45,6 +46,7 @@ class Options:
         embedding_type: Type of float embeddings; None: as they are.
         i2_s_layout: What type 36 means in the source, a key of ``I2_S_LAYOUTS``; None: published, if that is plausible.
         kernel_config: Tile sizes of TL1 and TL2.
+        no_rotation: The weights are in no rotated basis, though their layout is that of releases that are.
         source: ORG/NAME[@REVISION] that the file is from.
         split_bytes: Most bytes of tensor data per file; None for one file of any size.
         force: Replace files that exist.
@@ -54,6 +56,7 @@ class Options:
     embedding_type: str | None = None
     i2_s_layout: str | None = None
     kernel_config: Path | None = None
+    no_rotation: bool = False
     source: str | None = None
     split_bytes: int | None = None
     force: bool = True
@@ -136,6 +139,13 @@ def _check_flags(source: Source, options: Options) -> None:
         raise UserError("holds no i2_s, so leave --i2-s-layout away")
     if options.kernel_config and not any(item.name in TILED for item in source.found.values()):
         raise UserError("holds no TL1 or TL2, so leave --kernel-config away")
+    if options.no_rotation and is_rotated(source.header):
+        raise UserError(f"says that its weights are rotated ({PREFIX}* keys), so leave --no-rotation away")
+    if not options.no_rotation and (name := may_be_rotated(source.header, source.found.values())):
+        raise UserError(
+            f"{name} has the layout of Ternary-Bonsai-2, whose weights are rotated, but the file has no {PREFIX}* "
+            "keys, so its answers may be nonsense; take its maker's file, or pass --no-rotation if the model is another"
+        )
 
 
 def _type_name(row: PlannedTensor) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from trit.base.errors import UserError
 from trit.gguf.header import ARRAY, STRING, RawHeader
-from trit.gguf.loadable import AGAIN, no_model, rotation
+from trit.gguf.loadable import AGAIN, no_model
 from trit.gguf.types import GGUFValueType, GGUFWriter
 from trit.gguf.validate import unsound
 
@@ -24,10 +24,10 @@ def check_convertible(header: RawHeader) -> None:
     """Refuse what cannot become a file that the engine runs, whatever its tensors are.
 
     Raises:
-        UserError: a file that is not a model's, rotated weights, no architecture, or what the engine cannot take.
+        UserError: a file that is not a model's, no architecture, or what the engine cannot take.
     """
     metadata = header.metadata
-    if reason := no_model(header) or rotation(header):
+    if reason := no_model(header):
         raise UserError(reason)
     name = metadata.get("general.architecture")
     if name is None:

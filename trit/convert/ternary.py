@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ from trit.models.checkpoint import StoredTensor
 MIN_ABSMEAN = 1e-5
 # The dtype that says that four ternary values are in each stored one.
 PACKED = "U8"
+# Values that are looked at to see whether a matrix is ternary.
+FIRST_VALUES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,38 @@ def check_left_out(config: Mapping[str, Any], matrices: Iterable[str]) -> None:
         config: config.json.
         matrices: Names of the weights that are going to be ternary.
     """
-    patterns = (config.get("quantization_config") or {}).get("modules_to_not_convert") or []
     for matrix in matrices:
         module = matrix.removesuffix(".weight")
-        for pattern in patterns:
-            # As transformers matches: from the start up to a dot, also as a regular expression, or as an ending.
-            if module.endswith(pattern) or re.match(rf"(?:{pattern})(?:(?<=\.)|(?=\.|$))", module):
-                raise UserError(
-                    f"config.json: modules_to_not_convert has {pattern!r}, so {module} is an ordinary layer; the "
-                    "engine's files have all projections ternary"
-                )
+        if (pattern := left_out_by(config, matrix)) is not None:
+            raise UserError(
+                f"config.json: modules_to_not_convert has {pattern!r}, so {module} is an ordinary layer; the "
+                "engine's files have all projections ternary"
+            )
+
+
+def left_out_by(config: Mapping[str, Any], matrix: str) -> str | None:
+    """The entry of ``modules_to_not_convert`` that keeps a matrix's layer as it is; None if none does."""
+    module = matrix.removesuffix(".weight")
+    for pattern in (config.get("quantization_config") or {}).get("modules_to_not_convert") or []:
+        # As transformers matches: from the start up to a dot, also as a regular expression, or as an ending.
+        if module.endswith(pattern) or re.match(rf"(?:{pattern})(?:(?<=\.)|(?=\.|$))", module):
+            return str(pattern)
+    return None
+
+
+def looks_ternary(weight: StoredTensor, shape: tuple[int, ...]) -> bool:
+    """Whether a matrix that need not be ternary is: packed, or floats that are so in the first rows.
+
+    Args:
+        weight: As stored.
+        shape: [n, k] that the configuration asks for.
+    """
+    n, k = shape
+    if weight.dtype == PACKED or weight.shape != shape:
+        return weight.dtype == PACKED
+    rows = min(n, max(1, FIRST_VALUES // k))
+    first = replace(weight, shape=(rows, k))
+    return exact_ternary(lambda: _row_pieces(first), rows, k) is not None
 
 
 def check_shape(tensor: StoredTensor, shape: tuple[int, ...], asks: str) -> None:

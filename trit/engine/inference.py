@@ -58,10 +58,12 @@ _ABORT = re.compile(r"\.(c|cpp|h):\d+: ")
 
 
 # How the next tokens are guessed -> the engine's flags. What followed the last three tokens before is checked in one
-# step of up to nine tokens; those that the model would not have said are dropped.
+# step of up to nine tokens; those that the model would not have said are dropped. A model that has a layer for that
+# guesses by itself.
 DRAFTS: dict[str, tuple[str, ...]] = {
     "none": (),
     "ngram": ("--spec-type", "ngram-map-k", "--spec-ngram-map-k-size-n", "3", "--spec-ngram-map-k-size-m", "8"),
+    "mtp": ("--spec-type", "draft-mtp"),
 }
 
 
@@ -135,8 +137,10 @@ def add_common_flags(parser: argparse.ArgumentParser, n_predict: int, *, in_chat
     add("-c", "--ctx-size", type=whole(_LEAST_CONTEXT, also=(0,)), default=2048, metavar="N", help=text)
     text = "leave ternary weights in the mapped file as they are: starts sooner, answers slower"
     add("--no-repack", action="store_true", help=text)
-    text = "ngram: guess what comes next from what was said before, in chats and the server; the greedy answer stays "
-    text += "the same (default: %(default)s)"
+    text = (
+        "guess what comes next, in chats and the server; the greedy answer stays the same; ngram: from what was said "
+    )
+    text += "before; mtp: by the model's own layer for that, if it has one (default: %(default)s)"
     add("--draft", choices=DRAFTS, default="none", help=text)
 
 
@@ -148,8 +152,18 @@ def check_common(args: argparse.Namespace) -> None:
     """
     args.model, header = find_checked(args.model)
     choose_threads(args)
+    check_draft(args.draft, args.model, header)
     args.ctx_size = whole_context(args.ctx_size)
     _check_cache(header, args.ctx_size)
+
+
+def check_draft(draft: str, path: Path, header: RawHeader) -> None:
+    """Raise UserError for a way to guess that a model has no layer for."""
+    layers = f"{header.metadata.get('general.architecture')}.nextn_predict_layers"
+    if draft == "mtp" and not header.metadata.get(layers):
+        raise UserError(
+            f"--draft mtp: {path} has no layer that predicts further tokens ({layers}); use --draft ngram or none"
+        )
 
 
 def find_checked(given: Path | None) -> tuple[Path, RawHeader]:

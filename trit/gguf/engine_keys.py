@@ -49,10 +49,13 @@ _READ = {
 # A number for all layers, or an array with one for each.
 PER_LAYER = (".feed_forward_length", ".attention.head_count", ".attention.head_count_kv", ".expert_used_count")
 _PATTERN = ".attention.sliding_window_pattern"
+SECTIONS, RECURRENT = ".rope.dimension_sections", ".attention.recurrent_layers"
+# Read for some architectures only.
+_OF_SOME = (_PATTERN, SECTIONS, RECURRENT)
 # Arrays -> types of their elements. What is no array there is not looked at by the engine, but for PER_LAYER and
 # the pattern, which may be one number.
 _ELEMENTS = {
-    **dict.fromkeys((*PER_LAYER, _PATTERN), (U32, I32, BOOL)),
+    **dict.fromkeys((*PER_LAYER, *_OF_SOME), (U32, I32, BOOL)),
     ".classifier.output_labels": (STRING,),
     f"{TENSOR_EXTRA}.name": (STRING,),
 }
@@ -60,6 +63,13 @@ _GEMMA = {U32: ".attention.sliding_window", F32: ".rope.freq_base_swa"}
 _OF_ARCHITECTURE = {
     "llama": {U32: ".vocab_size"},
     "gemma3": {U32: f"{_GEMMA[U32]} {_PATTERN}", F32: f"{_GEMMA[F32]} .final_logit_softcapping"},
+    "qwen35": {
+        U32: """
+            .full_attention_interval .attention.recurrent_layers
+            .ssm.conv_kernel .ssm.inner_size .ssm.state_size .ssm.time_step_rank .ssm.group_count
+        """,
+        I32: SECTIONS,
+    },
     "gemma-embedding": {
         U32: f"{_GEMMA[U32]} {_PATTERN} .dense_2_feat_in .dense_2_feat_out .dense_3_feat_in .dense_3_feat_out",
         F32: _GEMMA[F32],
@@ -102,7 +112,7 @@ class Keys:
         for name, elements in _ELEMENTS.items():
             key = f"{self.architecture}{name}" if name.startswith(".") else name
             wrong = self.types.get(key, (U32, None))[0] == ARRAY and self.types[key][1] not in elements
-            if wrong and (name != _PATTERN or key in kinds_read(self.architecture)):
+            if wrong and (name not in _OF_SOME or key in kinds_read(self.architecture)):
                 raise Unsound(f"{key} is an array, but not of {'strings' if STRING in elements else '32-bit integers'}")
 
     def _name(self, key: str) -> str:

@@ -7,38 +7,13 @@ that it does not ask for ends loading ("wrong number of tensors").
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from trit.gguf.engine_keys import Unsound
-from trit.gguf.header import RawHeader, RawTensor
+from trit.gguf.header import RawTensor
+from trit.gguf.hybrid_tensors import Hyper, Wanted, check_hybrid, hybrid_layers
 from trit.gguf.layouts import LAYOUTS, PLAIN, TILED
 from trit.gguf.vocabulary import TOKENS
-
-
-@dataclass(frozen=True)
-class Hyper:
-    """Hyper-parameters that the shapes of tensors come of.
-
-    Attributes:
-        layers: Of the graph, without those that only predict further tokens.
-        rotated: Inputs of a head that the rotary embedding turns.
-        classes: Outputs of a classifier's head.
-    """
-
-    header: RawHeader
-    architecture: str
-    layers: int
-    embedding: int
-    forward: int
-    heads: int
-    kv_heads: int
-    key: int
-    value: int
-    rotated: int
-    experts: int
-    classes: int
-    scaling: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +31,7 @@ class _Family:
         factors: Whether it looks for factors of the rotary embedding.
         classifies: Whether it looks for the head of a classifier.
         dense: Whether it looks for two matrices behind the pooling.
+        hybrid: Whether some layers have linear attention, the others a gate on theirs.
         windows: Whether some layers attend to a window only: None, or "some" of all if they have one, or "mixed".
     """
 
@@ -69,6 +45,7 @@ class _Family:
     factors: bool = False
     classifies: bool = False
     dense: bool = False
+    hybrid: bool = False
     windows: str | None = None
 
 
@@ -83,6 +60,7 @@ FAMILIES = {
     "llama": _Family({}, biases=(*_QKV, "attn_output", *_FFN), mixes=True, factors=True),
     "qwen2": _Family({}, square=True, head_bias=True),
     "qwen3": _Family(_QK_NORMS, classifies=True),
+    "qwen35": _Family(_QK_NORMS, turns_all=False, hybrid=True),
     "gemma3": _GEMMA,
     "gemma-embedding": replace(_GEMMA, dense=True, windows="mixed"),
 }
@@ -116,6 +94,8 @@ def check_tensors(model: Hyper, foreign: bool) -> None:
         _check_windows(model, family.windows)
     if family.dense:
         _check_dense(model)
+    if family.hybrid:
+        check_hybrid(model)
     tensors = model.header.tensors
     known = set()
     for name, shape, needed in _wanted(model, family):
@@ -189,9 +169,6 @@ def _check_tensor(tensor: RawTensor, shape: tuple[int, ...]) -> None:
         raise Unsound(f"{tensor.name} has the type {_NO_WEIGHTS[tensor.ggml_type]}, which the engine does not multiply")
 
 
-Wanted = Iterator[tuple[str, tuple[int, ...], bool]]
-
-
 def _wanted(model: Hyper, family: _Family) -> Wanted:
     """(name, shape, whether it has to be there) of the tensors of a model."""
     embedding, tokens = model.embedding, model.header.counts[TOKENS]
@@ -210,6 +187,9 @@ def _wanted(model: Hyper, family: _Family) -> Wanted:
         size = model.header.metadata.get
         yield "dense_2.weight", (size(f"{model.architecture}.dense_2_feat_out", 0), embedding), False
         yield "dense_3.weight", (embedding, size(f"{model.architecture}.dense_3_feat_in", 0)), False
+    if family.hybrid:
+        yield from hybrid_layers(model)
+        return
     for layer in range(model.layers):
         yield from _layer(model, family, f"blk.{layer}.")
 

@@ -17,7 +17,6 @@ from trit.gguf.tensor_numbers import broken_numbers
 from trit.gguf.validate import LOOKED_AT, misplaced, unsound
 
 AGAIN = "; download or convert it again"
-_ROTATED = "prism.hadamard."
 
 
 def check_loadable(path: Path) -> RawHeader:
@@ -52,7 +51,7 @@ def damage(part: Path, header: RawHeader, found: list[Found]) -> str | None:
 
 def why_not(path: Path, header: RawHeader, found: list[Found]) -> str | None:
     """Why the engine loads none of the file's kind or layouts, with the command that helps if there is one, or None."""
-    if reason := no_model(header) or rotation(header):
+    if reason := no_model(header):
         return reason
     item = next((item for item in found if not item.loads), None)
     if item is None:
@@ -78,13 +77,3 @@ def no_model(header: RawHeader) -> str | None:
     if kind == "model" or not isinstance(kind, str):
         return None
     return f"it is no model but what general.type calls {kind!a}, an addition to one"
-
-
-def rotation(header: RawHeader) -> str | None:
-    """Why a file with weights in a rotated basis cannot be run, whatever its types; None if they are not."""
-    if not any(key.startswith(_ROTATED) for key in header.metadata):
-        return None
-    return (
-        f"its weights are rotated ({_ROTATED}* keys, as in PrismML's Bonsai 2): it needs a transform of the "
-        "activations that only PrismML's fork has"
-    )

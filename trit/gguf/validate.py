@@ -13,14 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trit.gguf.engine_keys import BOOL, F32, TENSOR_EXTRA, Keys, Unsound, kinds_read
-from trit.gguf.family_tensors import FAMILIES, Hyper, check_tensors
+from trit.gguf.family_tensors import FAMILIES, check_tensors
 from trit.gguf.header import ARRAY, RawHeader
+from trit.gguf.hybrid_tensors import Hyper
 from trit.gguf.identify import Found
 from trit.gguf.layouts import PLAIN
-from trit.gguf.vocabulary import LOOKED_AT, check_vocabulary
+from trit.gguf.rotation import SIGNS, check_rotation
+from trit.gguf.vocabulary import LOOKED_AT as _VOCABULARY
+from trit.gguf.vocabulary import check_vocabulary
 
 __all__ = ["KNOWN_SHAPES", "LOOKED_AT", "embeds", "misplaced", "unsound"]
 
+LOOKED_AT = (*_VOCABULARY, SIGNS)
 _MAX_LAYERS, _MAX_EXPERTS, _MAX_NAME = 512, 1024, 63
 _MAX_WIDTH, _MAX_CONTEXT = 1 << 24, (1 << 31) - 1
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
@@ -58,6 +62,7 @@ def unsound(header: RawHeader, *, foreign: bool = False) -> str | None:
         model = _hyper(header, keys)
         check_vocabulary(header, keys)
         _check_tensors(header)
+        check_rotation(header)
         if model.architecture in FAMILIES:
             check_tensors(model, foreign)
     except Unsound as error:
@@ -121,7 +126,7 @@ def _hyper(header: RawHeader, keys: Keys) -> Hyper:
     classes = keys.counts.get(f"{architecture}.classifier.output_labels", 1)
     return Hyper(
         header, architecture, layers - further, embedding, forward, heads, kv_heads, key, value, rotated, experts,
-        classes, scaling,
+        classes, scaling, further,
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from trit.base.errors import UserError
 from trit.gguf.header import RawHeader, read_raw_header
 from trit.gguf.identify import Found, identify
 from trit.gguf.layouts import TILED
-from trit.gguf.loadable import rotation
+from trit.gguf.rotation import SIGNS, wrong_rotation
 from trit.hub.listing import RemoteFile
 from trit.hub.transfer import fetch_head
 
@@ -44,7 +44,7 @@ def look_into(file: RemoteFile, folder: Path) -> ReadyMade:
         UserError: no GGUF, not ternary, or bytes that neither the engine nor the converter reads; names the tensor.
     """
     header = _read_head(file, folder)
-    if rotated := rotation(header):
+    if rotated := wrong_rotation(header):
         raise UserError(f"{file.name}: {rotated}")
     found = identify(header)
     matrices = [item for item in found if item.tensor.name.startswith("blk.") and len(item.tensor.shape) > 1]
@@ -78,7 +78,7 @@ def _read_head(file: RemoteFile, folder: Path) -> RawHeader:
                 target.write(source.read(count))
                 target.truncate(file.size)
             try:
-                header = read_raw_header(sparse, arrays=False)
+                header = read_raw_header(sparse, arrays=(SIGNS,))
             except UserError as error:
                 if count == _HEADS[-1] or count >= file.size:
                     raise UserError(str(error).replace(str(sparse), file.name)) from None

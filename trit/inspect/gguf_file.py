@@ -11,7 +11,7 @@ from trit.base.errors import UserError
 from trit.base.places import python_command
 from trit.gguf.identify import Found
 from trit.gguf.layouts import PUBLISHED_I2_S
-from trit.gguf.loadable import AGAIN, check_loadable, convert_command, no_model, rotation, why_not
+from trit.gguf.loadable import AGAIN, check_loadable, convert_command, no_model, why_not
 from trit.gguf.order import measure_order
 from trit.gguf.source import Source
 from trit.gguf.tensor_numbers import ROWS_OF_TOKENS
@@ -134,7 +134,7 @@ def _judge(found: Description, source: Source) -> None:
     foreign = next((item for item in source.found.values() if item.layout and not item.loads), None)
     reason = why_not(path, source.header, list(source.found.values()))
     broken = any(item.problem for item in source.found.values())
-    if reason and (no_model(source.header) or rotation(source.header) or broken):
+    if reason and (no_model(source.header) or broken):
         found.refuse(reason)
         return
     if wrong := unsound(source.header, foreign=True):

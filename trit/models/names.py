@@ -21,7 +21,7 @@ WRAPPERS = {
     "language_model",
 }
 # What a decoder's names begin with, behind "model." and beside it.
-INSIDE, BESIDE = {"embed_tokens", "layers", "norm"}, {"lm_head"}
+INSIDE, BESIDE = {"embed_tokens", "layers", "norm"}, {"lm_head", "mtp"}
 # What PEFT's adapters have in names, and in a folder.
 ADAPTER_PARTS, ADAPTER_FILE = ("lora_", "base_layer", "modules_to_save"), "adapter_config.json"
 # Ends of names that quantisation methods make, none of which is ternary.
@@ -84,7 +84,7 @@ def name_notes(names: Iterable[str]) -> list[str]:
     put_in: dict[str, None] = {}
     bare = False
     for name in (name for name in plain if name != plain[name]):
-        if name.endswith(plain[name]):
+        if name.endswith(f".{plain[name]}"):
             put_in[name.removesuffix(plain[name])] = None
         elif wrappers := [part for part in name.split(".") if part in WRAPPERS]:
             put_in["".join(f"{part}." for part in wrappers)] = None

@@ -306,7 +306,7 @@ def _load(reference: Reference, checkpoint: TorchCheckpoint, file: GgufFile, rou
     modules = dict(root.named_modules())
     parameters = dict(root.named_parameters())
     names = {_in_transformers(name, parameters): name for name in checkpoint.names()}
-    translate = file_name(file.architecture, file.blocks)
+    translate = file_name(file.architecture, file.blocks, file.further)
     done = set()
     for name, stored in names.items():
         module_name, _, leaf = name.rpartition(".")

@@ -17,6 +17,7 @@ from torch import Tensor
 from trit.base.errors import UserError
 from trit.base.files import check_input
 from trit.models.checkpoint import check_side_files, weight_files
+from trit.models.families.defaults import text_part
 from trit.models.json_files import read_json
 from trit.models.names import plain_name
 from trit.verify.names import INPUT_NORM
@@ -60,7 +61,7 @@ class TorchCheckpoint:
         """
         self.directory = directory
         check_side_files(directory)
-        self.config: dict[str, Any] = read_json(directory / "config.json")
+        self.config: dict[str, Any] = text_part(read_json(directory / "config.json"))
         declared = self.config.get("quantization_config") or {}
         self._divides = declared.get("linear_class", "bitlinear") == "bitlinear"
         self._master = master or declared.get("quantization_mode") == "online" or self.config.get("weight_bits") == 1
@@ -82,8 +83,8 @@ class TorchCheckpoint:
         self._master = self._master or any(name.endswith(INPUT_NORM) for name in self.names())
 
     def names(self) -> list[str]:
-        """Every tensor but the scales that belong to another."""
-        names = [*self._files, *self._loaded]
+        """Every tensor but the scales that belong to another, and those of a vision tower."""
+        names = [name for name in (*self._files, *self._loaded) if not name.startswith("model.visual.")]
         return [name for name in names if not name.endswith((*SCALE_SUFFIXES, ".rotary_emb.inv_freq"))]
 
     def get(self, name: str) -> Tensor:

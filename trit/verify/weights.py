@@ -75,7 +75,9 @@ class GgufFile:
         self.alignment = int(reader.alignment)
         self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.architecture = str(self.field("general.architecture"))
-        self.blocks = int(self.field(f"{self.architecture}.block_count"))
+        # Blocks that only predict further tokens are behind those of the graph.
+        self.further = int(self.field(f"{self.architecture}.nextn_predict_layers", 0))
+        self.blocks = int(self.field(f"{self.architecture}.block_count")) - self.further
 
     def field(self, key: str, default: Any = None) -> Any:
         """A value of the metadata."""
@@ -98,6 +100,8 @@ class GgufFile:
             mine = field.name.startswith(f"{self.architecture}.")
             if field.name == f"{self.architecture}.block_count":
                 raw = raw[:-4] + struct.pack("<I", blocks)
+            elif field.name == f"{self.architecture}.nextn_predict_layers":
+                raw = raw[:-4] + struct.pack("<I", 0)
             elif mine and field.types[0] == GGUFValueType.ARRAY and len(field.data) == self.blocks:
                 # One value for each block.
                 size = int(field.parts[-1].nbytes)
@@ -219,7 +223,7 @@ def _compare(found: FileTensor, wanted: Floats, name: str, findings: _Findings) 
 
 def check_weights(checkpoint: TorchCheckpoint, file: GgufFile) -> Check:
     """Every tensor of the file against the checkpoint's, by name; none may be missing on either side."""
-    translate = file_name(file.architecture, file.blocks)
+    translate = file_name(file.architecture, file.blocks, file.further)
     findings = _Findings()
     left = set(file.names())
     for name in checkpoint.names():

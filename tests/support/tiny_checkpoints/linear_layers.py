@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -59,22 +60,26 @@ def declare_input_norms(model: nn.Module, storage: str) -> dict[str, Any] | None
 
 def store(model: nn.Module, kind: str) -> Stored:
     """``store_model`` for its kinds and :data:`GROUPED`; the model is changed to what the file stands for."""
-    return _store_grouped(model) if kind == GROUPED else store_model(model, kind)
+    return store_grouped(model) if kind == GROUPED else store_model(model, kind)
 
 
 @torch.no_grad()
-def _store_grouped(model: nn.Module) -> Stored:
+def store_grouped(model: nn.Module, ternary_layer: Callable[[str], bool] = is_projection) -> Stored:
+    """:data:`GROUPED`; the model is changed to what the file stands for. Vectors and convolutions keep their start."""
     stored = Stored()
     for name, parameter in model.named_parameters():
+        embedding = "embed_tokens" in name or "lm_head" in name
         if "norm" in name:
             values = (torch.rand_like(parameter) + 0.5).half()
+        elif not ternary_layer(name) and not embedding:
+            values = parameter.half()
         else:
             weights = torch.randn_like(parameter, dtype=torch.float32) * 0.05
             groups = weights.reshape(len(weights), -1, GROUP)
             scales = groups.abs().mean(dim=-1, keepdim=True).half()
             ternary = (groups / scales.float()).round().clamp(-1, 1)
             values = (ternary * scales).half().reshape(parameter.shape)
-            if is_projection(name):
+            if not embedding:
                 stored.ternary[name] = ternary.reshape(parameter.shape).to(torch.int8)
         stored.tensors[name] = values
         parameter.copy_(values)

@@ -34,6 +34,30 @@ class Kind(Enum):
     NORM = "norm"  # float32
     INPUT_NORM = "input norm"  # float32; RMS norm of a projection's input: a checkpoint has all of them or none
     BIAS = "bias"  # float32
+    EITHER = "ternary or float"  # a matrix: as TERNARY or FLOAT, by what the checkpoint has
+    FLOAT = "float"  # a matrix in the checkpoint's type
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Heads that lie side by side for each of some groups -> one of each group by turns.
+
+    Attributes:
+        axis: Along which they lie.
+        skip: What is before them there.
+        groups: How many groups they belong to.
+        size: Of a head.
+    """
+
+    axis: int
+    skip: int
+    groups: int
+    size: int
+
+    def order(self, length: int) -> npt.NDArray[np.int64]:
+        """Indices along the axis, which is so long."""
+        heads = np.arange(self.skip, length).reshape(self.groups, -1, self.size)
+        return np.concatenate([np.arange(self.skip), heads.swapaxes(0, 1).reshape(-1)])
 
 
 @dataclass(frozen=True)
@@ -48,6 +72,10 @@ class TensorSpec:
         rope_heads: Where not 0, the rows belong to this many heads, and each head's rows go from the checkpoint's order
             (first half, second half) to the order of rotated pairs that graphs with RoPE type NORM want.
         offset: Added to every value of a float tensor.
+        turns: How heads change places.
+        stored: The shape in the checkpoint, where that is another.
+        decays: The checkpoint has logarithms of what is taken away.
+        float_type: GGUF's name of the type of a FLOAT.
     """
 
     source: str
@@ -56,6 +84,15 @@ class TensorSpec:
     shape: tuple[int, ...]
     rope_heads: int = 0
     offset: float = 0.0
+    turns: Turns | None = None
+    stored: tuple[int, ...] | None = None
+    decays: bool = False
+    float_type: str = ""
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """In the checkpoint, numpy order."""
+        return self.stored or self.shape
 
 
 class Family(ABC):
@@ -82,6 +119,10 @@ class Family(ABC):
         """
         tied = boolean(config, "tie_word_embeddings", False)
         return {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}
+
+    def left_out(self, name: str, config: Mapping[str, Any]) -> str | None:
+        """Why a tensor of the checkpoint is none of the file, a clause; None if it is unexpected."""
+        return None
 
     def computed(self, config: Mapping[str, Any]) -> dict[str, Floats]:
         """Float32 tensors of the file that follow from the configuration alone: name -> values; most have none."""

@@ -104,6 +104,29 @@ GEMMA3 = Defaults(
         "rope_local_base_freq": 10000.0,
     },
 )
+QWEN35 = Defaults(
+    "Qwen3_5TextConfig",
+    {
+        "vocab_size": 248320,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "hidden_act": "silu",
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "attention_bias": False,
+        "linear_conv_kernel_dim": 4,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 32,
+        "rope_theta": 10000.0,
+    },
+)
 # 1bitLLM's class is a copy of LLaMA's; its config.json calls itself one.
 BY_ARCHITECTURE = {
     "LlamaForCausalLM": LLAMA,
@@ -114,6 +137,8 @@ BY_ARCHITECTURE = {
     "Qwen2ForCausalLM": QWEN2,
     "Qwen3ForCausalLM": QWEN3,
     "Qwen3Model": QWEN3,
+    "Qwen3_5ForConditionalGeneration": QWEN35,
+    "Qwen3_5ForCausalLM": QWEN35,
     "Gemma3ForCausalLM": GEMMA3,
     "Gemma3TextModel": GEMMA3,
 }
@@ -129,12 +154,22 @@ SIZES = {
 }
 
 
+def text_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a multimodal model's text part, which such a config.json has inside; others as they are."""
+    inside = config.get("text_config")
+    if not isinstance(inside, Mapping):
+        return dict(config)
+    own = {key: value for key, value in config.items() if key not in ("text_config", "vision_config", "model_type")}
+    return {**own, **inside, "architectures": config.get("architectures")}
+
+
 def complete(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """A configuration with transformers' defaults for what it leaves out, and who asks for the sizes in it.
 
     The latter is for messages: "config.json", and the sizes that are not in it where there are such. A configuration
     of an architecture that no family knows stays as it is.
     """
+    config = text_part(config)
     known = next((BY_ARCHITECTURE[name] for name in config.get("architectures") or [] if name in BY_ARCHITECTURE), None)
     if known is None:
         return dict(config), "config.json"

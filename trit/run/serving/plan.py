@@ -192,6 +192,7 @@ def _model(
     args: argparse.Namespace, name: str | None, given: Path | None, engine_flags: Sequence[str], free: int | None
 ) -> Model:
     path, header = inference.find_checked(given)
+    inference.check_draft(args.draft, path, header)
     vectors = embeds(header)
     need = Need.of(path, header, engine_flags)
     trained = inference.whole_context(need.trained)
