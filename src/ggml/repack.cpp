@@ -28,6 +28,9 @@ void set_tensor(ggml_backend_buffer_t, ggml_tensor* w, const void* data, size_t 
                        ggml_type_name(w->type), w->name, fault);
         std::exit(2);  // the user's file
     }
+    // The scales decide how much of what was planned is used.
+    const size_t used = PackedMatrix(w->data).used_bytes(shape_of(w).count);
+    forget_unused(static_cast<char*>(w->data) + used, packed_size(nullptr, w) - used);
     forget_file_pages(data, size);
 }
 

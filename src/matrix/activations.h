@@ -3,6 +3,7 @@
 #ifndef TRIT_ACTIVATIONS_H
 #define TRIT_ACTIVATIONS_H
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -10,6 +11,9 @@
 #include "trit.h"
 
 namespace trit {
+
+/// Groups of inputs that share a scale; the last may be smaller. group 0: all k.
+inline int64_t groups_of(int64_t k, int64_t group) { return group != 0 ? (k + group - 1) / group : 1; }
 
 /// `rows` tokens: int8 [rows, k] (row_bytes apart), and for each token and group of inputs its scale and sum.
 class Activations {
@@ -26,7 +30,7 @@ class Activations {
 
     /// What the constructor may take at `memory`.
     static size_t bytes(int64_t rows, int64_t k, int64_t group) {
-        const size_t groups = static_cast<size_t>(group != 0 ? k / group : 1);
+        const auto groups = static_cast<size_t>(groups_of(k, group));
         return 2 * kCacheLine +
                static_cast<size_t>(rows) * (row_bytes(k) + groups * (sizeof(float) + sizeof(int32_t)));
     }
@@ -35,12 +39,12 @@ class Activations {
     void quantize(const trit_tier& tier, const float* x, int64_t row) const {
         int8_t* to = q_ + static_cast<size_t>(row) * row_bytes_;
         for (int64_t g = 0; g < groups(); ++g) {
-            tier.quantize(group_, x + g * group_, to + g * group_, scale_ + row * groups() + g,
-                          sum_ + row * groups() + g);
+            tier.quantize(std::min(group_, k_ - g * group_), x + g * group_, to + g * group_,
+                          scale_ + row * groups() + g, sum_ + row * groups() + g);
         }
     }
 
-    int64_t groups() const { return k_ / group_; }
+    int64_t groups() const { return groups_of(k_, group_); }
     const int8_t* q(int64_t row) const { return q_ + static_cast<size_t>(row) * row_bytes_; }
     size_t row_bytes() const { return row_bytes_; }
     const float* scale(int64_t row) const { return scale_ + row * groups(); }

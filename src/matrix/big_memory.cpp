@@ -20,6 +20,7 @@ namespace trit {
 // Large pages need a privilege that users lack; 64 KB allocations are aligned well enough for the kernels.
 void* alloc_big(size_t size) { return VirtualAlloc(nullptr, size, MEM_COMMIT | MEM_RESERVE, PAGE_READWRITE); }
 void free_big(void* memory, size_t) { VirtualFree(memory, 0, MEM_RELEASE); }
+void forget_unused(void*, size_t) {}
 void forget_file_pages(const void*, size_t) {}
 
 #else
@@ -27,6 +28,22 @@ void forget_file_pages(const void*, size_t) {}
 namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 size_t whole_pages(size_t size) { return (size + kHugePage - 1) / kHugePage * kHugePage; }
+
+/// The whole pages of some bytes: their neighbours belong to other tensors.
+struct Pages {
+    Pages(const void* data, size_t size) {
+        const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+        first = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
+        last = (reinterpret_cast<uintptr_t>(data) + size) / page * page;
+    }
+    void forget() const {
+        if (first < last) {
+            madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+        }
+    }
+    uintptr_t first;
+    uintptr_t last;
+};
 }  // namespace
 
 void* alloc_big(size_t size) {
@@ -52,6 +69,7 @@ void* alloc_big(size_t size) {
 }
 
 void free_big(void* memory, size_t size) { munmap(memory, whole_pages(size)); }
+void forget_unused(void* memory, size_t size) { Pages(memory, size).forget(); }
 
 #if defined(__linux__)
 
@@ -82,12 +100,9 @@ bool read_only_file(uintptr_t first, uintptr_t last) {
 }  // namespace
 
 void forget_file_pages(const void* data, size_t size) {
-    // Only whole pages: the neighbours belong to other tensors.
-    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-    const uintptr_t first = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
-    const uintptr_t last = (reinterpret_cast<uintptr_t>(data) + size) / page * page;
-    if (first < last && read_only_file(first, last)) {
-        madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+    const Pages pages(data, size);
+    if (read_only_file(pages.first, pages.last)) {
+        pages.forget();
     }
 }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "kernels/align.h"
+#include "matrix/activations.h"
 
 namespace trit {
 namespace {
@@ -47,18 +48,20 @@ void multiply_panel(const trit_tier& tier, const PackedMatrix& matrix, trit_pane
     if (matrix.group() == 0) {
         panel_fn(w.k, panel, q, q_row_bytes, m, c);
         for (int j = 0; j < m; ++j) {
-            tier.finish(rows, c + j * TRIT_PANEL_ROWS, sum[j], scale[j], &w.scale, 0, out[j] + first);
+            tier.finish(rows, c + j * TRIT_PANEL_ROWS, sum[j], scale[j], w.scales + first * w.scale_step,
+                        w.scale_step, out[j] + first);
         }
         return;
     }
     std::memset(acc, 0, static_cast<size_t>(m) * TRIT_PANEL_ROWS * sizeof(*acc));
     const int64_t group = matrix.group();
-    const int64_t groups = w.k / group;
+    const int64_t groups = groups_of(w.k, group);
     for (int64_t g = 0; g < groups; ++g) {
+        const int64_t inputs = std::min(group, w.k - g * group);
         const auto* w_scale = reinterpret_cast<const uint16_t*>(panel);
         panel += PackedMatrix::kScalesBytes;
-        panel_fn(group, panel, q + g * group, q_row_bytes, m, c);
-        panel += trit_panel_bytes(matrix.packing(), group);
+        panel_fn(inputs, panel, q + g * group, q_row_bytes, m, c);
+        panel += trit_panel_bytes(matrix.packing(), inputs);
         for (int j = 0; j < m; ++j) {
             tier.accumulate(c + j * TRIT_PANEL_ROWS, sum[j * groups + g], 1.0f / scale[j * groups + g],
                             w_scale, acc + j * TRIT_PANEL_ROWS);
@@ -90,7 +93,7 @@ void multiply_panels(const trit_tier& tier, const PackedMatrix& w, const LookupC
     const bool has_indices = w.packing() >= TRIT_TIER_PACKINGS;  // of tables that many tokens have no use for
     auto* two_bits = static_cast<uint8_t*>(scratch) + sums_bytes(m);
     const trit_panel_fn panel_fn = tier.panel[has_indices ? TRIT_PACKING_2_BITS : w.packing()];
-    const int64_t groups = w.group() == 0 ? 1 : panels.k / w.group();
+    const int64_t groups = groups_of(panels.k, w.group());
     const int calls = at_once > 0 ? (m + at_once - 1) / at_once : 1;  // of nearly the same size
     for (int64_t p = first; p < last; ++p) {
         const uint8_t* panel = panels.data + static_cast<size_t>(p) * panels.panel_bytes;
@@ -124,7 +127,7 @@ void finish_panels(const trit_tier& tier, const Panels& w, int64_t p, int count,
     for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
         const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
         // There is nothing to take off: the sums are not of codes.
-        tier.finish(rows, sums, 0, act_scale, &w.scale, 0, out + row);
+        tier.finish(rows, sums, 0, act_scale, w.scales + row * w.scale_step, w.scale_step, out + row);
     }
 }
 
@@ -134,10 +137,13 @@ void unpack_panels(const PackedMatrix& w, const trit_lookup_kernel& few, int64_t
     PackedMatrix::Header h = w.header();
     h.packing = TRIT_PACKING_2_BITS;
     h.panel_bytes = static_cast<int64_t>(trit_panel_bytes(TRIT_PACKING_2_BITS, h.k));
+    auto* to = static_cast<uint8_t*>(memory) + PackedMatrix::kHeaderBytes;
+    const auto scales = static_cast<size_t>(h.row_scales) * sizeof(float);
     if (thread == 0) {
         std::memcpy(memory, &h, sizeof(h));
+        std::memcpy(to, w.row_scales(), scales);
     }
-    auto* to = static_cast<uint8_t*>(memory) + PackedMatrix::kHeaderBytes;
+    to += scales;
     const int64_t panels = w.panels() * count;
     const int64_t end = panels * (thread + 1) / threads;
     for (int64_t p = panels * thread / threads; p < end; ++p) {

@@ -63,6 +63,8 @@ bool is_scale(uint16_t half) { return (half & 0x7C00u) != 0x7C00u && (half <= 0x
 
 constexpr const char* kBadCode = "holds a code that stands for no weight";
 constexpr const char* kBadScale = "has a scale below 0 or no number";
+/// No fault: a weight of +2, which only panels of two bits hold.
+constexpr const char* kHasCode3 = "holds a weight of +2";
 
 /// If every scale of a tensor has the same bits, that scale. Blocks with scale 0 go with any.
 bool one_scale(const Encoding& e, const Shape& shape, const uint8_t* data, int threads, uint16_t* scale) {
@@ -85,6 +87,37 @@ bool one_scale(const Encoding& e, const Shape& shape, const uint8_t* data, int t
     return same;
 }
 
+/// The scale of `blocks` neighbouring blocks of a row, from that one on; the first that is not zero, since
+/// blocks with scale 0 go with any.
+uint16_t shared_scale(const Encoding& e, const uint8_t* row, int64_t block, int64_t blocks) {
+    for (int64_t i = 0; i < blocks; ++i) {
+        const uint16_t half = e.scale(row, block + i);
+        if (!is_zero(half)) {
+            return half;
+        }
+    }
+    return 0;
+}
+
+/// Whether blocks of each row share scales, so many at a time; fewer at its end.
+bool blocks_share(const Encoding& e, const Shape& shape, const uint8_t* data, int threads, int64_t blocks) {
+    const int64_t all = shape.k / e.block;
+    return for_each(shape.n * shape.count, threads, [&](int64_t i) {
+        const uint8_t* row = data + static_cast<size_t>(i) * e.row_bytes(shape.k);
+        for (int64_t first = 0; first < all; first += blocks) {
+            const int64_t some = std::min(blocks, all - first);
+            const uint16_t shared = shared_scale(e, row, first, some);
+            for (int64_t block = first; block < first + some; ++block) {
+                const uint16_t half = e.scale(row, block);
+                if (half != shared && !is_zero(half)) {
+                    return false;
+                }
+            }
+        }
+        return true;
+    });
+}
+
 /// The rows of one panel, as codes.
 struct Rows {
     std::vector<uint8_t> codes;
@@ -104,7 +137,7 @@ const char* unpack_rows(const Encoding& e, const PackedMatrix::Header& h, const 
             if (!is_scale(scale)) {
                 return kBadScale;
             }
-            if (h.group == 0 && is_zero(scale)) {
+            if (h.group != e.group() && is_zero(scale)) {
                 std::memset(codes + block * e.block, 1, static_cast<size_t>(e.block));
             }
         }
@@ -120,7 +153,7 @@ const char* unpack_rows(const Encoding& e, const PackedMatrix::Header& h, const 
     return nullptr;
 }
 
-/// Whether a panel of one scale can be written straight from the fields of its rows.
+/// Whether a panel without groups can be written straight from the fields of its rows.
 bool has_plain_fields(const Encoding& e, const PackedMatrix::Header& h, const uint8_t* row, int count) {
     if (e.fields.runs == 0 || h.group != 0 || h.packing >= TRIT_TIER_PACKINGS || count != TRIT_PANEL_ROWS) {
         return false;
@@ -151,28 +184,35 @@ const char* write_panel(const trit_tier& tier, const Encoding& e, const PackedMa
     }
     if (rows.has_code_3) {
         *has_code_3 = true;
+        if (packing != TRIT_PACKING_2_BITS) {
+            return kHasCode3;
+        }
     }
     const auto k = static_cast<size_t>(h.k);
     if (h.group == 0) {
         return trit_panel_pack(packing, h.k, count, rows.codes.data(), k, panel) != 0 ? nullptr : kBadCode;
     }
-    for (int64_t g = 0; g < h.k / h.group; ++g) {
+    for (int64_t first = 0; first < h.k; first += h.group) {
+        const int64_t inputs = std::min(h.group, h.k - first);
         uint16_t scales[TRIT_PANEL_ROWS] = {};
         for (int r = 0; r < count; ++r) {
-            scales[r] = e.scale(row + static_cast<size_t>(r) * e.row_bytes(h.k), g);
+            scales[r] = shared_scale(e, row + static_cast<size_t>(r) * e.row_bytes(h.k), first / e.block,
+                                     inputs / e.block);
         }
         std::memcpy(panel, scales, sizeof(scales));
         panel += kScalesBytes;
-        trit_panel_pack(packing, h.group, count, rows.codes.data() + g * h.group, k, panel);
-        panel += trit_panel_bytes(packing, h.group);
+        trit_panel_pack(packing, inputs, count, rows.codes.data() + first, k, panel);
+        panel += trit_panel_bytes(packing, inputs);
     }
     return nullptr;
 }
 
-/// Fills in the header's has_code_3 too.
+/// Writes what is behind the header, and fills in its has_code_3.
 const char* write_panels(const trit_tier& tier, const Encoding& e, const Shape& shape, const uint8_t* data,
-                         int threads, PackedMatrix::Header* header, uint8_t* panels) {
+                         int threads, PackedMatrix::Header* header, uint8_t* memory) {
     const PackedMatrix::Header h = *header;
+    auto* row_scales = reinterpret_cast<float*>(memory);
+    uint8_t* panels = memory + static_cast<size_t>(h.row_scales) * sizeof(float);
     std::atomic<bool> has_code_3{false};
     const int64_t per_matrix = panels_of(shape.n);
     std::atomic<const char*> found{nullptr};
@@ -180,8 +220,12 @@ const char* write_panels(const trit_tier& tier, const Encoding& e, const Shape& 
         const int64_t first = i % per_matrix * TRIT_PANEL_ROWS;
         const int64_t row = i / per_matrix * shape.n + first;
         const int count = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, shape.n - first));
-        const char* fault = write_panel(tier, e, h, data + static_cast<size_t>(row) * e.row_bytes(shape.k),
-                                        count, panels + i * h.panel_bytes, &has_code_3);
+        const uint8_t* rows = data + static_cast<size_t>(row) * e.row_bytes(shape.k);
+        for (int r = 0; h.row_scales != 0 && r < count; ++r) {
+            row_scales[i * TRIT_PANEL_ROWS + r] = half_to_float(
+                shared_scale(e, rows + static_cast<size_t>(r) * e.row_bytes(shape.k), 0, shape.k / e.block));
+        }
+        const char* fault = write_panel(tier, e, h, rows, count, panels + i * h.panel_bytes, &has_code_3);
         if (fault != nullptr) {
             found = fault;
         }
@@ -197,7 +241,8 @@ size_t PackedMatrix::panel_bytes(trit_packing packing, int64_t k, int64_t group)
     if (group == 0) {
         return trit_panel_bytes(packing, k);
     }
-    return static_cast<size_t>(k / group) * (kScalesBytes + trit_panel_bytes(packing, group));
+    const size_t rest = k % group != 0 ? kScalesBytes + trit_panel_bytes(packing, k % group) : 0;
+    return static_cast<size_t>(k / group) * (kScalesBytes + trit_panel_bytes(packing, group)) + rest;
 }
 
 bool PackedMatrix::possible(const trit_tier& tier, const Encoding& e, const Shape& shape) {
@@ -206,10 +251,7 @@ bool PackedMatrix::possible(const trit_tier& tier, const Encoding& e, const Shap
            shape.k <= TRIT_PANEL_MAX_K && shape.n >= TRIT_PANEL_ROWS / 2;
 }
 
-trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding& e, const Shape& shape) {
-    if (e.has_code_3) {
-        return TRIT_PACKING_2_BITS;
-    }
+trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding&, const Shape& shape) {
     // The tier may be another one than was asked or tuned for: tests compare several.
     for (const trit_packing packing : {trit_packing_asked(), tuned_packing(shape.n, shape.k)}) {
         if (packing != TRIT_PACKING_COUNT && is_readable(tier, packing)) {
@@ -219,43 +261,69 @@ trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding& e,
     return is_readable(tier, TRIT_PACKING_5_TRITS) ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
 }
 
+trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding&, int64_t group) {
+    // Where a group of 64 ends within a step, five trits take as many bytes as two bits.
+    const bool five = trit_packing_asked() == TRIT_PACKING_5_TRITS && group >= kGroup &&
+                      is_readable(tier, TRIT_PACKING_5_TRITS);
+    return five ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
+}
+
 size_t PackedMatrix::bytes(const trit_tier& tier, const Encoding& e, const Shape& shape) {
-    const size_t one_scale = panel_bytes(packing_for(tier, e, shape), shape.k, 0);
-    const size_t per_panel =
-        e.group() == 0 ? one_scale : panel_bytes(TRIT_PACKING_2_BITS, shape.k, e.group());
-    return kHeaderBytes +
-           std::max(one_scale, per_panel) * static_cast<size_t>(panels_of(shape.n) * shape.count);
+    size_t per_panel = panel_bytes(packing_for(tier, e, shape), shape.k, 0);
+    if (e.has_code_3) {
+        per_panel = std::max(per_panel, panel_bytes(TRIT_PACKING_2_BITS, shape.k, 0));
+    }
+    if (e.group() != 0) {
+        per_panel = std::max(per_panel + TRIT_PANEL_ROWS * sizeof(float),
+                             panel_bytes(TRIT_PACKING_2_BITS, shape.k, e.group()));
+    }
+    return kHeaderBytes + per_panel * static_cast<size_t>(panels_of(shape.n) * shape.count);
 }
 
 const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const Shape& shape,
                                const uint8_t* data, int threads, void* memory) {
-    Header h{shape.k, shape.n, e.group(), TRIT_PACKING_2_BITS, 0, 0, 0.0f};
+    Header h{shape.k, shape.n, e.group(), TRIT_PACKING_2_BITS, 0, 0, 0, 0.0f};
     uint16_t same = 0;
     if (e.group() == 0) {
         h.scale = e.tensor_scale(data, shape.k * shape.n * shape.count);
     } else if (one_scale(e, shape, data, threads, &same)) {
         h.group = 0;
         h.scale = half_to_float(same);
+    } else if (blocks_share(e, shape, data, threads, shape.k / e.block)) {
+        h.group = 0;
+        h.row_scales = panels_of(shape.n) * shape.count * TRIT_PANEL_ROWS;
+    } else if (e.group() < kGroup && blocks_share(e, shape, data, threads, kGroup / e.group())) {
+        h.group = kGroup;
     }
-    // A scale that changes within a row needs two bits.
-    h.packing = h.group == 0 ? packing_for(tier, e, shape) : TRIT_PACKING_2_BITS;
-    h.panel_bytes = static_cast<int64_t>(panel_bytes(static_cast<trit_packing>(h.packing), h.k, h.group));
     if (!(std::isfinite(h.scale) && h.scale >= 0.0f)) {
         return kBadScale;
     }
-    const char* fault =
-        write_panels(tier, e, shape, data, threads, &h, static_cast<uint8_t*>(memory) + kHeaderBytes);
+    const auto write = [&](trit_packing packing) {
+        h.packing = packing;
+        h.panel_bytes = static_cast<int64_t>(panel_bytes(packing, h.k, h.group));
+        return write_panels(tier, e, shape, data, threads, &h, static_cast<uint8_t*>(memory) + kHeaderBytes);
+    };
+    const char* fault = write(h.group == 0 ? packing_for(tier, e, shape) : packing_for(tier, e, h.group));
+    if (fault == kHasCode3) {
+        fault = write(TRIT_PACKING_2_BITS);
+    }
     std::memcpy(memory, &h, sizeof(h));
     return fault;
 }
 
 size_t PackedMatrix::two_bits_bytes(const Shape& shape) {
-    return kHeaderBytes + trit_panel_bytes(TRIT_PACKING_2_BITS, shape.k) *
+    return kHeaderBytes + (TRIT_PANEL_ROWS * sizeof(float) + trit_panel_bytes(TRIT_PACKING_2_BITS, shape.k)) *
                               static_cast<size_t>(panels_of(shape.n) * shape.count);
 }
 
 PackedMatrix::PackedMatrix(const void* memory)
     : header_(static_cast<const Header*>(memory)),
-      panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes) {}
+      panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes +
+              static_cast<size_t>(header_->row_scales) * sizeof(float)) {}
+
+size_t PackedMatrix::used_bytes(int64_t count) const {
+    return static_cast<size_t>(panels_ - reinterpret_cast<const uint8_t*>(header_)) +
+           static_cast<size_t>(panels() * count * header_->panel_bytes);
+}
 
 }  // namespace trit

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/// A stack of ternary matrices as panels in one block of memory: a header, then the panels.
+/// A stack of ternary matrices as panels in one block of memory: a header, the rows' scales if each row has
+/// its own, then the panels.
 ///
 ///     panels of one scale for the tensor, or one for each row:   codes of all k inputs
 ///     panels of grouped scales:   for each group of inputs: 64 half-precision scales, then the group's codes
@@ -26,7 +27,8 @@ struct Panels {
     int64_t n;
     const uint8_t* data;
     size_t panel_bytes;
-    float scale;
+    const float* scales;  ///< without groups: of row r at scales[r * scale_step]
+    int scale_step;
 };
 
 class PackedMatrix {
@@ -38,25 +40,33 @@ class PackedMatrix {
         int64_t packing;
         int64_t panel_bytes;
         int64_t has_code_3;  ///< whether some weight is +2
-        float scale;
+        int64_t
+            row_scales;  ///< float32 scales of rows behind the header, whole panels; 0: no row has its own
+        float scale;     ///< of all rows, if they have one in common
     };
     /// The header has its own cache line.
     static constexpr size_t kHeaderBytes = 64;
     /// In front of the codes of a panel's group of inputs.
     static constexpr size_t kScalesBytes = TRIT_PANEL_ROWS * sizeof(uint16_t);
+    /// Smaller groups become one of this many inputs where neighbours have the same scales.
+    static constexpr int64_t kGroup = 128;
 
-    /// Of one panel, with scales for groups of inputs if group is not 0.
+    /// Of one panel, with scales for groups of inputs if group is not 0; the last group may be smaller.
     static size_t panel_bytes(trit_packing packing, int64_t k, int64_t group);
     /// Whether a tier has what a matrix of this encoding needs.
     static bool possible(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
-    /// How a matrix of one scale is packed: as TRIT_PACKING asks; else as was found for its shape by
+    /// How a matrix without groups is packed: as TRIT_PACKING asks; else as was found for its shape by
     /// measuring (tuning.h); else five trits per byte where the tier reads them: a token then reads 20 %
-    /// less. Two bits if a code may be 3.
+    /// less. Data with a code 3 get two bits instead.
     static trit_packing packing_for(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
+    /// The same for a matrix with a scale for each group of so many inputs.
+    static trit_packing packing_for(const trit_tier& tier, const Encoding& encoding, int64_t group);
     /// Bytes to give to `pack`, a multiple of 64: the largest of the layouts that the data may ask for.
     static size_t bytes(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
-    /// Packs on `threads` threads. A tensor whose scales are all the same gets one scale; it was made by
-    /// training with one, and its activations are then quantised once per token, as in training.
+    /// Packs on `threads` threads. A tensor whose scales are all the same gets one scale, and one with the
+    /// same scales along each row gets one for each row: it was made by training with them, and its
+    /// activations are then quantised once per token, as in training. Else there are groups of inputs: of
+    /// kGroup where blocks of half of it come in pairs of one scale, else the encoding's blocks.
     ///
     /// @param data    the encoding's bytes, rows one after the other; n * count rows
     /// @param memory  bytes(tier, encoding, shape) bytes, aligned to 64
@@ -64,13 +74,15 @@ class PackedMatrix {
     static const char* pack(const trit_tier& tier, const Encoding& encoding, const Shape& shape,
                             const uint8_t* data, int threads, void* memory);
 
-    /// Bytes of a stack of one scale as panels of 2 bits.
+    /// Bytes of a stack without groups as panels of 2 bits.
     static size_t two_bits_bytes(const Shape& shape);
 
     /// What `pack` wrote.
     explicit PackedMatrix(const void* memory);
-    /// The same with the header elsewhere.
+    /// The same with the header elsewhere, of one scale or groups.
     PackedMatrix(const Header* header, const uint8_t* panels) : header_(header), panels_(panels) {}
+    /// How many bytes `pack` wrote for a stack of `count` matrices.
+    size_t used_bytes(int64_t count) const;
 
     const Header& header() const { return *header_; }
     /// 0: activations are quantised per token; else per group of this many.
@@ -82,10 +94,19 @@ class PackedMatrix {
     bool has_tables() const {
         return header_->group == 0 && header_->packing != TRIT_PACKING_5_TRITS && header_->has_code_3 == 0;
     }
-    /// Matrix i, its scale if it has only one.
+    /// Matrix i, with its scales if it has no groups.
     Panels matrix(int64_t i) const {
-        return {header_->k, header_->n, panels_ + i * panels() * header_->panel_bytes,
-                static_cast<size_t>(header_->panel_bytes), header_->scale};
+        const bool by_row = header_->row_scales != 0;
+        return {header_->k,
+                header_->n,
+                panels_ + i * panels() * header_->panel_bytes,
+                static_cast<size_t>(header_->panel_bytes),
+                by_row ? row_scales() + i * panels() * TRIT_PANEL_ROWS : &header_->scale,
+                by_row ? 1 : 0};
+    }
+    /// Of all matrices' rows, if each has its own: float [count][panels() * TRIT_PANEL_ROWS].
+    const float* row_scales() const {
+        return reinterpret_cast<const float*>(reinterpret_cast<const uint8_t*>(header_) + kHeaderBytes);
     }
 
  private:

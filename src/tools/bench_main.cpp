@@ -68,7 +68,7 @@ class Bench {
         if (!product.possible(m, threads_)) {
             return;
         }
-        Operands operands(tier_, matrix, m, threads_, product.scratch_bytes(m, threads_),
+        Operands operands(tier_, matrix, way.group, m, threads_, product.scratch_bytes(m, threads_),
                           product.shared_bytes(m, threads_));
         const bool cold = m <= kMostColdTokens;
         const size_t step = (product.bytes() + TRIT_PANEL_ALIGN - 1) / TRIT_PANEL_ALIGN * TRIT_PANEL_ALIGN;

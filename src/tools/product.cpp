@@ -67,8 +67,20 @@ Matrix Matrix::named(const std::string& text) {
     return {n, k};
 }
 
-/// "2_bits" or "5_trits", and perhaps "/16": the most tokens of a call.
-bool is_own(const std::string& text, Method* method) {
+/// "2_bits" or "5_trits", and perhaps "/16": the most tokens of a call; perhaps ":128": the inputs of a
+/// group.
+bool is_own(const std::string& whole, Method* method, int64_t* group) {
+    const size_t colon = whole.find(':');
+    const std::string text = whole.substr(0, colon);
+    if (colon != std::string::npos) {
+        long long inputs = 0;
+        int end = 0;
+        if (std::sscanf(whole.c_str() + colon, ":%lld%n", &inputs, &end) != 1 ||
+            colon + static_cast<size_t>(end) != whole.size() || inputs < 32 || inputs % 32 != 0) {
+            return false;
+        }
+        *group = inputs;
+    }
     for (const trit_packing packing : {TRIT_PACKING_2_BITS, TRIT_PACKING_5_TRITS}) {
         const std::string name = packing_name(packing);
         int end = 0;
@@ -81,6 +93,7 @@ bool is_own(const std::string& text, Method* method) {
         }
     }
     *method = {};
+    *group = 0;
     return false;
 }
 
@@ -103,7 +116,7 @@ Way Way::named(const std::string& text) {
         method.at_once = many.at_once;
         return way;
     }
-    if (is_own(text, &method)) {
+    if (is_own(text, &method, &way.group)) {
         return way;
     }
     if (text == "in_place") {
@@ -142,9 +155,10 @@ Product::Product(const trit_tier& tier, const Way& way, const Matrix& matrix)
       matrix_(matrix),
       header_{matrix.k,
               matrix.n,
-              0,
+              way.group,
               way.method.packing,
-              static_cast<int64_t>(trit_panel_bytes(way.method.packing, matrix.k)),
+              static_cast<int64_t>(PackedMatrix::panel_bytes(way.method.packing, matrix.k, way.group)),
+              0,
               0,
               kScale} {}
 
@@ -154,7 +168,7 @@ bool Product::possible(int m, int threads) const {
         return matrix_.k % TRIT_I2_S_BLOCK == 0;
     }
     if (method.packing < TRIT_TIER_PACKINGS) {
-        return tier_.panel[method.packing] != nullptr &&
+        return tier_.panel[method.packing] != nullptr && (way_.group == 0 || matrix_.k % way_.group == 0) &&
                (!way_.only_tables || matmul(m, threads).tables().tokens() == m);
     }
     return method.few.kernel != nullptr && (m < kLeastUnpacked || method.few.kernel->to_2_bits != nullptr);
@@ -186,18 +200,19 @@ void Product::run(const uint8_t* weights, int thread, int threads, const Activat
     product.run(Weights::panels(panels, 0), act, 0, m, thread, room.scratch, row_of);
 }
 
-Operands::Operands(const trit_tier& tier, const Matrix& matrix, int m, int threads, size_t scratch_bytes,
-                   size_t shared_bytes)
+Operands::Operands(const trit_tier& tier, const Matrix& matrix, int64_t group, int m, int threads,
+                   size_t scratch_bytes, size_t shared_bytes)
     : m_(m),
       threads_(threads),
       k_(matrix.k),
+      group_(group),
       // Two cache lines between the threads' parts.
       scratch_step_(align_up(scratch_bytes) + 2 * kCacheLine),
-      act_memory_(Activations::bytes(m, matrix.k, 0)),
+      act_memory_(Activations::bytes(m, matrix.k, group)),
       scratch_memory_(scratch_step_ * static_cast<size_t>(threads) + kCacheLine),
       shared_memory_(align_up(shared_bytes + 1), true),
       out_(static_cast<size_t>(m * matrix.n)) {
-    const Activations act(act_memory_.data(), m, k_, 0);
+    const Activations act(act_memory_.data(), m, k_, group_);
     std::vector<float> x(static_cast<size_t>(k_));
     for (int j = 0; j < m; ++j) {
         for (size_t i = 0; i < x.size(); ++i) {
@@ -210,7 +225,7 @@ Operands::Operands(const trit_tier& tier, const Matrix& matrix, int m, int threa
 double Operands::time(const Product& product, const Memory& weights, size_t step, size_t first, size_t copies,
                       int loops) {
     Barrier barrier(threads_);
-    const Activations act(act_memory_.data(), m_, k_, 0);
+    const Activations act(act_memory_.data(), m_, k_, group_);
     auto* scratch = reinterpret_cast<char*>(align_up(reinterpret_cast<size_t>(scratch_memory_.data())));
     return together(threads_, [&](int thread) {
         const Room room{scratch + scratch_step_ * static_cast<size_t>(thread), shared_memory_.data(),

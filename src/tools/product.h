@@ -26,11 +26,13 @@ struct Matrix {
 struct Way {
     std::string name;  ///< what it was called
     Method method;
+    int64_t group = 0;         ///< inputs that share a scale; 0: all, of the whole matrix
     bool only_tables = false;  ///< a rest that the tier's own kernel would take is no measure of the kernel
 
-    /// 2_bits, 5_trits, in_place: by the tier's own kernel alone; 2_bits/16: 16 tokens at once. tl1, tl2, or
-    /// the name of a kernel for them: as the engine does it. lookup (the kernel that the engine would use),
-    /// or a look-up kernel's name, with
+    /// 2_bits, 5_trits, in_place: by the tier's own kernel alone; 2_bits/16: 16 tokens at once; 2_bits:128: a
+    /// scale for each 128 inputs of a row, behind "/16" if both are. tl1, tl2, or the name of a kernel for
+    /// them: as the engine does it. lookup (the kernel that the engine would use), or a look-up kernel's
+    /// name, with
     /// "@20" for calls of 20 panels, with "@20:9" also for calls of 9 tokens and more: by it alone. Joined by
     /// a "+", as in tl2+lookup_avx2_t32_s2_r2560@20:9 or tl2+2_bits: so packed, many tokens as the second
     /// name says. A mistake ends the program.
@@ -76,8 +78,8 @@ class Product {
 /// A product's inputs, the threads' scratch and its results.
 class Operands {
  public:
-    Operands(const trit_tier& tier, const Matrix& matrix, int m, int threads, size_t scratch_bytes,
-             size_t shared_bytes);
+    Operands(const trit_tier& tier, const Matrix& matrix, int64_t group, int m, int threads,
+             size_t scratch_bytes, size_t shared_bytes);
 
     /// Seconds of `loops` products, one after the other: every thread waits for the last, as in the engine.
     /// Copy i of the weights follows copy i - 1; `copies` of them take turns, `step` bytes apart, from copy
@@ -89,6 +91,7 @@ class Operands {
     int m_;
     int threads_;
     int64_t k_;
+    int64_t group_;
     size_t scratch_step_;
     std::vector<char> act_memory_;
     std::vector<char> scratch_memory_;

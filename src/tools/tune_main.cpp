@@ -55,6 +55,9 @@ Order parse(const std::string& line) {
     order.matrix = trit::Matrix::named(n + "x" + k);
     for (std::string way; words >> way;) {
         order.ways.push_back(trit::Way::named(way));
+        if (order.ways.back().group != 0) {
+            trit::usage_error(way + ": expected a way without a group of inputs");
+        }
     }
     return order;
 }
@@ -89,7 +92,7 @@ class Tuner {
             scratch = std::max(scratch, product.scratch_bytes(order.m, order.threads));
             shared = std::max(shared, product.shared_bytes(order.m, order.threads));
         }
-        trit::Operands operands(tier_, order.matrix, order.m, order.threads, scratch, shared);
+        trit::Operands operands(tier_, order.matrix, 0, order.m, order.threads, scratch, shared);
         std::vector<std::string> names;
         for (Candidate& candidate : candidates) {
             const double once = std::min(time(operands, candidate), time(operands, candidate));

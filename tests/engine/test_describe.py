@@ -45,9 +45,8 @@ def tuned(n: int, k: int, threads: int, tunings: Sequence[tuning_file.Tuning]) -
 
 
 def expected_packing(encoding: str, n: int, k: int, head: Mapping[str, Any], forced: str, choice: Any) -> str:
-    """q2_0 may hold +2, which has no place among five trits."""
     usual = "5_trits" if "5_trits" in head["packings"] else "2_bits"
-    return "2_bits" if encoding == "q2_0" else forced or (choice.packing if choice else None) or usual
+    return forced or (choice.packing if choice else None) or usual
 
 
 def describe(engine_bin: Path, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -24,6 +24,8 @@ F32, F16, Q8_0, I32 = 0, 1, 8, 26
 NAMES = [*OURS, *SCALE_AT]
 # Encoding and what its scales are: the same for the whole tensor, or different ones.
 KINDS = [(name, "one") for name in NAMES] + [(name, "many") for name in SCALE_AT]
+# The same along a row, or in pairs of blocks.
+ALIKE = [("tq2_0", "rows"), ("q2_0", "rows"), ("q2_0", "pairs")]
 # Rows, and inputs in blocks of the encoding: a panel has 64 rows, and 32 are the fewest that are packed.
 SIZES = [(32, 1), (33, 2), (63, 3), (64, 10), (65, 5), (130, 7), (200, 20)]
 TOKENS = [1, 2, 5, 33, 241, 500]
@@ -49,10 +51,11 @@ def check_matrix(ggml: PackedGgml, weights: Weights, tokens: list[int], threads:
 
 
 @pytest.mark.parametrize(("n", "blocks"), SIZES)
-@pytest.mark.parametrize(("name", "scales"), KINDS)
+@pytest.mark.parametrize(("name", "scales"), KINDS + ALIKE)
 def test_one_matrix(ggml: PackedGgml, name: str, scales: str, n: int, blocks: int) -> None:
+    """An odd number of blocks leaves a last group of half the size."""
     weights = Weights.random(name, scales, n, blocks * ENCODINGS[name].block)
-    assert weights.per_token == (scales == "one")
+    assert weights.per_token == (scales in ("one", "rows") or weights.scales.shape[-1] <= weights.alike)
     check_matrix(ggml, weights, TOKENS, THREADS)
 
 
@@ -127,7 +130,7 @@ def test_stacks_and_broadcasting(
     def wide(array: np.ndarray) -> np.ndarray:
         return array.repeat(batch[0] // stack[0], axis=0).repeat(batch[1] // stack[1], axis=1)
 
-    grid = weights.scales if weights.per_token else wide(weights.scales)
+    grid = weights.scales if weights.one_scale else wide(weights.scales)
     same_bits(out, Weights(name, wide(weights.values), grid).times(x))
 
 
@@ -145,20 +148,40 @@ def test_strided_activations(ggml: PackedGgml, name: str, scales: str, m: int) -
     same_bits(ggml.compute(node, (m, 70), 3), weights.times(x[::2]))
 
 
+@pytest.mark.parametrize("packing", ["5_trits", "tl2"])
+def test_a_packing_that_is_asked_for(engine_bin: Path, native_tier: Tier, packing: str) -> None:
+    """Of what may hold +2, too; data that do hold one, and scales of small groups, get 2 bits."""
+    env = {"TRIT_TIER": native_tier.struct.name.decode(), "TRIT_PACKING": packing}
+    result = in_new_process("tests.matrix.test_packed.multiply_packed", engine_bin, **env)
+    if f"TRIT_PACKING={packing}: no kernel" in result.stderr:
+        pytest.skip(result.stderr.strip())
+    assert result.returncode == 0, result.stderr
+
+
+def multiply_packed(engine_bin: str) -> None:
+    for name, scales in [("q2_0", "one"), ("tq1_0", "many"), *ALIKE]:
+        for largest in (1, 2) if name == "q2_0" else (1,):
+            ggml = PackedGgml(Path(engine_bin))
+            weights = Weights.random(name, scales, 70, 9 * ENCODINGS[name].block)
+            np.minimum(weights.values, largest, out=weights.values)
+            check_matrix(ggml, weights, [1, 2, 9, 40], [2])
+            ggml.close()
+
+
 def routed(weights: Weights, x: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """[tokens, slots, n]: slot s of a token is the product with expert ids[token, s]."""
     tokens, slots = ids.shape
     out = np.empty((tokens, slots, weights.values.shape[-2]), dtype=np.float32)
     every = np.broadcast_to(x, (tokens, slots, x.shape[-1]))
     for e in range(len(weights.values)):
-        grid = weights.scales if weights.per_token else weights.scales[e]
+        grid = weights.scales if weights.one_scale else weights.scales[e]
         out[ids == e] = Weights(weights.name, weights.values[e], grid).times(every[ids == e])
     return out
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["one activation row", "a row for each slot"])
 @pytest.mark.parametrize(("experts", "slots", "tokens"), [(1, 1, 1), (4, 2, 1), (8, 3, 7), (3, 3, 40), (2, 1, 600)])
-@pytest.mark.parametrize(("name", "scales"), KINDS)
+@pytest.mark.parametrize(("name", "scales"), KINDS + ALIKE)
 def test_experts(ggml: PackedGgml, name: str, scales: str, experts: int, slots: int, tokens: int, shared: bool) -> None:
     n, k = 70, 2 * ENCODINGS[name].block
     weights = Weights.random(name, scales, experts, n, k)
@@ -178,7 +201,7 @@ def test_experts(ggml: PackedGgml, name: str, scales: str, experts: int, slots: 
 
 def test_neighbours_in_one_buffer(ggml: PackedGgml) -> None:
     """As the loader has them: packing one tensor must leave those before and behind it alone."""
-    every = [Weights.random(name, scales, 32 + 7 * i, 1024) for i, (name, scales) in enumerate(KINDS)]
+    every = [Weights.random(name, scales, 32 + 7 * i, 1024) for i, (name, scales) in enumerate(KINDS + ALIKE)]
     tensors = ggml.in_one_buffer([(ENCODINGS[w.name].ggml_type, *w.values.shape[::-1]) for w in every])
     for order in (1, -1):
         for weights, w in list(zip(every, tensors, strict=True))[::order]:
@@ -304,7 +327,7 @@ def test_rows_of_a_packed_weight(engine_bin: Path, name: str) -> None:
 
 
 def multiply_everything(engine_bin: str) -> None:
-    for name, scales in KINDS:
+    for name, scales in KINDS + ALIKE:
         for n, blocks in SIZES[::2]:
             ggml = PackedGgml(Path(engine_bin))
             check_matrix(ggml, Weights.random(name, scales, n, blocks * ENCODINGS[name].block), [1, 2, 33], [2])

@@ -32,17 +32,37 @@ class Weights:
         groups = (*shape[:-1], shape[-1] // ENCODINGS[name].block)
         halves = rng.uniform(0, 2, groups) * 2.0 ** rng.integers(-20, 3, groups)  # subnormal ones among them
         halves.flat[-1] = 0.25  # never all the same
-        return cls(name, values, halves.astype(np.float16))
+        grid = halves.astype(np.float16)
+        alike = {"many": 1, "pairs": 2, "rows": groups[-1]}[scales]
+        grid = grid[..., ::alike].repeat(alike, axis=-1)[..., : groups[-1]]
+        grid[rng.random(groups) < (alike > 1) / 8] = 0  # such a block holds zeros, and goes with any scale
+        return cls(name, values, grid)
+
+    @property
+    def one_scale(self) -> bool:
+        return self.scales.ndim == 0
+
+    @property
+    def alike(self) -> int:
+        """Blocks that share a scale, as packing finds them: all of a row, pairs up to 128 inputs, or each its own."""
+        blocks = self.scales.shape[-1]
+        pair = 128 // ENCODINGS[self.name].block
+        return next(
+            n
+            for n in (blocks, pair, 1)
+            if n and np.array_equal(shared(self.scales, n) * (self.scales > 0), self.scales)
+        )
 
     @property
     def per_token(self) -> bool:
-        return self.scales.ndim == 0
+        """Whether activations have one scale for all of a token's inputs."""
+        return self.one_scale or self.alike == self.scales.shape[-1]
 
     def data(self) -> np.ndarray:
         """The tensor's bytes."""
         encoding, k = ENCODINGS[self.name], self.values.shape[-1]
-        data = encoding.pack(self.values.reshape(-1, k), float(self.scales) if self.per_token else 1.0)
-        if not self.per_token:
+        data = encoding.pack(self.values.reshape(-1, k), float(self.scales) if self.one_scale else 1.0)
+        if not self.one_scale:
             at = SCALE_AT[self.name]
             data.reshape(-1, encoding.block_bytes)[:, at : at + 2] = self.scales.reshape(-1, 1).view(np.uint8)
         return data
@@ -50,21 +70,33 @@ class Weights:
     def real(self) -> np.ndarray:
         """What the tensor stands for, float64 [..., n, k]."""
         scales = np.float64(self.scales)
-        return self.values * (scales if self.per_token else scales.repeat(ENCODINGS[self.name].block, axis=-1))
+        return self.values * (scales if self.one_scale else scales.repeat(ENCODINGS[self.name].block, axis=-1))
 
     def times(self, x: np.ndarray) -> np.ndarray:
         """Float32 [..., m, n], as include/trit.h says it; every matrix of the stack times its own [m, k]."""
-        if self.per_token:
+        if self.one_scale:
             q, factor = quantized(x)
             return sums(q, self.values) / factor * np.float32(self.scales)
-        acc = np.zeros((*x.shape[:-1], self.values.shape[-2]), dtype=np.float32)
-        group = ENCODINGS[self.name].block
-        for g in range(self.scales.shape[-1]):
+        block = ENCODINGS[self.name].block
+        values = self.values * (self.scales > 0).repeat(block, axis=-1)
+        scales = np.float32(shared(self.scales, self.alike))[..., None, :, :: self.alike]
+        if self.per_token:
+            q, factor = quantized(x)
+            return sums(q, values) / factor * scales[..., 0]
+        acc = np.zeros((*x.shape[:-1], values.shape[-2]), dtype=np.float32)
+        group = block * self.alike
+        for g in range(scales.shape[-1]):
             inputs = slice(g * group, (g + 1) * group)
             q, factor = quantized(x[..., inputs])
             step = np.float32(1) / factor
-            acc += sums(q, self.values[..., inputs]) * step * np.float32(self.scales[..., None, :, g])
+            acc += sums(q, values[..., inputs]) * step * scales[..., g]
         return acc
+
+
+def shared(scales: np.ndarray, blocks: int) -> np.ndarray:
+    """The largest scale of so many neighbours, for each of them."""
+    starts = np.arange(0, scales.shape[-1], blocks)
+    return np.maximum.reduceat(scales, starts, axis=-1).repeat(blocks, axis=-1)[..., : scales.shape[-1]]
 
 
 def quantized(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

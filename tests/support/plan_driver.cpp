@@ -67,7 +67,7 @@ std::string describe(const Matmul& product, const trit::Matrix& matrix, int thre
     }
     text += ", scratch " + std::to_string(product.scratch_bytes()) + ", shared " +
             std::to_string(product.shared_bytes()) + ", rows";
-    trit::PackedMatrix::Header h{matrix.k, matrix.n, 0, product.method().packing, 0, 0, 1.0f};
+    trit::PackedMatrix::Header h{matrix.k, matrix.n, 0, product.method().packing, 0, 0, 0, 1.0f};
     text += product.must_unpack(trit::PackedMatrix(&h, nullptr)) ? ", unpacked first" : "";
     for (int thread = 0; thread < threads; ++thread) {
         int64_t first = 0;
