@@ -84,6 +84,56 @@ def test_every_platform_is_built_and_named_everywhere() -> None:
     }
 
 
+# Those that GitHub has: https://github.com/actions/runner-images
+RUNNERS = {"ubuntu-24.04", "ubuntu-24.04-arm", "macos-15", "macos-15-intel", "windows-2022"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_a_workflow_asks_for_no_more_than_it_needs(path: Path) -> None:
+    """Actions by their commits, an end for each job, known machines, and rights to write for the draft alone."""
+    text = path.read_text(encoding="utf-8")
+    uses = re.findall(r"uses: (.*)", text)
+    assert uses and all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", name) for name in uses)
+    flow = yaml.safe_load(text)
+    assert flow["permissions"] == {"contents": "read"} and "concurrency" in flow
+    # What runs with a stranger's words must not have them in its script.
+    assert not re.findall(r"\$\{\{ *(?:github\.(?:event|head|ref)|inputs)", "".join(re.findall(r"run: (.*)", text)))
+    for name, job in flow["jobs"].items():
+        rows = job.get("strategy", {}).get("matrix", {}).get("include", [])
+        machines = {row["os"] for row in rows if "os" in row} if "matrix" in job["runs-on"] else {job["runs-on"]}
+        assert machines and machines <= RUNNERS, name
+        assert job["timeout-minutes"] <= 120, name
+        assert ("permissions" in job) == (name == "draft"), name
+        for step in job["steps"]:
+            if "checkout" in step.get("uses", ""):
+                assert step["with"]["persist-credentials"] is False, name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the job runs on Linux")
+@pytest.mark.parametrize("fault", ["", "a wheel is missing", "a wheel is damaged"])
+def test_the_draft_has_all_wheels_and_their_sums(fault: str, tmp_path: Path) -> None:
+    """The job's own script, over what the other jobs hand on."""
+    flow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8"))
+    script = next(step["run"] for step in flow["jobs"]["draft"]["steps"] if "sha256sum" in step.get("run", ""))
+    for name, row in PLATFORMS.items():
+        part = tmp_path / "parts" / name
+        part.mkdir(parents=True)
+        (part / f"trit_cpp-1-py3-none-{row.tag}.whl").write_text(name)
+        (part / f"trit_cpp-1-py3-none-{row.tag}.cdx.json").write_text("{}")
+        (part / "NOTES.md").write_text("notes")
+        write_sums(part)
+    spoiled = next((tmp_path / "parts" / "macos-arm64").glob("*.whl"))
+    if fault:
+        spoiled.unlink() if "missing" in fault else spoiled.write_text("half")
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == (not fault), done.stderr
+    if not fault:
+        files = {path.name for path in (tmp_path / "dist").iterdir()}
+        assert len(files) == 2 * len(PLATFORMS) + 1
+        lines = (tmp_path / "dist" / "SHA256SUMS").read_text().splitlines()
+        assert {line.split("  ")[1] for line in lines} == files - {"SHA256SUMS"}
+
+
 def test_this_machine_has_a_row() -> None:
     assert this_platform() in PLATFORMS
 
@@ -150,11 +200,33 @@ def mach(cpu: int, oldest: tuple[int, int], library: str, folder: str, signed: b
         struct.pack("<3I", 0x8000001C, 12 + len(place), 12) + place,  # LC_RPATH
     ]
     if signed:  # LC_SEGMENT_64 that has the signature, and LC_CODE_SIGNATURE
-        commands.append(struct.pack("<2I16s4Q4I", 0x19, 72, b"__LINKEDIT", 0, 4096, 1024, 16, 1, 1, 0, 0))
-        commands.append(struct.pack("<4I", 0x1D, 16, 1024, 16))
+        commands.append(struct.pack("<2I16s4Q4I", 0x19, 72, b"__LINKEDIT", 0, 4096, SIGNED, 4096 - SIGNED, 1, 1, 0, 0))
+        commands.append(struct.pack("<4I", 0x1D, 16, SIGNED, 4096 - SIGNED))
     size = sum(map(len, commands))
     head = struct.pack("<8I", 0xFEEDFACF, cpu, 0, 2, len(commands), size, 0x85, 0)
-    return (head + b"".join(commands)).ljust(1040, b"\0")
+    program = (head + b"".join(commands)).ljust(SIGNED, b"\0")
+    return program + (signature(program) if signed else b"")
+
+
+SIGNED = 1024
+
+
+def signature(program: bytes) -> bytes:
+    """As linkers write it: an index of one part, and the directory of pages of 256 bytes, without name or key."""
+    pages = [program[start : start + 256] for start in range(0, len(program), 256)]
+    hashes = b"".join(hashlib.sha256(page).digest() for page in pages)
+    facts = struct.pack(">9I4BI", 0xFADE0C02, 44 + len(hashes), 0x20400, 0x20002, 44, 0, 0, 4, SIGNED, 32, 2, 0, 8, 0)
+    return struct.pack(">5I", 0xFADE0CC0, 20 + len(facts + hashes), 1, 0, 20) + facts + hashes
+
+
+@pytest.mark.parametrize("place", [40, SIGNED - 1, SIGNED, SIGNED + 12, SIGNED + 20 + 36, SIGNED + 20 + 44])
+def test_a_signature_that_does_not_fit_is_none(place: int, tmp_path: Path) -> None:
+    path = tmp_path / "program"
+    whole = mach(ARM, (11, 0), SYSTEM, "@loader_path", True).ljust(4096, b"\0")
+    path.write_bytes(whole)
+    assert needs(path, PLATFORMS["macos-arm64"]).signed
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert not needs(path, PLATFORMS["macos-arm64"]).signed
 
 
 SYSTEM, OURS = "/usr/lib/libSystem.B.dylib", "@rpath/libtrit-engine.dylib"
@@ -166,7 +238,7 @@ SYSTEM, OURS = "/usr/lib/libSystem.B.dylib", "@rpath/libtrit-engine.dylib"
         ("macos-arm64", (ARM, (11, 0), OURS, "@loader_path", True), ""),
         ("macos-arm64", (ARM, (10, 15), SYSTEM, "/elsewhere", True), ""),
         ("macos-x86_64", (INTEL, (11, 0), OURS, "@loader_path", False), ""),
-        ("macos-arm64", (ARM, (11, 0), OURS, "@loader_path", False), "has no signature"),
+        ("macos-arm64", (ARM, (11, 0), OURS, "@loader_path", False), "has no signature that fits"),
         ("macos-arm64", (INTEL, (11, 0), OURS, "@loader_path", True), r"is no program for aarch64-macos"),
         ("macos-arm64", (ARM, (11, 1), OURS, "@loader_path", True), r"is for macOS 11\.1\.0, but .* macOS 11\.0 and"),
         ("macos-arm64", (ARM, (11, 0), "/opt/lib/libomp.dylib", "@loader_path", True), "needs /opt/lib/libomp.dylib"),

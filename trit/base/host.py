@@ -258,15 +258,45 @@ def last_level_cache_bytes(cpus: Path = Path("/sys/devices/system/cpu")) -> int 
     return None
 
 
+def total_memory_bytes() -> int | None:
+    """Memory of this machine; None if the system does not tell."""
+    if sys.platform == "win32":
+        return (_windows_memory() or (None, None))[0]
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
 def free_memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Memory that programs can get without pushing others out; None if the system does not tell."""
     if meminfo.is_file():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
+    if sys.platform == "win32":
+        return (_windows_memory() or (None, None))[1]
+    if sys.platform == "darwin":
+        return _darwin_free(capture(["vm_stat"])[1])
     if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
+
+
+def _darwin_free(said: str) -> int | None:
+    """Bytes of the pages that vm_stat calls free, read ahead or inactive; None if it says something else."""
+    size = re.search(r"page size of (\d+) bytes", said)
+    counts = [re.search(rf"^Pages {kind}: +(\d+)\.", said, re.M) for kind in ("free", "speculative", "inactive")]
+    return int(size[1]) * sum(int(count[1]) for count in counts if count) if size and all(counts) else None
+
+
+def _windows_memory() -> tuple[int, int] | None:
+    """Bytes of memory, and of those that are free; None if the system does not tell."""
+    import ctypes
+
+    # MEMORYSTATUSEX: its own size, the load in percent, then seven sizes: the memory, what is free of it, and others.
+    status = (ctypes.c_uint64 * 8)(64)
+    told = ctypes.WinDLL("kernel32").GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined, unused-ignore]
+    return (status[1], status[2]) if told else None
 
 
 def usable_memory_bytes() -> int | None:

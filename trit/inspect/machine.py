@@ -9,7 +9,14 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trit.base.host import cgroup_memory, cgroup_quota, cpu_name, free_memory_bytes, physical_cores
+from trit.base.host import (
+    cgroup_memory,
+    cgroup_quota,
+    cpu_name,
+    free_memory_bytes,
+    physical_cores,
+    total_memory_bytes,
+)
 from trit.base.processes import capture
 
 # What kernels ask for, in the words of /proc/cpuinfo.
@@ -57,7 +64,7 @@ def machine() -> Machine:
         cpu_features(),
         f"{platform.system()} {platform.release()} {platform.machine()}",
         " ".join(platform.libc_ver()).strip(),
-        {"total": _total_memory(), "free": free_memory_bytes(), "limit": cgroup_memory()},
+        {"total": total_memory_bytes(), "free": free_memory_bytes(), "limit": cgroup_memory()},
         {"cpus": os.cpu_count(), "allowed": allowed, "quota": cgroup_quota(), "default": physical_cores()},
         huge_pages(),
     )
@@ -83,12 +90,6 @@ def huge_pages(file: Path = _HUGE_PAGES) -> str | None:
     except (OSError, ValueError):
         return None
     return found[1] if found else None
-
-
-def _total_memory() -> int | None:
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
 
 
 @dataclass

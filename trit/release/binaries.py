@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,8 @@ _CPU = {
     "riscv64": lief.Header.ARCHITECTURES.RISCV,
 }
 _BESIDE = {"linux": "$ORIGIN", "macos": "@loader_path"}
+# Of macOS: the magic numbers of signature and code directory (xnu's cs_blobs.h), 32 bytes for a hash, which is SHA-256.
+_SIGNATURE = (0xFADE0CC0, 0xFADE0C02, 32, 2)
 _GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)")
 
 
@@ -41,7 +45,7 @@ class Needs:
         versions: of symbols that it wants of them; Linux alone.
         oldest: version of the oldest system that it says it runs on; macOS alone.
         folders: where it looks for libraries besides the system's places; not Windows, which looks beside the program.
-        signed: whether its bytes are signed, if only by themselves; macOS alone.
+        signed: whether it has a signature that fits its bytes, if only by itself; macOS alone.
     """
 
     libraries: set[str]
@@ -70,8 +74,30 @@ def needs(path: Path, platform: Platform) -> Needs:
         built = binary.build_version
         libraries = {str(library.name) for library in binary.libraries}
         folders = tuple(str(rpath.path) for rpath in binary.rpaths)
-        return Needs(libraries, set(), tuple(built.minos) if built else None, folders, binary.has_code_signature)
+        return Needs(libraries, set(), tuple(built.minos) if built else None, folders, _is_signed(path, binary))
     return Needs(set(map(str, binary.libraries)), set())
+
+
+def _is_signed(path: Path, binary: lief.MachO.Binary) -> bool:
+    """Whether the code directory has the hash of every page: a program that was changed afterwards is not started."""
+    place = binary.code_signature
+    if place is None:
+        return False
+    content = path.read_bytes()
+    blob = content[place.data_offset : place.data_offset + place.data_size]
+    try:
+        magic, _, count = struct.unpack_from(">3I", blob)
+        parts = [struct.unpack_from(">2I", blob, 12 + 8 * part) for part in range(count)]
+        directory = blob[next(offset for slot, offset in parts if slot == 0) :]
+        kind, _, _, _, first, _, _, pages, end = struct.unpack_from(">9I", directory)
+        size, algorithm, _, shift = struct.unpack_from("4B", directory, 36)
+    except (struct.error, StopIteration):
+        return False
+    if (magic, kind, size, algorithm, end) != (*_SIGNATURE, place.data_offset):
+        return False
+    starts = range(0, end, 1 << shift)
+    hashes = [hashlib.sha256(content[start : min(start + (1 << shift), end)]).digest() for start in starts]
+    return len(hashes) == pages and directory[first:].startswith(b"".join(hashes))
 
 
 def check_needs(path: Path, platform: Platform) -> None:
@@ -101,4 +127,6 @@ def check_needs(path: Path, platform: Platform) -> None:
             told = ".".join(map(str, found.oldest or ())) or "of no version"
             raise TritError(f"{path} is for macOS {told}, but its wheel is for macOS {oldest} and newer")
         if platform.cpu == "aarch64" and not found.signed:
-            raise TritError(f"{path} has no signature, and macOS on ARM starts no such program; link it by zig")
+            raise TritError(
+                f"{path} has no signature that fits, and macOS on ARM starts no such program; link it by zig"
+            )

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from trit.base.errors import CommandError
-from trit.base.host import usable_cpus
+from trit.base.host import total_memory_bytes, usable_cpus
 from trit.base.places import BUILD_DIR, ENGINE_BIN, ENGINE_DIR, ROOT, STAMPS, engine_program
 from trit.base.progress import StepLine, clock
 from trit.engine import kept_kernels
@@ -119,10 +119,8 @@ def environment_program(python: Path, name: str) -> str:
 def default_jobs() -> int:
     """All usable CPUs, or fewer where memory is short."""
     cpus = usable_cpus()
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return max(1, min(cpus, memory_bytes // _JOB_BYTES))
-    return cpus
+    memory = total_memory_bytes()
+    return max(1, min(cpus, memory // _JOB_BYTES)) if memory else cpus
 
 
 def engine_key() -> str:
