@@ -84,12 +84,17 @@ class _Completion(argparse.Action):
         parser.exit()
 
 
+def _works_here() -> dict[str, tuple[str, str]]:
+    return {name: row for name, row in COMMANDS.items() if not (INSTALLED and name in IN_A_CHECKOUT)}
+
+
 def _parser() -> argparse.ArgumentParser:
-    width = max(map(len, COMMANDS))
+    here = _works_here()
+    width = max(map(len, here))
     parser = ArgumentParser(
         prog="trit",
         description="Ternary language models on CPUs. `trit NAME --help` has the flags of a command.",
-        epilog="commands:\n" + "\n".join(f"  {name:{width}}  {deed}" for name, (_, deed) in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:{width}}  {deed}" for name, (_, deed) in here.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="version, commits, the tier; then exit")
@@ -106,13 +111,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     if completion.VARIABLE in os.environ:
-        completion.complete(COMMANDS)
+        completion.complete(_works_here())
     words = list(sys.argv[1:] if argv is None else argv)
     if not words:
         _parser().print_help()
         return 0
     args = _parser().parse_args(words[: 2 if words[0] == "--completion" else 1])
-    if INSTALLED and args.name in IN_A_CHECKOUT:
+    if args.name not in _works_here():
         raise UserError(f"trit {args.name} works in a checkout of trit.cpp; this one was installed from a wheel")
     by_name.find_with(find, find_checkpoint, check_name)
     return run_command(COMMANDS[args.name][0], words[1:])

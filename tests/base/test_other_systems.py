@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from tests.house.test_commands import LIGHT
 from tests.support.other_system import SYSTEMS
+from tests.support.serving import serving, wait_for_end
 from trit.base import host
 from trit.base.places import BUNDLED_MODEL, DEMO_PROMPT, ROOT, gguf_path
 
@@ -102,3 +104,14 @@ class TestCommands:
         model = str(gguf_path(BUNDLED_MODEL))
         done = there(system, "run", "-m", model, *flags, folder=tmp_path, said="Where is Mary?\n")
         assert done.returncode == 0 and "cut after 6 tokens" in done.stdout + done.stderr, done.stderr
+
+    def test_it_serves_and_ends(self, system: str, tmp_path: Path) -> None:
+        start = (ROOT / "tests" / "support" / "other_system.py", system, "serve")
+        with serving(tmp_path, "-m", gguf_path(BUNDLED_MODEL), "--grace", "1", start=start) as server:
+            engine = server.engine
+            body = {"prompt": DEMO_PROMPT.replace("\\n", "\n"), "max_tokens": 6, "temperature": 0}
+            status, answer = server.ask("POST", "/v1/completions", body)
+            assert status == 200 and ANSWER in answer["choices"][0]["text"]
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(timeout=30) == 130
+        assert not wait_for_end([engine])

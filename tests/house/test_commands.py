@@ -118,3 +118,14 @@ def test_json_of_a_conversion_is_alone_on_standard_output(tmp_path: Path, capfd:
     assert cli.main(["convert", str(ROOT / "models" / "trit-story-3m"), "--outfile", str(outfile), "--json"]) == 0
     told = json.loads(capfd.readouterr().out)
     assert told["paths"] == [str(outfile)] and told["outtype"] == "i2_s" and outfile.is_file()
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_help_lists_what_works_here(
+    installed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A wheel's user is not shown what only a checkout can do."""
+    monkeypatch.setattr(cli, "INSTALLED", installed)
+    assert cli.main([]) == 0
+    listed = set(re.findall(r"^  ([a-z0-9-]+)  +\S", capsys.readouterr().out.partition("commands:")[2], re.M))
+    assert listed == COMMANDS.keys() - (set(cli.IN_A_CHECKOUT) if installed else set())

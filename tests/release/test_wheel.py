@@ -168,6 +168,7 @@ def test_what_needs_a_checkout_says_so(trit: Trit, name: str) -> None:
     done = trit(name)
     assert done.returncode == 2
     assert done.stderr == f"error: trit {name} works in a checkout of trit.cpp; this one was installed from a wheel\n"
+    assert f"\n  {name} " not in trit("--help").stdout
 
 
 def test_tuning_measures_and_is_used(trit: Trit, tmp_path: Path) -> None:

@@ -104,10 +104,15 @@ class Serving:
 
 
 @contextmanager
-def serving(folder: Path, *words: str | Path, env: dict[str, str] | None = None) -> Iterator[Serving]:
+def serving(
+    folder: Path,
+    *words: str | Path,
+    env: dict[str, str] | None = None,
+    start: tuple[str | Path, ...] = (ROOT / "run_inference_server.py",),
+) -> Iterator[Serving]:
     """Start run_inference_server.py and wait until it answers; its files go into ``folder``."""
     port = free_port()
-    command = [sys.executable, ROOT / "run_inference_server.py", "--port", str(port), *words]
+    command = [sys.executable, *start, "--port", str(port), *words]
     out, err = folder / "server.out", folder / "server.err"
     # What it makes for itself goes with the test, though it is killed.
     variables = {**os.environ, "TRIT_HOME": str(folder / "home"), "TMPDIR": str(folder), **(env or {})}
