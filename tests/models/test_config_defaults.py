@@ -142,7 +142,7 @@ def read_by_us(config: dict[str, Any]) -> dict[str, Any]:
         "num_key_value_heads": keys["attention.head_count_kv"],
         "max_position_embeddings": keys["context_length"],
         "rms_norm_eps": keys["attention.layer_norm_rms_epsilon"],
-        "head_dim": keys["rope.dimension_count"],
+        "head_dim": keys.get("attention.key_length", keys["rope.dimension_count"]),
         "rope_theta": keys["rope.freq_base"],
         "rope_type": keys.get("rope.scaling.type", "llama3" if "llama3" in str(kind) else "default"),
         "factor": keys.get("rope.scaling.factor"),

@@ -81,7 +81,7 @@ def check_hybrid(model: Hyper) -> None:
     sections = header.metadata[key]
     if header.types[key][0] != ARRAY or sections is None or len(sections) != 4:
         raise Unsound(f"{key} is no array of four numbers")
-    if min(sections) < 0 or not 0 < sum(sections[:3]) <= sum(sections) <= model.key:
+    if not all(0 <= part <= _MOST_SIZE for part in sections) or not 0 < sum(sections[:3]) <= sum(sections) <= model.key:
         raise Unsound(f"{key} is {sections}, expected four parts of the {model.rotated // 2} rotated pairs")
     if model.further > 1:
         raise Unsound(f"{name}.nextn_predict_layers is {model.further}, the engine's {name} graph has one")

@@ -63,6 +63,7 @@ class Qwen35(Family):
                 "config.json: mtp_use_dedicated_embeddings is true, which is not supported; set it to false"
             )
         _interval(config)
+        rope_theta(config)
         return "qwen35"
 
     def left_out(self, name: str, config: Mapping[str, Any]) -> str | None:
@@ -217,17 +218,20 @@ def _interval(config: Mapping[str, Any]) -> int:
 
 
 def _sections(rope: Mapping[str, Any], rotated: int) -> list[int]:
-    """How many rotated pairs go by time, height and width of a place in a picture, and a fourth that is unused."""
-    sections = rope.get("mrope_section") or _SECTIONS
-    whole = (
-        isinstance(sections, list) and len(sections) == 3 and all(type(size) is int and size >= 0 for size in sections)
-    )
-    if not whole or sum(sections) != rotated // 2:
+    """How many rotated pairs go by time, height and width of a place in a picture, and a fourth that is unused.
+
+    Where a small model does not say, all go by time, as they do for text whatever the numbers are.
+    """
+    given = rope.get("mrope_section")
+    if given is None:
+        return [*_SECTIONS, 0] if sum(_SECTIONS) == rotated // 2 else [max(rotated // 2, 1), 0, 0, 0]
+    whole = isinstance(given, list) and len(given) == 3 and all(type(size) is int and size >= 0 for size in given)
+    if not whole or sum(given) != rotated // 2:
         raise UserError(
-            f"config.json: mrope_section is {reprlib.repr(sections)}, expected three numbers that make up the "
+            f"config.json: mrope_section is {reprlib.repr(given)}, expected three numbers that make up the "
             f"{rotated // 2} rotated pairs"
         )
-    return [*sections, 0]
+    return [*given, 0]
 
 
 FAMILY = Qwen35()
