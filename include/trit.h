@@ -61,10 +61,11 @@ typedef void (*trit_i2_s_fn)(int64_t k, const uint8_t* w, size_t w_row_bytes, in
 typedef enum trit_packing {
     TRIT_PACKING_2_BITS = 0,   ///< four codes in a byte, any code 0..3
     TRIT_PACKING_5_TRITS = 1,  ///< five codes in a byte (1.6 bits), codes 0..2 only
-    TRIT_PACKING_TL1 = 2,      ///< a 4-bit table index for 2 inputs, codes 0..2 only; look-up kernels read it
-    TRIT_PACKING_TL2 = 3,      ///< a 4-bit index and a sign for 3 inputs (1.67 bits), codes 0..2 only; as TL1
-    TRIT_PACKING_COUNT = 4,
-    TRIT_TIER_PACKINGS = 2,  ///< the first ones, for which tiers have panel kernels
+    TRIT_PACKING_1_BIT = 2,    ///< a bit each, codes 0 and 2 only: weights that are never 0, and nothing else
+    TRIT_PACKING_TL1 = 3,      ///< a 4-bit table index for 2 inputs, codes 0..2 only; look-up kernels read it
+    TRIT_PACKING_TL2 = 4,      ///< a 4-bit index and a sign for 3 inputs (1.67 bits), codes 0..2 only; as TL1
+    TRIT_PACKING_COUNT = 5,
+    TRIT_TIER_PACKINGS = 3,  ///< the first ones, for which tiers have panel kernels
 } trit_packing;
 
 enum {
@@ -204,7 +205,7 @@ TRIT_API size_t trit_panel_bytes(trit_packing packing, int64_t k);
 /// @param rows       1 to TRIT_PANEL_ROWS; rows that are missing are filled up
 /// @param codes      uint8 [rows, k], each 0..3
 /// @param row_bytes  distance of two rows in codes
-/// @return 1; 0 if the packing cannot hold one of the codes (code 3 in any but 2 bits)
+/// @return 1; 0 if the packing cannot hold one of the codes (code 3 in any but 2 bits, code 1 in 1 bit)
 TRIT_API int trit_panel_pack(trit_packing packing, int64_t k, int rows, const uint8_t* codes,
                              size_t row_bytes, uint8_t* panel);
 

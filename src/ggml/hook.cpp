@@ -8,8 +8,8 @@
 /// - in place: tensors of i2_s, tl1 and tl2 in any other buffer stay as they are in the mapped file
 ///   (--no-repack, token embeddings, views), and get_tensor_traits claims the ops that read them.
 /// Besides, large matrices of stock types are streamed (head.h): a model's head is up to 40 % of the
-/// bytes that a token reads; and attention over a cache in half precision is ours (attention.h). Patch
-/// 0002 registers the type.
+/// bytes that a token reads; attention over a cache in half precision is ours (attention.h), and the
+/// recurrence of linear attention (delta_net.h). Patch 0002 registers the type.
 #include <cstdint>
 #include <cstring>
 #include <mutex>
@@ -21,6 +21,7 @@
 #include "ggml-impl.h"
 #include "ggml.h"
 #include "ggml/attention.h"
+#include "ggml/delta_net.h"
 #include "ggml/head.h"
 #include "ggml/mul_mat.h"
 #include "ggml/repack.h"
@@ -172,12 +173,20 @@ class ExtraBufferType : public ggml::cpu::extra_buffer_type {
         if (trit::can_attend(op)) {
             return &attention_;
         }
+        if (trit::can_scan(op)) {
+            return &scan_;
+        }
+        if (trit::can_copy_rows(op)) {
+            return &copy_rows_;
+        }
         return trit::can_stream(op) ? &head_ : nullptr;
     }
 
     TernaryTraits ternary_;
     Traits<trit::stream_work_bytes, trit::stream> head_;
     Traits<trit::attend_work_bytes, trit::attend> attention_;
+    Traits<trit::scan_work_bytes, trit::scan> scan_;
+    Traits<trit::copy_rows_work_bytes, trit::copy_rows> copy_rows_;
 };
 
 const char* buffer_type_name(ggml_backend_buffer_type_t) { return "trit"; }

@@ -197,6 +197,8 @@ trit_part part_of(const ggml_tensor* node) {
         case GGML_OP_MUL_MAT_ID:
             return part_of_product(node);
         case GGML_OP_FLASH_ATTN_EXT:
+        case GGML_OP_GATED_DELTA_NET:
+        case GGML_OP_SSM_CONV:
         case GGML_OP_SOFT_MAX:
         case GGML_OP_ROPE:
         case GGML_OP_SET_ROWS:

@@ -8,6 +8,9 @@
 ///               4 r + j of vector g: row 16 g + r, input 4 f + j.
 ///     5 trits   one step = 20 inputs x 32 rows = 2 vectors; a panel is two halves of 32 rows, one after the
 ///               other. Byte = u0 + 3 u1 + 9 u2 + 27 u3 + 81 u4, where u_f is the code of input 4 f + j.
+///     1 bit     one step = 32 inputs x 64 rows = 4 vectors, as 2 bits. Bit f of byte 4 r + j: row 16 g + r,
+///               input 4 f + j; 1 is code 2. So a nibble is a byte of 2 bits, by a table of 16
+///               (tiers/bits-inl.h).
 ///
 /// Those of table indices have all rows side by side, so that a vector looks up one table for its rows. With
 /// weights t = u - 1:
@@ -37,7 +40,7 @@ uint32_t four(const uint8_t* codes) {
 
 /// One row's codes for one step, with what is missing as 0.
 struct Step {
-    uint8_t codes[20];
+    uint8_t codes[32];
     const uint8_t* at(const uint8_t* row, int64_t k, int64_t first, int inputs) {
         if (first + inputs <= k) {
             return row + first;
@@ -69,6 +72,19 @@ void pack_5_trits(int64_t k, const uint8_t* row, int r, uint8_t* panel) {
         const uint8_t* u = step.at(row, k, first, 20);
         // Largest byte 2 * (1 + 3 + 9 + 27 + 81) = 242: no carry either.
         store(out, four(u) + 3 * four(u + 4) + 9 * four(u + 8) + 27 * four(u + 12) + 81 * four(u + 16));
+    }
+}
+
+void pack_1_bit(int64_t k, const uint8_t* row, int r, uint8_t* panel) {
+    uint8_t* out = panel + r / kGroupRows * kVector + r % kGroupRows * 4;
+    Step step;
+    for (int64_t first = 0; first < k; first += 32, out += 4 * kVector) {
+        const uint8_t* u = step.at(row, k, first, 32);
+        uint32_t word = 0;
+        for (int f = 0; f < 8; ++f) {
+            word |= four(u + 4 * f) >> 1 << f;  // a code's bit 0 is 0
+        }
+        store(out, word);
     }
 }
 
@@ -149,10 +165,12 @@ void unpack_tl2(const Codes& table, const uint8_t* panel, int r, int64_t inputs,
     }
 }
 
-bool has_code_3(int64_t k, const uint8_t* row) {
+/// Whether a row has codes that a packing has no room for: 3, and 1 where there are signs alone.
+bool has_others(trit_packing packing, int64_t k, const uint8_t* row) {
+    const uint8_t twos = packing == TRIT_PACKING_1_BIT ? 1 : 0;
     uint8_t found = 0;
     for (int64_t i = 0; i < k; ++i) {
-        found |= static_cast<uint8_t>(row[i] & row[i] >> 1);
+        found |= static_cast<uint8_t>(row[i] & (row[i] >> 1 | twos));
     }
     return (found & 1) != 0;
 }
@@ -166,6 +184,8 @@ size_t trit_panel_bytes(trit_packing packing, int64_t k) {
             return steps(16) * 4 * kVector;
         case TRIT_PACKING_5_TRITS:
             return steps(20) * 4 * kVector;
+        case TRIT_PACKING_1_BIT:
+            return steps(32) * 4 * kVector;
         case TRIT_PACKING_TL1:
             return steps(4) * kVector;
         default:
@@ -184,10 +204,11 @@ int trit_panel_pack(trit_packing packing, int64_t k, int rows, const uint8_t* co
             pack_2_bits(k, row, r, panel);
             continue;
         }
-        if (has_code_3(k, row)) {
+        if (has_others(packing, k, row)) {
             return 0;
         }
         const auto pack = packing == TRIT_PACKING_5_TRITS ? pack_5_trits
+                          : packing == TRIT_PACKING_1_BIT ? pack_1_bit
                           : packing == TRIT_PACKING_TL1   ? pack_tl1
                                                           : pack_tl2;
         pack(k, row, r, panel);

@@ -118,7 +118,7 @@ trit_packing read_packing() {
     }
     for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
         const auto packing = static_cast<trit_packing>(i);
-        if (std::strcmp(name, trit::packing_name(packing)) != 0) {
+        if (!trit::is_ternary(packing) || std::strcmp(name, trit::packing_name(packing)) != 0) {
             continue;
         }
         if (!trit::is_readable(*trit_tier_chosen(), packing)) {
@@ -131,7 +131,9 @@ trit_packing read_packing() {
     }
     std::fprintf(stderr, "error: TRIT_PACKING=%s: there is no such packing; there are", name);
     for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
-        std::fprintf(stderr, " %s", trit::packing_name(static_cast<trit_packing>(i)));
+        if (trit::is_ternary(static_cast<trit_packing>(i))) {
+            std::fprintf(stderr, " %s", trit::packing_name(static_cast<trit_packing>(i)));
+        }
     }
     std::fprintf(stderr, "\n");
     std::exit(2);

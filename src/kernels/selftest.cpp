@@ -39,11 +39,13 @@ struct Problem {
     std::vector<int8_t> q;
 };
 
-/// Codes below `kinds`, or all the highest one.
-std::vector<uint8_t> make_codes(Random& random, size_t count, uint32_t kinds, Fill fill) {
-    std::vector<uint8_t> codes(count, static_cast<uint8_t>(kinds - 1));
+/// Codes that the packing holds, or all the highest one.
+std::vector<uint8_t> make_codes(Random& random, size_t count, trit_packing packing, Fill fill) {
+    const uint32_t highest = packing == TRIT_PACKING_2_BITS ? 3 : 2;
+    const uint32_t step = packing == TRIT_PACKING_1_BIT ? 2 : 1;
+    std::vector<uint8_t> codes(count, static_cast<uint8_t>(highest));
     for (size_t i = 0; fill == Fill::kRandom && i < count; ++i) {
-        codes[i] = static_cast<uint8_t>(random.next() % kinds);
+        codes[i] = static_cast<uint8_t>(random.next() % (highest / step + 1) * step);
     }
     return codes;
 }
@@ -98,8 +100,7 @@ Outcome compare_panel(Guard& guard, const trit_tier& tier, Random& random, trit_
                       Fill fill) {
     const size_t width = static_cast<size_t>(k);
     const size_t q_row_bytes = width + TRIT_PANEL_OVERREAD;
-    const uint32_t kinds = packing == TRIT_PACKING_2_BITS ? 4 : 3;
-    const std::vector<uint8_t> codes = make_codes(random, TRIT_PANEL_ROWS * width, kinds, fill);
+    const std::vector<uint8_t> codes = make_codes(random, TRIT_PANEL_ROWS * width, packing, fill);
     std::vector<int8_t> q(kPanelTokens * q_row_bytes);
     fill_activations(random, fill, q);
     std::vector<uint8_t> memory(trit_panel_bytes(packing, k) + TRIT_PANEL_ALIGN);
@@ -128,7 +129,7 @@ Outcome compare_lookup(Guard& guard, const trit_lookup_kernel& kernel, Random& r
     const size_t rows = static_cast<size_t>(count) * TRIT_PANEL_ROWS;
     const size_t panel_bytes = trit_panel_bytes(kernel.packing, k);
     const size_t reference_bytes = trit_panel_bytes(TRIT_PACKING_2_BITS, k);
-    const std::vector<uint8_t> codes = make_codes(random, rows * width, 3, fill);
+    const std::vector<uint8_t> codes = make_codes(random, rows * width, TRIT_PACKING_5_TRITS, fill);
     std::vector<int8_t> q(static_cast<size_t>(m) * width + TRIT_PANEL_OVERREAD);
     fill_activations(random, fill, q);
     // Panels are multiples of TRIT_PANEL_ALIGN.
@@ -259,7 +260,8 @@ Outcome compare_q6_k(Guard& guard, const trit_tier& tier, Random& random, int ro
 /// A panel of table indices, written as one of 2 bits.
 Outcome compare_unpacking(Guard& guard, const trit_lookup_kernel& kernel, Random& random, int64_t k) {
     const size_t width = static_cast<size_t>(k);
-    const std::vector<uint8_t> codes = make_codes(random, TRIT_PANEL_ROWS * width, 3, Fill::kRandom);
+    const std::vector<uint8_t> codes =
+        make_codes(random, TRIT_PANEL_ROWS * width, TRIT_PACKING_5_TRITS, Fill::kRandom);
     const size_t panel_bytes = trit_panel_bytes(kernel.packing, k);
     const size_t out_bytes = trit_panel_bytes(TRIT_PACKING_2_BITS, k);
     std::vector<uint8_t> memory(TRIT_PANEL_ALIGN + panel_bytes + 2 * out_bytes, 0xFF);
@@ -320,7 +322,8 @@ int trit_selftest(const trit_tier* tier, char* message, size_t message_bytes) {
             return 0;
         }
     }
-    constexpr const char* kPanels[TRIT_TIER_PACKINGS] = {"panel of 2 bits", "panel of 5 trits"};
+    constexpr const char* kPanels[TRIT_TIER_PACKINGS] = {"panel of 2 bits", "panel of 5 trits",
+                                                         "panel of 1 bit"};
     for (int packing = 0; packing < TRIT_TIER_PACKINGS; ++packing) {
         if (tier->panel[packing] == nullptr) {
             continue;

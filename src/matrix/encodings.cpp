@@ -77,6 +77,24 @@ void unpack_q2_0(int64_t k, const uint8_t* row, uint8_t* codes) {
     }
 }
 
+/// q1_0: the scale, then a bit for each weight, lowest first: 1 is +1, 0 is -1.
+void unpack_q1_0(int64_t k, const uint8_t* row, uint8_t* codes) {
+    for (int64_t block = 0; block < k / 128; ++block, row += 18) {
+        for (int p = 0; p < 16; ++p, codes += 8) {
+            // Each bit to bit 1 of a byte of its own: the lower four, then the upper four.
+            const uint32_t byte = row[2 + p];
+            for (int half = 0; half < 2; ++half) {
+                const uint32_t four = byte >> (4 * half) & 15;
+                const uint32_t word = (four << 1 | four << 8 | four << 15 | four << 22) & 0x02020202u;
+                codes[4 * half] = static_cast<uint8_t>(word);
+                codes[4 * half + 1] = static_cast<uint8_t>(word >> 8);
+                codes[4 * half + 2] = static_cast<uint8_t>(word >> 16);
+                codes[4 * half + 3] = static_cast<uint8_t>(word >> 24);
+            }
+        }
+    }
+}
+
 /// Codes of every index of tl1 and tl2.
 struct IndexTables {
     uint8_t pair[16][2];        ///< 3 u0 + u1; 9 to 15 stand for no weights
@@ -129,6 +147,7 @@ void unpack_tl2(int64_t k, const uint8_t* row, uint8_t* codes) {
 
 constexpr FieldLayout kI2SFields = {1, TRIT_I2_S_BLOCK_BYTES, {6, 4, 2, 0}};
 constexpr FieldLayout kTq2Fields = {2, 66, {0, 2, 4, 6}};
+constexpr FieldLayout kNoFields = {};
 
 constexpr Encoding kEncodings[] = {
     {"i2_s", TRIT_I2_S_BLOCK, TRIT_I2_S_BLOCK_BYTES, -1, 32, false, unpack_i2_s, kI2SFields},
@@ -137,6 +156,7 @@ constexpr Encoding kEncodings[] = {
     {"tq2_0", 256, 66, 64, 0, false, unpack_tq2_0, kTq2Fields},
     {"tq1_0", 256, 54, 52, 0, false, unpack_tq1_0},
     {"q2_0", 64, 18, 0, 0, true, unpack_q2_0},
+    {"q1_0", 128, 18, 0, 0, false, unpack_q1_0, kNoFields, true},
 };
 
 }  // namespace

@@ -22,7 +22,8 @@ struct Encoding {
     bool has_code_3;     ///< +2 is a legal weight
     /// k weights of a row, whole blocks, to codes, uint8 [k]. What stands for no weight becomes code 3.
     void (*unpack)(int64_t k, const uint8_t* row, uint8_t* codes);
-    FieldLayout fields{};  ///< where the codes are, if a byte has four of them as fields of two bits
+    FieldLayout fields{};     ///< where the codes are, if a byte has four of them as fields of two bits
+    bool only_signs = false;  ///< no weight is 0: codes 0 and 2
 
     /// Weights that share a scale; 0: all.
     int64_t group() const { return scale_at < 0 ? 0 : block; }

@@ -66,18 +66,21 @@ constexpr const char* kBadScale = "has a scale below 0 or no number";
 /// No fault: a weight of +2, which only panels of two bits hold.
 constexpr const char* kHasCode3 = "holds a weight of +2";
 
-/// If every scale of a tensor has the same bits, that scale. Blocks with scale 0 go with any.
+/// If every scale of a tensor has the same bits, that scale. Blocks with scale 0 go with any, where a code
+/// stands for 0.
 bool one_scale(const Encoding& e, const Shape& shape, const uint8_t* data, int threads, uint16_t* scale) {
-    std::atomic<uint32_t> found{0};  // the scale, once a block that is not zero was met
+    constexpr uint32_t kMet = 1u << 16;
+    std::atomic<uint32_t> found{0};  // kMet and the scale, once a block that does not go with any was met
     const bool same = for_each(shape.n * shape.count, threads, [&](int64_t i) {
         const uint8_t* row = data + static_cast<size_t>(i) * e.row_bytes(shape.k);
         for (int64_t block = 0; block < shape.k / e.block; ++block) {
             const uint16_t half = e.scale(row, block);
-            if (is_zero(half)) {
+            if (is_zero(half) && !e.only_signs) {
                 continue;
             }
+            const uint32_t met = half | kMet;
             uint32_t seen = 0;
-            if (!found.compare_exchange_strong(seen, half) && seen != half) {
+            if (!found.compare_exchange_strong(seen, met) && seen != met) {
                 return false;
             }
         }
@@ -109,7 +112,7 @@ bool blocks_share(const Encoding& e, const Shape& shape, const uint8_t* data, in
             const uint16_t shared = shared_scale(e, row, first, some);
             for (int64_t block = first; block < first + some; ++block) {
                 const uint16_t half = e.scale(row, block);
-                if (half != shared && !is_zero(half)) {
+                if (half != shared && (e.only_signs || !is_zero(half))) {
                     return false;
                 }
             }
@@ -137,7 +140,7 @@ const char* unpack_rows(const Encoding& e, const PackedMatrix::Header& h, const 
             if (!is_scale(scale)) {
                 return kBadScale;
             }
-            if (h.group != e.group() && is_zero(scale)) {
+            if (h.group != e.group() && is_zero(scale) && !e.only_signs) {
                 std::memset(codes + block * e.block, 1, static_cast<size_t>(e.block));
             }
         }
@@ -251,7 +254,10 @@ bool PackedMatrix::possible(const trit_tier& tier, const Encoding& e, const Shap
            shape.k <= TRIT_PANEL_MAX_K && shape.n >= TRIT_PANEL_ROWS / 2;
 }
 
-trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding&, const Shape& shape) {
+trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding& e, const Shape& shape) {
+    if (e.only_signs) {
+        return TRIT_PACKING_1_BIT;
+    }
     // The tier may be another one than was asked or tuned for: tests compare several.
     for (const trit_packing packing : {trit_packing_asked(), tuned_packing(shape.n, shape.k)}) {
         if (packing != TRIT_PACKING_COUNT && is_readable(tier, packing)) {
@@ -261,7 +267,10 @@ trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding&, c
     return is_readable(tier, TRIT_PACKING_5_TRITS) ? TRIT_PACKING_5_TRITS : TRIT_PACKING_2_BITS;
 }
 
-trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding&, int64_t group) {
+trit_packing PackedMatrix::packing_for(const trit_tier& tier, const Encoding& e, int64_t group) {
+    if (e.only_signs) {
+        return TRIT_PACKING_1_BIT;
+    }
     // Where a group of 64 ends within a step, five trits take as many bytes as two bits.
     const bool five = trit_packing_asked() == TRIT_PACKING_5_TRITS && group >= kGroup &&
                       is_readable(tier, TRIT_PACKING_5_TRITS);
@@ -275,7 +284,7 @@ size_t PackedMatrix::bytes(const trit_tier& tier, const Encoding& e, const Shape
     }
     if (e.group() != 0) {
         per_panel = std::max(per_panel + TRIT_PANEL_ROWS * sizeof(float),
-                             panel_bytes(TRIT_PACKING_2_BITS, shape.k, e.group()));
+                             panel_bytes(packing_for(tier, e, e.group()), shape.k, e.group()));
     }
     return kHeaderBytes + per_panel * static_cast<size_t>(panels_of(shape.n) * shape.count);
 }

@@ -52,7 +52,8 @@ const trit_lookup_kernel* kernel_named(const std::string& name, trit_packing pac
 trit_packing packing_named(const std::string& name) {
     for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
         const auto packing = static_cast<trit_packing>(i);
-        if (name == packing_name(packing) && is_readable(*trit_tier_chosen(), packing)) {
+        if (is_ternary(packing) && name == packing_name(packing) &&
+            is_readable(*trit_tier_chosen(), packing)) {
             return packing;
         }
     }

@@ -83,7 +83,8 @@ void describe(const trit_tier& tier, const Order& order) {
         .count("k", shape.k)
         .add("packing", packed ? trit::packing_name(packing) : "")
         .count("bytes", bytes(packing, 0))
-        .count("grouped_bytes", group != 0 ? bytes(TRIT_PACKING_2_BITS, group) : 0)
+        .count("grouped_bytes",
+               group != 0 ? bytes(PackedMatrix::packing_for(tier, *order.encoding, group), group) : 0)
         .print();
 }
 

@@ -288,7 +288,7 @@ std::vector<std::string> packings_of(const trit_tier& tier, int count) {
     std::vector<std::string> names;
     for (int i = 0; i < count; ++i) {
         const auto packing = static_cast<trit_packing>(i);
-        if (is_readable(tier, packing)) {
+        if (is_ternary(packing) && is_readable(tier, packing)) {
             names.emplace_back(packing_name(packing));
         }
     }

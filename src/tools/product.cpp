@@ -35,8 +35,9 @@ LookupChoice choice_named(const std::string& text) {
     const size_t at = text.find('@');
     LookupChoice choice = LookupChoice::of(lookup_named(text.substr(0, at)));
     if (choice.kernel == nullptr) {
-        usage_error("--packings " + text +
-                    ": there are 2_bits, 5_trits, tl1, tl2, in_place, lookup, and look-up kernels' names");
+        usage_error(
+            "--packings " + text +
+            ": there are 2_bits, 5_trits, 1_bit, tl1, tl2, in_place, lookup, and look-up kernels' names");
     }
     if (at != std::string::npos) {
         int end = 0;
@@ -67,8 +68,8 @@ Matrix Matrix::named(const std::string& text) {
     return {n, k};
 }
 
-/// "2_bits" or "5_trits", and perhaps "/16": the most tokens of a call; perhaps ":128": the inputs of a
-/// group.
+/// "2_bits", "5_trits" or "1_bit", and perhaps "/16": the most tokens of a call; perhaps ":128": the inputs
+/// of a group.
 bool is_own(const std::string& whole, Method* method, int64_t* group) {
     const size_t colon = whole.find(':');
     const std::string text = whole.substr(0, colon);
@@ -81,7 +82,7 @@ bool is_own(const std::string& whole, Method* method, int64_t* group) {
         }
         *group = inputs;
     }
-    for (const trit_packing packing : {TRIT_PACKING_2_BITS, TRIT_PACKING_5_TRITS}) {
+    for (const trit_packing packing : {TRIT_PACKING_2_BITS, TRIT_PACKING_5_TRITS, TRIT_PACKING_1_BIT}) {
         const std::string name = packing_name(packing);
         int end = 0;
         method->packing = packing;

@@ -29,10 +29,10 @@ struct Way {
     int64_t group = 0;         ///< inputs that share a scale; 0: all, of the whole matrix
     bool only_tables = false;  ///< a rest that the tier's own kernel would take is no measure of the kernel
 
-    /// 2_bits, 5_trits, in_place: by the tier's own kernel alone; 2_bits/16: 16 tokens at once; 2_bits:128: a
-    /// scale for each 128 inputs of a row, behind "/16" if both are. tl1, tl2, or the name of a kernel for
-    /// them: as the engine does it. lookup (the kernel that the engine would use), or a look-up kernel's
-    /// name, with
+    /// 2_bits, 5_trits, 1_bit, in_place: by the tier's own kernel alone; 2_bits/16: 16 tokens at once;
+    /// 2_bits:128: a scale for each 128 inputs of a row, behind "/16" if both are. tl1, tl2, or the name of a
+    /// kernel for them: as the engine does it. lookup (the kernel that the engine would use), or a look-up
+    /// kernel's name, with
     /// "@20" for calls of 20 panels, with "@20:9" also for calls of 9 tokens and more: by it alone. Joined by
     /// a "+", as in tl2+lookup_avx2_t32_s2_r2560@20:9 or tl2+2_bits: so packed, many tokens as the second
     /// name says. A mistake ends the program.

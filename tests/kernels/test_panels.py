@@ -17,9 +17,9 @@ from tests.support.kernel_build import build_kernels, need
 from tests.support.tiers import MAX_K, OVERREAD, PACKINGS, ROWS, SEED, TIERS, Tier, at_page_end, open_library
 
 GROUP, CANARY = 16, 0x5EED5EED
-INPUTS = {0: 16, 1: 20}  # of one step
+INPUTS = {0: 16, 1: 20, 2: 32}  # of one step
 EMULATED = ("avx_vnni", "avx512_amx")
-MOST = {0: 3, 1: 2}  # largest code
+CODES = {0: np.uint8([0, 1, 2, 3]), 1: np.uint8([0, 1, 2]), 2: np.uint8([0, 2])}
 # Around the tiles of every tier (2 to 8 tokens, 16 and 32 of AMX), their rests, and more than one block of them.
 TOKENS = [*range(1, 71), 96, 97, 129, 250]
 
@@ -34,6 +34,9 @@ def expected_bytes(packing: int, codes: np.ndarray) -> np.ndarray:
         groups = padded.reshape(4, GROUP, -1, 4, 4)  # group, row, step, field, input
         order = groups.transpose(3, 2, 0, 1, 4)
         return sum(order[field] << 2 * field for field in range(4)).astype(np.uint8).ravel()
+    if packing == 2:
+        order = padded.reshape(4, GROUP, -1, 8, 4).transpose(3, 2, 0, 1, 4)
+        return sum(order[field] // 2 << field for field in range(8)).astype(np.uint8).ravel()
     halves = padded.reshape(2, 2, GROUP, -1, 5, 4)  # half, group, row, step, field, input
     order = halves.transpose(4, 0, 3, 1, 2, 5)
     return sum(order[field] * 3**field for field in range(5)).astype(np.uint8).ravel()
@@ -101,11 +104,13 @@ def packing(request: pytest.FixtureRequest, tier: Tier) -> int:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from([0, 1]), st.integers(1, 200), st.integers(1, ROWS), st.integers(0, 40), st.integers(0, 2**32))
+@given(
+    st.sampled_from(list(CODES)), st.integers(1, 200), st.integers(1, ROWS), st.integers(0, 40), st.integers(0, 2**32)
+)
 def test_bytes_are_those_of_the_comment(
     library: ctypes.CDLL, packing: int, k: int, rows: int, gap: int, seed: int
 ) -> None:
-    codes = np.random.default_rng(seed).integers(0, MOST[packing] + 1, (rows, k), dtype=np.uint8)
+    codes = np.random.default_rng(seed).choice(CODES[packing], (rows, k))
     panel = pack(library, packing, codes, gap)
     assert panel.size % 64 == 0
     np.testing.assert_array_equal(panel, expected_bytes(packing, codes))
@@ -121,12 +126,21 @@ def test_code_3_is_refused_among_five_trits_and_only_there(library: ctypes.CDLL,
         np.testing.assert_array_equal(pack(library, 0, codes), expected_bytes(0, codes))
 
 
+@pytest.mark.parametrize(("code", "taken"), [(0, 1), (1, 0), (2, 1), (3, 0)])
+def test_one_bit_is_for_signs_alone(library: ctypes.CDLL, code: int, taken: int) -> None:
+    for row, place in [(0, 0), (31, 40), (63, 63)]:
+        codes = np.full((ROWS, 64), 2, dtype=np.uint8)
+        codes[row, place] = code
+        panel = np.zeros(library.trit_panel_bytes(2, 64), dtype=np.uint8)
+        assert library.trit_panel_pack(2, 64, ROWS, codes.ctypes.data, 64, panel.ctypes.data) == taken
+
+
 def test_every_weight_meets_its_own_activation(library: ctypes.CDLL, tier: Tier, packing: int) -> None:
     """Tokens that are one input each give back the codes; every value of a byte is among them."""
-    k = 320
-    codes = np.random.default_rng(SEED).integers(0, MOST[packing] + 1, (ROWS, k), dtype=np.uint8)
+    k = 448
+    codes = np.random.default_rng(SEED).choice(CODES[packing], (ROWS, k))
     panel = pack(library, packing, codes)
-    assert np.unique(panel).size == (256 if packing == 0 else 243)
+    assert np.unique(panel).size == (243 if packing == 1 else 256)
     for value in (-128, 127):
         q = tokens(np.eye(k, dtype=np.int8) * np.int8(value), 0, value)
         np.testing.assert_array_equal(run(tier, packing, panel, q), codes.T.astype(np.int64) * value)
@@ -151,7 +165,7 @@ def test_sums_equal_int64_arithmetic(library: ctypes.CDLL, tier: Tier, packing: 
     k, m = 32 * data.draw(st.integers(1, 40), "k / 32"), data.draw(st.sampled_from(TOKENS), "m")
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32), "seed"))
     most = data.draw(st.booleans(), "largest code only")
-    codes = rng.integers(MOST[packing] if most else 0, MOST[packing] + 1, (ROWS, k), dtype=np.uint8)
+    codes = rng.choice(CODES[packing][-1:] if most else CODES[packing], (ROWS, k))
     values = activations(data.draw(st.sampled_from(KINDS), "activations"), m, k, rng)
     q = tokens(values, data.draw(st.integers(0, 70), "gap"), data.draw(st.sampled_from([-128, -1, 0, 127]), "fill"))
     sums = run(tier, packing, pack(library, packing, codes), q)
@@ -161,7 +175,7 @@ def test_sums_equal_int64_arithmetic(library: ctypes.CDLL, tier: Tier, packing: 
 @pytest.mark.parametrize("k", [32, 96, 352, 704])
 def test_every_number_of_tokens(library: ctypes.CDLL, tier: Tier, packing: int, k: int) -> None:
     rng = np.random.default_rng(SEED + k)
-    codes = rng.integers(0, MOST[packing] + 1, (ROWS, k), dtype=np.uint8)
+    codes = rng.choice(CODES[packing], (ROWS, k))
     panel, values = pack(library, packing, codes), activations("random", max(TOKENS), k, rng)
     sums = values.astype(np.int64) @ codes.T
     for m in TOKENS:
@@ -171,7 +185,7 @@ def test_every_number_of_tokens(library: ctypes.CDLL, tier: Tier, packing: int, 
 def test_a_token_alone_equals_the_token_in_a_batch(library: ctypes.CDLL, tier: Tier, packing: int) -> None:
     rng = np.random.default_rng(SEED)
     k, m = 672, 70
-    panel = pack(library, packing, rng.integers(0, MOST[packing] + 1, (ROWS, k), dtype=np.uint8))
+    panel = pack(library, packing, rng.choice(CODES[packing], (ROWS, k)))
     q = tokens(activations("random", m, k, rng), 0, 0)
     batch = run(tier, packing, panel, q)
     for j in range(m):
@@ -190,9 +204,7 @@ def test_no_tokens_write_nothing(library: ctypes.CDLL, tier: Tier, packing: int)
 def test_the_widest_matrix_of_the_contract(library: ctypes.CDLL, tier: Tier, packing: int, kind: str) -> None:
     """Largest codes and activations of one sign: lanes that hold a code's upper field count it up to 64 times."""
     rng = np.random.default_rng(SEED)
-    codes = np.full((ROWS, MAX_K), MOST[packing], dtype=np.uint8)
-    if kind == "random":
-        codes = rng.integers(0, MOST[packing] + 1, codes.shape, dtype=np.uint8)
+    codes = rng.choice(CODES[packing] if kind == "random" else CODES[packing][-1:], (ROWS, MAX_K))
     panel = pack(library, packing, codes)
     most = activations(kind, 34, MAX_K, rng)
     # Exact: every sum is below 2^53.

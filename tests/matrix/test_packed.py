@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from tests.support.guarded_ggml import in_new_process, same_bits
-from tests.support.packed_weights import PackedGgml, Weights, activations
+from tests.support.packed_weights import PackedGgml, Weights, activations, row_of
 from tests.support.tiers import SEED, Tier, TierStruct
-from trit.gguf.encoding_table import OURS, SCALE_AT
+from trit.gguf.encoding_table import OURS, SCALE_AT, SIGNS
 from trit.gguf.encodings import ENCODINGS
 
 F32, F16, Q8_0, I32 = 0, 1, 8, 26
@@ -146,6 +146,24 @@ def test_strided_activations(ggml: PackedGgml, name: str, scales: str, m: int) -
     view = ggml.call("ggml_view_2d", a, size(k), size(m), ctypes.c_size_t(2 * k * 4), ctypes.c_size_t(0))
     node = ggml.call("ggml_mul_mat", ggml.packed(weights), view)
     same_bits(ggml.compute(node, (m, 70), 3), weights.times(x[::2]))
+
+
+@pytest.mark.parametrize("scales", ["one", "many", "rows"])
+def test_signs_alone(ggml: PackedGgml, scales: str) -> None:
+    """Panels of one bit."""
+    for n, k in ((33, 256), (130, 896)):
+        check_matrix(ggml, Weights.random(SIGNS.name, scales, n, k), [1, 2, 5, 33, 241], [1, 3])
+
+
+def test_a_block_of_signs_with_scale_zero_keeps_its_own(ggml: PackedGgml) -> None:
+    """No code of one bit stands for 0, so it goes with no other scale."""
+    for zeros in ((0, 0), (5, 1), (69, 3)):
+        weights = Weights.random(SIGNS.name, "many", 70, 512)
+        weights.scales[:] = 0.75
+        weights.scales[zeros] = 0
+        x = activations(2, 512)
+        out = ggml.compute(ggml.mul_mat(ggml.packed(weights), x), (2, 70), 2)
+        assert (np.abs(out - x @ weights.real().T) <= np.abs(x).max() / 254 * np.abs(weights.real()).sum(axis=-1)).all()
 
 
 @pytest.mark.parametrize("packing", ["5_trits", "tl2"])
@@ -327,10 +345,10 @@ def test_rows_of_a_packed_weight(engine_bin: Path, name: str) -> None:
 
 
 def multiply_everything(engine_bin: str) -> None:
-    for name, scales in KINDS + ALIKE:
+    for name, scales in [*KINDS, *ALIKE, (SIGNS.name, "many")]:
         for n, blocks in SIZES[::2]:
             ggml = PackedGgml(Path(engine_bin))
-            check_matrix(ggml, Weights.random(name, scales, n, blocks * ENCODINGS[name].block), [1, 2, 33], [2])
+            check_matrix(ggml, Weights.random(name, scales, n, blocks * row_of(name).block), [1, 2, 33], [2])
             ggml.close()
     print(ctypes.cast(ggml.chosen_tier(), ctypes.POINTER(TierStruct)).contents.name.decode())
 

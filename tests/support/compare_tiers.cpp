@@ -102,12 +102,17 @@ void compare_i2_s(int64_t k, int n, int m, Fill fill, size_t skew, size_t gap) {
     ++comparisons;
 }
 
-void compare_panel(int64_t k, const std::vector<int>& tokens, Fill fill, size_t skew) {
+void compare_panel(trit_packing packing, int64_t k, const std::vector<int>& tokens, Fill fill, size_t skew) {
     const int most = tokens.back();
-    const std::vector<uint8_t> codes = make_codes(TRIT_PANEL_ROWS * k, fill);
-    Buffer<uint8_t> panel(trit_panel_bytes(TRIT_PACKING_2_BITS, k));
-    trit_panel_pack(TRIT_PACKING_2_BITS, k, TRIT_PANEL_ROWS, codes.data(), static_cast<size_t>(k),
-                    panel.data());
+    std::vector<uint8_t> codes = make_codes(TRIT_PANEL_ROWS * k, fill);
+    for (uint8_t& code : codes) {
+        code = packing == TRIT_PACKING_1_BIT ? code & 2 : code;
+    }
+    Buffer<uint8_t> panel(trit_panel_bytes(packing, k));
+    if (trit_panel_pack(packing, k, TRIT_PANEL_ROWS, codes.data(), static_cast<size_t>(k), panel.data()) ==
+        0) {
+        fail("a panel holds its codes");
+    }
     const size_t row = static_cast<size_t>(k) + TRIT_PANEL_OVERREAD + skew;
     Buffer<int8_t> q(static_cast<size_t>(most) * row);
     for (size_t i = 0; i < q.bytes(); ++i) {
@@ -118,9 +123,9 @@ void compare_panel(int64_t k, const std::vector<int>& tokens, Fill fill, size_t 
         // The last tokens, so that the guard page is right behind what may be read.
         const int first = most - m;
         Buffer<int32_t> c(static_cast<size_t>(m) * TRIT_PANEL_ROWS);
-        const std::string what = at("panel of 2 bits", k, TRIT_PANEL_ROWS, m);
-        tested.panel[TRIT_PACKING_2_BITS](k, panel.data(), q.data() + static_cast<size_t>(first) * row, row,
-                                          m, c.data());
+        const bool signs = packing == TRIT_PACKING_1_BIT;
+        const std::string what = at(signs ? "panel of 1 bit" : "panel of 2 bits", k, TRIT_PANEL_ROWS, m);
+        tested.panel[packing](k, panel.data(), q.data() + static_cast<size_t>(first) * row, row, m, c.data());
         c.check_front(what);
         if (std::memcmp(&sums[static_cast<size_t>(first) * TRIT_PANEL_ROWS], c.data(), c.bytes()) != 0) {
             fail(what);
@@ -257,10 +262,12 @@ void all_products() {
                       fills[static_cast<size_t>(k / 32) % 4], static_cast<size_t>(k / 32) % 5);
     }
     for (const Fill fill : fills) {
-        compare_panel(64, every, fill, 3);
-        compare_panel(352, {1, 2, 3, 5, 11}, fill, 0);
-        compare_panel(2560, {1, 2, 7}, fill, 1);
-        compare_panel(6912, {1, 6}, fill, 0);
+        for (const trit_packing packing : {TRIT_PACKING_2_BITS, TRIT_PACKING_1_BIT}) {
+            compare_panel(packing, 64, every, fill, 3);
+            compare_panel(packing, 352, {1, 2, 3, 5, 11}, fill, 0);
+            compare_panel(packing, 2560, {1, 2, 7}, fill, 1);
+            compare_panel(packing, 6912, {1, 6}, fill, 0);
+        }
     }
 }
 

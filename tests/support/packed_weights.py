@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.support.guarded_ggml import GuardedGgml
 from tests.support.tiers import SEED
-from trit.gguf.encoding_table import SCALE_AT
+from trit.gguf.encoding_table import SIGNS, TABLE, EncodingRow
 from trit.gguf.encodings import ENCODINGS
 
 
@@ -26,16 +26,19 @@ class Weights:
     @classmethod
     def random(cls, name: str, scales: str, *shape: int, seed: int = SEED) -> Weights:
         rng = np.random.default_rng(seed)
-        values = rng.integers(-1, 3 if ENCODINGS[name].holds_two else 2, shape, dtype=np.int8)
+        values = rng.integers(-1, 3 if row_of(name).holds_two else 2, shape, dtype=np.int8)
+        if name == SIGNS.name:
+            values = np.where(values > 0, np.int8(1), np.int8(-1))
         if scales == "one":
-            return cls(name, values, np.float32(0.37) if ENCODINGS[name].tail_bytes else np.float16(0.37))
-        groups = (*shape[:-1], shape[-1] // ENCODINGS[name].block)
+            return cls(name, values, np.float32(0.37) if row_of(name).tail_bytes else np.float16(0.37))
+        groups = (*shape[:-1], shape[-1] // row_of(name).block)
         halves = rng.uniform(0, 2, groups) * 2.0 ** rng.integers(-20, 3, groups)  # subnormal ones among them
         halves.flat[-1] = 0.25  # never all the same
         grid = halves.astype(np.float16)
         alike = {"many": 1, "pairs": 2, "rows": groups[-1]}[scales]
         grid = grid[..., ::alike].repeat(alike, axis=-1)[..., : groups[-1]]
-        grid[rng.random(groups) < (alike > 1) / 8] = 0  # such a block holds zeros, and goes with any scale
+        if alike > 1 and name != SIGNS.name:
+            grid[rng.random(groups) < 1 / 8] = 0  # such a block holds zeros, and goes with any scale
         return cls(name, values, grid)
 
     @property
@@ -46,7 +49,7 @@ class Weights:
     def alike(self) -> int:
         """Blocks that share a scale, as packing finds them: all of a row, pairs up to 128 inputs, or each its own."""
         blocks = self.scales.shape[-1]
-        pair = 128 // ENCODINGS[self.name].block
+        pair = 128 // row_of(self.name).block
         return next(
             n
             for n in (blocks, pair, 1)
@@ -60,25 +63,28 @@ class Weights:
 
     def data(self) -> np.ndarray:
         """The tensor's bytes."""
-        encoding, k = ENCODINGS[self.name], self.values.shape[-1]
-        data = encoding.pack(self.values.reshape(-1, k), float(self.scales) if self.one_scale else 1.0)
+        encoding, k = row_of(self.name), self.values.shape[-1]
+        values, scale = self.values.reshape(-1, k), float(self.scales) if self.one_scale else 1.0
+        data = signs(values, scale) if self.name == SIGNS.name else ENCODINGS[self.name].pack(values, scale)
         if not self.one_scale:
-            at = SCALE_AT[self.name]
+            at = encoding.scale_at
             data.reshape(-1, encoding.block_bytes)[:, at : at + 2] = self.scales.reshape(-1, 1).view(np.uint8)
         return data
 
     def real(self) -> np.ndarray:
         """What the tensor stands for, float64 [..., n, k]."""
         scales = np.float64(self.scales)
-        return self.values * (scales if self.one_scale else scales.repeat(ENCODINGS[self.name].block, axis=-1))
+        return self.values * (scales if self.one_scale else scales.repeat(row_of(self.name).block, axis=-1))
 
     def times(self, x: np.ndarray) -> np.ndarray:
         """Float32 [..., m, n], as include/trit.h says it; every matrix of the stack times its own [m, k]."""
         if self.one_scale:
             q, factor = quantized(x)
             return sums(q, self.values) / factor * np.float32(self.scales)
-        block = ENCODINGS[self.name].block
-        values = self.values * (self.scales > 0).repeat(block, axis=-1)
+        block = row_of(self.name).block
+        values = self.values
+        if self.name != SIGNS.name:
+            values = values * (self.scales > 0).repeat(block, axis=-1)
         scales = np.float32(shared(self.scales, self.alike))[..., None, :, :: self.alike]
         if self.per_token:
             q, factor = quantized(x)
@@ -91,6 +97,18 @@ class Weights:
             step = np.float32(1) / factor
             acc += sums(q, values[..., inputs]) * step * scales[..., g]
         return acc
+
+
+def row_of(name: str) -> EncodingRow:
+    return SIGNS if name == SIGNS.name else TABLE[name]
+
+
+def signs(values: np.ndarray, scale: float) -> np.ndarray:
+    """q1_0's bytes: a float16 scale, and 128 bits, lowest first."""
+    blocks = values.reshape(-1, SIGNS.block)
+    bits = np.packbits(blocks > 0, axis=-1, bitorder="little")
+    scales = np.full((len(blocks), 1), scale, dtype="<f2").view(np.uint8)
+    return np.concatenate([scales, bits], axis=-1).reshape(-1)
 
 
 def shared(scales: np.ndarray, blocks: int) -> np.ndarray:
@@ -154,7 +172,7 @@ class PackedGgml(GuardedGgml):
         self.base("ggml_backend_tensor_set", w, data.ctypes.data_as(ctypes.c_void_p), ctypes.c_size_t(0), data.nbytes)
 
     def packed(self, weights: Weights, name: str = "w") -> ctypes.c_void_p:
-        w = self.in_buffer(ENCODINGS[weights.name].ggml_type, *weights.values.shape[::-1], name=name)
+        w = self.in_buffer(row_of(weights.name).ggml_type, *weights.values.shape[::-1], name=name)
         self.set(w, weights.data())
         return w
 

@@ -17,8 +17,8 @@ TIERS = sorted(path.stem for path in (ROOT / "src" / "kernels" / "tiers").glob("
 # include/trit.h: TRIT_PANEL_ROWS, TRIT_PANEL_OVERREAD, TRIT_PANEL_MAX_K, trit_packing.
 ROWS, OVERREAD, MAX_K = 64, 32, 1 << 18
 # Those of the tiers' panel kernels, and those of table indices.
-PACKINGS = {"2_bits": 0, "5_trits": 1}
-TABLE_PACKINGS = {"tl1": 2, "tl2": 3}
+PACKINGS = {"2_bits": 0, "5_trits": 1, "1_bit": 2}
+TABLE_PACKINGS = {"tl1": 3, "tl2": 4}
 
 SUPPORTED_FN = ctypes.CFUNCTYPE(ctypes.c_int)
 QUANTIZE_FN = ctypes.CFUNCTYPE(
@@ -91,7 +91,7 @@ class TierStruct(ctypes.Structure):
         ("supported", SUPPORTED_FN),
         ("quantize", QUANTIZE_FN),
         ("i2_s", I2_S_FN),
-        ("panel", PANEL_FN * 2),
+        ("panel", PANEL_FN * 3),
         ("finish", FINISH_FN),
         ("accumulate", ACCUMULATE_FN),
         ("mac_loop", MAC_LOOP_FN),

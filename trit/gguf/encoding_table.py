@@ -121,6 +121,8 @@ TABLE: dict[str, EncodingRow] = {
         EncodingRow("f32", ggml_type=0, file_type=0, block=1, block_bytes=4, holds_two=True, ternary=False),
     )
 }
+# What the engine packs, too, and nothing here writes: a weight is -1 or +1, never 0.
+SIGNS = EncodingRow("q1_0", ggml_type=41, file_type=40, block=128, block_bytes=18, scale_at=0)
 # What is taken where nobody asks for another.
 DEFAULT = "i2_s"
 

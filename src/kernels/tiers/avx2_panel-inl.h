@@ -12,6 +12,7 @@
 /// so that the rows of a panel can be visited one register after the other while its bytes are read in one
 /// stream.
 
+#include "kernels/tiers/bits-inl.h"
 #include "kernels/tiers/passes-inl.h"
 
 constexpr int kTileRegisters = 2;  // 16 rows
@@ -34,19 +35,59 @@ void add_to(int32_t* c, bool first, __m256i sums) {
     ystore(c, first ? sums : _mm256_add_epi32(yload(c), sums));
 }
 
+/// How a panel's 256 bytes become steps of 16 inputs, four fields of two bits in a byte.
+struct TwoBits {
+    static constexpr int kSteps = 1;
+    template <int kStep>
+    static __m256i fields(__m256i bytes) {
+        return bytes;
+    }
+};
+struct OneBit {
+    static constexpr int kSteps = 2;
+    template <int kStep>
+    static __m256i fields(__m256i bytes) {
+        const __m256i table =
+            _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(kNibbles)));
+        const __m256i nibbles = kStep == 0 ? bytes : _mm256_srli_epi16(bytes, 4);
+        return _mm256_shuffle_epi8(table, _mm256_and_si256(nibbles, _mm256_set1_epi8(0x0F)));
+    }
+};
+
+/// One step of `one_token`: two fields after the other two, loaded again: with all four activations there are
+/// too few registers.
+template <typename Bits, int kStep, int kRegisters>
+TRIT_INLINE void one_step(const uint8_t* bytes, const int8_t* x, Lane (&ones)[kRegisters],
+                          Lane (&fours)[kRegisters]) {
+    const __m256i low = _mm256_set1_epi8(0x03);
+    const __m256i high = _mm256_set1_epi8(0x0C);
+    TRIT_UNROLL
+    for (int shift = 0; shift <= 4; shift += 4) {
+        const __m256i act[2] = {repeat_four(x + 2 * shift), repeat_four(x + 2 * shift + 4)};
+        TRIT_UNROLL
+        for (int g = 0; g < kRegisters; ++g) {
+            const __m256i codes =
+                _mm256_srli_epi16(Bits::template fields<kStep>(yload(bytes + 32 * g)), shift);
+            ones[g] = add(ones[g], _mm256_and_si256(codes, low), act[0]);
+            fours[g] = add(fours[g], _mm256_and_si256(codes, high), act[1]);
+        }
+    }
+}
+
 /// One token: 32 rows x 16 inputs at a time, so that a repeated activation serves four registers. Codes of
 /// the two upper fields are shifted down once; those of fields 1 and 3 stay at four times their value, in
 /// lanes of their own, until these are folded into the others. A few steps only, so that the lines of all
 /// rows are read nearly in the order in which they are in memory.
-void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
+template <typename Bits>
+void one_token(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
     constexpr int kRegisters = 4;
-    constexpr int64_t kFoldSteps = kMostFours / 8 < kOneTokenSteps ? kMostFours / 8 : kOneTokenSteps;
+    constexpr int kInputs = 16 * Bits::kSteps;  // of 256 bytes
+    constexpr int64_t kFoldSteps =
+        (kMostFours / 8 < kOneTokenSteps ? kMostFours / 8 : kOneTokenSteps) / Bits::kSteps;
     static_assert(kFoldSteps >= 1, "fields 1 and 3 count 4 x, twice in a step; a step must fit");
     // A step adds to a folded lane what it adds to `fours`, divided by two: twice as many steps fit.
     constexpr int64_t kWidenSteps = 2 * kFoldSteps;
-    const __m256i low = _mm256_set1_epi8(0x03);
-    const __m256i high = _mm256_set1_epi8(0x0C);
-    const int64_t steps = (k + 15) / 16;
+    const int64_t steps = k / kInputs;
     for (int64_t step = 0; step < steps; step += kWidenSteps) {
         const int64_t end = steps - step < kWidenSteps ? steps : step + kWidenSteps;
         for (int r = 0; r < TRIT_PANEL_ROWS; r += 8 * kRegisters) {
@@ -55,21 +96,13 @@ void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t*
                 const int64_t to = end - from < kFoldSteps ? end : from + kFoldSteps;
                 Lane fours[kRegisters] = {};
                 const uint8_t* bytes = panel + from * 256 + 4 * r;
-                const int8_t* x = q + from * 16;
-                for (int64_t i = from; i < to; ++i, bytes += 256, x += 16) {
+                const int8_t* x = q + from * kInputs;
+                for (int64_t i = from; i < to; ++i, bytes += 256, x += kInputs) {
                     _mm_prefetch(reinterpret_cast<const char*>(bytes + kPanelAhead), _MM_HINT_T0);
                     _mm_prefetch(reinterpret_cast<const char*>(bytes + kPanelAhead + 64), _MM_HINT_T0);
-                    // Two fields after the other two, loaded again: with all four activations there are too
-                    // few registers.
-                    TRIT_UNROLL
-                    for (int shift = 0; shift <= 4; shift += 4) {
-                        const __m256i act[2] = {repeat_four(x + 2 * shift), repeat_four(x + 2 * shift + 4)};
-                        TRIT_UNROLL
-                        for (int g = 0; g < kRegisters; ++g) {
-                            const __m256i codes = _mm256_srli_epi16(yload(bytes + 32 * g), shift);
-                            ones[g] = add(ones[g], _mm256_and_si256(codes, low), act[0]);
-                            fours[g] = add(fours[g], _mm256_and_si256(codes, high), act[1]);
-                        }
+                    one_step<Bits, 0>(bytes, x, ones, fours);
+                    if constexpr (Bits::kSteps == 2) {
+                        one_step<Bits, 1>(bytes, x + 16, ones, fours);
                     }
                 }
                 TRIT_UNROLL
@@ -85,32 +118,43 @@ void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t*
     }
 }
 
-/// Adds `steps` x 16 inputs of all rows x M tokens to c, straight from the panel.
-template <int M>
+/// One step of `direct`: 16 inputs of 16 rows x M tokens.
+template <typename Bits, int kStep, int M>
+TRIT_INLINE void direct_step(const uint8_t* bytes, const int8_t* x, size_t q_row_bytes,
+                             Lane (&acc)[M][kTileRegisters]) {
+    const __m256i mask = _mm256_set1_epi8(3);
+    TRIT_UNROLL
+    for (int f = 0; f < 4; ++f) {
+        __m256i u[kTileRegisters];
+        TRIT_UNROLL
+        for (int g = 0; g < kTileRegisters; ++g) {
+            u[g] = _mm256_and_si256(
+                _mm256_srli_epi16(Bits::template fields<kStep>(yload(bytes + 32 * g)), 2 * f), mask);
+        }
+        TRIT_UNROLL
+        for (int j = 0; j < M; ++j) {
+            const __m256i act = repeat_four(x + static_cast<size_t>(j) * q_row_bytes + 4 * f);
+            TRIT_UNROLL
+            for (int g = 0; g < kTileRegisters; ++g) {
+                acc[j][g] = add(acc[j][g], u[g], act);
+            }
+        }
+    }
+}
+
+/// Adds `steps` x 256 bytes of all rows x M tokens to c, straight from the panel.
+template <typename Bits, int M>
 void direct(int64_t steps, const uint8_t* panel, bool first, const int8_t* q, size_t q_row_bytes,
             int32_t* c) {
-    const __m256i mask = _mm256_set1_epi8(3);
     for (int r = 0; r < TRIT_PANEL_ROWS; r += 8 * kTileRegisters) {
         Lane acc[M][kTileRegisters] = {};
         const uint8_t* bytes = panel + 4 * r;
         const int8_t* x = q;
-        for (int64_t i = 0; i < steps; ++i, bytes += 256, x += 16) {
+        for (int64_t i = 0; i < steps; ++i, bytes += 256, x += 16 * Bits::kSteps) {
             _mm_prefetch(reinterpret_cast<const char*>(bytes + kPanelAhead), _MM_HINT_T0);
-            TRIT_UNROLL
-            for (int f = 0; f < 4; ++f) {
-                __m256i u[kTileRegisters];
-                TRIT_UNROLL
-                for (int g = 0; g < kTileRegisters; ++g) {
-                    u[g] = _mm256_and_si256(_mm256_srli_epi16(yload(bytes + 32 * g), 2 * f), mask);
-                }
-                TRIT_UNROLL
-                for (int j = 0; j < M; ++j) {
-                    const __m256i act = repeat_four(x + static_cast<size_t>(j) * q_row_bytes + 4 * f);
-                    TRIT_UNROLL
-                    for (int g = 0; g < kTileRegisters; ++g) {
-                        acc[j][g] = add(acc[j][g], u[g], act);
-                    }
-                }
+            direct_step<Bits, 0>(bytes, x, q_row_bytes, acc);
+            if constexpr (Bits::kSteps == 2) {
+                direct_step<Bits, 1>(bytes, x + 16, q_row_bytes, acc);
             }
         }
         TRIT_UNROLL
@@ -125,14 +169,16 @@ void direct(int64_t steps, const uint8_t* panel, bool first, const int8_t* q, si
 
 /// Up to kFewTokens tokens: unpacked bytes would be used too seldom to be worth writing. A chunk of the panel
 /// stays in the first-level cache while the tokens go by, four at a time.
-void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
-                       int32_t* c) {
-    constexpr int64_t kChunk = (kMostFours < 64 ? kMostFours : 64) / 4;
-    const int64_t steps = (k + 15) / 16;
-    constexpr decltype(&direct<1>) kDirect[] = {direct<1>, direct<2>, direct<3>, direct<4>};
+template <typename Bits>
+void few_tokens(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
+    constexpr int64_t kChunk = (kMostFours < 64 ? kMostFours : 64) / 4 / Bits::kSteps;
+    constexpr int kInputs = 16 * Bits::kSteps;
+    const int64_t steps = k / kInputs;
+    constexpr decltype(&direct<Bits, 1>) kDirect[] = {direct<Bits, 1>, direct<Bits, 2>, direct<Bits, 3>,
+                                                      direct<Bits, 4>};
     for (int64_t step = 0; step < steps; step += kChunk) {
         const int64_t count = steps - step < kChunk ? steps - step : kChunk;
-        in_passes(kDirect, m, q + 16 * step, q_row_bytes, c, count, panel + 256 * step, step == 0);
+        in_passes(kDirect, m, q + kInputs * step, q_row_bytes, c, count, panel + 256 * step, step == 0);
     }
 }
 
@@ -173,40 +219,53 @@ void tiles(int fours, const uint8_t* bytes, bool first, const int8_t* q, size_t 
     }
 }
 
-void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
-                        int32_t* c) {
+/// 32 bytes of a step: a byte for each code, in four vectors.
+void unpack_fields(__m256i fields, uint8_t* out) {
+    const __m256i mask = _mm256_set1_epi8(3);
+    ystore(out, _mm256_and_si256(fields, mask));
+    ystore(out + 256, _mm256_and_si256(_mm256_srli_epi16(fields, 2), mask));
+    ystore(out + 512, _mm256_and_si256(_mm256_srli_epi16(fields, 4), mask));
+    ystore(out + 768, _mm256_and_si256(_mm256_srli_epi16(fields, 6), mask));
+}
+
+template <typename Bits>
+void many_tokens(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
     constexpr decltype(&tiles<1>) kTiles[kTileTokens] = {tiles<1>, tiles<2>, tiles<3>,
                                                          tiles<4>, tiles<5>, tiles<6>};
     // As many inputs as a lane can add up; in the first-level cache.
     constexpr int kChunk = (kMostFours < 64 ? kMostFours : 64) / 4 * 16;
+    constexpr int kInputs = 16 * Bits::kSteps;
+    static_assert(kChunk % kInputs == 0, "whole steps");
     alignas(64) uint8_t bytes[kChunk * TRIT_PANEL_ROWS];
-    const __m256i mask = _mm256_set1_epi8(3);
     for (int64_t chunk = 0; chunk < k; chunk += kChunk) {
         const int inputs = static_cast<int>(k - chunk < kChunk ? k - chunk : kChunk);
         uint8_t* out = bytes;
-        for (int step = 0; step < inputs; step += 16, panel += 256, out += 4 * 256) {
+        for (int step = 0; step < inputs; step += kInputs, panel += 256, out += Bits::kSteps * 4 * 256) {
             for (int r = 0; r < 8; ++r) {
                 _mm_prefetch(reinterpret_cast<const char*>(panel + kPanelAhead + 32 * r), _MM_HINT_T0);
-                const __m256i codes = yload(panel + 32 * r);
-                ystore(out + 32 * r, _mm256_and_si256(codes, mask));
-                ystore(out + 256 + 32 * r, _mm256_and_si256(_mm256_srli_epi16(codes, 2), mask));
-                ystore(out + 512 + 32 * r, _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask));
-                ystore(out + 768 + 32 * r, _mm256_and_si256(_mm256_srli_epi16(codes, 6), mask));
+                const __m256i packed = yload(panel + 32 * r);
+                unpack_fields(Bits::template fields<0>(packed), out + 32 * r);
+                if constexpr (Bits::kSteps == 2) {
+                    unpack_fields(Bits::template fields<1>(packed), out + 4 * 256 + 32 * r);
+                }
             }
         }
         in_passes(kTiles, m, q + chunk, q_row_bytes, c, inputs / 4, bytes, chunk == 0);
     }
 }
 
-void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
+template <typename Bits>
+void panel_by(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
     if (m == 1) {
-        one_token_2_bits(k, panel, q, c);
+        one_token<Bits>(k, panel, q, c);
     } else if (m <= kFewTokens) {
-        few_tokens_2_bits(k, panel, q, q_row_bytes, m, c);
+        few_tokens<Bits>(k, panel, q, q_row_bytes, m, c);
     } else {
-        many_tokens_2_bits(k, panel, q, q_row_bytes, m, c);
+        many_tokens<Bits>(k, panel, q, q_row_bytes, m, c);
     }
 }
+constexpr trit_panel_fn panel_2_bits = panel_by<TwoBits>;
+constexpr trit_panel_fn panel_1_bit = panel_by<OneBit>;
 
 void finish(int n, const int32_t* c, int32_t act_sum, float act_scale, const float* w_scale, int w_step,
             float* out) {

@@ -163,7 +163,8 @@ struct AmxTiles {
     }
 };
 
-constexpr trit_panel_fn panel_2_bits = panel_2_bits_by<AmxTiles>;
+constexpr trit_panel_fn panel_2_bits = panel_by<TwoBits, AmxTiles>;
+constexpr trit_panel_fn panel_1_bit = panel_by<OneBit, AmxTiles>;
 constexpr trit_mac_loop_fn mac_loop = AmxTiles::mac_loop;
 
 }  // namespace

@@ -10,6 +10,7 @@
 ///   tokens reads them from the first-level cache: 24 accumulators, 4 vectors of codes, 1 activation.
 /// Largest lane: 192 * 128 * 4 for each step of 16 inputs, so TRIT_PANEL_MAX_K inputs stay below 2^31.
 
+#include "kernels/tiers/bits-inl.h"
 #include "kernels/tiers/passes-inl.h"
 
 constexpr size_t kPanelAhead = 8192;
@@ -39,25 +40,60 @@ __m512i dot(__m512i acc, __m512i u, __m512i act) {
 
 void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
 
-/// One token, 2 bits: 4 row groups x 4 fields = 16 accumulators.
-void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t, int32_t* c) {
+/// How a panel's 256 bytes become steps of 16 inputs, four fields of two bits in a byte.
+struct TwoBits {
+    static constexpr int kSteps = 1;
+    template <int kStep>
+    static __m512i fields(__m512i bytes) {
+        return bytes;
+    }
+};
+struct OneBit {
+    static constexpr int kSteps = 2;
+    template <int kStep>
+    static __m512i fields(__m512i bytes) {
+        const __m512i table =
+            _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(kNibbles)));
+        const __m512i nibbles = kStep == 0 ? bytes : _mm512_srli_epi16(bytes, 4);
+        return _mm512_shuffle_epi8(table, _mm512_and_si512(nibbles, _mm512_set1_epi8(0x0F)));
+    }
+};
+
+/// 16 inputs of one token: a field's codes are masked, not shifted.
+template <typename Bits, int kStep>
+TRIT_INLINE void one_step(const __m512i (&x)[4], const int8_t* q, __m512i (&acc)[4][4]) {
     const __m512i mask[4] = {_mm512_set1_epi8(0x03), _mm512_set1_epi8(0x0C), _mm512_set1_epi8(0x30),
                              _mm512_set1_epi8(static_cast<char>(0xC0))};
+    __m512i fields[4];
+    TRIT_UNROLL
+    for (int g = 0; g < 4; ++g) {
+        fields[g] = Bits::template fields<kStep>(x[g]);
+    }
+    TRIT_UNROLL
+    for (int f = 0; f < 4; ++f) {
+        const __m512i act = repeat_four(q + 4 * f);
+        TRIT_UNROLL
+        for (int g = 0; g < 4; ++g) {
+            acc[f][g] = dot(acc[f][g], _mm512_and_si512(fields[g], mask[f]), act);
+        }
+    }
+}
+
+/// One token: 4 row groups x 4 fields = 16 accumulators.
+template <typename Bits>
+void one_token(int64_t k, const uint8_t* panel, const int8_t* q, size_t, int32_t* c) {
+    constexpr int kInputs = 16 * Bits::kSteps;
     __m512i acc[4][4] = {};
-    for (int64_t first = 0; first < k; first += 16, panel += 256, q += 16) {
+    for (int64_t first = 0; first < k; first += kInputs, panel += 256, q += kInputs) {
         __m512i x[4];
         TRIT_UNROLL
         for (int g = 0; g < 4; ++g) {
             prefetch(panel + kPanelAhead + 64 * g);
             x[g] = zload(panel + 64 * g);
         }
-        TRIT_UNROLL
-        for (int f = 0; f < 4; ++f) {
-            const __m512i act = repeat_four(q + 4 * f);
-            TRIT_UNROLL
-            for (int g = 0; g < 4; ++g) {
-                acc[f][g] = dot(acc[f][g], _mm512_and_si512(x[g], mask[f]), act);
-            }
+        one_step<Bits, 0>(x, q, acc);
+        if constexpr (Bits::kSteps == 2) {
+            one_step<Bits, 1>(x, q + 16, acc);
         }
     }
     TRIT_UNROLL
@@ -69,33 +105,49 @@ void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t, 
     }
 }
 
-/// M tokens x kGroups row groups, 2 bits, codes straight from the panel.
-template <int M, int kGroups>
-void few_tokens_groups(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
+/// 16 inputs of M tokens x kGroups row groups: codes are shifted once for all tokens.
+template <typename Bits, int kStep, int M, int kGroups>
+TRIT_INLINE void few_step(const __m512i (&x)[kGroups], const int8_t* q, size_t q_row_bytes,
+                          __m512i (&acc)[M][kGroups]) {
     const __m512i mask = _mm512_set1_epi8(3);
+    __m512i fields[kGroups];
+    TRIT_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+        fields[g] = Bits::template fields<kStep>(x[g]);
+    }
+    TRIT_UNROLL
+    for (int f = 0; f < 4; ++f) {
+        __m512i u[kGroups];
+        TRIT_UNROLL
+        for (int g = 0; g < kGroups; ++g) {
+            u[g] = _mm512_and_si512(_mm512_srli_epi16(fields[g], static_cast<unsigned>(2 * f)), mask);
+        }
+        TRIT_UNROLL
+        for (int j = 0; j < M; ++j) {
+            const __m512i act = repeat_four(q + static_cast<size_t>(j) * q_row_bytes + 4 * f);
+            TRIT_UNROLL
+            for (int g = 0; g < kGroups; ++g) {
+                acc[j][g] = dot(acc[j][g], u[g], act);
+            }
+        }
+    }
+}
+
+/// M tokens x kGroups row groups, codes straight from the panel.
+template <typename Bits, int M, int kGroups>
+void few_tokens_groups(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
+    constexpr int kInputs = 16 * Bits::kSteps;
     __m512i acc[M][kGroups] = {};
-    for (int64_t first = 0; first < k; first += 16, panel += 256, q += 16) {
+    for (int64_t first = 0; first < k; first += kInputs, panel += 256, q += kInputs) {
         __m512i x[kGroups];
         TRIT_UNROLL
         for (int g = 0; g < kGroups; ++g) {
             prefetch(panel + kPanelAhead + 64 * g);
             x[g] = zload(panel + 64 * g);
         }
-        TRIT_UNROLL
-        for (int f = 0; f < 4; ++f) {
-            __m512i u[kGroups];
-            TRIT_UNROLL
-            for (int g = 0; g < kGroups; ++g) {
-                u[g] = _mm512_and_si512(_mm512_srli_epi16(x[g], static_cast<unsigned>(2 * f)), mask);
-            }
-            TRIT_UNROLL
-            for (int j = 0; j < M; ++j) {
-                const __m512i act = repeat_four(q + static_cast<size_t>(j) * q_row_bytes + 4 * f);
-                TRIT_UNROLL
-                for (int g = 0; g < kGroups; ++g) {
-                    acc[j][g] = dot(acc[j][g], u[g], act);
-                }
-            }
+        few_step<Bits, 0>(x, q, q_row_bytes, acc);
+        if constexpr (Bits::kSteps == 2) {
+            few_step<Bits, 1>(x, q + 16, q_row_bytes, acc);
         }
     }
     TRIT_UNROLL
@@ -108,13 +160,13 @@ void few_tokens_groups(int64_t k, const uint8_t* panel, const int8_t* q, size_t 
 }
 
 /// All 64 rows at once, as long as M x 4 accumulators leave room for the codes; else 32 after 32.
-template <int M>
-void few_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
+template <typename Bits, int M>
+void few_tokens(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int32_t* c) {
     if constexpr (M <= 6) {
-        few_tokens_groups<M, 4>(k, panel, q, q_row_bytes, c);
+        few_tokens_groups<Bits, M, 4>(k, panel, q, q_row_bytes, c);
     } else {
-        few_tokens_groups<M, 2>(k, panel, q, q_row_bytes, c);
-        few_tokens_groups<M, 2>(k, panel + 128, q, q_row_bytes, c + TRIT_PANEL_ROWS / 2);
+        few_tokens_groups<Bits, M, 2>(k, panel, q, q_row_bytes, c);
+        few_tokens_groups<Bits, M, 2>(k, panel + 128, q, q_row_bytes, c + TRIT_PANEL_ROWS / 2);
     }
 }
 
@@ -200,25 +252,33 @@ struct DotTiles {
     }
 };
 
-template <typename Tiles>
-void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
-                        int32_t* c) {
-    constexpr int kChunk = Tiles::kChunk;
-    alignas(64) uint8_t bytes[kChunk * TRIT_PANEL_ROWS];
+/// A byte for each code of a vector: four vectors.
+void unpack_fields(__m512i fields, uint8_t* out) {
     const __m512i mask = _mm512_set1_epi8(3);
+    TRIT_UNROLL
+    for (int f = 0; f < 4; ++f) {
+        _mm512_store_si512(out + 256 * f,
+                           _mm512_and_si512(_mm512_srli_epi16(fields, static_cast<unsigned>(2 * f)), mask));
+    }
+}
+
+template <typename Bits, typename Tiles>
+void many_tokens(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
+    constexpr int kChunk = Tiles::kChunk;
+    constexpr int kInputs = 16 * Bits::kSteps;
+    static_assert(kChunk % kInputs == 0, "whole steps");
+    alignas(64) uint8_t bytes[kChunk * TRIT_PANEL_ROWS];
     for (int64_t chunk = 0; chunk < k; chunk += kChunk) {
         const int inputs = static_cast<int>(k - chunk < kChunk ? k - chunk : kChunk);
         uint8_t* out = bytes;
-        for (int step = 0; step < inputs; step += 16, panel += 256, out += 4 * 256) {
+        for (int step = 0; step < inputs; step += kInputs, panel += 256, out += Bits::kSteps * 4 * 256) {
             TRIT_UNROLL
             for (int g = 0; g < 4; ++g) {
                 prefetch(panel + kPanelAhead + 64 * g);
                 const __m512i x = zload(panel + 64 * g);
-                TRIT_UNROLL
-                for (int f = 0; f < 4; ++f) {
-                    _mm512_store_si512(
-                        out + 256 * f + 64 * g,
-                        _mm512_and_si512(_mm512_srli_epi16(x, static_cast<unsigned>(2 * f)), mask));
+                unpack_fields(Bits::template fields<0>(x), out + 64 * g);
+                if constexpr (Bits::kSteps == 2) {
+                    unpack_fields(Bits::template fields<1>(x), out + 4 * 256 + 64 * g);
                 }
             }
         }
@@ -226,14 +286,13 @@ void many_tokens_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t
     }
 }
 
-template <typename Tiles>
-void panel_2_bits_by(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m,
-                     int32_t* c) {
-    static constexpr decltype(&one_token_2_bits) kFew[] = {
-        one_token_2_bits,     few_tokens_2_bits<2>, few_tokens_2_bits<3>, few_tokens_2_bits<4>,
-        few_tokens_2_bits<5>, few_tokens_2_bits<6>, few_tokens_2_bits<7>, few_tokens_2_bits<8>};
+template <typename Bits, typename Tiles>
+void panel_by(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
+    static constexpr decltype(&one_token<Bits>) kFew[] = {
+        one_token<Bits>,     few_tokens<Bits, 2>, few_tokens<Bits, 3>, few_tokens<Bits, 4>,
+        few_tokens<Bits, 5>, few_tokens<Bits, 6>, few_tokens<Bits, 7>, few_tokens<Bits, 8>};
     if (m > Tiles::kDirect) {
-        return many_tokens_2_bits<Tiles>(k, panel, q, q_row_bytes, m, c);
+        return many_tokens<Bits, Tiles>(k, panel, q, q_row_bytes, m, c);
     }
     // In passes over the panel, which is in a cache after the first.
     in_passes(kFew, m, q, q_row_bytes, c, k, panel);

@@ -15,7 +15,8 @@ int supported() { return trit_x86_has(TRIT_X86_AVX512F | TRIT_X86_AVX512BW | TRI
 #include "kernels/tiers/avx512_panel-inl.h"
 #include "kernels/tiers/avx512_q6_k-inl.h"
 
-constexpr trit_panel_fn panel_2_bits = panel_2_bits_by<DotTiles>;
+constexpr trit_panel_fn panel_2_bits = panel_by<TwoBits, DotTiles>;
+constexpr trit_panel_fn panel_1_bit = panel_by<OneBit, DotTiles>;
 constexpr trit_mac_loop_fn mac_loop = DotTiles::mac_loop;
 
 }  // namespace

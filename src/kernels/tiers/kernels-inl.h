@@ -9,6 +9,7 @@ constexpr trit_tier with_kernels(trit_tier tier) {
     tier.quantize = quantize;
     tier.i2_s = i2_s;
     tier.panel[TRIT_PACKING_2_BITS] = panel_2_bits;
+    tier.panel[TRIT_PACKING_1_BIT] = panel_1_bit;
     tier.finish = finish;
     tier.accumulate = accumulate;
     tier.mac_loop = mac_loop;

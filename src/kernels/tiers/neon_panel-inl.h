@@ -13,23 +13,49 @@
 ///                                       the same from the panel's bytes; asks for what is at `ahead`
 ///     kTileTokens                       the largest M
 
+#include "kernels/tiers/bits-inl.h"
+
+/// How a panel's 256 bytes become steps of 16 inputs, four fields of two bits in a byte.
+struct TwoBits {
+    static constexpr int kSteps = 1;
+    template <int kStep>
+    static uint8x16_t fields(uint8x16_t bytes) {
+        return bytes;
+    }
+};
+struct OneBit {
+    static constexpr int kSteps = 2;
+    template <int kStep>
+    static uint8x16_t fields(uint8x16_t bytes) {
+        const uint8x16_t nibbles = kStep == 0 ? vandq_u8(bytes, vdupq_n_u8(15)) : vshrq_n_u8(bytes, 4);
+        return vqtbl1q_u8(vld1q_u8(kNibbles), nibbles);
+    }
+};
+
 /// One token: 16 rows (a cache line of each step) after 16 rows, a few steps at a time. Meanwhile the next
 /// steps' lines are asked for in their order in memory.
-void one_token_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
-    const int64_t steps = k / 16;
-    for (int64_t step = 0; step < steps; step += kTokenSteps) {
-        const int64_t count = steps - step < kTokenSteps ? steps - step : kTokenSteps;
+template <typename Bits>
+void one_token(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
+    constexpr int kInputs = 16 * Bits::kSteps;
+    constexpr int kMostSteps = kTokenSteps / Bits::kSteps;
+    const int64_t steps = k / kInputs;
+    for (int64_t step = 0; step < steps; step += kMostSteps) {
+        const int64_t count = steps - step < kMostSteps ? steps - step : kMostSteps;
         const uint8_t* ahead = panel + (step + count) * 256;
         for (int row = 0; row < TRIT_PANEL_ROWS; row += 16) {
             const uint8_t* bytes = panel + step * 256 + 4 * row;
-            const int8_t* x = q + step * 16;
+            const int8_t* x = q + step * kInputs;
             TokenSums sums[4] = {};
-            for (int64_t i = 0; i < count; ++i, bytes += 256, ahead += 64, x += 16) {
+            for (int64_t i = 0; i < count; ++i, bytes += 256, ahead += 64, x += kInputs) {
                 prefetch(ahead);
-                const int8x16_t act = load(x);
+                const int8x16_t act[2] = {load(x), load(x + kInputs - 16)};
                 TRIT_UNROLL
                 for (int r = 0; r < 4; ++r) {
-                    add_step(sums[r], load(bytes + 16 * r), act);
+                    const uint8x16_t packed = load(bytes + 16 * r);
+                    add_step(sums[r], Bits::template fields<0>(packed), act[0]);
+                    if constexpr (Bits::kSteps == 2) {
+                        add_step(sums[r], Bits::template fields<1>(packed), act[1]);
+                    }
                 }
             }
             TRIT_UNROLL
@@ -86,19 +112,44 @@ void many_tokens(const Chunk& chunk, int m, const int8_t* q, size_t q_row_bytes,
     }
 }
 
+void some_tokens(const Chunk& chunk, int m, const int8_t* q, size_t q_row_bytes, int32_t* c) {
+    if (m <= kTileTokens) {
+        few_tokens<kTileTokens>(chunk, m, q, q_row_bytes, c);
+    } else {
+        many_tokens(chunk, m, q, q_row_bytes, c);
+    }
+}
+
 void panel_2_bits(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
     if (m == 1) {
-        return one_token_2_bits(k, panel, q, c);
+        return one_token<TwoBits>(k, panel, q, c);
     }
     for (int64_t l = 0; l < k && m > 0; l += kChunk) {
         const int inputs = static_cast<int>(k - l < kChunk ? k - l : kChunk);
         const uint8_t* bytes = panel + l * (TRIT_PANEL_ROWS / 4);
-        const Chunk chunk = {inputs / 4, l == 0, bytes, bytes + inputs * (TRIT_PANEL_ROWS / 4)};
-        if (m <= kTileTokens) {
-            few_tokens<kTileTokens>(chunk, m, q + l, q_row_bytes, c);
-        } else {
-            many_tokens(chunk, m, q + l, q_row_bytes, c);
+        some_tokens({inputs / 4, l == 0, bytes, bytes + inputs * (TRIT_PANEL_ROWS / 4)}, m, q + l,
+                    q_row_bytes, c);
+    }
+}
+
+/// Several tokens: a chunk becomes one of 2 bits, which costs a fraction of what its products do.
+void panel_1_bit(int64_t k, const uint8_t* panel, const int8_t* q, size_t q_row_bytes, int m, int32_t* c) {
+    if (m == 1) {
+        return one_token<OneBit>(k, panel, q, c);
+    }
+    alignas(64) uint8_t two_bits[kChunk * TRIT_PANEL_ROWS / 4];
+    for (int64_t l = 0; l < k && m > 0; l += kChunk) {
+        const int inputs = static_cast<int>(k - l < kChunk ? k - l : kChunk);
+        const uint8_t* bytes = panel + l * (TRIT_PANEL_ROWS / 8);
+        uint8_t* out = two_bits;
+        for (int step = 0; step < inputs; step += 32, bytes += 256, out += 2 * 256) {
+            for (int r = 0; r < 256; r += 16) {
+                const uint8x16_t packed = load(bytes + r);
+                vst1q_u8(out + r, OneBit::fields<0>(packed));
+                vst1q_u8(out + 256 + r, OneBit::fields<1>(packed));
+            }
         }
+        some_tokens({inputs / 4, l == 0, two_bits, bytes}, m, q + l, q_row_bytes, c);
     }
 }
 

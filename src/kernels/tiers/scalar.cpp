@@ -57,6 +57,10 @@ int panel_code(trit_packing packing, int64_t k, const uint8_t* panel, int row, i
         const uint8_t byte = panel[input / 16 * 256 + row / 16 * 64 + lane];
         return byte >> (2 * (input % 16 / 4)) & 3;
     }
+    if (packing == TRIT_PACKING_1_BIT) {
+        const uint8_t byte = panel[input / 32 * 256 + row / 16 * 64 + lane];
+        return 2 * (byte >> (input % 32 / 4) & 1);
+    }
     const int64_t half = row / 32 * ((k + 19) / 20 * 128);
     int byte = panel[half + input / 20 * 128 + row % 32 / 16 * 64 + lane];
     for (int64_t field = input % 20 / 4; field > 0; --field) {
@@ -188,6 +192,7 @@ constexpr trit_tier with_kernels(trit_tier tier) {
     tier.i2_s = i2_s;
     tier.panel[TRIT_PACKING_2_BITS] = panel<TRIT_PACKING_2_BITS>;
     tier.panel[TRIT_PACKING_5_TRITS] = panel<TRIT_PACKING_5_TRITS>;
+    tier.panel[TRIT_PACKING_1_BIT] = panel<TRIT_PACKING_1_BIT>;
     tier.finish = finish;
     tier.accumulate = accumulate;
     tier.mac_loop = mac_loop;
