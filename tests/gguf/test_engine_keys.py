@@ -12,11 +12,11 @@ from tests.fuzz.agreement import ends
 from tests.support.engine_models import ARCHITECTURES, model
 from tests.support.foreign_files import Key, Tensor, write_gguf
 from trit.base.places import ENGINE_DIR
-from trit.gguf.engine_keys import BOOL, F32, STRING, U16, U32, kinds_read
+from trit.gguf.engine_keys import BOOL, F32, I32, STRING, U16, U32, kinds_read
 from trit.gguf.header import ARRAY
 
 F64 = 12
-_SAID = {"u16": U16, "u32": U32, "f32": F32, "bool": BOOL, "str": STRING}
+_SAID = {"u16": U16, "u32": U32, "i32": I32, "f32": F32, "bool": BOOL, "str": STRING}
 # Lists that have to be some; what becomes of them is in tests/gguf/test_validate.py.
 _LISTS = {f"tokenizer.ggml.{name}" for name in ("tokens", "token_type", "scores", "merges", "suppress_tokens")}
 

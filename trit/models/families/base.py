@@ -32,6 +32,7 @@ class Kind(Enum):
     TERNARY = "ternary"  # in the encoding that --outtype names
     EMBEDDING = "embedding"  # in the type that --quant-embd names
     NORM = "norm"  # float32
+    ROUTER = "router"  # float32; which experts compute a token
     INPUT_NORM = "input norm"  # float32; RMS norm of a projection's input: a checkpoint has all of them or none
     BIAS = "bias"  # float32
 
@@ -48,6 +49,7 @@ class TensorSpec:
         rope_heads: Where not 0, the rows belong to this many heads, and each head's rows go from the checkpoint's order
             (first half, second half) to the order of rotated pairs that graphs with RoPE type NORM want.
         offset: Added to every value of a float tensor.
+        others: Names in the checkpoint of the matrices that follow ``source`` in a tensor of several, one an expert.
     """
 
     source: str
@@ -56,6 +58,12 @@ class TensorSpec:
     shape: tuple[int, ...]
     rope_heads: int = 0
     offset: float = 0.0
+    others: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every name in the checkpoint."""
+        return (self.source, *self.others)
 
 
 class Family(ABC):
