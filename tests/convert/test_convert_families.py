@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.checkpoints import edit_json, refusal
 from tests.support.engine_logits import EngineRun, divergence, int8_activations, reference, run_engine
-from tests.support.tiny_checkpoints import bitnet, bitnet_1bitllm, find_family, llama, qwen2, qwen3
-from tests.support.tiny_checkpoints.linear_layers import INPUT_NORM_EPSILON, INPUT_NORMS
+from tests.support.tiny_checkpoints import bitnet, bitnet_1bitllm, find_family, llama, maple, minicpm, qwen2, qwen3
+from tests.support.tiny_checkpoints.linear_layers import GROUPED, INPUT_NORM_EPSILON, INPUT_NORMS
 from trit.base.errors import EXIT_USAGE
 from trit.convert.command import main
 from trit.convert.from_checkpoint import Options, convert
@@ -33,6 +33,8 @@ from trit.gguf.types import read_header
 
 # Measured: up to 4e-7 and 5e-5 (one rounding of the first token that falls on the other side).
 MAX_F16_KL, MAX_QAT_KL = 1e-5, 1e-3
+# To a reference that rounds no activations; choosing experts makes steps of it.
+MAX_INT8_KL = 4e-3
 # With others a rounding of the first token, which is the same in all chunks, may fall on the other side.
 SEED = 1
 FAMILIES: dict[str, Any] = {"llama": llama, "qwen2": qwen2, "bitnet_1bitllm": bitnet_1bitllm}
@@ -55,7 +57,7 @@ def other_positions(model: torch.nn.Module) -> None:
     size = 2 * rotary.inv_freq.shape[0]
     base = model.config.rope_parameters["rope_theta"]
     rotary.inv_freq = 1 / base ** (torch.arange(0, size, 2).double() / size)
-    rotary.attention_scaling = 1.0
+    rotary.attention_scaling, rotary.rope_type = 1.0, "default"
 
 
 def no_biases(model: torch.nn.Module) -> None:
@@ -73,6 +75,61 @@ def other_scale(model: torch.nn.Module) -> None:
                 parameter.mul_(1.05)
 
 
+def other_constants(model: torch.nn.Module) -> None:
+    """Of MiniCPM: no scale of what a layer adds."""
+    for layer in model.model.layers:
+        layer.residual_multiplier = 1.0
+
+
+def other_head(model: torch.nn.Module) -> None:
+    model.config.logits_scaling /= 2
+
+
+def norms_before_turning(model: torch.nn.Module) -> None:
+    """Of Hunyuan: norms of the heads in front of the rotary embedding, as in Qwen3."""
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        for projection, norm in (("q_proj", "query_layernorm"), ("k_proj", "key_layernorm")):
+            before = Normed(getattr(attention, projection), getattr(attention, norm))
+            setattr(attention, projection, before)
+            setattr(attention, norm, torch.nn.Identity())
+
+
+def one_expert(model: torch.nn.Module) -> None:
+    for layer in model.model.layers:
+        layer.mlp.gate.used = 1
+
+
+def other_experts(model: torch.nn.Module) -> None:
+    """The stacks of two experts changed."""
+    for layer in model.model.layers:
+        experts = layer.mlp.experts
+        experts[0], experts[1] = experts[1], experts[0]
+
+
+def no_window(model: torch.nn.Module) -> None:
+    for layer in model.model.layers:
+        layer.self_attn.window = None
+
+
+def turned_everywhere(model: torch.nn.Module) -> None:
+    """The layer that sees everything rotates, too."""
+    for layer in model.model.layers:
+        layer.self_attn.rotated = 32
+
+
+class Normed(torch.nn.Module):
+    """A projection, then a norm of each head."""
+
+    def __init__(self, linear: torch.nn.Module, norm: torch.nn.Module) -> None:
+        super().__init__()
+        self.linear, self.norm = linear, norm
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.linear(x)
+        return self.norm(rows.unflatten(-1, (-1, self.norm.weight.shape[0]))).flatten(-2)
+
+
 def engine_run(folder: Path, outtype: str, engine_bin: Path) -> tuple[EngineRun, Report]:
     gguf = folder / f"{outtype}.gguf"
     report = convert(folder, gguf, Options(ENCODINGS[outtype], "f16"), progress=False)
@@ -86,6 +143,7 @@ CASES: list[tuple[str, str, str, Sequence[Change]]] = [
     ("llama", "Falcon3-7B-1.58bit", "packed-autobitlinear", [swap_rotated_halves]),
     ("llama", "Falcon-E-1B-Base", "fake-bf16", [swap_rotated_halves]),
     ("llama", "Llama-3.2-1B-onebitllms", "master-bf16", [swap_rotated_halves, other_positions]),
+    ("llama", "BitCPM-CANN-1B", "fake-bf16", [swap_rotated_halves, other_positions]),
     ("llama", "biased-yarn", "offline-float", [swap_rotated_halves, other_positions, no_biases]),
     ("qwen2", "Qwen2.5-0.5B-onebitllms", "master-f32", [swap_rotated_halves, no_biases]),
     ("bitnet_1bitllm", "bitnet_b1_58-large", "bin", [other_scale]),
@@ -122,6 +180,87 @@ def test_engine_agrees_with_transformers(
     print(line)
     assert kl < MAX_F16_KL and qat_kl < MAX_QAT_KL, line
     assert 5 * max(kl, qat_kl) < min(wrong), line
+
+
+CONSTANTS = [swap_rotated_halves, other_positions, other_constants, other_head]
+GROUPS: list[tuple[str, str, str, Sequence[Change]]] = [
+    ("minicpm", "BitCPM-CANN-0.5B", GROUPED, CONSTANTS),
+    ("minicpm", "BitCPM-CANN-8B", "fake-bf16", CONSTANTS),
+    ("minicpm", minicpm.LONG, GROUPED, [other_positions]),
+    ("hunyuan_dense", "Hy-MT1.5-1.8B", GROUPED, [swap_rotated_halves, other_positions, norms_before_turning]),
+    ("maple", "maple-preview", maple.ROWS, [one_expert, other_experts, no_window, turned_everywhere]),
+]
+
+
+@pytest.mark.parametrize(("family", "variant", "storage", "changes"), GROUPS, ids=[case[1] for case in GROUPS])
+def test_engine_agrees_where_groups_have_scales(
+    family: str, variant: str, storage: str, changes: Sequence[Change], engine_bin: Path, tmp_path: Path
+) -> None:
+    built = find_family(family).build(variant, storage, SEED)  # type: ignore[attr-defined]
+    built.write(tmp_path)
+    outtype = "q2_0" if storage == GROUPED else "tq2_0"
+    plain_run, _ = engine_run(tmp_path, "f16", engine_bin)
+    rounded, report = engine_run(tmp_path, outtype, engine_bin)
+    assert sum(report.kinds.values()) == len(built.stored.ternary)
+    # What the engine begins a text with, if the vocabulary asks for it.
+    bos = built.config["bos_token_id"] if built.tokenizer.encode("a").special_tokens_mask[0] else plain_run.tokens[:, 0]
+    wanted = reference(built.model, plain_run.tokens, bos)
+    wrong = []
+    for change in changes:
+        changed = copy.deepcopy(built.model)
+        change(changed)
+        wrong.append(float(np.median(divergence(wanted, reference(changed, plain_run.tokens, bos)))))
+    kl, rounded_kl = (float(np.median(divergence(wanted, run.logprobs))) for run in (plain_run, rounded))
+    others = ", ".join(f"{value:.1e}" for value in wrong)
+    line = f"{variant}: KL of f16 {kl:.1e}, of {outtype} {rounded_kl:.1e}; of wrong conversions {others}"
+    print(line)
+    assert kl < MAX_F16_KL and rounded_kl < MAX_INT8_KL and 5 * kl < min(wrong), line
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scale_emb": 0}, "scale_emb is 0, expected a positive number"),
+        ({"dim_model_base": "x"}, "dim_model_base is 'x', expected a positive number"),
+        ({"num_experts": 8}, "num_experts, so this is MiniCPM-MoE"),
+        ({"sparse_config": {"kernel_size": 32}}, "take sparse_config out"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "supported: default, linear, longrope"),
+        ({"rope_scaling": {"type": "longrope", "long_factor": [1.0]}}, "long_factor of the rope scaling is [1.0]"),
+        (
+            {"rope_scaling": {"type": "longrope", "long_factor": [0.0] * 32, "short_factor": [1.0] * 32}},
+            "long_factor of the rope scaling is 0.0, expected a positive number",
+        ),
+    ],
+)
+def test_refusals_of_minicpm(
+    changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minicpm.make(tmp_path, "BitCPM-CANN-0.5B", "fake-bf16")
+    edit_json(tmp_path / "config.json", **changes)
+    assert message in refusal(capsys, tmp_path)
+
+
+def test_keys_of_minicpm(tmp_path: Path) -> None:
+    """Twice the original context: LongRoPE multiplies queries and keys with sqrt(1 + log(2) / log(256))."""
+    minicpm.make(tmp_path, "BitCPM-CANN-8B", "fake-bf16")
+    config = json.loads((tmp_path / "config.json").read_text())
+    scaling = {**config["rope_scaling"], "original_max_position_embeddings": 256}
+    edit_json(tmp_path / "config.json", rope_scaling=scaling)
+    convert(tmp_path, tmp_path / "m.gguf", Options(ENCODINGS["i2_s"], "f16"), progress=False)
+    header = read_header(tmp_path / "m.gguf")
+    expected = {
+        "general.architecture": "minicpm",
+        "minicpm.embedding_scale": 12.0,
+        "minicpm.residual_scale": pytest.approx(1.4 / 2**0.5),
+        "minicpm.logit_scale": 16.0,
+        "minicpm.rope.scaling.type": "longrope",
+        "minicpm.rope.scaling.original_context_length": 256,
+        "minicpm.rope.scaling.attn_factor": pytest.approx((1 + np.log(2) / np.log(256)) ** 0.5),
+    }
+    assert {key: header.metadata.get(key) for key in expected} == expected
+    for name in ("long", "short"):
+        entry = header.tensors[f"rope_factors_{name}.weight"]
+        assert entry.read(tmp_path / "m.gguf").view("<f4") == pytest.approx(scaling[f"{name}_factor"])
 
 
 # --- one-layer checkpoints of LLaMA's shape that lack something, or have too much
@@ -257,6 +396,20 @@ def test_columns_of_no_whole_block(tmp_path: Path, capsys: pytest.CaptureFixture
     assert one == 1.0 and scale.read(gguf).view("<f4")[0] == np.float32(stored.scales[name])
     np.testing.assert_array_equal(ternary, stored.ternary[name].numpy())
     assert "blk.0.ffn_up.scale" not in table
+
+
+def test_all_matrices_of_no_whole_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SmolLM's widths: what was asked for is refused with what fits, which converts without loss."""
+    llama.make(tmp_path, llama.ODD, "fake-f32")
+    line = refusal(capsys, tmp_path, code=EXIT_USAGE)
+    assert line.endswith("192 columns, i2_s needs a multiple of 128; use --outtype q2_0 or tl1 or f16 or f32")
+    _, stored, _ = llama.build(llama.ODD, "fake-f32")
+    name, gguf = f"{LAYER}.mlp.up_proj.weight", tmp_path / "ggml-model-tl1.gguf"
+    assert main([str(tmp_path), "--outtype", "tl1"]) == 0
+    entry = read_header(gguf).tensors["blk.0.ffn_up.weight"]
+    ternary, scale = ENCODINGS["tl1"].unpack(entry.read(gguf), *entry.shape, name)
+    np.testing.assert_array_equal(ternary, stored.ternary[name].numpy())
+    assert scale == np.float32(stored.scales[name])
 
 
 @pytest.mark.parametrize("family", ["qwen2", "gemma3"])

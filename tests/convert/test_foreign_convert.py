@@ -10,7 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support.foreign_files import TILED, WRITERS, Key, codes, i2_s_flat, keys_of, random_rows, rewrite, write_gguf
+from tests.support.foreign_files import (
+    SPARSE,
+    TILED,
+    WRITERS,
+    Key,
+    codes,
+    i2_s_flat,
+    keys_of,
+    random_rows,
+    rewrite,
+    write_gguf,
+)
 from tests.support.gguf_models import answer, ask, assert_same_model
 from tests.support.tiny_gguf import KEYS
 from trit.base.errors import TritError, UserError, run_main
@@ -43,7 +54,7 @@ def reference(story_gguf: Path, engine_bin: Path) -> Path:
     return story_gguf
 
 
-@pytest.mark.parametrize("layout", WRITERS)
+@pytest.mark.parametrize("layout", [layout for layout in WRITERS if layout not in SPARSE])
 def test_bundled_model_comes_back_byte_for_byte(layout: str, reference: Path, tmp_path: Path) -> None:
     """Through every layout, as its engine would write it, and back to i2_s."""
     foreign = rewrite(reference, tmp_path / "foreign.gguf", layout)
@@ -56,6 +67,27 @@ def test_bundled_model_comes_back_byte_for_byte(layout: str, reference: Path, tm
         command += ["--i2-s-layout", layout.removeprefix("i2_s_")]
     assert run_main(main, command) == 0
     assert_same_model(tmp_path / "back.gguf", reference)
+
+
+def test_one_zero_in_four_is_converted_without_loss(reference: Path, tmp_path: Path) -> None:
+    """The bundled model made sparse, as stq1_0 and as i2_s: the same matrices in every encoding."""
+    sparse = {
+        layout: rewrite(reference, tmp_path / f"{layout}.gguf", layout, sparse=True) for layout in ("stq1_0", "i2_s")
+    }
+    stored = {path: sum(item.nbytes for item in Source.open(path).found.values()) for path in sparse.values()}
+    assert stored[sparse["stq1_0"]] < stored[sparse["i2_s"]]
+    for outtype in ("tq2_0", "tq1_0", "q2_0", "i2_s"):
+        made = {layout: tmp_path / f"{layout}-{outtype}.gguf" for layout in sparse}
+        for layout, path in sparse.items():
+            assert run_main(main, [str(path), "--outtype", outtype, "--outfile", str(made[layout])]) == 0
+        a, b = Source.open(made["stq1_0"]), Source.open(made["i2_s"])
+        for name, item in a.found.items():
+            if item.name != outtype:
+                continue
+            one, other = a.matrix(item), b.matrix(b.found[name])
+            np.testing.assert_array_equal(one.values, other.values)
+            # What is float32 there is float16 here.
+            np.testing.assert_array_equal(one.scales, other.scales.astype(np.float16).astype(np.float32))
 
 
 @pytest.mark.parametrize("outtype", ["tl1", "tl2", "tq2_0", "tq1_0", "q2_0", "f16", "f32"])

@@ -102,6 +102,36 @@ def test_groups_are_found_in_floats(
     assert kind == f"ternary floats in groups of {group}" and same_values(ternary, scale, scales)
 
 
+@pytest.mark.parametrize(
+    ("shards", "by_rows", "group", "outtypes"),
+    [
+        (6, True, 1536, ("q2_0", "tq2_0", "tq1_0", "f16")),  # of the outputs: every row has its shard's
+        (6, False, 256, ("q2_0", "tq2_0", "tq1_0", "f16")),  # of the inputs
+        (3, False, 256, ("q2_0", "tq2_0", "f32")),
+        (12, False, 128, ("q2_0", "f16")),
+        (8, False, 64, ("q2_0", "f16")),
+    ],
+)
+def test_a_scale_for_each_shard_of_a_split_matrix(
+    shards: int, by_rows: bool, group: int, outtypes: tuple[str, ...], tmp_path: Path
+) -> None:
+    """TriLM's: trained on several devices, each with a part of the rows or of the columns and a scale of its own."""
+    n, k = 24, 1536
+    rng = np.random.default_rng(shards)
+    ternary = rng.integers(-1, 2, (n, k)).astype(np.int8)
+    scales = rng.uniform(0.01, 0.1, shards).astype(np.float16).astype(np.float32)
+    factors = scales.repeat(n // shards)[:, None] if by_rows else scales.repeat(k // shards)
+    wanted = (ternary * factors).astype(np.float16)
+    found, scale, kind = read_ternary(stored(torch.from_numpy(wanted), tmp_path), None, NOTHING)
+    assert kind == f"ternary floats in groups of {group}"
+    for name in outtypes:
+        row = ENCODINGS[name]
+        assert check_scale(row, "w", scale, k) == 0
+        values, held = row.unpack(row.pack(found, scale), n, k, "w")
+        held_by_64 = spread_scale(held, n, k, 64).repeat(64, axis=1)
+        np.testing.assert_array_equal(values * held_by_64, wanted.astype(np.float32))
+
+
 def test_a_scale_beside_groups_multiplies_them(tmp_path: Path) -> None:
     ternary, scales = matrix(4, 256, 128, 2)
     values = torch.from_numpy(ternary * scales.repeat(128, axis=1))

@@ -11,6 +11,7 @@ from trit.convert.matrices import (
     SCALED_GRAPHS,
     check_columns,
     fallback_notes,
+    fitting,
     matrix_rows,
     odd_ones,
     rounding_notes,
@@ -48,6 +49,37 @@ def test_odd_ones() -> None:
     assert [n.split()[0] for n in fallback_notes({"x": (1, 320), "y": (1, 64), "z": (1, 64)}, TQ2_0)] == ["2", "1"]
     assert rounding_notes(0.0) == []
     assert rounding_notes(0.00012) == ["scales are rounded to float16, by up to 1.2e-04 of their value"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "groups", "architecture", "first", "lacks"),
+    [
+        ((256, 768), {0}, "llama", "i2_s", ()),
+        ((576, 576, 576, 1536), {0}, "llama", "tl1", ("i2_s", "tl2", "tq2_0")),
+        ((576, 1536), {64}, "llama", "q2_0", ("i2_s", "tl1", "tl2", "tq2_0")),
+        ((2048, 512), {2048, 512}, "maple", "tq2_0", ("i2_s", "tl1", "tl2")),
+        ((1024, 4096), {256}, "minicpm", "tq2_0", ("i2_s", "tl1", "tl2")),
+        ((1024, 4096), {128}, "minicpm", "q2_0", ("i2_s", "tq2_0", "tq1_0")),
+        ((1024, 4096), {0, 128}, "minicpm", "q2_0", ("i2_s",)),
+        ((100, 60), {0}, "llama", "f16", ("i2_s", "tl1", "q2_0")),
+    ],
+)
+def test_what_fits_is_found(
+    columns: tuple[int, ...], groups: set[int], architecture: str, first: str, lacks: tuple[str, ...]
+) -> None:
+    found = fitting({f"blk.{i}.w.weight": (64, k) for i, k in enumerate(columns)}, groups, architecture)
+    assert found[0] == first and not set(lacks) & set(found) and {"f16", "f32"} <= set(found)
+
+
+def test_one_matrix_that_does_not_fit_takes_no_encoding_away_where_the_graph_reads_its_scale() -> None:
+    shapes = {"a": (64, 3200), "b": (64, 3200), "c": (64, 8640 // 4)}
+    assert fitting(shapes, {0}, "bitnet")[0] == "i2_s"
+    assert fitting(shapes, {0}, "gemma3")[0] == "f16"
+
+
+def test_encodings_that_are_named_fit_all_matrices() -> None:
+    with pytest.raises(UserError, match=r"a: 576 columns, .* use --outtype f16 or f32$"):
+        check_columns({"a": (64, 576), "b": (64, 100)}, ENCODINGS["i2_s"], "gemma3")
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ ALIKE = tuple(name for name in ARCHITECTURES if name != "qwen35")
 UNFUSED = set(ALIKE) - {"bitnet-b1.58"}
 # Tensor that is optional somewhere -> its shape, and the architectures that look for it.
 OPTIONAL: dict[str, tuple[tuple[int, ...], set[str]]] = {
-    "rope_freqs.weight": ((SIZE // 2,), {"llama"}),
+    "rope_freqs.weight": ((SIZE // 2,), {"llama", "minicpm"}),
     "output.bias": ((259,), {"qwen2"}),
     "cls.output.weight": ((1, EMBEDDING), {"qwen3"}),
-    "blk.0.attn_output.bias": ((EMBEDDING,), {"llama"}),
-    "blk.1.ffn_down.bias": ((EMBEDDING,), {"llama"}),
-    "blk.1.ffn_gate.bias": ((FORWARD,), {"llama"}),
-    "blk.0.ffn_up.bias": ((FORWARD,), {"llama"}),
+    "blk.0.attn_output.bias": ((EMBEDDING,), {"llama", "minicpm"}),
+    "blk.1.ffn_down.bias": ((EMBEDDING,), {"llama", "minicpm"}),
+    "blk.1.ffn_gate.bias": ((FORWARD,), {"llama", "minicpm"}),
+    "blk.0.ffn_up.bias": ((FORWARD,), {"llama", "minicpm"}),
     **{f"blk.1.attn_{name}.bias": ((size * SIZE,), UNFUSED) for name, size in (("q", 2), ("k", 1), ("v", 1))},
     "blk.1.attn_q.scale": ((1,), set(ALIKE)),
     "blk.1.ffn_up.input_scale": ((1,), set(ALIKE)),
@@ -108,11 +108,30 @@ def test_keys_of_an_architecture_have_the_engine_s_types(tmp_path: Path) -> None
             ("vocab_size", U32, architecture == "llama"),
             ("dense_2_feat_out", U32, embeds_texts),
             ("dense_3_feat_in", U32, embeds_texts),
+            ("logit_scale", F32, architecture == "minicpm"),
         ):
             key = f"{architecture}.{name}"
             rest = [row for row in keys if row[0] != key]
             reason = said(tmp_path, [*rest, (key, others[kind], None, 64)], tensors)
             assert reason == (f"{key} is not a {'uint32' if kind == U32 else 'float32'}" if read else None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "element", "value", "words"),
+    [
+        (5, None, 0, None),
+        (5, None, 8, "is 8, of positions in pictures"),
+        (ARRAY, 5, [0, 0, 0, 0], None),
+        (ARRAY, 5, [8, 8, 0, 0], "of positions in pictures"),
+        (ARRAY, 5, [8, 8], "has 2 numbers, expected 4"),
+    ],
+)
+def test_positions_in_pictures(
+    kind: int, element: int | None, value: object, words: str | None, tmp_path: Path
+) -> None:
+    keys, tensors = model("hunyuan-dense")
+    reason = said(tmp_path, [*keys, ("hunyuan-dense.rope.dimension_sections", kind, element, value)], tensors)
+    assert reason is None if words is None else words in str(reason)
 
 
 def test_experts_have_no_biases(tmp_path: Path) -> None:

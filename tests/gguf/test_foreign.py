@@ -61,7 +61,7 @@ def test_tl_bytes_on_paper() -> None:
 @pytest.mark.parametrize(("n", "k"), [(128, 768), (256, 512)])
 def test_scalar_writers_round_trip(layout: str, n: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trit.gguf.codecs.CHUNK_WEIGHTS", 7 * k)
-    rows = random_rows(n, k, seed=k)
+    rows = random_rows(n, k, k, layout)
     raw = WRITERS[layout][1](rows, 0.375)
     assert len(raw) in LAYOUTS[layout].sizes(n, k)
     if layout in TILED:
@@ -72,6 +72,26 @@ def test_scalar_writers_round_trip(layout: str, n: int, k: int, monkeypatch: pyt
     assert (decoded.scales == 0.375).all()
     per_row = {"tensor": 1, "row": n}.get(LAYOUTS[layout].scales) or n * k // int(LAYOUTS[layout].scales.split()[-1])
     assert decoded.scales.size == per_row
+
+
+def test_the_codebook_of_stq1_0_is_the_published_one() -> None:
+    """ggml-common.h of llama.cpp's pull request 22836: two bits a weight, lowest first, as value + 1."""
+    published = bytes.fromhex("a9892909a68626069a921a126a624a42" + "012181a1042484a41018909840486068")
+    for index, packed in enumerate(published):
+        block = bytes([index & 15]) + bytes(31) + bytes([index >> 4]) + bytes(7) + bytes.fromhex("0038")
+        values = decode("stq1_0", as_bytes(block), 1, 256, "w").values[0, [0, 16, 32, 48]]
+        assert values.tolist() == [(packed >> 2 * lane & 3) - 1 for lane in range(4)]
+
+
+def test_four_levels_of_tencent_s_two_bits_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """q2_0c: 512 weights in 130 bytes, under whatever number its files have."""
+    for number in (41, 42, 43, 44):
+        path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.ffn_up.weight", (64, 1024), number, bytes(64 * 260))])
+        assert run_main(main, [str(path)]) == 2
+        said = capsys.readouterr().err
+        assert "q2_0c" in said and "1.25-bit" in said, (number, said)
 
 
 def test_our_encodings_agree_with_the_scalar_writers() -> None:
@@ -119,7 +139,7 @@ def test_every_index_of_pairs_and_triplets(index: int) -> None:
 def matrix_file(path: Path, layout: str, shapes: list[tuple[int, int]], kind: int | None = None) -> Path:
     number, writer = WRITERS[layout]
     tensors = [
-        (f"blk.{i}.ffn_up.weight", shape, number if kind is None else kind, writer(random_rows(*shape), 0.5))
+        (f"blk.{i}.ffn_up.weight", shape, number if kind is None else kind, writer(random_rows(*shape, 0, layout), 0.5))
         for i, shape in enumerate(shapes)
     ]
     return write_gguf(path, KEYS, tensors)
@@ -166,7 +186,7 @@ def test_group_64_and_128_under_one_number(tmp_path: Path) -> None:
 def test_a_size_too_small_for_any_layout_is_a_cut_file_or_one_that_is_known_by_name_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = matrix_file(tmp_path / "m.gguf", "tq2_0", [(64, 256)], 42)
+    path = write_gguf(tmp_path / "m.gguf", KEYS, [("blk.0.ffn_up.weight", (64, 256), 42, bytes(64 * 32))])
     assert run_main(main, [str(path)]) == 2
     assert re.search(
         r"m\.gguf: is cut short: .* \(if it is whole: blk\.0\.ffn_up\.weight has type 42, neither q2_0 of llama\.cpp "

@@ -63,10 +63,10 @@ def int8_activations(model: nn.Module, ternary: Iterable[str]) -> None:
         setattr(model.get_submodule(parent), leaf, QatLinear(linear.weight, linear.bias))
 
 
-def reference(model: nn.Module, tokens: np.ndarray, bos: int = 0) -> np.ndarray:
+def reference(model: nn.Module, tokens: np.ndarray, bos: int | np.ndarray = 0) -> np.ndarray:
     """Log-probabilities of transformers' forward in float64, at the positions that the engine saves."""
     inputs = torch.tensor(tokens)
-    inputs[:, 0] = bos  # llama-perplexity starts every chunk with it
+    inputs[:, 0] = torch.as_tensor(bos)  # llama-perplexity starts every chunk with it
     with torch.no_grad():
         logits = model(inputs).logits
     return torch.log_softmax(logits[:, CONTEXT // 2 : -1].double(), dim=-1).numpy()

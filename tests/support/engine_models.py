@@ -14,9 +14,20 @@ import numpy as np
 from tests.support.foreign_files import Key, Tensor, write_gguf
 
 U32, I32, F32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-EMBEDDING, FORWARD, LAYERS, HEADS, KV_HEADS, SIZE = 64, 96, 2, 2, 1, 32
+EMBEDDING, FORWARD, LAYERS, HEADS, KV_HEADS, SIZE, EXPERTS = 64, 96, 2, 2, 1, 32, 4
 _POOLED = {"pooling_type": 1, "attention.sliding_window_pattern": 2}
-ARCHITECTURES = ("bitnet-b1.58", "llama", "qwen2", "qwen3", "gemma3", "gemma-embedding", "qwen35")
+ARCHITECTURES = (
+    "bitnet-b1.58",
+    "llama",
+    "qwen2",
+    "qwen3",
+    "gemma3",
+    "gemma-embedding",
+    "qwen35",
+    "minicpm",
+    "hunyuan-dense",
+    "maple",
+)
 # Of linear attention: two key heads, four value heads. The first layer has it, the second attends.
 GROUPS, VALUE_HEADS, STATE, TAPS = 2, 4, 16, 4
 _HYBRID = {
@@ -28,6 +39,16 @@ _HYBRID = {
     "ssm.inner_size": VALUE_HEADS * STATE,
 }
 ROTATED_BLOCK = 32
+_MIXED = {
+    "expert_count": EXPERTS,
+    "expert_used_count": 2,
+    "expert_feed_forward_length": FORWARD,
+    "attention.sliding_window": 64,
+}
+_OF_LAYERS: tuple[Key, ...] = (
+    ("maple.attention.sliding_window_pattern", ARRAY, BOOL, [True, False]),
+    ("maple.swiglu_clamp_exp", ARRAY, F32, [7.0, 7.0]),
+)
 
 
 def byte_letters() -> list[str]:
@@ -92,8 +113,10 @@ def model(architecture: str) -> tuple[list[Key], list[Tensor]]:
                 **({"attention.sliding_window": 64} if gemma else {}),
                 **(_HYBRID if architecture == "qwen35" else {}),
                 **(_POOLED if architecture == "gemma-embedding" else {}),
+                **(_MIXED if architecture == "maple" else {}),
             }.items()
         ),
+        *(_OF_LAYERS if architecture == "maple" else ()),
         (f"{architecture}.attention.layer_norm_rms_epsilon", F32, None, 1e-6),
         (f"{architecture}.rope.freq_base", F32, None, 10000.0),
         *(_rotation() if architecture == "qwen35" else []),
@@ -129,7 +152,11 @@ def _layer(architecture: str) -> dict[str, tuple[int, ...]]:
         shapes |= {"attn_sub_norm.weight": (EMBEDDING,), "ffn_sub_norm.weight": (FORWARD,)}
     if architecture == "qwen2":
         shapes |= {f"attn_{name}.bias": (rows,) for name, rows in (("q", queries), ("k", keys), ("v", keys))}
-    if architecture == "qwen3" or architecture.startswith("gemma"):
+    if architecture == "maple":
+        stacks = {name: shapes.pop(f"ffn_{name}.weight") for name in ("gate", "up", "down")}
+        shapes |= {f"ffn_{name}_exps.weight": (EXPERTS, *shape) for name, shape in stacks.items()}
+        shapes["ffn_gate_inp.weight"] = (EXPERTS, EMBEDDING)
+    if architecture in ("qwen3", "hunyuan-dense", "maple") or architecture.startswith("gemma"):
         shapes |= {"attn_q_norm.weight": (SIZE,), "attn_k_norm.weight": (SIZE,)}
     if architecture.startswith("gemma"):
         shapes |= {"post_attention_norm.weight": (EMBEDDING,), "post_ffw_norm.weight": (EMBEDDING,)}

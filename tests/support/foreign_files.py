@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,26 @@ from trit.gguf.source import Source
 Rows = Sequence[Sequence[int]]
 
 
-def random_rows(n: int, k: int, seed: int = 0) -> list[list[int]]:
+def random_rows(n: int, k: int, seed: int = 0, layout: str = "") -> list[list[int]]:
     rows: list[list[int]] = np.random.default_rng(seed).integers(0, 3, (n, k)).tolist()
-    return rows
+    return one_zero_in_four(rows) if layout in SPARSE else rows
+
+
+# Layouts that hold matrices only where one weight of four is 0.
+SPARSE = ("stq1_0",)
+
+
+def one_zero_in_four(rows: Rows) -> list[list[int]]:
+    """The same rows, but of each four weights 16 apart one is 0, and the others are not."""
+    out = [list(row) for row in rows]
+    for r, row in enumerate(out):
+        for b in range(0, len(row), 64):
+            for p in range(b, b + 16):
+                four = [p, p + 16, p + 32, p + 48]
+                zero = (r + p + sum(row[c] for c in four)) % 4
+                for lane, c in enumerate(four):
+                    row[c] = 1 if lane == zero else 2 * (row[c] == 2 or (row[c] == 1 and lane % 2))
+    return out
 
 
 def f16(value: float) -> bytes:
@@ -133,6 +150,24 @@ def q2_0_g128(rows: Rows, scale: float) -> bytes:
     return q2_0(rows, scale, group=128)
 
 
+def stq1_0(rows: Rows, scale: float) -> bytes:
+    """Of four weights 16 apart: the place of the 0, whether the others differ in sign from the first of them, its."""
+    out = bytearray()
+    for c in rows:
+        for b in range(0, len(c), 256):
+            halves, negative = [], []
+            for g in range(64):
+                four = [c[b + 64 * (g // 16) + g % 16 + 16 * lane] for lane in range(4)]
+                (zero,) = (lane for lane in range(4) if four[lane] == 1)
+                first, second, third = (code for code in four if code != 1)
+                halves.append(4 * zero + 2 * (third != first) + (second != first))
+                negative.append(first == 0)
+            out += bytes(halves[g] | halves[g + 1] << 4 for g in range(0, 64, 2))
+            out += bytes(sum(negative[g + i] << i for i in range(8)) for g in range(0, 64, 8))
+            out += f16(scale)
+    return bytes(out)
+
+
 def iq1_bn(rows: Rows, scale: float) -> bytes:
     out = bytearray()
     for c in rows:
@@ -222,6 +257,7 @@ WRITERS: dict[str, tuple[int, Callable[[Rows, float], bytes]]] = {
     "q2_0_g128": (42, q2_0_g128),
     "pq2_0": (142, q2_0_g128),
     "ptq1_0": (143, ptq1_0),
+    "stq1_0": (42, stq1_0),
     "iq1_bn": (134, iq1_bn),
     "iq2_bn": (135, iq2_bn),
     "bitnet_tl1": (38, bitnet_tl1),
@@ -252,6 +288,15 @@ VECTORS: list[tuple[str, int, int, str, dict[tuple[int, int], int]]] = [
     ),
     ("q2_0", 1, 64, HALF + "54" + "55" * 14 + "95", {(0, 0): -1, (0, 63): 1}),
     ("pq2_0", 1, 128, HALF + "54" + "55" * 30 + "d5", {(0, 0): -1, (0, 127): 2}),
+    # Index 0 of a four is (0, +1, +1, +1), 6 is (+1, 0, +1, -1), 7 with its sign bit is (-1, 0, +1, +1).
+    (
+        "stq1_0",
+        1,
+        256,
+        "76" + "00" * 31 + "02" + "00" * 7 + HALF,
+        {(0, column): 1 for column in range(256) if column % 64 >= 16 and column not in (16, 17)}
+        | {(0, 0): 1, (0, 48): -1, (0, 1): -1},
+    ),
     ("tq2_0", 1, 256, "56" + "55" * 62 + "15" + HALF, {(0, 0): 1, (0, 255): -1}),
     # 121 = 11111 in base 3 (all zeros): ceil(121 * 256 / 243) = 128. 202 = 21111: 213. 120 = 11110: 127.
     ("ptq1_0", 1, 128, "d5" + "80" * 22 + "7f" + "8080" + HALF, {(0, 0): 1, (0, 119): -1}),
@@ -320,8 +365,11 @@ def tensors_of(source: Source) -> list[Tensor]:
     ]
 
 
-def rewrite(source: Path, target: Path, layout: str, scales: Mapping[str, float] | None = None) -> Path:
-    """A model file with i2_s matrices, with those in another layout as their engine writes it."""
+def rewrite(source: Path, target: Path, layout: str, sparse: bool = False) -> Path:
+    """A model file with i2_s matrices, with those in another layout as their engine writes it.
+
+    With ``sparse`` one weight of four is 0.
+    """
     header = read_raw_header(source)
     kind, writer = WRITERS[layout]
     opened = Source.open(source)
@@ -332,7 +380,8 @@ def rewrite(source: Path, target: Path, layout: str, scales: Mapping[str, float]
             tensors.append(row)
             continue
         scale = struct.unpack_from("<f", raw, len(raw) - 32)[0]
-        tensors.append((name, shape, kind, writer(codes(raw, *shape), scale)))
+        rows = codes(raw, *shape)
+        tensors.append((name, shape, kind, writer(one_zero_in_four(rows) if sparse else rows, scale)))
         if layout in TILED:
             tensors.append((f"{name}_scale", (1,), 0, struct.pack("<f", scale)))
     return write_gguf(target, keys_of(header), tensors)

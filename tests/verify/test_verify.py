@@ -33,7 +33,7 @@ from tests.support.proofs import (
     scale_up,
     swap_tensors,
 )
-from tests.support.tiny_checkpoints import all_families, find_family
+from tests.support.tiny_checkpoints import all_families, find_family, llama
 from tests.support.tiny_checkpoints.linear_layers import INPUT_NORMS
 from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
 from trit.convert import pooling
@@ -62,6 +62,8 @@ def full_cases() -> list[Case]:
         for i, variant in enumerate(family.VARIANTS):
             storage = kinds[i % len(kinds)]
             outtype = "q2_0" if storage == GROUPED else ("i2_s", "i2_s", "q2_0")[i % 3]
+            if variant == llama.ODD:
+                outtype = "tl1"
             cases.append(Case(family.FAMILY, variant, storage, outtype, ("f16", "q8_0")[i % 2]))
     return cases
 

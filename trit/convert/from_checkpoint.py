@@ -21,7 +21,7 @@ from trit.base.files import atomic_outputs
 from trit.convert import vocabulary_check
 from trit.convert.embedding import check_values, embedding_row, quantize_pieces
 from trit.convert.manifest import Manifest
-from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, write_matrix
+from trit.convert.matrices import check_columns, fallback_notes, matrix_rows, rounding_notes, write_matrix, write_stack
 from trit.convert.pooling import read_pooling
 from trit.convert.read_back import Expected, verify, verify_vocabulary
 from trit.convert.report import Report
@@ -106,7 +106,7 @@ def convert(directory: Path, outfile: Path, options: Options, progress: bool = T
         embedding_type = options.embedding_type or _default_embedding(specs, options.encoding)
         input_norms = any(spec.kind is Kind.INPUT_NORM for spec in specs)
         declared = Declared.from_config(checkpoint.config, options.master_weights or input_norms)
-        ternary = [spec.source for spec in specs if spec.kind is Kind.TERNARY]
+        ternary = [name for spec in specs if spec.kind is Kind.TERNARY for name in spec.sources]
         check_left_out(checkpoint.config, [*ternary, *map(checkpoint.stored_name, ternary)])
         pooling = read_pooling(directory, checkpoint.config)
         # A writer without a file: a hyper-parameter of the wrong type or size must not show only when all is written.
@@ -214,9 +214,9 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
         UserError: names the first missing or unexpected tensors, as their file has them or would have them.
     """
     where = checkpoint.directory
-    wanted = {spec.source for spec in specs}
-    ternary = [spec.source for spec in specs if spec.kind is Kind.TERNARY]
-    missing = [name for name in wanted if name not in checkpoint.tensors]
+    wanted = {name for spec in specs for name in spec.sources}
+    ternary = [name for spec in specs if spec.kind is Kind.TERNARY for name in spec.sources]
+    missing = {name for name in wanted if name not in checkpoint.tensors}
     copies = family.copies(checkpoint.config)
     known = wanted | {f"{name}_scale" for name in ternary} | set(copies)
     unexpected = [name for name in checkpoint.tensors if name not in known and not name.endswith(NOT_WANTED)]
@@ -225,7 +225,7 @@ def check_names(checkpoint: Checkpoint, family: Family, specs: list[TensorSpec])
     _check_layers(checkpoint, wanted)
     if missing:
         named = short_list(map(checkpoint.stored_name, missing))
-        if all(spec.kind is Kind.NORM for spec in specs if spec.source in missing):
+        if all(spec.kind is Kind.NORM for spec in specs if not missing.isdisjoint(spec.sources)):
             raise UserError(
                 f"{where}: {named} missing, norms that config.json asks for; the checkpoint is not whole, or "
                 f"{TAKE_CONFIG}"
@@ -298,12 +298,12 @@ def _equal(a: StoredTensor, b: StoredTensor) -> bool:
 
 def _plan(spec: TensorSpec, checkpoint: Checkpoint, asked: Encoding, embedding_type: str) -> list[PlannedTensor]:
     """The tensor's row in the file, and that of its scale where it has one; raises UserError if its shape is wrong."""
-    stored = checkpoint.tensors[spec.source]
     if spec.kind is Kind.TERNARY:
-        n, k = spec.shape
-        check_stored(stored, checkpoint.tensors.get(f"{spec.source}_scale"), (n, k), checkpoint.asks)
+        n, k = spec.shape[-2:]
+        for name in spec.sources:
+            check_stored(checkpoint.tensors[name], checkpoint.tensors.get(f"{name}_scale"), (n, k), checkpoint.asks)
     else:
-        check_shape(stored, spec.stored_shape, checkpoint.asks)
+        check_shape(checkpoint.tensors[spec.source], spec.stored_shape, checkpoint.asks)
     return planned_rows(spec, asked, embedding_type)
 
 
@@ -399,19 +399,30 @@ def _write_tensors(
         for spec, rows in zip(specs, planned, strict=True):
             stored, tensor = checkpoint.tensors[spec.source], rows[0]
             if spec.kind is Kind.TERNARY:
-                scale_tensor = checkpoint.tensors.get(f"{spec.source}_scale")
-                ternary, scale, kind = read_ternary(stored, scale_tensor, declared)
-                ternary, scale = _reordered(spec, ternary, scale)
-                written, rounded = write_matrix(writer, rows, options.encoding, ternary, scale)
+                matrices = _matrices(checkpoint, spec, declared, kinds)
+                if spec.others:
+                    written, rounded = write_stack(writer, tensor, options.encoding, matrices)
+                else:
+                    written, rounded = write_matrix(writer, rows, options.encoding, *next(matrices))
                 expected += written
                 deviation = max(deviation, rounded)
-                kinds[kind] = kinds.get(kind, 0) + 1
             else:
                 kind_in_file = GGMLQuantizationType(tensor.ggml_type)
                 pieces = quantize_pieces(_float_pieces(stored, spec, kind_in_file), kind_in_file)
                 expected.append(Expected(tensor, writer.write(pieces)))
             bar.update(tensor.nbytes)
     return expected, kinds, rounding_notes(deviation)
+
+
+def _matrices(
+    checkpoint: Checkpoint, spec: TensorSpec, declared: Declared, kinds: dict[str, int]
+) -> Iterator[tuple[Ternary, Scale]]:
+    """The matrices of a tensor, one after the other, and their scales; ``kinds`` counts how they were stored."""
+    for name in spec.sources:
+        scale_tensor = checkpoint.tensors.get(f"{name}_scale")
+        ternary, scale, kind = read_ternary(checkpoint.tensors[name], scale_tensor, declared)
+        kinds[kind] = kinds.get(kind, 0) + 1
+        yield _reordered(spec, ternary, scale)
 
 
 def _float_pieces(

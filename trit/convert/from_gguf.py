@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from trit.base.errors import TritError, UserError
 from trit.base.files import atomic_outputs
-from trit.base.flags import called
 from trit.convert import vocabulary_check
 from trit.convert.embedding import check_values, embedding_row, quantize_pieces
 from trit.convert.manifest import Manifest
@@ -171,12 +170,6 @@ def _plan(source: Source, options: Options) -> list[_Plan]:
             plans.append(_Plan(item, [PlannedTensor(tensor.name, tensor.shape, tensor.ggml_type)], None))
     matrices = {plan.rows[0].name: plan.rows[0].shape for plan in plans if plan.asked is options.encoding}
     check_columns(matrices, options.encoding, architecture(source.header))
-    for name, shape in matrices.items():
-        if options.encoding.tail_bytes and len(shape) > 2:
-            raise UserError(
-                f"{name}: has several matrices, {options.encoding.name} one scale for all; use "
-                f"{called('--outtype')} q2_0"
-            )
     if not plans:
         raise UserError(f"{source.path}: holds no weights, only metadata; there is nothing to convert")
     if not any(plan.asked for plan in plans):

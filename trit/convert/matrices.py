@@ -6,13 +6,27 @@ Such a matrix gets another encoding with scale 1 and its own float32 scale as th
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from trit.base.errors import UserError
+from trit.base.flags import called
 from trit.convert.read_back import Expected, ternary_digest
-from trit.gguf.encodings import Encoding, Scale, Ternary, check_fits, check_scale, fallback
+from trit.gguf.encoding_table import DEFAULT, INSTEAD
+from trit.gguf.encodings import (
+    ENCODINGS,
+    Bytes,
+    Encoding,
+    Scale,
+    Ternary,
+    check_fits,
+    check_scale,
+    fallback,
+    spread_scale,
+)
 from trit.gguf.types import GGMLQuantizationType
 from trit.gguf.writer import PlannedTensor, SplitWriter
 
@@ -28,9 +42,26 @@ def scale_name(name: str) -> str:
     return f"{name.removesuffix('.weight')}.scale"
 
 
+def stacks(shapes: Shapes) -> list[str]:
+    """The tensors that hold several matrices, one for each expert."""
+    return [name for name, shape in shapes.items() if len(shape) > 2]
+
+
 def odd_ones(shapes: Shapes, encoding: Encoding) -> dict[str, int]:
     """The matrices whose columns are no whole blocks of the encoding: name -> columns."""
     return {name: shape[-1] for name, shape in shapes.items() if shape[-1] % encoding.block}
+
+
+def refused_columns(shapes: Shapes, encoding: Encoding, architecture: str) -> dict[str, int]:
+    """The matrices that can neither be in an encoding nor get another one: name -> columns."""
+    odd = odd_ones(shapes, encoding)
+    total = sum(map(math.prod, shapes.values()))
+    too_many = 2 * sum(math.prod(shapes[name]) for name in odd) > total
+    return {
+        name: columns
+        for name, columns in odd.items()
+        if too_many or architecture not in SCALED_GRAPHS or len(shapes[name]) > 2
+    }
 
 
 def check_columns(shapes: Shapes, encoding: Encoding, architecture: str) -> None:
@@ -38,12 +69,31 @@ def check_columns(shapes: Shapes, encoding: Encoding, architecture: str) -> None
 
     Or any of them, if the graph has no use for the scale tensor that they would get, or they are several in one tensor.
     """
-    odd = odd_ones(shapes, encoding)
-    total = sum(map(math.prod, shapes.values()))
-    too_many = 2 * sum(math.prod(shapes[name]) for name in odd) > total
-    for name, columns in odd.items():
-        if too_many or architecture not in SCALED_GRAPHS or len(shapes[name]) > 2:
-            check_fits(encoding, name, columns)
+    if refused := refused_columns(shapes, encoding, architecture):
+        name, columns = next(iter(refused.items()))
+        check_fits(encoding, name, columns, set(refused.values()))
+    for name in stacks(shapes) if encoding.tail_bytes else ():
+        raise UserError(
+            f"{name}: has several matrices, {encoding.name} one scale for all; use {called('--outtype')} q2_0"
+        )
+
+
+def fitting(shapes: Shapes, groups: Collection[int], architecture: str) -> list[str]:
+    """The encodings that hold matrices as they are, what is taken where nobody asks for another first.
+
+    Args:
+        shapes: Name -> shape of each.
+        groups: Inputs that share a scale, of each kind of matrix that there is; 0: all of it.
+        architecture: Of the graph.
+    """
+
+    def holds(encoding: Encoding) -> bool:
+        odd = any(group and (not encoding.scale_inputs or group % encoding.scale_inputs) for group in groups)
+        odd = odd or (encoding.tail_bytes > 0 and bool(stacks(shapes)))
+        return not odd and not refused_columns(shapes, encoding, architecture)
+
+    first = (DEFAULT, *INSTEAD)
+    return [name for name in (*first, *(name for name in ENCODINGS if name not in first)) if holds(ENCODINGS[name])]
 
 
 def fallback_notes(shapes: Shapes, encoding: Encoding) -> list[str]:
@@ -101,6 +151,29 @@ def write_matrix(
         expected = [Expected(tensor, ternary_digest(ternary), encoding, encoding.stored_scale(own))]
     expected += [Expected(row, writer.write([np.array([beside], dtype=np.float32)])) for row in scale_row]
     return expected, deviation
+
+
+def write_stack(
+    writer: SplitWriter, tensor: PlannedTensor, encoding: Encoding, matrices: Iterable[tuple[Ternary, Scale]]
+) -> tuple[list[Expected], float]:
+    """Pack several matrices into one tensor, as they come: only one is in memory. As :func:`write_matrix` else."""
+    k = tensor.shape[-1]
+    digest, scales, deviation = hashlib.blake2b(), [], 0.0
+
+    def pieces() -> Iterator[Bytes]:
+        nonlocal deviation
+        for ternary, scale in matrices:
+            n = len(ternary)
+            rows = scale if isinstance(scale, np.ndarray) else np.full((n, 1), scale, dtype=np.float32)
+            deviation = max(deviation, check_scale(encoding, tensor.name, rows, k))
+            digest.update(np.ascontiguousarray(ternary).data)
+            scales.append(np.asarray(encoding.stored_scale(rows)))
+            yield encoding.pack(ternary, rows)
+
+    writer.write(pieces())
+    groups = max(each.shape[1] for each in scales)
+    all_scales = np.concatenate([spread_scale(each, len(each), k, k // groups) for each in scales])
+    return [Expected(tensor, digest.digest(), encoding, all_scales)], deviation
 
 
 def rounding_notes(deviation: float) -> list[str]:

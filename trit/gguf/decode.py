@@ -95,6 +95,35 @@ def _iq2_bn_values(blocks: Bytes) -> Ternary:
     return fields(blocks, (0, 2, 4, 6)).reshape(len(blocks), 64)
 
 
+def _stq1_0_table() -> Ternary:
+    """int8 [32, 4]: four weights of which one is 0, by its place and the signs of the others.
+
+    Bits 3:2 of the index are the place of the 0. Of the other three, in their order, the first is +1, the second -1
+    where bit 0 is set, the third -1 where bit 1 is. Bit 4 turns all signs round.
+    """
+    table = np.zeros((32, 4), dtype=np.int8)
+    for index in range(32):
+        others = [lane for lane in range(4) if lane != index >> 2 & 3]
+        table[index, others] = np.where([0, index & 1, index & 2], -1, 1) * (-1 if index & 16 else 1)
+    return table
+
+
+_FOURS = _stq1_0_table()
+
+
+def _stq1_0_values(blocks: Bytes) -> Ternary:
+    """Blocks of 256 weights in 40 bytes and a scale: half a byte for each of 64 fours, low half first, a bit for each.
+
+    Four g holds the weights 64 (g // 16) + g % 16 + 0, 16, 32, 48.
+    """
+    count = len(blocks)
+    indices = np.empty((count, 64), dtype=np.uint8)
+    indices[:, 0::2], indices[:, 1::2] = blocks[:, :32] & 15, blocks[:, :32] >> 4
+    indices |= np.unpackbits(blocks[:, 32:40], axis=1, bitorder="little") << 4
+    fours = np.take(_FOURS, indices, axis=0)
+    return np.asarray(fours.reshape(count, 4, 16, 4).swapaxes(2, 3).reshape(count, 256))
+
+
 def _rows(block_bytes: int, scale: str, values_of: Callable[[Bytes], Ternary]) -> Callable[[Bytes, int, int], Decoded]:
     """Rows that begin with their scale (a numpy dtype), then blocks of 64 weights."""
     scale_bytes = np.dtype(scale).itemsize
@@ -117,6 +146,7 @@ _FOREIGN: dict[str, Callable[[Bytes, int, int], Decoded]] = {
     "q2_0_g128": grouped(128, 34, 0, neighbours),
     "pq2_0": grouped(128, 34, 0, neighbours),
     "ptq1_0": grouped(128, 28, 26, trits(((0, 16, 5), (16, 8, 5), (24, 2, 4)))),
+    "stq1_0": grouped(256, 42, 40, _stq1_0_values),
     "iq1_bn": _rows(13, "<f2", _iq1_bn_values),
     "iq2_bn": _rows(16, "<f4", _iq2_bn_values),
 }

@@ -126,6 +126,9 @@ SIGNS = EncodingRow("q1_0", ggml_type=41, file_type=40, block=128, block_bytes=1
 # What is taken where nobody asks for another.
 DEFAULT = "i2_s"
 
+# What is taken in its place where that does not hold a model's matrices, the first that does.
+INSTEAD = ("tl1", "tq2_0", "q2_0", "f16")
+
 TERNARY = tuple(row.name for row in TABLE.values() if row.ternary)
 # In three parts: those that only we have, those that llama.cpp has too, floats.
 OURS = tuple(row.name for row in TABLE.values() if not row.known_to_ggml)

@@ -173,11 +173,15 @@ class Blocked(Protocol):
         """The number of inputs k has to be a multiple of this."""
 
 
-def check_fits(encoding: Blocked, name: str, k: int) -> None:
-    """Raise UserError, naming the tensor and a way out, if k inputs are not a whole number of blocks."""
+def check_fits(encoding: Blocked, name: str, k: int, beside: Iterable[int] = ()) -> None:
+    """Raise UserError, naming the tensor and a way out, if k inputs are not a whole number of blocks.
+
+    ``beside`` are the inputs of other tensors that have to have the same encoding.
+    """
     if k % encoding.block == 0:
         return
-    others = " or ".join(row.name for row in ENCODINGS.values() if k % row.block == 0)
+    whole = [row.name for row in ENCODINGS.values() if not any(size % row.block for size in (k, *beside))]
+    others = " or ".join(whole)
     wanted = f"{encoding.name} needs a multiple of {encoding.block}"
     raise UserError(f"{name}: {k} columns, {wanted}; use {called('--outtype')} {others}")
 

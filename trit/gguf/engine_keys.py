@@ -48,14 +48,18 @@ _READ = {
 }
 # A number for all layers, or an array with one for each.
 PER_LAYER = (".feed_forward_length", ".attention.head_count", ".attention.head_count_kv", ".expert_used_count")
+# Of positions in pictures; one number stands for four.
+SECTIONS = ".rope.dimension_sections"
 _PATTERN = ".attention.sliding_window_pattern"
-SECTIONS, RECURRENT = ".rope.dimension_sections", ".attention.recurrent_layers"
-# Read for some architectures only.
-_OF_SOME = (_PATTERN, SECTIONS, RECURRENT)
+RECURRENT = ".attention.recurrent_layers"
+EXPERT_FORWARD, CLAMP = ".expert_feed_forward_length", ".swiglu_clamp_exp"
+# What only some architectures read.
+_OF_SOME = (_PATTERN, SECTIONS, RECURRENT, EXPERT_FORWARD, CLAMP)
 # Arrays -> types of their elements. What is no array there is not looked at by the engine, but for PER_LAYER and
 # the pattern, which may be one number.
 _ELEMENTS = {
-    **dict.fromkeys((*PER_LAYER, *_OF_SOME), (U32, I32, BOOL)),
+    **dict.fromkeys((*PER_LAYER, _PATTERN, SECTIONS, RECURRENT, EXPERT_FORWARD), (U32, I32, BOOL)),
+    CLAMP: (F32,),
     ".classifier.output_labels": (STRING,),
     f"{TENSOR_EXTRA}.name": (STRING,),
 }
@@ -74,6 +78,9 @@ _OF_ARCHITECTURE = {
         U32: f"{_GEMMA[U32]} {_PATTERN} .dense_2_feat_in .dense_2_feat_out .dense_3_feat_in .dense_3_feat_out",
         F32: _GEMMA[F32],
     },
+    "minicpm": {F32: ".embedding_scale .residual_scale .logit_scale"},
+    "hunyuan-dense": {I32: SECTIONS},
+    "maple": {U32: f".attention.sliding_window {EXPERT_FORWARD}", F32: f".rope.freq_base_swa {CLAMP}"},
 }
 # Keys that we, ggml or the engine's programs read, but not its loader.
 _READ_ELSEWHERE = {STRING: "general.type tokenizer.chat_template", U32: "general.alignment"}
@@ -112,8 +119,11 @@ class Keys:
         for name, elements in _ELEMENTS.items():
             key = f"{self.architecture}{name}" if name.startswith(".") else name
             wrong = self.types.get(key, (U32, None))[0] == ARRAY and self.types[key][1] not in elements
-            if wrong and (name not in _OF_SOME or key in kinds_read(self.architecture)):
-                raise Unsound(f"{key} is an array, but not of {'strings' if STRING in elements else '32-bit integers'}")
+            # Maple has the pattern as an array alone, which is no type of a key by itself.
+            read = key in kinds_read(self.architecture) or (self.architecture, name) == ("maple", _PATTERN)
+            if wrong and (name not in _OF_SOME or read):
+                kinds = {STRING: "strings", F32: "float32 numbers"}.get(elements[0], "32-bit integers")
+                raise Unsound(f"{key} is an array, but not of {kinds}")
 
     def _name(self, key: str) -> str:
         return key.removeprefix(self.architecture) if key.startswith(f"{self.architecture}.") else key

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from trit.gguf.engine_keys import Unsound
+from trit.gguf.engine_keys import CLAMP, EXPERT_FORWARD, SECTIONS, Unsound
 from trit.gguf.header import RawTensor
 from trit.gguf.hybrid_tensors import Hyper, Wanted, check_hybrid, hybrid_layers
 from trit.gguf.layouts import LAYOUTS, PLAIN, TILED
@@ -32,7 +32,9 @@ class _Family:
         classifies: Whether it looks for the head of a classifier.
         dense: Whether it looks for two matrices behind the pooling.
         hybrid: Whether some layers have linear attention, the others a gate on theirs.
-        windows: Whether some layers attend to a window only: None, or "some" of all if they have one, or "mixed".
+        windows: Whether some layers attend to a window only: None, or "some" of all if they have one, or "mixed", or
+            "each" where a file says it of every layer.
+        own_head: Whether it needs an output head, which the embedding cannot be.
     """
 
     vectors: dict[str, str]
@@ -47,6 +49,7 @@ class _Family:
     dense: bool = False
     hybrid: bool = False
     windows: str | None = None
+    own_head: bool = False
 
 
 _SUB_NORMS = {"attn_sub_norm": "embedding", "ffn_sub_norm": "forward"}
@@ -63,9 +66,13 @@ FAMILIES = {
     "qwen35": _Family(_QK_NORMS, turns_all=False, hybrid=True),
     "gemma3": _GEMMA,
     "gemma-embedding": replace(_GEMMA, dense=True, windows="mixed"),
+    "minicpm": _Family({}, biases=(*_QKV, "attn_output", *_FFN), mixes=True, factors=True),
+    "hunyuan-dense": _Family(_QK_NORMS),
+    "maple": _Family(_QK_NORMS, turns_all=False, mixes=True, windows="each", own_head=True),
 }
 # Every so manieth layer attends to all, where a file does not say which.
 _PATTERN = 6
+_MOST_CLAMP = 1e6
 # Types that hold numbers, not weights: the engine has no product with them.
 _NO_WEIGHTS = {number: PLAIN[number][0] for number in (9, 15, 24, 25, 26, 27, 28)}
 _TILED_TYPES = {number for name in TILED for number in LAYOUTS[name].ids}
@@ -90,6 +97,10 @@ def check_tensors(model: Hyper, foreign: bool) -> None:
         raise Unsound(f"{out} is {width}, expected the embedding's {model.embedding}")
     if not 0 < model.rotated <= model.key or (family.turns_all and model.rotated != model.key):
         raise Unsound(f"{model.architecture}.rope.dimension_count is {model.rotated} for heads of {model.key}")
+    if model.architecture == "maple":
+        _check_maple(model)
+    if model.architecture == "hunyuan-dense":
+        _check_sections(model)
     if family.windows:
         _check_windows(model, family.windows)
     if family.dense:
@@ -111,10 +122,34 @@ def check_tensors(model: Hyper, foreign: bool) -> None:
             raise Unsound(f"{name[:60]!a} is no tensor of a {model.architecture} model of {model.layers} layers")
 
 
+def _check_sections(model: Hyper) -> None:
+    """Positions are numbers, not places in pictures, for which the graph is given too few; raises Unsound."""
+    key = f"{model.architecture}{SECTIONS}"
+    value = model.header.metadata.get(key, 0)
+    if model.header.counts.get(key, 4) != 4:
+        raise Unsound(f"{key} has {model.header.counts[key]} numbers, expected 4")
+    if value if not isinstance(value, list) else min(value[:2]) > 0:
+        raise Unsound(f"{key} is {value}, of positions in pictures, for which {model.architecture} has no graph")
+
+
+def _check_maple(model: Hyper) -> None:
+    """What its graph cannot be without; raises Unsound."""
+    name = model.architecture
+    if not model.experts or not model.expert_forward:
+        key = EXPERT_FORWARD[1:] if model.experts else "expert_count"
+        raise Unsound(f"{name}.{key} is {model.expert_forward if model.experts else 0}, of a mixture of experts")
+    limits = model.header.metadata.get(f"{name}{CLAMP}")
+    if (count := model.header.counts.get(f"{name}{CLAMP}", model.layers)) != model.layers:
+        raise Unsound(f"{name}{CLAMP} has {count} numbers for {model.layers} layers")
+    for limit in limits if isinstance(limits, list) else [limits]:
+        if limit is None or not 0 <= limit <= _MOST_CLAMP:
+            raise Unsound(f"{name}{CLAMP} is {limit}, expected 0 to {_MOST_CLAMP:g}")
+
+
 def _check_windows(model: Hyper, kind: str) -> None:
     """The layers that attend to a window only are like the others, and as many as the graph needs; raises Unsound."""
     values, name = model.header.metadata, model.architecture
-    if kind == "mixed" and f"{name}.attention.sliding_window" not in values:
+    if kind in ("mixed", "each") and f"{name}.attention.sliding_window" not in values:
         raise Unsound(f"{name}.attention.sliding_window is missing")
     if kind == "some" and not values.get(f"{name}.attention.sliding_window"):
         return
@@ -126,6 +161,8 @@ def _check_windows(model: Hyper, kind: str) -> None:
         raise Unsound(f"{name}.rope.dimension_count_swa is {rotated} for heads of {model.key}")
     key = f"{name}.attention.sliding_window_pattern"
     pattern = values.get(key, _PATTERN)
+    if kind == "each" and key not in model.header.counts:
+        raise Unsound(f"{key} is no array with a number for each layer")
     if (count := model.header.counts.get(key)) is not None:  # an array, whose numbers are not read if they are many
         if count != model.layers:
             raise Unsound(f"{key} has {count} numbers for {model.layers} layers")
@@ -174,7 +211,7 @@ def _wanted(model: Hyper, family: _Family) -> Wanted:
     embedding, tokens = model.embedding, model.header.counts[TOKENS]
     yield "token_embd.weight", (tokens, embedding), True
     yield "output_norm.weight", (embedding,), True
-    yield "output.weight", (tokens, embedding), False
+    yield "output.weight", (tokens, embedding), family.own_head
     if family.head_bias:
         yield "output.bias", (tokens,), False
     if family.classifies:
@@ -207,7 +244,7 @@ def _layer(model: Hyper, family: _Family, block: str) -> Wanted:
         matrices |= {"attn_q": (queries, embedding), "attn_k": (keys, embedding), "attn_v": (keys, embedding)}
     rows = {"attn_q": queries, "attn_k": keys, "attn_v": keys, "attn_output": embedding, "ffn_down": embedding}
     if experts := model.experts if family.mixes else 0:
-        yield from _experts(block, experts, embedding, forward)
+        yield from _experts(block, experts, embedding, model.expert_forward or forward, family.own_head)
     else:
         matrices |= {"ffn_gate": (forward, embedding), "ffn_up": (forward, embedding), "ffn_down": (embedding, forward)}
     for name in family.biases:
@@ -225,11 +262,11 @@ def _layer(model: Hyper, family: _Family, block: str) -> Wanted:
         yield f"{block}{name}.weight", (getattr(model, dimension),), True
 
 
-def _experts(block: str, experts: int, embedding: int, forward: int) -> Wanted:
+def _experts(block: str, experts: int, embedding: int, forward: int, gated: bool) -> Wanted:
     yield f"{block}ffn_gate_inp.weight", (experts, embedding), True
     yield f"{block}ffn_gate_inp_norm_in.weight", (embedding,), False
     shapes = {"gate": (forward, embedding), "up": (forward, embedding), "down": (embedding, forward)}
     for name, shape in shapes.items():
-        yield f"{block}ffn_{name}_exps.weight", (experts, *shape), name != "gate"
+        yield f"{block}ffn_{name}_exps.weight", (experts, *shape), gated or name != "gate"
         yield f"{block}ffn_{name}_exps.scale", (experts,), False
         yield f"{block}ffn_{name}_exps.input_scale", (experts,), False

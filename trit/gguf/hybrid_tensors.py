@@ -25,6 +25,7 @@ class Hyper:
         rotated: Inputs of a head that the rotary embedding turns.
         further: Layers behind them that only predict further tokens.
         classes: Outputs of a classifier's head.
+        expert_forward: Inner width of an expert, where it is a key of its own.
     """
 
     header: RawHeader
@@ -41,6 +42,7 @@ class Hyper:
     classes: int
     scaling: str
     further: int
+    expert_forward: int = 0
 
 
 def _numbers(model: Hyper) -> dict[str, int]:

@@ -10,7 +10,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trit.gguf.header import RawHeader, RawTensor
-from trit.gguf.layouts import FLAT_I2_S, I2_S_LAYOUTS, LAYOUTS, PLAIN, REFUSED, TILED, Layout, Refused, fits, guess
+from trit.gguf.layouts import (
+    FLAT_I2_S,
+    I2_S_LAYOUTS,
+    LAYOUTS,
+    PLAIN,
+    REFUSED,
+    TILED,
+    Layout,
+    Refused,
+    fits,
+    guess,
+    named_by_size,
+)
 
 
 @dataclass(frozen=True)
@@ -91,15 +103,17 @@ def _settle(
     if tensor.ggml_type in PLAIN:
         name, block, block_bytes = PLAIN[tensor.ggml_type]
         size = tensor.rows * tensor.columns // block * block_bytes
+        whole, fitting = tensor.columns % block == 0, fits(size, tensor.span, header.alignment)
+        other = named_by_size(tensor.ggml_type, tensor.rows, tensor.columns, tensor.span, header.alignment)
+        if other and not (whole and fitting):
+            return Found(tensor, f"type {tensor.ggml_type}", None, 0, _has(tensor, other))
         # What stands behind the last tensor is nobody's: padded downloads have such bytes.
-        if tensor.columns % block == 0 and (
-            fits(size, tensor.span, header.alignment) or (0 < size <= tensor.span and _is_last(tensor, header))
-        ):
+        if whole and (fitting or (0 < size <= tensor.span and _is_last(tensor, header))):
             return Found(tensor, name, None, size)
         problem = f"as {name} takes {size} bytes and has {tensor.span}"
         if tensor.span < size:
             problem += ": the file is cut short, download or convert it again"
-        if tensor.columns % block:
+        if not whole:
             problem = f"has {tensor.columns} columns, which {name} cannot have"
         return Found(tensor, name, None, 0, problem)
     return Found(tensor, f"type {tensor.ggml_type}", None, 0, _why(tensor, header))
@@ -108,13 +122,17 @@ def _settle(
 def _why(tensor: RawTensor, header: RawHeader) -> str:
     """Why a tensor of a number that is not llama.cpp's, or of another size than its number says, is not read."""
     known = [layout for layout in LAYOUTS.values() if tensor.ggml_type in layout.ids]
-    shape = "x".join(map(str, tensor.shape))
     text = guess(tensor.ggml_type, tensor.rows, tensor.columns, tensor.span, header.alignment)
     if known and tensor.columns % min(layout.columns for layout in known):
         text = f"{tensor.columns} columns are not possible for {known[0].name}"
     elif tensor.offset + tensor.span == header.file_bytes and tensor.span < _smallest(tensor, known):
         text += "; or the file is cut short here, then download or convert it again"
-    return f"has type {tensor.ggml_type} and {tensor.span} bytes for {shape} weights: {text}"
+    return _has(tensor, text)
+
+
+def _has(tensor: RawTensor, what: str) -> str:
+    shape = "x".join(map(str, tensor.shape))
+    return f"has type {tensor.ggml_type} and {tensor.span} bytes for {shape} weights: {what}"
 
 
 def _smallest(tensor: RawTensor, layouts: Iterable[Layout]) -> int:

@@ -74,6 +74,7 @@ def _own(row: EncodingRow) -> Layout:
 
 PRISM = "PrismML's fork of llama.cpp"
 IK = "ik_llama.cpp"
+SHERRY = "AngelSlim's fork of llama.cpp (Sherry, 1.25 bits)"
 
 LAYOUTS: dict[str, Layout] = {
     row.name: row
@@ -113,6 +114,8 @@ LAYOUTS: dict[str, Layout] = {
         ),
         Layout("pq2_0", (142,), PRISM, 128, _blocks(128, 34), "group of 128", False, "q2_0", holds_two=True),
         Layout("ptq1_0", (143,), PRISM, 128, _blocks(128, 28), "group of 128", False, "q2_0"),
+        # Its files have the number that llama.cpp gave to q2_0 later, newer ones the next; sizes tell them apart.
+        Layout("stq1_0", (42, 43), SHERRY, 256, _blocks(256, 42), "group of 256", False, "tq2_0"),
         Layout("iq2_bn", (135,), IK, 64, _blocks(64, 16, 4), "row", False, "i2_s"),
         Layout("iq1_bn", (134,), IK, 64, _blocks(64, 13, 2), "row", False, "i2_s"),
         # Its number and its n * k / 4 bytes of codes are those of tl1: the length of the tail tells them apart.
@@ -126,8 +129,11 @@ TILED = ("bitnet_tl1", "bitnet_tl2")
 NAMED = tuple(
     row.name
     for row in LAYOUTS.values()
-    if row.name not in (*TABLE, *TILED) and not {TABLE[name].ggml_type for name in TERNARY}.intersection(row.ids)
+    if row.name not in (*TABLE, *TILED) and set(row.ids) - {TABLE[name].ggml_type for name in TERNARY}
 )
+
+# Of two values: not ternary, but the engine loads them, and models are made for them.
+BINARY = ("q1_0",)
 
 # llama.cpp's types that are not ternary, all of which the engine loads: number -> (name, weights, bytes) of a block.
 PLAIN: dict[int, tuple[str, int, int]] = {
@@ -179,7 +185,13 @@ class Refused:
     sizes: Callable[[int, int], tuple[int, ...]] | None = None
 
 
+_SEQ = (
+    "q2_0c, the four levels (-1.5, -0.5, +0.5, +1.5) of Tencent's 2-bit models such as Hy-MT 2bit: they are not "
+    "ternary, take the 1.25-bit file"
+)
 REFUSED: tuple[Refused, ...] = (
+    # Its number depends on what its files' engine had already.
+    Refused(tuple(range(41, 48)), _SEQ, _blocks(512, 130)),
     Refused((34,), "iq1_bn of ik_llama.cpp in 2024, without its scales", _blocks(64, 13)),
     Refused((35,), "iq2_bn of ik_llama.cpp in 2024, without its scales", _blocks(64, 16)),
     Refused((134,), "iq1_bn of ik_llama.cpp in 2024, without its scales", _blocks(64, 13)),
@@ -187,7 +199,9 @@ REFUSED: tuple[Refused, ...] = (
     Refused((142,), "iq2_tn of ik_llama.cpp in 2024", _blocks(256, 64, 4)),
     Refused((143,), "iq1_tn of ik_llama.cpp in 2024", _blocks(64, 13, 2)),
     Refused((335,), "iq2_bn_r4 of ik_llama.cpp, its iq2_bn with four rows interleaved; convert from the iq2_bn file"),
-    Refused((42,), "neither q2_0 of llama.cpp (group 64) nor PrismML's older one (group 128); perhaps a q2b1 file"),
+    Refused(
+        (42,), "neither q2_0 of llama.cpp (group 64), PrismML's older one (group 128) nor stq1_0; perhaps a q2b1 file"
+    ),
     Refused((37,), "not tl2 by its size; type 37 was also i8_s of bitnet.cpp"),
     Refused((31, 32, 33), "a q4_0 repacked for ARM, which llama.cpp has removed"),
     Refused((36,), "not i2_s by its size; type 36 was also q4_0 repacked for ARM and q8_K64 of ik_llama.cpp"),
@@ -199,11 +213,17 @@ REFUSED: tuple[Refused, ...] = (
 
 def guess(ggml_type: int, n: int, k: int, span: int, alignment: int) -> str:
     """What a tensor that fits no layout may be: one clause, without the tensor's name."""
-    rows = [row for row in REFUSED if ggml_type in row.ids]
-    for row in rows:
-        if row.sizes and any(fits(size, span, alignment) for size in row.sizes(n, k)):
+    plain = (row.what for row in REFUSED if ggml_type in row.ids and not row.sizes)
+    return named_by_size(ggml_type, n, k, span, alignment) or next(plain, "of no engine that is known here")
+
+
+def named_by_size(ggml_type: int, n: int, k: int, span: int, alignment: int) -> str | None:
+    """What a tensor of a refused layout is, if its size says so."""
+    for row in REFUSED:
+        sizes = row.sizes(n, k) if ggml_type in row.ids and row.sizes else ()
+        if any(fits(size, span, alignment) for size in sizes):
             return row.what
-    return next((row.what for row in rows if not row.sizes), "of no engine that is known here")
+    return None
 
 
 def fits(size: int, span: int, alignment: int) -> bool:

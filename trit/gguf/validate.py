@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trit.gguf.engine_keys import BOOL, F32, TENSOR_EXTRA, Keys, Unsound, kinds_read
+from trit.gguf.engine_keys import BOOL, EXPERT_FORWARD, F32, TENSOR_EXTRA, Keys, Unsound, kinds_read
 from trit.gguf.family_tensors import FAMILIES, check_tensors
 from trit.gguf.header import ARRAY, RawHeader
 from trit.gguf.hybrid_tensors import Hyper
@@ -123,10 +123,12 @@ def _hyper(header: RawHeader, keys: Keys) -> Hyper:
         raise Unsound(f"{architecture}.attention.head_count {heads} is no multiple of head_count_kv {kv_heads}")
     if known and f"{architecture}.{_EPSILON}" not in keys.values:
         raise Unsound(f"{architecture}.{_EPSILON} is missing")
+    mixed = architecture == "maple"
+    expert_forward = keys.each(EXPERT_FORWARD[1:], layers, 0, _MAX_WIDTH, uniform=True) if mixed else 0
     classes = keys.counts.get(f"{architecture}.classifier.output_labels", 1)
     return Hyper(
         header, architecture, layers - further, embedding, forward, heads, kv_heads, key, value, rotated, experts,
-        classes, scaling, further,
+        classes, scaling, further, expert_forward,
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from trit.base.errors import UserError
 from trit.base.flags import called
 from trit.gguf.encoding_table import DEFAULT, TERNARY
-from trit.gguf.layouts import NAMED
+from trit.gguf.layouts import BINARY, NAMED
 from trit.models.checkpoint import SIDE_FILES
 
 # Beside modules.json: how an embedding model pools (trit.convert.pooling reads it).
@@ -75,7 +75,7 @@ def ready_models(names: Iterable[str], wanted: str) -> list[ReadyModel]:
         for (name, parts), files in models.items()
         if len(files) == max(parts, 1)
     ]
-    order = [wanted, *TERNARY, *NAMED]
+    order = [wanted, *TERNARY, *NAMED, *BINARY]
     known = [model for model in found if model.encoding in order[1:]]
     return sorted(known, key=lambda model: order.index(str(model.encoding))) + [
         model for model in found if model.encoding is None
@@ -95,7 +95,8 @@ def nothing_usable(repo: str, names: Sequence[str]) -> UserError:
     if ready_models({_PART.sub(".gguf", name) for name in names}, DEFAULT):
         holds = "only some parts of a split GGUF model"
     elif gguf:
-        holds = f"only GGUF files that are not ternary ({', '.join(gguf)}; read here: {', '.join([*TERNARY, *NAMED])})"
+        read = ", ".join([*TERNARY, *NAMED, *BINARY])
+        holds = f"only GGUF files that are not ternary ({', '.join(gguf)}; read here: {read})"
     elif any(name.startswith("adapter_model") for name in names):
         holds = "an adapter and no model of its own"
     elif folders:

@@ -15,12 +15,12 @@ from gguf import GGML_QUANT_SIZES
 from trit.base.errors import UserError
 from trit.base.places import python_command
 from trit.convert.from_checkpoint import check_names, model_card, present, rehearse
+from trit.convert.matrices import fitting
 from trit.convert.pooling import read_pooling
 from trit.convert.ternary import Declared, check_shape, check_stored, read_ternary
 from trit.convert.tokenizer import load_tokenizer
 from trit.convert.vocabulary_check import check
 from trit.gguf.embedding_types import default_embedding_type
-from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
 from trit.inspect.description import Description, Shares, panel_bytes
 from trit.inspect.sample import counts
@@ -30,6 +30,8 @@ from trit.models.families.base import Family, Kind, TensorSpec
 
 # Layers whose weights are looked at unless all are asked for.
 LAYERS = 4
+# Of a layer that has experts.
+EXPERTS = 2
 DIMENSIONS = {
     "num_hidden_layers": "layers",
     "hidden_size": "embedding",
@@ -64,10 +66,12 @@ def _describe(found: Description, checkpoint: Checkpoint, context: int, exact: b
     specs = present(checkpoint, family)
     found.architecture = f"{found.architecture}, {family.gguf_architecture(checkpoint.config)} in the engine"
     check_names(checkpoint, family, specs)
-    _look(found, checkpoint, specs, exact)
+    groups = _look(found, checkpoint, specs, exact)
     _check(found, checkpoint, family, specs)
     _size(found, specs)
-    _judge(found, specs)
+    matrices = {spec.target: spec.shape for spec in specs if spec.kind is Kind.TERNARY}
+    found.outtypes = fitting(matrices, groups, family.gguf_architecture(checkpoint.config))
+    _judge(found)
 
 
 def _item_bytes(dtype: str) -> int:
@@ -90,8 +94,13 @@ def _config(found: Description, config: dict[str, Any]) -> None:
             known.setdefault("head_size", known["embedding"] // known["heads"])
 
 
-def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], exact: bool) -> None:
-    """Shares of the ternary weights of some layers, and how they are stored; raises UserError if they are none."""
+def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], exact: bool) -> set[int]:
+    """Shares of the ternary weights of some layers, and how they are stored; raises UserError if they are none.
+
+    Returns:
+        How many inputs share a scale; 0: the whole matrix does.
+    """
+    sizes: set[int] = set()
     declared = Declared.from_config(checkpoint.config, any(spec.kind is Kind.INPUT_NORM for spec in specs))
     ternary = [spec for spec in specs if spec.kind is Kind.TERNARY]
     found.ternary = sum(math.prod(spec.shape) for spec in ternary)
@@ -100,16 +109,19 @@ def _look(found: Description, checkpoint: Checkpoint, specs: list[TensorSpec], e
     for spec in ternary:
         if spec.target.split(".")[1] not in chosen:
             continue
-        stored, scale = checkpoint.tensors[spec.source], checkpoint.tensors.get(f"{spec.source}_scale")
-        n, k = spec.shape
-        check_stored(stored, scale, (n, k), checkpoint.asks)
-        values, scales, kind = read_ternary(stored, scale, declared)
-        found.layers.setdefault(spec.target.split(".")[1], Shares()).add(counts(values))
-        found.looked_at += values.size
+        n, k = spec.shape[-2:]
+        for name in spec.sources if exact else spec.sources[:EXPERTS]:
+            stored, scale = checkpoint.tensors[name], checkpoint.tensors.get(f"{name}_scale")
+            check_stored(stored, scale, (n, k), checkpoint.asks)
+            values, scales, kind = read_ternary(stored, scale, declared)
+            found.layers.setdefault(spec.target.split(".")[1], Shares()).add(counts(values))
+            found.looked_at += values.size
         # A float, or an array [n, groups] once a family has them.
         groups = np.atleast_2d(scales).size // n
+        sizes.add(k // groups if groups else 0)
         shared = f"one per group of {k // groups}" if groups else "one per tensor"
         found.scales[f"{shared} ({kind})"] = found.scales.get(f"{shared} ({kind})", 0) + 1
+    return sizes
 
 
 def _check(found: Description, checkpoint: Checkpoint, family: Family, specs: list[TensorSpec]) -> None:
@@ -157,12 +169,9 @@ def _converted_bytes(spec: TensorSpec) -> int:
     return int(rows * columns // block * block_bytes)
 
 
-def _judge(found: Description, specs: list[TensorSpec]) -> None:
-    """The encoding that every matrix fits, i2_s if it can be."""
-    grouped = any("group" in kind for kind in found.scales)
-    columns = {spec.shape[-1] for spec in specs if spec.kind is Kind.TERNARY}
-    choices = ["q2_0", "f16"] if grouped else ["i2_s", "q2_0", "f16"]
-    outtype = next(name for name in choices if all(k % ENCODINGS[name].block == 0 for k in columns))
+def _judge(found: Description) -> None:
+    """The encoding that the matrices fit, i2_s if it can be."""
+    outtype = found.outtypes[0]
     command = python_command("-m utils.convert")
     found.command = f"{command} {shlex.quote(found.path)} --outtype {outtype}"
     found.verdict = f"is to be converted to {outtype}"

@@ -79,7 +79,7 @@ def inspect(path: Path, context: int = DEFAULT_CONTEXT, exact: bool = False) -> 
 
 
 def for_setup(path: str, tell: Callable[[str], None]) -> dict[str, Any]:
-    """What set-up asks of a folder before it compiles anything.
+    """What set-up asks of a folder before it compiles anything; the encodings that it can be converted to.
 
     Raises:
         UserError: the folder would be refused.
@@ -87,7 +87,7 @@ def for_setup(path: str, tell: Callable[[str], None]) -> dict[str, Any]:
     quiet_gguf_package()
     found = inspect(Path(path))
     _refuse(found)
-    return {"verdict": found.verdict}
+    return {"verdict": found.verdict, "outtypes": found.outtypes}
 
 
 def _refuse(found: Description) -> None:

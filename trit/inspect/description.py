@@ -48,6 +48,7 @@ class Description:
         dimensions: Layers, embedding, feed-forward, heads, KV heads, head size, context: as far as they are known.
         types: Name of a type or layout -> tensors, weights and bytes.
         scales: How the scales are shared -> number of ternary tensors.
+        outtypes: Encodings that a checkpoint's matrices fit, the one to take first.
         layers: Layer -> shares of its ternary weights.
         ternary: Weights of the layers' ternary matrices, without those that cannot be read.
         looked_at: Those of them that were decoded for the shares.
@@ -68,6 +69,7 @@ class Description:
     bytes: int = 0
     name: str | None = None
     architecture: str | None = None
+    outtypes: list[str] = field(default_factory=list)
     dimensions: dict[str, int] = field(default_factory=dict)
     types: dict[str, dict[str, int]] = field(default_factory=dict)
     scales: dict[str, int] = field(default_factory=dict)

@@ -160,14 +160,18 @@ class _Filling:
         source, commit = self._source()
         given = source if source.is_file() else None
         foreign = check_given(given) if given else None
+        fitting = [DEFAULT]
         if given is None:
             with self._step("check", "looking at the model") as line:
-                self._call(line, "looking at the model", "trit.inspect.command:for_setup", {"path": str(source)})
+                looked = self._call(
+                    line, "looking at the model", "trit.inspect.command:for_setup", {"path": str(source)}
+                )
+                fitting = looked["outtypes"]
                 line.done("it can be converted")
         fastest = self._tune(source)
         if given is None or foreign:
             asked = self._options.quant_type
-            model = self._convert(source, asked or foreign or fastest or DEFAULT, commit)
+            model = self._convert(source, asked or foreign or (fastest if fastest in fitting else fitting[0]), commit)
         else:
             model = given
         return self._keep(model, commit)

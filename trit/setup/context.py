@@ -71,6 +71,7 @@ class Setup:
         model_dir: folder of the model, found by the model step.
         known: what the registry says about the model, None if it is not in it.
         quant_type: encoding of the ternary weights; None until the tuning step has found what "auto" is here.
+        fitting: encodings that hold the weights of a checkpoint, the one to take first; empty for a GGUF.
         gguf: the converted model, from the conversion step.
         keep_open: descriptors that started programs inherit (the lock).
         started_logs: logs that this run has begun; the others are of earlier runs, whose steps are skipped now.
@@ -83,6 +84,7 @@ class Setup:
     model_dir: Path | None = None
     known: Model | None = None
     quant_type: str | None = None
+    fitting: tuple[str, ...] = ()
     gguf: Path | None = None
     keep_open: tuple[int, ...] = ()
     started_logs: set[str] = field(default_factory=set)

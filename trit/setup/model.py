@@ -122,11 +122,14 @@ def inspect_model(setup: Setup, line: StepLine) -> None:
     files = [path for path in sorted(setup.model_dir.iterdir()) if path.is_file() and path.suffix != ".gguf"]
     key = digest(*[(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
     stamp = STAMPS / f"inspected-{digest(setup.model_dir.resolve())}.json"
-    if read_stamp(stamp).get("key") == key:
+    if (noted := read_stamp(stamp)).get("key") == key and "outtypes" in noted:
+        setup.fitting = tuple(noted["outtypes"].split())
         return
     line.update("looking at it")
-    tool(setup, line, NAME, "looking at the model", "trit.inspect.command:for_setup", {"path": str(setup.model_dir)})
-    write_stamp(stamp, {"key": key})
+    looker = "trit.inspect.command:for_setup"
+    looked = tool(setup, line, NAME, "looking at the model", looker, {"path": str(setup.model_dir)})
+    setup.fitting = tuple(looked["outtypes"])
+    write_stamp(stamp, {"key": key, "outtypes": " ".join(setup.fitting)})
 
 
 def _download(setup: Setup, line: StepLine, repo: str, revision: str, folder: Path) -> str:

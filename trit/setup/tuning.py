@@ -36,6 +36,9 @@ def run(setup: Setup, line: StepLine) -> str:
     verdict = Verdict(**tool(setup, line, NAME, "tuning", "trit.tune.command:for_setup", {"arguments": arguments}))
     if setup.quant_type is None:
         # Without a ternary matrix there is nothing to choose either.
-        setup.quant_type = verdict.format or DEFAULT
+        fastest = verdict.format or DEFAULT
+        setup.quant_type = fastest if fastest in (setup.fitting or [fastest]) else setup.fitting[0]
+        if setup.quant_type != fastest:
+            return f"auto: {setup.quant_type}, as {fastest} does not hold these matrices"
         return verdict.line
     return f"fastest here: {verdict.text}" if verdict.format else verdict.text

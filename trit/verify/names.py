@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 # Architectures that share their names with one that gguf-py knows.
-_KNOWN_AS = {"bitnet-b1.58": "bitnet", "bitnet-25": "bitnet"}
+_KNOWN_AS = {"bitnet-b1.58": "bitnet", "bitnet-25": "bitnet", "maple": "qwen3moe"}
+# Architectures whose graph rotates neighbouring pairs.
+_PAIRED = ("llama", "minicpm")
 # What gguf-py's table lacks: transformers' names of BitNet's two inner norms, and of Qwen3.5's bias of time steps.
 _MORE = (
     (re.compile(r"(?:model\.)?layers\.(\d+)\.self_attn\.attn_sub_norm"), "blk.{}.attn_sub_norm"),
@@ -28,6 +30,8 @@ _FURTHER_PARTS = {
     "norm": "shared_head_norm",
 }
 # The norm in front of one linear layer: in embedding models, and by transformers' option use_rms_norm.
+# One expert's matrix, which is part of a tensor of all.
+EXPERT = re.compile(r"(.*\.experts\.)(\d+)\.(.*)")
 INPUT_NORM, DECLARED_INPUT_NORM = "_proj.norm.weight", "_proj.rms_norm.weight"
 _INPUT_NORMS = re.compile(r"(.*_proj)\.(?:rms_)?norm\.weight")
 
@@ -60,6 +64,8 @@ def file_name(architecture: str, blocks: int, further: int = 0) -> Callable[[str
                 return target.format(match[1]) + suffix
         if table is None:
             return None
+        if match := EXPERT.fullmatch(stem):
+            stem = f"{match[1]}{match[3]}"
         # Bare encoders (AutoModel) save their tensors without the leading "model.".
         for candidate in (stem, f"model.{stem}"):
             if found := table.get_name(candidate):
@@ -70,7 +76,7 @@ def file_name(architecture: str, blocks: int, further: int = 0) -> Callable[[str
 
 
 def _interleave(rows: Tensor, heads: int) -> Tensor:
-    """Rows of a head from halves (transformers' rotary order) to pairs (llama.cpp's for the architecture llama)."""
+    """Rows of a head from halves (transformers' rotary order) to pairs (llama.cpp's for _PAIRED)."""
     size = rows.shape[0] // heads
     return rows.reshape(heads, 2, size // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
@@ -101,9 +107,9 @@ def as_in_file(name: str, values: Tensor, architecture: str, config: Mapping[str
     if architecture == "qwen35":
         return _as_in_qwen35(name, values, config)
     heads = config["num_attention_heads"]
-    if architecture == "llama" and name.endswith(("q_proj.weight", "q_proj.bias")):
+    if architecture in _PAIRED and name.endswith(("q_proj.weight", "q_proj.bias")):
         return _interleave(values, heads)
-    if architecture == "llama" and name.endswith(("k_proj.weight", "k_proj.bias")):
+    if architecture in _PAIRED and name.endswith(("k_proj.weight", "k_proj.bias")):
         return _interleave(values, config.get("num_key_value_heads") or heads)
     if architecture == "gemma3" and name.endswith("norm.weight") and not _INPUT_NORMS.fullmatch(name):
         return values + 1

@@ -22,6 +22,8 @@ from transformers.initialization import no_init_weights
 
 from trit.base.errors import UserError
 from trit.gguf.types import GGMLQuantizationType as Type
+from trit.models.families.defaults import complete
+from trit.verify.maple import Maple
 from trit.verify.names import DECLARED_INPUT_NORM, file_name
 from trit.verify.stored import TorchCheckpoint, Weight
 from trit.verify.weights import EXACT, FLOAT_SCALES, TERNARY_TYPES, GgufFile
@@ -261,6 +263,11 @@ def build(checkpoint: TorchCheckpoint, file: GgufFile, activations: str = "auto"
     Raises:
         UserError: transformers does not know the model, or a tensor has no place in it.
     """
+    rounds = {"int8": True, "float": False}.get(activations)
+    if file.architecture == "maple":
+        reference = Reference(Maple(complete(checkpoint.config)[0]).double().eval(), True, [])
+        _load(reference, checkpoint, file, rounds)
+        return reference
     config = _config(checkpoint)
     encoder = bool(file.field(f"{file.architecture}.pooling_type"))
     try:
@@ -277,7 +284,6 @@ def build(checkpoint: TorchCheckpoint, file: GgufFile, activations: str = "auto"
         if name.endswith("act_fn") and "gelu" in type(module).__name__.lower():
             model.set_submodule(name, TableGelu(module))
     reference = Reference(model, not encoder, [])
-    rounds = {"int8": True, "float": False}.get(activations)
     _load(reference, checkpoint, file, rounds)
     return reference
 
@@ -287,10 +293,24 @@ def _config(checkpoint: TorchCheckpoint) -> Any:
     kind = values.pop("model_type", None)
     if _OLD_BITNET in values.get("architectures", []):
         kind = "bitnet"
+    if kind == "minicpm":
+        kind, values = "granite", values | _granite(values)
     try:
         return AutoConfig.for_model(str(kind), **values)
     except ValueError:
         raise UserError(f"{checkpoint.directory}: transformers knows no model_type {kind!r}") from None
+
+
+def _granite(config: Mapping[str, Any]) -> dict[str, Any]:
+    """MiniCPM's constants in the words of Granite, of which transformers has a class: the two compute the same."""
+    heads, hidden = config["num_attention_heads"], config["hidden_size"]
+    return {
+        "tie_word_embeddings": config.get("tie_word_embeddings", True),
+        "embedding_multiplier": config.get("scale_emb", 1),
+        "residual_multiplier": config.get("scale_depth", 1) / config["num_hidden_layers"] ** 0.5,
+        "logits_scaling": hidden / config.get("dim_model_base", 1),
+        "attention_multiplier": (config.get("head_dim") or hidden // heads) ** -0.5,
+    }
 
 
 def _in_transformers(name: str, parameters: Mapping[str, Any]) -> str:
@@ -359,7 +379,11 @@ def _qat_layer(module: nn.Linear, stored: str, checkpoint: TorchCheckpoint, kind
 
 def _float_parameter(name: str, stored: str, checkpoint: TorchCheckpoint, file: GgufFile) -> Tensor:
     """An embedding or head as the file has it; anything else as the checkpoint has it."""
-    for leaf, target in (("embed_tokens.weight", "token_embd.weight"), ("lm_head.weight", "output.weight")):
+    for leaf, target in (
+        ("embed_tokens.weight", "token_embd.weight"),
+        ("word_embeddings.weight", "token_embd.weight"),
+        ("lm_head.weight", "output.weight"),
+    ):
         if name.endswith(leaf) and target in file.names():
             return torch.from_numpy(file.tensor(target).values)
     return checkpoint.get(stored).double()

@@ -24,7 +24,7 @@ from trit.gguf.decode import decode_anything
 from trit.gguf.encoding_table import BY_NUMBER
 from trit.gguf.types import GGMLQuantizationType as Type
 from trit.gguf.types import GGUFReader, GGUFValueType
-from trit.verify.names import as_in_file, file_name
+from trit.verify.names import EXPERT, as_in_file, file_name
 from trit.verify.report import Check, judged
 from trit.verify.stored import TorchCheckpoint
 
@@ -221,13 +221,42 @@ def _compare(found: FileTensor, wanted: Floats, name: str, findings: _Findings) 
         )
 
 
+def _compare_expert(
+    checkpoint: TorchCheckpoint,
+    file: GgufFile,
+    name: str,
+    expert: int,
+    target: str,
+    stacks: dict[str, FileTensor],
+    findings: _Findings,
+) -> None:
+    """One expert's matrix with its part of the tensor of all; ``stacks`` keeps that from being read again."""
+    if target not in file.names():
+        findings.note(f"{name} should be in {target} in the file, which is not there")
+        return
+    if target not in stacks:
+        stacks.clear()
+        stacks[target] = file.tensor(target)
+    whole, weight = stacks[target], checkpoint.linear(name)
+    if expert >= len(whole.values):
+        findings.note(f"{name} is expert {expert} of {len(whole.values)} in the file")
+        return
+    wanted = _wanted(weight.matrix, weight.scale, whole.type)
+    _compare(FileTensor(whole.type, whole.values[expert]), wanted, f"{target}[{expert}]", findings)
+
+
 def check_weights(checkpoint: TorchCheckpoint, file: GgufFile) -> Check:
     """Every tensor of the file against the checkpoint's, by name; none may be missing on either side."""
     translate = file_name(file.architecture, file.blocks, file.further)
     findings = _Findings()
     left = set(file.names())
+    stacks: dict[str, FileTensor] = {}
     for name in checkpoint.names():
         target = translate(name)
+        if target is not None and (match := EXPERT.fullmatch(name)):
+            _compare_expert(checkpoint, file, name, int(match[2]), target, stacks, findings)
+            left.discard(target)
+            continue
         if target is None:
             findings.note(f"{name} has no known name in a {file.architecture} file")
             continue
@@ -259,6 +288,11 @@ def check_weights(checkpoint: TorchCheckpoint, file: GgufFile) -> Check:
         found = file.tensor("rope_freqs.weight")
         if not np.allclose(found.values, factors, rtol=1e-5, atol=0):
             findings.note(f"rope_freqs.weight holds {found.values[:4]}..., transformers' scaling {factors[:4]}...")
+    for name in ("long", "short"):
+        target, scaling = f"rope_factors_{name}.weight", checkpoint.config.get("rope_scaling") or {}
+        if target in left and (divisors := scaling.get(f"{name}_factor")):
+            left.remove(target)
+            _compare(file.tensor(target), np.asarray(np.float32(divisors), dtype=np.float64), target, findings)
     if left:
         findings.note(f"{min(left)} is in the file, but not in the checkpoint")
     lost = f", quantised embeddings lose {findings.worst_lost:.2%}" if findings.worst_lost else ""

@@ -28,7 +28,11 @@ VARIANTS = (
     "Llama-3.2-1B-onebitllms",
     "biased-yarn",
     INPUT_NORMS,
+    "BitCPM-CANN-1B",
+    "SmolLM2-135M-onebitllms",
 )
+# Its matrices have no whole blocks of i2_s: hidden size 576 there, 192 here.
+ODD = VARIANTS[-1]
 
 _NORMAL_TOKENS = 3840
 # Twice the models' own: at tiny width attention would be nearly uniform, and say nothing about positions.
@@ -91,6 +95,25 @@ _KEYS: dict[str, dict[str, Any]] = {
         },
     },
     INPUT_NORMS: {},
+    # LLaMA's shape with LongRoPE's factors, the same for short and long contexts.
+    "BitCPM-CANN-1B": {
+        "head_dim": 64,
+        "rope_scaling": {
+            "rope_type": "longrope",
+            "factor": 1.0,
+            "long_factor": [1 + pair / 8 for pair in range(32)],
+            "short_factor": [1 + pair / 8 for pair in range(32)],
+            "original_max_position_embeddings": _MAX_POSITIONS,
+        },
+    },
+    ODD: {
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 1,
+        "rope_theta": 100000,
+        "tie_word_embeddings": True,
+    },
 }
 
 

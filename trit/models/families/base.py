@@ -32,6 +32,7 @@ class Kind(Enum):
     TERNARY = "ternary"  # in the encoding that --outtype names
     EMBEDDING = "embedding"  # in the type that --quant-embd names
     NORM = "norm"  # float32
+    ROUTER = "router"  # float32; which experts compute a token
     INPUT_NORM = "input norm"  # float32; RMS norm of a projection's input: a checkpoint has all of them or none
     BIAS = "bias"  # float32
     EITHER = "ternary or float"  # a matrix: as TERNARY or FLOAT, by what the checkpoint has
@@ -76,6 +77,7 @@ class TensorSpec:
         stored: The shape in the checkpoint, where that is another.
         decays: The checkpoint has logarithms of what is taken away.
         float_type: GGUF's name of the type of a FLOAT.
+        others: Names in the checkpoint of the matrices that follow ``source`` in a tensor of several, one an expert.
     """
 
     source: str
@@ -88,11 +90,17 @@ class TensorSpec:
     stored: tuple[int, ...] | None = None
     decays: bool = False
     float_type: str = ""
+    others: tuple[str, ...] = ()
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
         """In the checkpoint, numpy order."""
         return self.stored or self.shape
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every name in the checkpoint."""
+        return (self.source, *self.others)
 
 
 class Family(ABC):

@@ -127,6 +127,53 @@ QWEN35 = Defaults(
         "rope_theta": 10000.0,
     },
 )
+# Its class comes with its checkpoints (configuration_minicpm.py), not with transformers.
+MINICPM = Defaults(
+    "MiniCPMConfig",
+    {
+        **LLAMA.values,
+        "tie_word_embeddings": True,
+        "scale_emb": 1,
+        "dim_model_base": 1,
+        "scale_depth": 1,
+    },
+)
+HUNYUAN_DENSE = Defaults(
+    "HunYuanDenseV1Config",
+    {
+        **_ALL,
+        "vocab_size": 290943,
+        "intermediate_size": 11008,
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "attention_bias": False,
+        "rope_theta": 10000.0,
+    },
+)
+# As MiniCPM's (configuration_maple.py).
+MAPLE = Defaults(
+    "MapleConfig",
+    {
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 4096,
+        "moe_intermediate_size": 512,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "hidden_act": "silu",
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False,
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "num_experts": 256,
+        "num_experts_per_tok": 8,
+        "sliding_window": 512,
+    },
+)
 # 1bitLLM's class is a copy of LLaMA's; its config.json calls itself one.
 BY_ARCHITECTURE = {
     "LlamaForCausalLM": LLAMA,
@@ -141,6 +188,9 @@ BY_ARCHITECTURE = {
     "Qwen3_5ForCausalLM": QWEN35,
     "Gemma3ForCausalLM": GEMMA3,
     "Gemma3TextModel": GEMMA3,
+    "MiniCPMForCausalLM": MINICPM,
+    "HunYuanDenseV1ForCausalLM": HUNYUAN_DENSE,
+    "MapleForCausalLM": MAPLE,
 }
 # What tensors have to fit.
 SIZES = {

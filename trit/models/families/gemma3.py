@@ -25,6 +25,7 @@ from trit.models.families.base import (
     text,
 )
 from trit.models.families.llama import FULL, SLIDING, Llama, head_layout
+from trit.models.families.rope import KINDS
 
 # Every so manieth layer looks back over everything, where config.json has no layer_types.
 DEFAULT_PATTERN = 6
@@ -35,6 +36,7 @@ class Gemma3(Llama):
 
     architectures = ("Gemma3ForCausalLM", "Gemma3TextModel")
     architecture = "gemma3"
+    scalings = KINDS
     pairs = False
     block_norms = (
         ("input_layernorm", "attn_norm"),

@@ -26,7 +26,7 @@ from trit.models.families.base import (
     text,
     write_projection_norms,
 )
-from trit.models.families.rope import check_scaling, llama3_factors, write_scaling
+from trit.models.families.rope import KINDS, LONGROPE, check_scaling, llama3_factors, longrope_factors, write_scaling
 
 # What a layer looks back over, in layer_types.
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -51,10 +51,16 @@ class Llama(Family):
     input_norm = ""
     # Saved without a head, whatever config.json says of it.
     base_models: tuple[str, ...] = ()
+    # Kinds of RoPE scaling that model and graph know. LongRoPE: BitCPM-CANN-1B.
+    scalings: tuple[str, ...] = (*KINDS, LONGROPE)
+
+    def plain(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The configuration in the words of LLaMA's, where the family has one of its own for the rotary embedding."""
+        return config
 
     def gguf_architecture(self, config: Mapping[str, Any]) -> str:
         """``llama``; raises UserError for what its graph does not compute."""
-        check_scaling(config)
+        check_scaling(self.plain(config), self.scalings)
         activation = text(config, "hidden_act")
         if activation != "silu":
             raise UserError(
@@ -120,9 +126,10 @@ class Llama(Family):
         return specs
 
     def computed(self, config: Mapping[str, Any]) -> dict[str, Floats]:
-        """The frequency factors of LLaMA 3.1's RoPE."""
-        factors = llama3_factors(config, head_layout(config)[2])
-        return {} if factors is None else {"rope_freqs.weight": factors}
+        """The frequency factors of LLaMA 3.1's RoPE, or LongRoPE's."""
+        size = head_layout(config)[2]
+        factors = llama3_factors(config, size)
+        return longrope_factors(config, size) if factors is None else {"rope_freqs.weight": factors}
 
     def write_hyperparameters(self, writer: GGUFWriter, config: Mapping[str, Any]) -> None:
         """The keys that the engine's graph reads."""
@@ -137,7 +144,7 @@ class Llama(Family):
         writer.add_key_length(size)
         writer.add_value_length(size)
         writer.add_rope_dimension_count(size)
-        write_scaling(writer, config)
+        write_scaling(writer, self.plain(config))
         writer.add_layer_norm_rms_eps(positive_number(config, "rms_norm_eps"))
         write_projection_norms(writer, config)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trit.models.families.llama import Llama
+from trit.models.families.rope import KINDS
 
 
 class Qwen2(Llama):
@@ -14,6 +15,7 @@ class Qwen2(Llama):
 
     architectures = ("Qwen2ForCausalLM",)
     architecture = "qwen2"
+    scalings = KINDS
     pairs = False
 
     def attention_biases(self, config: Mapping[str, Any]) -> set[str]:

@@ -9,6 +9,7 @@ in front of it, which the engine's ``qwen3`` graph applies where the file has it
 from __future__ import annotations
 
 from trit.models.families.llama import Llama
+from trit.models.families.rope import KINDS
 
 
 class Qwen3(Llama):
@@ -16,6 +17,7 @@ class Qwen3(Llama):
 
     architectures = ("Qwen3ForCausalLM", "Qwen3Model")
     architecture = "qwen3"
+    scalings = KINDS
     pairs = False
     head_norms = (("self_attn.q_norm", "attn_q_norm"), ("self_attn.k_norm", "attn_k_norm"))
     input_norm = "norm"

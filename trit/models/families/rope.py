@@ -20,6 +20,8 @@ Value = TypeVar("Value", bound=np.generic)
 
 SCALING = "the rope scaling"
 KINDS = ("default", "linear", "llama3", "yarn")
+# For graphs that look for its factors.
+LONGROPE = "longrope"
 
 
 def pair_rows(values: npt.NDArray[Value], heads: int) -> npt.NDArray[Value]:
@@ -38,17 +40,17 @@ def pair_rows(values: npt.NDArray[Value], heads: int) -> npt.NDArray[Value]:
     return np.asarray(pairs.reshape(values.shape), dtype=values.dtype)
 
 
-def check_scaling(config: Mapping[str, Any]) -> None:
-    """Raise UserError if the positions are scaled in a way that the engine's graphs do not know."""
+def check_scaling(config: Mapping[str, Any], kinds: tuple[str, ...] = KINDS) -> None:
+    """Raise UserError if the positions are scaled in a way that the family's graph does not know."""
     kind, parameters = rope_parameters(config)
-    if kind not in KINDS:
+    if kind not in kinds:
         way_out = ""
         if kind == "dynamic":  # transformers scales nothing up to there
             context = config.get("max_position_embeddings")
             way_out = f"; without it the model is the same in its {reprlib.repr(context)} positions"
         raise UserError(
             f"config.json: rope scaling of type {reprlib.repr(kind)[1:-1]} is not supported; supported: "
-            f"{', '.join(KINDS)}{way_out}"
+            f"{', '.join(kinds)}{way_out}"
         )
     if kind == "yarn" and parameters.get("truncate") is False:
         raise UserError("config.json: rope scaling yarn with truncate false is not supported, the engine truncates")
@@ -71,6 +73,11 @@ def write_scaling(writer: GGUFWriter, config: Mapping[str, Any]) -> None:
     """
     writer.add_rope_freq_base(rope_base(config))
     kind, parameters = rope_parameters(config)
+    if kind == LONGROPE:
+        original = original_context(config, parameters)
+        writer.add_rope_scaling_type(RopeScalingType.LONGROPE)
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(_longrope_attention(config, original))
     if kind not in {"linear", "yarn"}:
         return
     original = original_context(config, parameters) if kind == "yarn" else 0
@@ -118,3 +125,34 @@ def llama3_factors(config: Mapping[str, Any], head_size: int) -> Floats | None:
     wavelengths = 2 * np.pi * rope_base(config) ** exponents
     smooth = np.clip((original / wavelengths - low) / (high - low), 0, 1)
     return np.asarray(1 / ((1 - smooth) / factor + smooth), dtype=np.float32)
+
+
+def _longrope_attention(config: Mapping[str, Any], original: int) -> float:
+    """What LongRoPE multiplies queries and keys with: sqrt(1 + log(context / original) / log(original))."""
+    ratio = positive_int(config, "max_position_embeddings") / original
+    return math.sqrt(1 + math.log(ratio) / math.log(original)) if ratio > 1 < original else 1.0
+
+
+def longrope_factors(config: Mapping[str, Any], head_size: int) -> dict[str, Floats]:
+    """What LongRoPE divides each rotation frequency by, in long contexts and in short ones: float32 [head_size / 2].
+
+    Nothing for other scalings. The engine takes the long ones where its context is larger than the original one.
+
+    Raises:
+        UserError: they are no numbers, or not as many as a head has pairs.
+    """
+    kind, parameters = rope_parameters(config)
+    if kind != LONGROPE:
+        return {}
+    found = {}
+    for name in ("long", "short"):
+        key = f"{name}_factor"
+        values = parameters.get(key)
+        if not isinstance(values, list) or len(values) != head_size // 2:
+            raise UserError(
+                f"config.json: {key} of {SCALING} is {reprlib.repr(values)}, expected {head_size // 2} numbers, one "
+                "for each pair of a head"
+            )
+        factors = [positive_number({key: value}, key, of=SCALING) for value in values]
+        found[f"rope_factors_{name}.weight"] = np.array(factors, dtype=np.float32)
+    return found

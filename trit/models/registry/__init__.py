@@ -64,6 +64,7 @@ class Model:
         columns: of most of its matrices, if that is not whole blocks of every encoding.
         group: inputs that share a scale; None: the whole matrix does.
         outputs: encodings, where others are made of it than the family, its columns and its groups say.
+        verified: how we know that it is right, where that is not as of its family.
         note: what a user should know, in one sentence.
     """
 
@@ -81,6 +82,7 @@ class Model:
     columns: int | None
     group: int | None
     outputs: tuple[str, ...] | None
+    verified: str | None
     note: str | None
 
     @property

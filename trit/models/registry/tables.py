@@ -45,7 +45,7 @@ def page_table(known: Registry, converted: Set[str]) -> str:
     for _, group in groupby(known.models, key=lambda model: _facts(known, model)):
         models = list(group)
         model, family = models[0], known.families[models[0].family]
-        verified = family.verified_gguf if model.ready_made else family.verified
+        verified = model.verified or (family.verified_gguf if model.ready_made else family.verified)
         outputs = ", ".join(known.outputs(model)) or ("as it is" if model.ready_made else _NOT_YET)
         if not model.ready_made and converted.isdisjoint(family.architectures):
             outputs = _NOT_YET
