@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from trit import __version__
@@ -97,7 +97,8 @@ def _parser() -> ArgumentParser:
     machine.add_argument("-t", "--threads", type=THREADS, metavar="N", help="default: physical cores")
     text = "tokens of prompt and answer together; 0: what the model was trained for (default: %(default)s)"
     machine.add_argument("-c", "--ctx-size", type=whole(2, also=(0,)), default=2048, metavar="N", help=text)
-    text = "rows at a time, each with a context of -c (default: 8, or as many as a quarter of the free memory holds)"
+    text = "rows at a time, each with a context of -c; of vectors one (default: 8, or as many as a quarter of the free "
+    text += "memory holds)"
     machine.add_argument("--parallel", type=whole(1, 256), metavar="N", help=text)
     return parser
 
@@ -130,8 +131,7 @@ def _batch(args: argparse.Namespace) -> tuple[int, dict[str, Any], list[str]]:
     """Run a batch; its exit code, and what was done for programs and people."""
     if not args.input or not args.out:
         raise UserError("a batch needs INPUT and --out DIR; what can be given: trit batch --help")
-    found = source.detect(args.input)
-    kind = args.format or found
+    kind = source.detect(args.input, args.format)
     _check_flags(args, kind)
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f"--out {args.out}: is a file, expected a folder; name another")
@@ -171,7 +171,7 @@ def _batch(args: argparse.Namespace) -> tuple[int, dict[str, Any], list[str]]:
         "parts": len(manifest.shards),
         "slots": model.slots,
     }
-    if progress.asked:
+    if progress.asked and progress.done < progress.rows:
         return run.exit_code(progress), told, ["stopped; give the same command again and it carries on where it was"]
     lines = [f"{args.out}: {progress.rows:,} rows in {len(manifest.shards)} parts"]
     if progress.made:
@@ -229,7 +229,10 @@ def _plan(args: argparse.Namespace) -> Plan:
         ctx_size=args.ctx_size, threads=args.threads, parallel=args.parallel, embeddings=args.embeddings,
         prompt=None, draft="none", models_max=None,
     )  # fmt: skip
-    return plan.make(given, [None if args.model is None else str(args.model)], [])
+    made = plan.make(given, [None if args.model is None else str(args.model)], [])
+    # The sums of a vector's mean go over all texts of a step, so that their order would depend on the others.
+    models = tuple(replace(model, slots=1) if model.vectors else model for model in made.models)
+    return replace(made, models=models)
 
 
 def _server(models: Plan) -> Server:

@@ -33,7 +33,7 @@ class EngineDied(Exception):
 
 
 class Client:
-    """A connection to a running engine; each thread has its own, and its own slot."""
+    """A connection to a running engine, and one of its slots; each thread has its own."""
 
     def __init__(self, server: Server, slot: int) -> None:
         self.slot = slot
@@ -79,6 +79,7 @@ class Engine:
         self._server: Server | None = None
         self._stop = threading.Event()
         self._lost = 0
+        self._ended = ""
 
     def __enter__(self) -> Engine:
         return self
@@ -108,6 +109,7 @@ class Engine:
         ask: Callable[[Client, Job], Found],
         done: Callable[[Job, Found], None],
         lost: Callable[[Job, str], None],
+        each: int = 1,
     ) -> None:
         """Answer jobs in about their order, until they are done or :meth:`stop` is called.
 
@@ -116,13 +118,15 @@ class Engine:
             ask: asks for one, in any thread.
             done: gets each result, one at a time.
             lost: gets a job over which the engine died twice, the second time alone, and how it ended.
+            each: jobs that are asked for at a time, for each slot: with one more than it answers, none of them waits
+                for the next question.
 
         Raises:
             TritError: the engine does not start, or dies over one job after the other.
         """
         waiting = deque(jobs)
         while waiting and not self.is_stopping():
-            suspects = self._share_out(waiting, ask, done, self._slots)
+            suspects = self._share_out(waiting, ask, done, each * self._slots)
             # Alone, so that only the one that ends the engine is at fault.
             for job in suspects:
                 if self.is_stopping():
@@ -134,13 +138,13 @@ class Engine:
 
     def _lose(self, job: Job, lost: Callable[[Job, str], None]) -> None:
         self._lost += 1
-        why = self._why()
+        why = self._ended
         if self._lost >= _MOST_LOST:
             raise TritError(f"{why}, over {self._lost} rows one after the other; mend that and run this again")
         lost(job, f"{why}, twice over this row")
 
     def _share_out(
-        self, waiting: deque[Job], ask: Callable[[Client, Job], Found], done: Callable[[Job, Found], None], slots: int
+        self, waiting: deque[Job], ask: Callable[[Client, Job], Found], done: Callable[[Job, Found], None], clients: int
     ) -> list[Job]:
         """Answer until nothing waits; the jobs that ran when the engine died, if it did."""
         server = self._started()
@@ -148,8 +152,8 @@ class Engine:
         failures: list[BaseException] = []
         over, lock = threading.Event(), threading.Lock()
 
-        def work(slot: int) -> None:
-            client = Client(server, slot)
+        def work(number: int) -> None:
+            client = Client(server, number % self._slots)
             try:
                 while not over.is_set() and not self.is_stopping():
                     try:
@@ -170,7 +174,7 @@ class Engine:
             finally:
                 client.close()
 
-        threads = [threading.Thread(target=work, args=(slot,), daemon=True) for slot in range(slots)]
+        threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(clients)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -178,15 +182,18 @@ class Engine:
                 thread.join(_POLL_S)
         if failures:
             raise failures[0]
+        if suspects and not self.is_stopping():
+            self._ended = _end_of(server)
         return suspects
 
     def _started(self) -> Server:
         """The server, started (again) if it does not run."""
         if self._server:
-            if not self._has_ended():
+            if not self._ended and self._server.ended is None:
                 return self._server
-            self._note(f"{self._why()}; starting it again")
+            self._note(f"{self._ended or _end_of(self._server)}; starting it again")
             self._end()
+        self._ended = ""
         for number in range(_MOST_STARTS):
             server = self._make()
             try:
@@ -198,22 +205,18 @@ class Engine:
                 time.sleep(2**number)
         raise AssertionError
 
-    def _has_ended(self) -> bool:
-        return self._server is not None and self._server.ended is not None
-
-    def _why(self) -> str:
-        """How the engine ended; one that hangs is ended."""
-        server = self._server
-        assert server is not None
-        last = time.monotonic() + _END_S
-        while server.ended is None and time.monotonic() < last:
-            time.sleep(_POLL_S / 10)
-        if server.ended is None:
-            server.kill()
-            return "the engine gave no answer"
-        return explain_exit(server.ended, "") if server.ended < 0 else f"the engine ended with exit code {server.ended}"
-
     def _end(self) -> None:
         if self._server:
             server, self._server = self._server, None
             server.__exit__(None, None, None)
+
+
+def _end_of(server: Server) -> str:
+    """How a server that gave no answer ended; one that hangs is ended here."""
+    last = time.monotonic() + _END_S
+    while server.ended is None and time.monotonic() < last:
+        time.sleep(_POLL_S / 10)
+    if server.ended is None:
+        server.kill()
+        return "the engine gave no answer"
+    return explain_exit(server.ended, "") if server.ended < 0 else f"the engine ended with exit code {server.ended}"

@@ -28,16 +28,27 @@ def part(folder: Path, shard: int, kind: str) -> Path:
 
 def line(out: Mapping[str, Any]) -> str:
     """A row of the output as a line, without its end."""
-    return json.dumps(out, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(out, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a letter, as JSON can have it
+        return json.dumps(out, separators=(",", ":"))
+    return text
 
 
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write a part: it gets its name when it is whole and on the disk."""
+def write(path: Path, rows: Sequence[dict[str, Any]], numbered: bool) -> None:
+    """Write a part: it gets its name when it is whole and on the disk.
+
+    Args:
+        path: of the part; its ending says the format.
+        rows: in the input's order.
+        numbered: whether ids are the rows' numbers.
+    """
     with atomic_output(path) as partial:
         if path.suffix == f".{PARQUET}":
-            _write_parquet(partial, rows)
+            _write_parquet(partial, rows, numbered)
         else:
-            with partial.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as file:
+            with partial.open("w", encoding="utf-8", newline="\n") as file:
                 file.writelines(line(row) + "\n" for row in rows)
     sync_folder(path.parent)
 
@@ -53,7 +64,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
             for batch in parquet_package(f"{path}: is Parquet").ParquetFile(path).iter_batches():
                 yield from batch.to_pylist()
             return
-        with path.open(encoding="utf-8", errors="surrogatepass") as file:
+        with path.open(encoding="utf-8") as file:
             for text in file:
                 yield json.loads(text)
     except ValueError as error:
@@ -66,7 +77,7 @@ def is_error(row: Mapping[str, Any]) -> bool:
     return row.get("error") is not None or (response is not None and response["status_code"] != _OK)
 
 
-def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+def _write_parquet(path: Path, rows: Sequence[dict[str, Any]], numbered: bool) -> None:
     parquet = parquet_package("--output-format parquet: writes Parquet")
     import pyarrow as pa
 
@@ -75,7 +86,7 @@ def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     is_score = "score" in rows[0]
     top = pa.struct({**tokens, "top": pa.list_(pa.struct(tokens))})
     kinds = {
-        "id": pa.int64() if isinstance(rows[0]["id"], int) else pa.string(),
+        "id": pa.int64() if numbered else pa.string(),
         "text": pa.string(),
         "embedding": pa.list_(pa.float64()),
         "score": pa.float64(),
@@ -86,8 +97,7 @@ def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         "usage": usage,
         "error": pa.string(),
     }
-    if any(isinstance(row["id"], str) for row in rows):
-        kinds["id"] = pa.string()
+    if not numbered:
         rows = [{**row, "id": None if row["id"] is None else str(row["id"])} for row in rows]
     schema = pa.schema([(name, kinds[name]) for name in rows[0]])
     parquet.write_table(pa.Table.from_pylist(list(rows), schema), path)

@@ -50,12 +50,13 @@ class Progress:
         """Of this run."""
         return time.monotonic() - self.begun
 
-    def add(self, row: Done) -> None:
-        """Count a row that was answered now."""
+    def add(self, row: Done, new: bool) -> None:
+        """Count a row; new: it was answered now, and not by an earlier run."""
         self.done += 1
-        self.made += 1
-        self.tokens += row.tokens
         self.errors += row.failed
+        if new:
+            self.made += 1
+            self.tokens += row.tokens
 
     def __str__(self) -> str:
         errors = f", {self.errors:,} errors" if self.errors else ""
@@ -91,17 +92,14 @@ def run(manifest: Manifest, source: Path, folder: Path, engine: Engine, progress
             missing.append(number)
     progress.begun = time.monotonic()
 
-    def told(row: Done) -> None:
-        progress.add(row)
+    def told(row: Done, new: bool) -> None:
+        progress.add(row, new)
         show.update(str(progress))
 
     with _ending(engine, progress):
         for number in missing:
-            before = progress.made
             if engine.is_stopping() or shard.run(manifest, number, source, folder, engine, told) is None:
                 return
-            # Those that an earlier run had noted are part of what is done, too.
-            progress.done += manifest.rows_of(number) - (progress.made - before)
 
 
 @contextmanager
@@ -126,7 +124,7 @@ def _ending(engine: Engine, progress: Progress) -> Iterator[None]:
     def asked(number: int, frame: FrameType | None) -> None:
         if progress.asked:
             engine.kill()
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         progress.asked = number
         engine.stop()
         # Not print, which may be at work.

@@ -20,7 +20,7 @@ _SHARED = 64
 
 
 def run(
-    manifest: Manifest, number: int, source: Path, folder: Path, engine: Engine, told: Callable[[Done], None]
+    manifest: Manifest, number: int, source: Path, folder: Path, engine: Engine, told: Callable[[Done, bool], None]
 ) -> Path | None:
     """Compute a shard; what an earlier run had done of it is not computed again.
 
@@ -30,7 +30,7 @@ def run(
         source: the input that the manifest is of.
         folder: gets the file.
         engine: with the manifest's model.
-        told: gets each row that was not done before.
+        told: gets each row as it is done, and whether that was now.
 
     Returns:
         The file, which is whole; None: the engine was asked to stop before.
@@ -48,7 +48,7 @@ def run(
 
         def done(row: Row, found: Done) -> None:
             journal.add(row.number, found)
-            told(found)
+            told(found, True)
 
         def ask(client: Client, row: Row) -> Done:
             try:
@@ -56,6 +56,8 @@ def run(
             except RowFault as fault:
                 return work.failed(row, str(fault))
 
+        for found in journal.done.values():
+            told(found, False)
         texts: list[tuple[str, Row]] = []
         for row in rows:
             if row.number in journal.done:
@@ -66,10 +68,11 @@ def run(
                 texts.append((work.text(row), row))
             except RowFault as fault:
                 done(row, work.failed(row, str(fault)))
-        engine.answer(in_order(texts), ask, done, lambda row, why: done(row, work.failed(row, why)))
+        engine.answer(in_order(texts), ask, done, lambda row, why: done(row, work.failed(row, why)), work.each)
         if len(journal.done) < len(rows):
             return None
-        output.write(path, [journal.done[row.number].out for row in rows])
+        numbered = manifest.parameters.get("id-column") is None
+        output.write(path, [journal.done[row.number].out for row in rows], numbered)
         journal.remove()
     return path
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -258,8 +259,10 @@ class Ids:
 def id_of(row: Row, column: str) -> str | int | None:
     """What a column calls a row: a text that is not empty, or a whole number; else None."""
     found = row.value.get(column)
-    usable = isinstance(found, (str, int)) and not isinstance(found, bool) and found != ""
-    return found if usable else None
+    if isinstance(found, int) and not isinstance(found, bool):
+        return found
+    # Half of a letter, as JSON can have it, is no text.
+    return found if isinstance(found, str) and found and not re.search("[\ud800-\udfff]", found) else None
 
 
 def id_bytes(name: str | int | None) -> bytes:
@@ -276,8 +279,12 @@ def digest(path: Path) -> str:
     return total.hexdigest()
 
 
-def detect(path: Path) -> str:
+def detect(path: Path, said: str | None = None) -> str:
     """The format of an input, by its content, and of CSV by its name.
+
+    Args:
+        path: of the file.
+        said: the format, if it was given.
 
     Raises:
         UserError: it is not there, empty, packed, or none of the formats.
@@ -288,6 +295,8 @@ def detect(path: Path) -> str:
     for magic, (what, how) in _PACKED.items():
         if head.startswith(magic):
             raise UserError(f"{path}: is {what}, which is not read; {how}")
+    if said:
+        return said
     if head.startswith(b"PAR1"):
         return PARQUET
     start = head.removeprefix(_BOM).lstrip()

@@ -52,9 +52,11 @@ class Task(ABC):
 
     Attributes:
         columns: of the input, that are read; None: all.
+        each: rows that are asked for at a time, for each slot of the engine.
     """
 
     columns: Sequence[str] | None
+    each = 2
 
     @abstractmethod
     def text(self, row: Row) -> str:
@@ -217,6 +219,8 @@ def _logprob(one: Mapping[str, Any]) -> dict[str, Any]:
 class _Score(_Plain):
     """The log-probability of a continuation: of its tokens, each behind the prompt and those before it."""
 
+    # A row's questions go on from each other, in one slot.
+    each = 1
     fields = dict.fromkeys(("score", "tokens", "logprobs", "greedy", "usage"))
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
