@@ -24,6 +24,7 @@ from trit.library.find import check_name, find, find_checkpoint
 COMMANDS = {
     "run": ("trit.run.completion:command", "ask a model, or chat with it"),
     "serve": ("trit.run.serve:command", "serve models over HTTP, with the routes of OpenAI's API"),
+    "batch": ("trit.batch.command", "answer all prompts of a file into files, each exactly once"),
     "pull": ("trit.library.commands:pull", "fetch a model by name, or bring it up to date"),
     "list": ("trit.library.commands:show_list", "the models that are here"),
     "show": ("trit.library.commands:show", "what is known of a model by name, and whether its files are sound"),

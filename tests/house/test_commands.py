@@ -24,7 +24,7 @@ LIGHT = sorted(COMMANDS.keys() - WITH_TORCH)
 # --json prints an object in the place of lines, or writes a file beside the tables.
 PRINTS = {
     *("run", "profile", "pull", "list", "show", "rm", "ps", "inspect", "doctor"),
-    *("convert", "tune", "download", "score"),
+    *("convert", "tune", "download", "score", "batch"),
 }
 WRITES = {"bench", "perplexity", "drafts", "roofline", "verify"}
 # What they make is files alone, whose names are given; compare and heads always write their tables for programs, too.

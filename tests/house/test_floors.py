@@ -22,6 +22,7 @@ FLOORS = {
     "train": 4,
     "tune": 4,
     "run": 4,
+    "batch": 5,
     "setup": 5,
     "measure": 5,
     "verify": 5,

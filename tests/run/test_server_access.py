@@ -25,7 +25,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     monkeypatch.setattr(plan.batching, "multiply_rate", lambda threads: None)
     monkeypatch.setattr(serve, "supervise", lambda supervisor, ready: started.append(supervisor.command) or 0)
     monkeypatch.setattr(serve, "check_port", lambda host, port: None)
-    monkeypatch.setattr(serve, "_MEMORY", {})
+    monkeypatch.setattr(serve, "MEMORY", {})
     monkeypatch.delenv("LLAMA_API_KEY", raising=False)
     return started
 

@@ -190,3 +190,13 @@ def atomic_output(path: Path) -> Iterator[Path]:
     """:func:`atomic_outputs` for one file."""
     with atomic_outputs([path]) as (partial,):
         yield partial
+
+
+def sync_folder(folder: Path) -> None:
+    """Let names that files were given last a loss of power; does nothing where the system cannot (Windows)."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -19,7 +20,7 @@ from typing import Any
 
 from trit.base.errors import TritError, UserError
 from trit.base.places import ENGINE_BIN, engine_binary, python_command
-from trit.base.processes import telling_lines
+from trit.base.processes import dies_with_us, telling_lines
 from trit.engine import confinement
 from trit.engine.loading import read_memory
 
@@ -48,7 +49,7 @@ class Server:
         slots: int = _SLOTS,
         context: int = _TOKENS_PER_SLOT,
         bin_dir: Path = ENGINE_BIN,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
     ) -> None:
         """Check that file and engine are there; the server starts with the ``with`` statement.
 
@@ -59,7 +60,7 @@ class Server:
             slots: Questions that it answers at the same time.
             context: Most tokens of one question and its answer.
             bin_dir: Folder of the compiled programs.
-            env: Variables to set.
+            env: Variables to set; None takes one away.
 
         Raises:
             UserError: the GGUF file or the compiled engine is missing; names the command that makes it.
@@ -74,18 +75,28 @@ class Server:
         self._command += ["--host", "127.0.0.1", "--port", str(port)]
         self._command += ["-t", str(threads), "-np", str(slots), "-c", str(slots * context), *flags]
         self._slots = slots
-        self._env = {**os.environ, **(env or {})}
+        self._env = {key: value for key, value in {**os.environ, **(env or {})}.items() if value is not None}
 
     def __enter__(self) -> Server:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
         sandbox = confinement.of_tool(self._command)
+        tie = dies_with_us() if sys.platform.startswith("linux") else None
+
+        def enter() -> None:
+            if tie:
+                tie()
+            if sandbox:
+                sandbox.enter()
+
         self._process = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
             env=self._env,
-            preexec_fn=sandbox.enter if sandbox else None,
+            # Ctrl-C is for us: what is answered may be wanted still.
+            start_new_session=True,
+            preexec_fn=None if sys.platform == "win32" else enter,
         )
         try:
             self._wait_until_ready()
@@ -135,6 +146,15 @@ class Server:
             raise Refused(f"llama-server refuses {path}: {error.read().decode('utf-8', 'replace')}") from error
         except (OSError, ValueError) as error:
             raise TritError(f"llama-server gave no answer ({error}); its last words: {self._last_words()}") from error
+
+    @property
+    def ended(self) -> int | None:
+        """The exit code of the process, negative for a signal; None while it runs."""
+        return self._process.poll()
+
+    def kill(self) -> None:
+        """End it at once; the ``with`` statement still has to be left."""
+        self._process.kill()
 
     @property
     def resident(self) -> int | None:

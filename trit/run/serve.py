@@ -29,7 +29,7 @@ from trit.run.serving.plan import Model, Plan
 from trit.run.serving.supervise import Supervisor
 
 # glibc gives back what large requests took, instead of keeping it in an arena of every thread.
-_MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_MMAP_THRESHOLD_": "4194304"}
+MEMORY = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "1048576", "MALLOC_MMAP_THRESHOLD_": "4194304"}
 _MOST_MODELS = 64
 
 
@@ -133,7 +133,7 @@ def _serve(parser: inference.ArgumentParser, argv: Sequence[str] | None) -> int:
     for model in made.models:
         _warn_without_template(model, extra, log)
     log.announce([f"Starting server on {args.host}:{args.port}"], "start", host=args.host, port=args.port)
-    env: dict[str, str | None] = {name: os.environ.get(name, value) for name, value in _MEMORY.items()}
+    env: dict[str, str | None] = {name: os.environ.get(name, value) for name, value in MEMORY.items()}
     env |= {**made.environment, **access.key_variable(keys)}
     with ExitStack() as stack:
         words = [str(engine_binary("llama-server"))]
