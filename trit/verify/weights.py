@@ -102,6 +102,8 @@ class GgufFile:
                 raw = raw[:-4] + struct.pack("<I", blocks)
             elif field.name == f"{self.architecture}.nextn_predict_layers":
                 raw = raw[:-4] + struct.pack("<I", 0)
+            elif field.name.endswith(".rope.dimension_sections"):
+                pass  # four numbers, for however many blocks
             elif mine and field.types[0] == GGUFValueType.ARRAY and len(field.data) == self.blocks:
                 # One value for each block.
                 size = int(field.parts[-1].nbytes)
