@@ -78,6 +78,8 @@ class GgufFile:
         # Blocks that only predict further tokens are behind those of the graph.
         self.further = int(self.field(f"{self.architecture}.nextn_predict_layers", 0))
         self.blocks = int(self.field(f"{self.architecture}.block_count")) - self.further
+        # The engine has no graph for fewer: a hybrid's last of so many blocks is the first that attends.
+        self.least_blocks = int(self.field(f"{self.architecture}.full_attention_interval", 1))
 
     def field(self, key: str, default: Any = None) -> Any:
         """A value of the metadata."""
