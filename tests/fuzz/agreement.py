@@ -61,7 +61,8 @@ STRICTER = re.compile(
     r"|differs between layers"
     r"|sliding_window_pattern has \d+ numbers"
     r"|is all zeros|holds a number that is not finite"
-    r"|dimension_sections is|prism\.hadamard\.version has a type|which the engine's graph does not rotate"
+    r"|full_attention_interval is|dimension_sections is"
+    r"|prism\.hadamard\.version has a type|which the engine's graph does not rotate"
 )
 # Numbers in matrices of layers: the engine says so when it runs, `trit inspect` when it looks at the weights.
 LEFT_TO_THE_ENGINE = re.compile(r"blk\.\d\.\w+\.weight~(nan|inf)")

@@ -15,6 +15,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from tests.support.engine_models import model
+from tests.support.foreign_files import WRITERS, Tensor, random_rows
+from tests.support.foreign_files import write_gguf as write_file
 from trit.base.errors import EXIT_OK, run_main
 from trit.gguf.encodings import ENCODINGS
 from trit.gguf.types import GGMLQuantizationType
@@ -68,6 +71,18 @@ def write_gguf(path: Path, alignment: int | None) -> None:
     assert {GGMLQuantizationType(tensor.ggml_type) for tensor in tensors}
 
 
+def write_rotated(path: Path) -> None:
+    """Matrices of PrismML's layouts, and the keys of a rotated basis."""
+    names = [f"blk.0.ffn_{name}.weight" for name in ("gate", "up")]
+    rows = random_rows(2, 128)
+    tensors: list[Tensor] = []
+    for name, layout in zip(names, ("pq2_0", "ptq1_0"), strict=True):
+        number, writer = WRITERS[layout]
+        tensors.append((name, (2, 128), number, writer(rows, 0.5)))
+    keys = [key for key in model("qwen35")[0] if not key[0].startswith("tokenizer.")]
+    write_file(path, keys, tensors)
+
+
 def write_tokenizer(folder: Path) -> int:
     """All bytes, two merges, an end token; how many tokens there are."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -107,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SEEDS.mkdir(exist_ok=True)
     write_gguf(SEEDS / "plain.gguf", None)
     write_gguf(SEEDS / "aligned.gguf", 64)
+    write_rotated(SEEDS / "rotated.gguf")
     (SEEDS / "plain2.gguf").write_bytes((SEEDS / "plain.gguf").read_bytes().replace(b"GGUF\3", b"GGUF\2", 1))
     for name, packed in (("packed", True), ("floats", False)):
         folder = SEEDS / name

@@ -23,6 +23,8 @@ from trit.base.errors import UserError
 from trit.base.places import ROOT
 from trit.convert.from_checkpoint import Options, convert
 from trit.gguf.encodings import ENCODINGS
+from trit.gguf.header import read_raw_header
+from trit.gguf.identify import identify
 from trit.gguf.types import read_header
 from trit.models.checkpoint import Checkpoint, readable
 
@@ -42,8 +44,10 @@ def test_slice(reader: str, count: int, seed: int) -> None:
 
 
 def test_seeds_are_good(tmp_path: Path) -> None:
-    for path in readers.SEEDS.glob("*.gguf"):
+    rotated = readers.SEEDS / "rotated.gguf"
+    for path in set(readers.SEEDS.glob("*.gguf")) - {rotated}:
         assert len(read_header(path).tensors) == 2 + len(ENCODINGS)
+    assert [item.name for item in identify(read_raw_header(rotated))] == ["pq2_0", "ptq1_0"]
     whole = readers.SEEDS / "whole"
     assert convert(whole, tmp_path / "whole.gguf", Options(ENCODINGS["f16"], None), progress=False).kinds
     for folder in (PACKED, readers.SEEDS / "floats"):

@@ -14,7 +14,7 @@ from trit.models.families import all_families
 from trit.models.registry import registry
 
 ROOT = Path(__file__).resolve().parents[2]
-FAMILY_TESTS = ("convert/test_convert_families.py", "convert/test_convert_qwen3.py", "convert/test_convert_engine.py")
+FAMILY_TESTS = tuple(f"convert/test_convert_{name}.py" for name in ("families", "qwen3", "qwen35", "engine"))
 
 
 def text(name: str) -> str:

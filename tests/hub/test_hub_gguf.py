@@ -19,6 +19,7 @@ from tests.support.hub_server import HubServer, Repo
 from tests.support.tiny_gguf import tiny_gguf
 from trit.base.errors import UserError
 from trit.hub import space
+from trit.hub.choice import ready_models
 from trit.models.source_note import read_manifest
 
 
@@ -164,3 +165,17 @@ def test_the_beginning_of_a_gguf_is_not_fetched_twice(
     fetch(folder)
     assert hub.ranges("/storage/") == ["bytes=0-99", "bytes=100-2047", "bytes=2048-"]
     assert (folder / "m-i2_s.gguf").read_bytes() == model
+
+
+@pytest.mark.parametrize(
+    ("model", "kinds", "first"),
+    [
+        ("Ternary-Bonsai-27B", "F16 PQ2_0 Q2_0 Q2_g64 dspark-Q4_1 dspark-bf16 mmproj-BF16 mmproj-Q8_0", "Q2_0"),
+        ("Ternary-Bonsai-2-27B", "F16 PQ2_0 PTQ1_0 mmproj-Q8_0", "PQ2_0"),
+    ],
+)
+def test_the_model_is_chosen_from_what_is_beside_it(model: str, kinds: str, first: str) -> None:
+    """Not its drafter, nor its vision tower; the names are those of the published repositories."""
+    found = ready_models([f"{model}-{kind}.gguf" for kind in kinds.split()], "i2_s")
+    assert found[0].files == (f"{model}-{first}.gguf",)
+    assert not any("mmproj" in file or "dspark" in file for one in found for file in one.files)

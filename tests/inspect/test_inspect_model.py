@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.checkpoints import edit_json, make_checkpoint
+from tests.support.engine_models import model
 from tests.support.foreign_files import TILED, WRITERS, Key, i2_s_flat, random_rows, rewrite, write_gguf
 from tests.support.tiny_checkpoints import qwen3
 from tests.support.tiny_checkpoints.linear_layers import GROUPED
@@ -323,3 +324,12 @@ def test_read_rate_is_measured_once(
     assert host.read_rate(again=True)["kept"] is False and host.read_rate()["kept"] is True
     monkeypatch.setattr(host, "last_level_cache_bytes", lambda: 1 << 30)
     assert "fit this machine's caches" in host.speed_bound(size, host.read_rate())["reason"]
+
+
+def test_a_hybrid_in_a_rotated_basis(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The basis has a line of its own; only the layer that attends keeps keys and values."""
+    path = write_gguf(tmp_path / "m.gguf", *model("qwen35"))
+    found = as_json(capsys, path)
+    assert found["basis"] == "4 matrices are rotated by blocks of 32 inputs, with signs; the engine follows"
+    assert found["memory"]["kv_cache"] == 2 * 2 * 32 * found["memory"]["context"]
+    assert found["verdict"].startswith("loads as it is")

@@ -339,6 +339,11 @@ def _stack() -> int:
     return _STACK if size == resource.RLIM_INFINITY else size
 
 
+def attending_layers(layers: int, interval: int, further: int) -> int:
+    """How many layers keep keys and values: of a hybrid every so manieth, and those for further tokens behind them."""
+    return layers if interval < 1 else (layers - further) // interval + further
+
+
 def attention_bytes(metadata: Mapping[str, Any], context: int) -> int:
     """Bytes of a model's attention cache in float32; 0 for a file without layers (a later part, an adapter).
 
@@ -355,5 +360,6 @@ def attention_bytes(metadata: Mapping[str, Any], context: int) -> int:
     heads = number("attention.head_count", 1)
     size = -(-number("embedding_length") // max(1, heads))
     widths = number("attention.key_length", size) + number("attention.value_length", size)
-    per_token = number("block_count") * number("attention.head_count_kv", heads) * widths * _ELEMENT
+    layers = attending_layers(number("block_count"), number("full_attention_interval"), number("nextn_predict_layers"))
+    per_token = layers * number("attention.head_count_kv", heads) * widths * _ELEMENT
     return per_token * (context or number("context_length"))

@@ -17,6 +17,7 @@ import numpy as np
 
 from trit.base.errors import UserError
 from trit.base.places import ENGINE_BIN
+from trit.engine.confinement import attending_layers
 from trit.engine.llama_bench import Case
 from trit.engine.packed import Matrix, Packed, packed
 from trit.engine.roofline import Limit
@@ -242,7 +243,10 @@ def _attention(numbers: Mapping[str, Any]) -> tuple[int, int]:
     kv_heads = per_layer("attention.head_count_kv", numbers["attention.head_count"])
     usual = int(numbers["embedding_length"]) // max(1, max(heads))
     width = int(numbers.get("attention.key_length", usual)) + int(numbers.get("attention.value_length", usual))
-    return width * sum(kv_heads), width * sum(heads)
+    further = int(numbers.get("nextn_predict_layers", 0))
+    # Drafts apart, a layer for further tokens is not run; a hybrid's linear layers keep no tokens.
+    share = attending_layers(layers, int(numbers.get("full_attention_interval", 0)), further) - further
+    return width * sum(kv_heads) * share // layers, width * sum(heads) * share // layers
 
 
 def _in_memory(path: Path, tensor: TensorEntry, in_memory: Mapping[Matrix, Packed]) -> int:

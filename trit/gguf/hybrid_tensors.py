@@ -13,6 +13,7 @@ Wanted = Iterator[tuple[str, tuple[int, ...], bool]]
 
 # Where a file does not say after how many layers one attends to everything.
 _INTERVAL = 4
+_FLOAT32 = 0
 _MOST_HEADS, _MOST_SIZE, _MOST_TAPS = 1 << 12, 1 << 12, 64
 
 
@@ -54,7 +55,8 @@ def _numbers(model: Hyper) -> dict[str, int]:
         ("ssm.group_count", 1, _MOST_HEADS),
         ("ssm.time_step_rank", 1, _MOST_HEADS),
         ("ssm.inner_size", 1, _MOST_HEADS * _MOST_SIZE),
-        ("full_attention_interval", 1, _INTERVAL if model.layers < _INTERVAL else model.layers),
+        # The engine ends itself where one of the two kinds of layers is missing.
+        ("full_attention_interval", 2, model.layers),
     ):
         key = f"{model.architecture}.{name}"
         value = model.header.metadata.get(key, _INTERVAL if name == "full_attention_interval" else None)
@@ -85,6 +87,9 @@ def check_hybrid(model: Hyper) -> None:
         raise Unsound(f"{key} is no array of four numbers")
     if not all(0 <= part <= _MOST_SIZE for part in sections) or not 0 < sum(sections[:3]) <= sum(sections) <= model.key:
         raise Unsound(f"{key} is {sections}, expected four parts of the {model.rotated // 2} rotated pairs")
+    for tensor in header.tensors.values():
+        if tensor.name.endswith(".ssm_conv1d.weight") and tensor.ggml_type != _FLOAT32:
+            raise Unsound(f"{tensor.name} has the type {tensor.ggml_type}; the engine wants float32 there")
     if model.further > 1:
         raise Unsound(f"{name}.nextn_predict_layers is {model.further}, the engine's {name} graph has one")
 

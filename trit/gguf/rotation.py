@@ -154,13 +154,11 @@ def _check_tensors(header: RawHeader, block: int, widths: Collection[int] | None
 
 
 def _check_heads(header: RawHeader) -> None:
-    parts = [
-        header.metadata.get(f"{ARCHITECTURE}.ssm.{name}") for name in ("group_count", "time_step_rank", "inner_size")
-    ]
-    if not all(isinstance(part, int) and part > 0 for part in parts) or parts[1] % parts[0] or parts[2] % parts[1]:
-        raise Unsound(
-            f"{ARCHITECTURE}.ssm.group_count, time_step_rank and inner_size are {parts}, each no multiple of the other"
-        )
+    names = ("group_count", "time_step_rank", "inner_size")
+    parts = [header.metadata.get(f"{ARCHITECTURE}.ssm.{name}") for name in names]
+    groups, heads, inner = (part if isinstance(part, int) else 0 for part in parts)
+    if min(groups, heads, inner) < 1 or heads % groups or inner % heads:
+        raise Unsound(f"{ARCHITECTURE}.ssm.{', '.join(names)} are {parts}, expected a multiple each of the one before")
     for name, tensor in header.tensors.items():
-        if name.endswith(".ssm_out.weight") and tensor.columns != parts[2]:
-            raise Unsound(f"{name} has {tensor.columns} inputs, expected {ARCHITECTURE}.ssm.inner_size {parts[2]}")
+        if name.endswith(".ssm_out.weight") and tensor.columns != inner:
+            raise Unsound(f"{name} has {tensor.columns} inputs, expected {ARCHITECTURE}.ssm.inner_size {inner}")

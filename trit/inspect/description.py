@@ -54,6 +54,7 @@ class Description:
         looked_at: Those of them that were decoded for the shares.
         head: How the logits are made.
         embedding: Type of the embedding.
+        basis: What the matrices' inputs are rotated by.
         tokenizer: model, pre-tokenizer, number of tokens, chat template; of a folder what the converter notes.
         memory: Bytes: file, packed weights, KV cache and its context.
         speed: Bound of tokens per second, and from what.
@@ -78,6 +79,7 @@ class Description:
     looked_at: int = 0
     head: str | None = None
     embedding: str | None = None
+    basis: str | None = None
     tokenizer: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     speed: dict[str, Any] = field(default_factory=dict)
@@ -98,12 +100,17 @@ class Description:
         """Judge that it is of no use as it is."""
         self.refused, self.verdict = reason, f"refused: {reason}"
 
-    def kv_cache(self, context: int) -> None:
-        """Note the bytes of a float16 KV cache for ``context`` tokens, if the dimensions are known."""
+    def kv_cache(self, context: int, layers: int | None = None) -> None:
+        """Note the bytes of a float16 KV cache for ``context`` tokens, if the dimensions are known.
+
+        Args:
+            context: Tokens.
+            layers: Those that keep keys and values, where it is not all.
+        """
         known = self.dimensions
         if {"layers", "kv_heads", "head_size"} <= set(known):
             context = min(context, known.get("context") or context)
-            size = 2 * KV_ELEMENT * known["layers"] * known["kv_heads"] * known["head_size"] * context
+            size = 2 * KV_ELEMENT * (layers or known["layers"]) * known["kv_heads"] * known["head_size"] * context
             self.memory |= {"kv_cache": size, "context": context}
 
     def spread(self, value: int) -> tuple[float, float, float] | None:

@@ -9,10 +9,12 @@ from typing import Any
 
 from trit.base.errors import UserError
 from trit.base.places import python_command
+from trit.engine.confinement import attending_layers
 from trit.gguf.identify import Found
 from trit.gguf.layouts import PUBLISHED_I2_S
 from trit.gguf.loadable import AGAIN, check_loadable, convert_command, no_model, why_not
 from trit.gguf.order import measure_order
+from trit.gguf.rotation import PREFIX
 from trit.gguf.source import Source
 from trit.gguf.tensor_numbers import ROWS_OF_TOKENS
 from trit.gguf.validate import KNOWN_SHAPES, embeds, unsound
@@ -21,6 +23,8 @@ from trit.inspect.description import Description, Shares, panel_bytes
 from trit.inspect.sample import counts, finite, look, scale_kind
 
 # Key behind the architecture's name -> dimension.
+# What says which layers keep keys and values.
+_LAYERS = ("block_count", "full_attention_interval", "nextn_predict_layers")
 DIMENSIONS = {
     "block_count": "layers",
     "embedding_length": "embedding",
@@ -57,7 +61,9 @@ def describe(path: Path, context: int, exact: bool) -> Description:
             found.problems.append(f"{item.tensor.name} {item.problem}")
     _weights(found, source, exact)
     _head(found, source)
-    found.kv_cache(context)
+    _basis(found, metadata)
+    numbers = (metadata.get(f"{found.architecture}.{key}") for key in _LAYERS)
+    found.kv_cache(context, attending_layers(*(value if isinstance(value, int) else 0 for value in numbers)))
     found.memory |= {"file": found.bytes, "packed": sum(map(_loaded_bytes, source.found.values()))}
     _judge(found, source)
     return found
@@ -76,6 +82,14 @@ def _loaded_bytes(item: Found) -> int:
     if item.layout and item.tensor.name.startswith("blk."):
         return panel_bytes(item.tensor.rows, item.tensor.columns)
     return item.nbytes or item.tensor.span
+
+
+def _basis(found: Description, metadata: dict[str, Any]) -> None:
+    names = metadata.get(f"{PREFIX}weight_names")
+    if isinstance(names, list):
+        signs = "with signs" if metadata.get(f"{PREFIX}sign_mode") == "explicit" else "without signs"
+        block = metadata.get(f"{PREFIX}block_size")
+        found.basis = f"{len(names)} matrices are rotated by blocks of {block} inputs, {signs}; the engine follows"
 
 
 def _text(metadata: dict[str, Any], key: str) -> str | None:

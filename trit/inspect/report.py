@@ -46,6 +46,7 @@ def _facts(found: Description) -> Iterator[tuple[str, str]]:
         yield "i2_s order", f"agreement of the columns with the norms, chance is 1: {scores}"
     yield "embedding", found.embedding or ""
     yield "head", found.head or ""
+    yield "basis", found.basis or ""
     yield "tokenizer", _tokenizer(found)
     for note in found.tokenizer.get("notes", []):
         yield "", note

@@ -76,7 +76,7 @@ def check_layers(
     threads: int,
 ) -> list[Check]:
     """One check for each chosen block; ``whole`` is a server of hidden states of the whole file."""
-    chosen = chosen_blocks(file.blocks)
+    chosen = [blocks for blocks in chosen_blocks(file.blocks) if blocks >= file.least_blocks]
 
     def states() -> list[Floats]:
         every = reference.hidden(sequences)

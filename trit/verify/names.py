@@ -84,7 +84,7 @@ def _interleave(rows: Tensor, heads: int) -> Tensor:
 def _as_in_qwen35(name: str, values: Tensor, config: Mapping[str, Any]) -> Tensor:
     """Norms plus one, decays in place of their logarithms, value heads of a key head no more side by side."""
     part = name.rpartition("linear_attn.")[2]
-    if name.endswith("norm.weight"):
+    if "norm" in name:
         return values if part == "norm.weight" else values + 1
     if part == name:
         return values

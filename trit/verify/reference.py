@@ -40,6 +40,10 @@ NOISE = 2 * torch.finfo(torch.float32).eps
 # Types that hold a scale as float16 (as do, of course, plain float16 weights).
 _HALF_SCALES = TERNARY_TYPES - FLOAT_SCALES | {Type.F16}
 
+# Matrices of fewer rows are not packed (src/ggml/repack.cpp); types whose kernels are llama.cpp's then -> theirs.
+PANEL_LEAST_ROWS = 32
+_FEW_ROWS = {"Q2_0": Type.Q8_0, "TQ1_0": Type.Q6_K, "TQ2_0": Type.Q6_K}
+
 # Beyond it the engine takes 0 and the value itself.
 _TABLE_END = 10.0
 NORM_EPSILON_KEYS = ("rms_norm_eps", "layer_norm_eps")
@@ -118,6 +122,9 @@ class QatLinear(nn.Module):
         self.matrix, self.scale, self.bias, self.norm, self.kind = weight.matrix, weight.scale, bias, norm, kind
         self.rounds, self.narrow = weight.rounded_input, False
         self.noise: torch.Generator | None = None
+        # llama.cpp's kernels round the inputs of few rows, in blocks of their own; not of our own encodings.
+        few = weight.matrix.shape[0] < PANEL_LEAST_ROWS and kind.name in _FEW_ROWS
+        self.reads = _FEW_ROWS[kind.name] if few else None
         self.group = weight.matrix.shape[1] if weight.scale is not None else gguf.GGML_QUANT_SIZES[kind][0]
         # For sizing and type: transformers asks a layer for its weight's dtype in some models.
         self.in_features, self.out_features = weight.matrix.shape[1], weight.matrix.shape[0]
@@ -129,7 +136,9 @@ class QatLinear(nn.Module):
         if self.noise is not None:
             size = NOISE * x.abs().maximum(x.pow(2).mean(dim=-1, keepdim=True).sqrt())
             x = x + size * torch.randn(x.shape, generator=self.noise, dtype=x.dtype)
-        if self.rounds:
+        if self.rounds and self.reads is not None:
+            x = as_kernels_read(x, self.reads)
+        elif self.rounds:
             x = round_to_int8(x, self.group)
         elif self.narrow:
             x = as_kernels_read(x, self.kind)

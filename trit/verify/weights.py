@@ -78,6 +78,8 @@ class GgufFile:
         # Blocks that only predict further tokens are behind those of the graph.
         self.further = int(self.field(f"{self.architecture}.nextn_predict_layers", 0))
         self.blocks = int(self.field(f"{self.architecture}.block_count")) - self.further
+        # The engine has no graph for fewer: a hybrid's last of so many blocks is the first that attends.
+        self.least_blocks = int(self.field(f"{self.architecture}.full_attention_interval", 1))
 
     def field(self, key: str, default: Any = None) -> Any:
         """A value of the metadata."""
@@ -102,6 +104,8 @@ class GgufFile:
                 raw = raw[:-4] + struct.pack("<I", blocks)
             elif field.name == f"{self.architecture}.nextn_predict_layers":
                 raw = raw[:-4] + struct.pack("<I", 0)
+            elif field.name.endswith(".rope.dimension_sections"):
+                pass  # four numbers, for however many blocks
             elif mine and field.types[0] == GGUFValueType.ARRAY and len(field.data) == self.blocks:
                 # One value for each block.
                 size = int(field.parts[-1].nbytes)
