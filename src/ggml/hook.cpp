@@ -68,15 +68,18 @@ void say(const ggml_tensor* w, bool packed, int threads) {
     const trit_tier& tier = *trit_tier_chosen();
     std::string how = "in place";
     if (packed) {
-        const trit_packing packing =
-            trit::PackedMatrix::packing_for(tier, *trit::encoding_of(w->type), trit::shape_of(w));
+        const trit::PackedMatrix matrix(w->data);
+        const trit_packing packing = matrix.packing();
         how = std::string("packed at load as ") + trit::packing_name(packing);
+        if (matrix.group() != 0) {
+            how += " with a scale for each " + std::to_string(matrix.group()) + " inputs";
+        }
         const trit_lookup_kernel* few = trit_lookup_chosen(packing);
         const trit_lookup_kernel* many = trit::lookup_choice(w->ne[1], w->ne[0], threads).kernel;
         if (packing >= TRIT_TIER_PACKINGS && few != nullptr) {
             how += std::string("; few tokens by ") + few->name;
         }
-        if (packing != TRIT_PACKING_5_TRITS && many != nullptr) {
+        if (matrix.has_tables() && many != nullptr) {
             how += std::string("; many tokens by ") + many->name;
         }
     }

@@ -25,9 +25,9 @@ enum trit_part {
     TRIT_PART_QUANTIZE,      ///< rounding activations to int8
     TRIT_PART_HEAD,          ///< product of the output matrix
     TRIT_PART_OTHER_MATRIX,  ///< product of other weights
-    TRIT_PART_ATTENTION,     ///< rotation, cache, scores, softmax, sums of values; linear attention's recurrence
-    TRIT_PART_ELEMENTWISE,   ///< norms, activation functions, residuals
-    TRIT_PART_ROWS,          ///< embedding, choice of rows
+    TRIT_PART_ATTENTION,  ///< rotation, cache, scores, softmax, sums of values; linear attention's recurrence
+    TRIT_PART_ELEMENTWISE,  ///< norms, activation functions, residuals
+    TRIT_PART_ROWS,         ///< embedding, choice of rows
     TRIT_PART_OTHER,
     TRIT_PART_BARRIER,  ///< waiting for other threads
     TRIT_PARTS

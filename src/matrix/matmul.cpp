@@ -29,7 +29,7 @@ Method Method::chosen(const trit_tier& tier, const Encoding& encoding, const Sha
     if (method.packing >= TRIT_TIER_PACKINGS) {
         method.few = LookupChoice::of(trit_lookup_chosen(method.packing));
     }
-    if (method.packing != TRIT_PACKING_5_TRITS) {
+    if (PackedMatrix::may_have_tables(method.packing)) {
         method.many = lookup_choice(shape.n, shape.k, threads);
     }
     method.at_once = tokens_at_once(method.packing);

@@ -90,9 +90,13 @@ class PackedMatrix {
     trit_packing packing() const { return static_cast<trit_packing>(header_->packing); }
     int64_t panels() const { return (header_->n + TRIT_PANEL_ROWS - 1) / TRIT_PANEL_ROWS; }
 
+    /// Whether panels of such a packing are of 2 bits, or indices of which those are made.
+    static bool may_have_tables(trit_packing packing) {
+        return packing != TRIT_PACKING_5_TRITS && packing != TRIT_PACKING_1_BIT;
+    }
     /// Whether kernels that look up sums over tokens may read the panels, or those of 2 bits made of them.
     bool has_tables() const {
-        return header_->group == 0 && header_->packing != TRIT_PACKING_5_TRITS && header_->has_code_3 == 0;
+        return header_->group == 0 && may_have_tables(packing()) && header_->has_code_3 == 0;
     }
     /// Matrix i, with its scales if it has no groups.
     Panels matrix(int64_t i) const {

@@ -107,7 +107,8 @@ Way Way::named(const std::string& text) {
         const Way few = named(text.substr(0, plus));
         const Method many = named(text.substr(plus + 1)).method;
         method = few.method;
-        const bool packed = method.packing != TRIT_PACKING_5_TRITS && method.storage == Storage::kPanels;
+        const bool packed = PackedMatrix::may_have_tables(method.packing) && few.group == 0 &&
+                            method.storage == Storage::kPanels;
         if (!packed || few.only_tables || many.packing != TRIT_PACKING_2_BITS ||
             many.storage != Storage::kPanels) {
             usage_error(text +

@@ -148,6 +148,15 @@ def test_strided_activations(ggml: PackedGgml, name: str, scales: str, m: int) -
     same_bits(ggml.compute(node, (m, 70), 3), weights.times(x[::2]))
 
 
+@pytest.mark.parametrize(
+    ("name", "scales"), [("tl1", "one"), ("q2_0", "one"), ("q2_0", "many"), ("q2_0", "pairs"), ("q2_0", "rows")]
+)
+def test_inputs_that_are_no_multiple_of_128(ggml: PackedGgml, name: str, scales: str) -> None:
+    """Hidden sizes such as 576 of SmolLM: what is missing in a step of panels has no weight."""
+    for k in (576, 1216):
+        check_matrix(ggml, Weights.random(name, scales, 100, k), [1, 7, 40], [1, 2])
+
+
 @pytest.mark.parametrize("scales", ["one", "many", "rows"])
 def test_signs_alone(ggml: PackedGgml, scales: str) -> None:
     """Panels of one bit."""
@@ -350,6 +359,11 @@ def multiply_everything(engine_bin: str) -> None:
             ggml = PackedGgml(Path(engine_bin))
             check_matrix(ggml, Weights.random(name, scales, n, blocks * row_of(name).block), [1, 2, 33], [2])
             ggml.close()
+    # Rows and tokens enough for tables over tokens.
+    for name, scales in (("i2_s", "one"), ("tq2_0", "rows"), (SIGNS.name, "one"), (SIGNS.name, "rows")):
+        ggml = PackedGgml(Path(engine_bin))
+        check_matrix(ggml, Weights.random(name, scales, 450, 512), [40], [1])
+        ggml.close()
     print(ctypes.cast(ggml.chosen_tier(), ctypes.POINTER(TierStruct)).contents.name.decode())
 
 

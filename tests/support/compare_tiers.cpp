@@ -251,14 +251,15 @@ void all_products() {
     for (const Fill fill : {kHighest, kLowest}) {
         compare_i2_s(int64_t{1} << 20, 1, 1, fill, 0, 0);
         compare_i2_s(int64_t{1} << 20, 1, 4, fill, 1, 0);
-        compare_panel(TRIT_PANEL_MAX_K, {1, 2}, fill, 0);
+        compare_panel(TRIT_PACKING_2_BITS, TRIT_PANEL_MAX_K, {1, 2}, fill, 0);
+        compare_panel(TRIT_PACKING_1_BIT, TRIT_PANEL_MAX_K, {1, 2}, fill, 0);
     }
     std::vector<int> every;
     for (int m = 1; m <= 34; ++m) {
         every.push_back(m);
     }
     for (int64_t k = 32; k <= 704; k += 32) {  // around one and two chunks of every tier
-        compare_panel(k, k <= 288 ? every : std::vector<int>{1, 2, 3, 4, 5, 6, 7, 13},
+        compare_panel(TRIT_PACKING_2_BITS, k, k <= 288 ? every : std::vector<int>{1, 2, 3, 4, 5, 6, 7, 13},
                       fills[static_cast<size_t>(k / 32) % 4], static_cast<size_t>(k / 32) % 5);
     }
     for (const Fill fill : fills) {
