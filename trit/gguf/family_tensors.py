@@ -160,6 +160,9 @@ def _check_maple(model: Hyper) -> None:
     if not model.experts or not model.expert_forward:
         key = EXPERT_FORWARD[1:] if model.experts else "expert_count"
         raise Unsound(f"{name}.{key} is {model.expert_forward if model.experts else 0}, of a mixture of experts")
+    used = model.header.metadata.get(f"{name}.expert_used_count")
+    if isinstance(used, list) and min(used) < 1:
+        raise Unsound(f"{name}.expert_used_count has a layer without experts")
     limits = model.header.metadata.get(f"{name}{CLAMP}")
     if (count := model.header.counts.get(f"{name}{CLAMP}", model.layers)) != model.layers:
         raise Unsound(f"{name}{CLAMP} has {count} numbers for {model.layers} layers")
