@@ -137,6 +137,13 @@ def test_positions_in_pictures(
     assert reason is None if words is None else words in str(reason)
 
 
+def test_minicpm_divides_by_its_scale_of_logits(tmp_path: Path) -> None:
+    keys, tensors = model("minicpm")
+    for value, passes in ((0.0, False), (16.0, True)):
+        reason = said(tmp_path, [*keys, ("minicpm.logit_scale", F32, None, value)], tensors)
+        assert reason is None if passes else "by which its graph divides" in str(reason)
+
+
 @pytest.mark.parametrize(
     ("name", "row", "words"),
     [

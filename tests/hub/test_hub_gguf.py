@@ -19,6 +19,7 @@ from tests.support.hub_server import HubServer, Repo
 from tests.support.tiny_gguf import tiny_gguf
 from trit.base.errors import UserError
 from trit.hub import space
+from trit.hub.choice import ready_models
 from trit.models.source_note import read_manifest
 
 
@@ -164,3 +165,17 @@ def test_the_beginning_of_a_gguf_is_not_fetched_twice(
     fetch(folder)
     assert hub.ranges("/storage/") == ["bytes=0-99", "bytes=100-2047", "bytes=2048-"]
     assert (folder / "m-i2_s.gguf").read_bytes() == model
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        (["bitcpm4-3b-bf16.gguf", "bitcpm4-3b-tq2_0.gguf"], "bitcpm4-3b-tq2_0.gguf"),
+        (["Hy-MT1.5-1.8B-Q4_K_M.gguf", "Hy-MT1.5-1.8B-STQ1_0.gguf"], "Hy-MT1.5-1.8B-STQ1_0.gguf"),
+        (["Hy-MT2-1.8B-1.25Bit.gguf"], "Hy-MT2-1.8B-1.25Bit.gguf"),
+        (["Bonsai-8B-Q1_0.gguf", "Bonsai-8B-f16.gguf"], "Bonsai-8B-Q1_0.gguf"),
+        (["Both-Q1_0.gguf", "Both-Q2_0.gguf"], "Both-Q2_0.gguf"),
+    ],
+)
+def test_which_file_of_a_repository_is_the_model(names: list[str], first: str) -> None:
+    assert ready_models(names, "i2_s")[0].files == (first,)

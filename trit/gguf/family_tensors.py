@@ -121,6 +121,8 @@ def check_tensors(model: Hyper, foreign: bool) -> None:
         raise Unsound(f"{out} is {width}, expected the embedding's {model.embedding}")
     if not 0 < model.rotated <= model.key or (family.turns_all and model.rotated != model.key):
         raise Unsound(f"{model.architecture}.rope.dimension_count is {model.rotated} for heads of {model.key}")
+    if model.header.metadata.get("minicpm.logit_scale") == 0 and model.architecture == "minicpm":
+        raise Unsound("minicpm.logit_scale is 0, by which its graph divides")
     if model.architecture == "maple":
         _check_maple(model)
     if model.architecture == "hunyuan-dense":
