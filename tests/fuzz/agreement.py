@@ -62,6 +62,7 @@ STRICTER = re.compile(
     r"|maple\.feed_forward_length (is|holds)"  # which its graph does not look at
     r"|differs between layers"
     r"|sliding_window_pattern has \d+ numbers"
+    r"|which is no multiple of 32"
     r"|is all zeros|holds a number that is not finite"
 )
 # Numbers in matrices of layers: the engine says so when it runs, `trit inspect` when it looks at the weights.
