@@ -316,7 +316,8 @@ def edit_tokenizer(directory: Path, **changes: Any) -> None:
                     ],
                 }
             },
-            "none that is known here (gpt-2, llama-bpe, dbrx, qwen2, qwen35, smollm, falcon); it splits by ['x+']",
+            "none that is known here (gpt-2, llama-bpe, dbrx, qwen2, qwen35, smollm, falcon, hunyuan-dense); it "
+            "splits by ['x+']",
         ),
         ({"normalizer": {"type": "NFKC"}}, "has a NFKC normalizer"),
         ({"model": {"type": "WordPiece"}}, "is a WordPiece tokenizer"),

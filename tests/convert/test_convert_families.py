@@ -240,6 +240,36 @@ def test_refusals_of_minicpm(
     assert message in refusal(capsys, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nope_on_global_attention": False}, "nope_on_global_attention is False, the engine's maple graph has True"),
+        ({"use_bias": True}, "use_bias is True, the engine's maple graph has False"),
+        ({"num_shared_experts": 1}, "num_shared_experts is 1, the engine's maple graph has experts alone"),
+        ({"layer_types": ["full_attention"]}, "layer_types is ['full_attention'], expected 4 times"),
+        ({"num_experts_per_tok": 9}, "num_experts_per_tok is 9 of 8 experts"),
+        ({"partial_rotary_factor": 0.11}, "partial_rotary_factor 0.11 turns 7 inputs of heads of 64"),
+        ({"num_experts": 9}, f"{LAYER}.mlp.experts.8.down_proj.weight"),
+        ({"num_experts": 7}, f"unexpected tensor {LAYER}.mlp.experts.7.down_proj.weight"),
+    ],
+)
+def test_refusals_of_maple(
+    changes: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maple.make(tmp_path, "maple-preview", maple.ROWS)
+    edit_json(tmp_path / "config.json", **changes)
+    assert message in refusal(capsys, tmp_path)
+
+
+def test_one_scale_for_all_experts_is_refused_with_what_fits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maple.make(tmp_path, "maple-preview", "fake-bf16")
+    line = refusal(capsys, tmp_path, code=EXIT_USAGE)
+    place = "blk.0.ffn_gate_exps.weight: has several matrices, i2_s one scale for all"
+    assert line == f"error: {place}; use --outtype tq2_0 or tq1_0 or q2_0 or f16 or f32"
+
+
 def test_keys_of_minicpm(tmp_path: Path) -> None:
     """Twice the original context: LongRoPE multiplies queries and keys with sqrt(1 + log(2) / log(256))."""
     minicpm.make(tmp_path, "BitCPM-CANN-8B", "fake-bf16")

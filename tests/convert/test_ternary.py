@@ -194,3 +194,13 @@ def test_ordinary_weights_are_refused(chunk: int, tmp_path: Path, monkeypatch: p
     assert caught.value.flags == ("--master-weights",)
     with pytest.raises(UserError, match=r"^w\.weight: is declared a master weight, yet w\.weight_scale is there"):
         read_ternary(weight, scale(tmp_path, 1), MASTER)
+
+
+def test_four_levels_are_named(tmp_path: Path) -> None:
+    """+-a and +-3a of Tencent's 2-bit models, which are no masters either; a few such numbers say nothing."""
+    values = np.random.default_rng(0).choice([-0.75, -0.25, 0.25, 0.75], (4, 128))
+    with pytest.raises(UserError, match=r"holds four levels, .* of Tencent's 2-bit .* take the model's 1\.25-bit"):
+        read_ternary(tensor(tmp_path, values), None, OFFLINE)
+    assert read_ternary(tensor(tmp_path, values), None, MASTER)[2] == "master"
+    with pytest.raises(UserError, match="is not ternary"):
+        read_ternary(tensor(tmp_path, values[:, :32]), None, OFFLINE)

@@ -124,6 +124,9 @@ CHAINS: dict[str, list[Any]] = {
         isolated("[0-9][0-9][0-9]"),
     ],
 }
+# With the ends of lines as themselves, as its tokenizer.json has them.
+LINE_ENDS = [regex.replace(r"\r", "\r").replace(r"\n", "\n") for regex in pretokenizers.HUNYUAN]
+CHAINS["hunyuan-dense"] = [*map(isolated, LINE_ENDS), byte_level()]
 # The vocabularies of the engine's source; for the others one is trained.
 REAL = {"gpt-2": "gpt-2", "llama-bpe": "llama-bpe", "qwen2": "qwen2", "falcon": "falcon"}
 

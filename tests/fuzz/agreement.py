@@ -58,8 +58,11 @@ STRICTER = re.compile(
     r"|split\.no .* contradict"
     r"|general\.type (calls|is not a string)"
     r"|chat_template is not a string"
+    r"|(logit|embedding|residual)_scale is \S+, expected|swiglu_clamp_exp (is|has)|dimension_sections is"
+    r"|maple\.feed_forward_length (is|holds)"  # which its graph does not look at
     r"|differs between layers"
     r"|sliding_window_pattern has \d+ numbers"
+    r"|which is no multiple of 32"
     r"|is all zeros|holds a number that is not finite"
     r"|full_attention_interval is|dimension_sections is"
     r"|prism\.hadamard\.version has a type|which the engine's graph does not rotate"
@@ -97,7 +100,10 @@ ADDED: dict[str, tuple[int, list[object]]] = {
     ".dense_2_feat_out": (U32, [0, 64]),
     ".dense_3_feat_in": (U32, [0, 64]),
     ".dense_3_feat_out": (U32, [0, 64, 65]),
-    ".logit_scale": (F32, [0.0, math.nan]),
+    **dict.fromkeys((".logit_scale", ".embedding_scale", ".residual_scale"), (F32, [0.0, -1.0, 1e-38, math.nan, 12.0])),
+    ".expert_feed_forward_length": (U32, [0, 1, 96, 2**31]),
+    ".swiglu_clamp_exp": (F32, [0.0, -1.0, math.nan, math.inf, 7.0]),
+    ".rope.dimension_sections": (I32, [0, 8, -1]),
     "split.count": (U16, [0, 1, 2]),
     "split.no": (U16, [0, 1]),
     "general.type": (STRING, ["model", "adapter"]),

@@ -28,8 +28,9 @@ OPTIONAL: dict[str, tuple[tuple[int, ...], set[str]]] = {
     "blk.0.ffn_up.bias": ((FORWARD,), {"llama", "minicpm"}),
     **{f"blk.1.attn_{name}.bias": ((size * SIZE,), UNFUSED) for name, size in (("q", 2), ("k", 1), ("v", 1))},
     "blk.1.attn_q.scale": ((1,), set(ALIKE)),
-    "blk.1.ffn_up.input_scale": ((1,), set(ALIKE)),
-    "blk.0.ffn_down_norm_in.weight": ((96,), set(ALIKE)),
+    "blk.1.ffn_up.input_scale": ((1,), set(ALIKE) - {"maple"}),
+    "blk.0.ffn_down_norm_in.weight": ((96,), set(ALIKE) - {"maple"}),
+    "blk.0.ffn_down_exps.scale": ((4,), {"maple"}),
     "blk.0.attn_norm.scale": ((1,), set()),
     "blk.0.attn_qkv.bias": ((QKV,), set()),
     "output.scale": ((1,), set()),
@@ -88,7 +89,7 @@ def test_graphs_of_wide_and_of_partly_turned_heads(architecture: str, tmp_path: 
     else:
         assert reason is None
     reason = said(tmp_path, [*(row for row in keys if row[0] != turned), (turned, U32, None, SIZE // 2)], tensors)
-    if architecture in ("bitnet-b1.58", "gemma3", "gemma-embedding"):
+    if architecture in ("bitnet-b1.58", "gemma3", "gemma-embedding", "maple"):
         assert reason is None
     else:
         assert f"{turned} is 16 for heads of 32" in str(reason)
@@ -100,10 +101,12 @@ def test_keys_of_an_architecture_have_the_engine_s_types(tmp_path: Path) -> None
     for architecture in ARCHITECTURES:
         keys, tensors = model(architecture)
         gemma, embeds_texts = architecture.startswith("gemma"), architecture == "gemma-embedding"
+        windows = gemma or architecture == "maple"
         for name, kind, read in (
-            ("attention.sliding_window", U32, gemma),
+            ("attention.sliding_window", U32, windows),
             ("attention.sliding_window_pattern", U32, gemma),
-            ("rope.freq_base_swa", F32, gemma),
+            ("rope.freq_base_swa", F32, windows),
+            ("expert_feed_forward_length", U32, architecture == "maple"),
             ("final_logit_softcapping", F32, architecture == "gemma3"),
             ("vocab_size", U32, architecture == "llama"),
             ("dense_2_feat_out", U32, embeds_texts),
@@ -111,6 +114,8 @@ def test_keys_of_an_architecture_have_the_engine_s_types(tmp_path: Path) -> None
             ("logit_scale", F32, architecture == "minicpm"),
         ):
             key = f"{architecture}.{name}"
+            if key == "maple.attention.sliding_window_pattern":  # an array alone
+                continue
             rest = [row for row in keys if row[0] != key]
             reason = said(tmp_path, [*rest, (key, others[kind], None, 64)], tensors)
             assert reason == (f"{key} is not a {'uint32' if kind == U32 else 'float32'}" if read else None)
@@ -132,6 +137,47 @@ def test_positions_in_pictures(
     keys, tensors = model("hunyuan-dense")
     reason = said(tmp_path, [*keys, ("hunyuan-dense.rope.dimension_sections", kind, element, value)], tensors)
     assert reason is None if words is None else words in str(reason)
+
+
+def test_minicpm_divides_by_its_scale_of_logits(tmp_path: Path) -> None:
+    keys, tensors = model("minicpm")
+    for value, passes in ((0.0, False), (16.0, True)):
+        reason = said(tmp_path, [*keys, ("minicpm.logit_scale", F32, None, value)], tensors)
+        assert reason is None if passes else "by which its graph divides" in str(reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "words"),
+    [
+        ("expert_count", (U32, None, 0), "expert_used_count is 2 of 0 experts"),
+        ("expert_used_count", (ARRAY, U32, [2, 0]), "has a layer without experts"),
+        ("expert_feed_forward_length", (U32, None, 0), "expert_feed_forward_length is 0, of a mixture of experts"),
+        ("expert_feed_forward_length", None, "expert_feed_forward_length is 0, of a mixture of experts"),
+        ("expert_feed_forward_length", (ARRAY, U32, [96, 64]), "differs between layers"),
+        ("swiglu_clamp_exp", (ARRAY, F32, [7.0]), "swiglu_clamp_exp has 1 numbers for 2 layers"),
+        ("swiglu_clamp_exp", (F32, None, -1.0), "swiglu_clamp_exp is -1.0, expected 0 to"),
+        ("swiglu_clamp_exp", None, "swiglu_clamp_exp is None, expected 0 to"),
+        ("attention.sliding_window", None, "sliding_window is missing"),
+        ("attention.sliding_window_pattern", None, "is no array with a number for each layer"),
+        ("attention.sliding_window_pattern", (ARRAY, BOOL, [False, False]), "gives 0 of 2 layers a window"),
+        ("expert_feed_forward_length", (ARRAY, U32, [96, 96]), None),
+        ("swiglu_clamp_exp", (F32, None, 7.0), None),
+    ],
+)
+def test_what_maple_cannot_be_without(
+    name: str, row: tuple[int, int | None, object] | None, words: str | None, tmp_path: Path
+) -> None:
+    keys, tensors = model("maple")
+    rest = [each for each in keys if each[0] != f"maple.{name}"]
+    reason = said(tmp_path, [*rest, (f"maple.{name}", *row)] if row else rest, tensors)
+    assert reason is None if words is None else words in str(reason)
+
+
+def test_maple_has_all_experts_and_a_head_of_its_own(tmp_path: Path) -> None:
+    keys, tensors = model("maple")
+    for name in ("output", "blk.1.ffn_gate_exps", "blk.0.ffn_gate_inp", "blk.1.attn_q_norm"):
+        lacking = [row for row in tensors if row[0] != f"{name}.weight"]
+        assert said(tmp_path, keys, lacking) == f"{name}.weight is missing"
 
 
 def test_experts_have_no_biases(tmp_path: Path) -> None:

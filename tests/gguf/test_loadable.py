@@ -29,7 +29,7 @@ SILENT = ("i2_s_flat", "i2_s_arm", "i2_s_rows4")
 
 def model(path: Path, layout: str, *keys: Key) -> Path:
     kind, writer = WRITERS[layout]
-    tensors = [("blk.0.ffn_up.weight", (128, 768), kind, writer(random_rows(128, 768), 0.5))]
+    tensors = [("blk.0.ffn_up.weight", (128, 768), kind, writer(random_rows(128, 768, layout=layout), 0.5))]
     if layout in TILED:
         tensors.append(("blk.0.ffn_up.weight_scale", (1,), 0, b"\0\0\0\x3f"))
     return write_gguf(path, [*KEYS, *keys], tensors)
@@ -120,7 +120,7 @@ def test_whatever_layout_comes_last_no_byte_may_be_missing(
 ) -> None:
     """A few bytes less could be another layout of the same number; the sentence then speaks of both."""
     kind, writer = WRITERS[layout]
-    tensor = ("blk.0.ffn_up.weight", (128, 768), kind, writer(random_rows(128, 768), 0.5))
+    tensor = ("blk.0.ffn_up.weight", (128, 768), kind, writer(random_rows(128, 768, layout=layout), 0.5))
     path = write_gguf(tmp_path / "m.gguf", KEYS, [tensor])
     whole = path.read_bytes()
     end = read_raw_header(path).data_offset + len(tensor[3])

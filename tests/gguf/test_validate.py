@@ -519,6 +519,20 @@ def test_data_is_where_the_engine_looks(tmp_path: Path) -> None:
     assert "b.weight begins at byte" in str(misplaced(swapped, identify(swapped)))
 
 
+def test_data_that_cannot_be_mapped(tmp_path: Path) -> None:
+    """general.alignment may be 16, and then the data begin wherever the header ends."""
+    refused = set()
+    for letters in range(1, 33):
+        keys: list[Key] = [("general.alignment", 4, None, 16), ("general.name", 8, None, "x" * letters)]
+        tensor: Tensor = ("a.weight", (8,), 0, bytes(32))
+        header = read_raw_header(write_gguf(tmp_path / "m.gguf", keys, [tensor], alignment=16))
+        reason = misplaced(header, identify(header))
+        assert (reason is None) == (header.data_offset % 32 == 0)
+        refused.add(reason is None)
+        assert reason is None or "no multiple of 32: the engine cannot map it there" in reason
+    assert refused == {True, False}
+
+
 def test_names_are_the_engine_s(engine_bin: Path) -> None:
     source = (ENGINE_DIR / "src" / "llama-arch.cpp").read_text(encoding="utf-8")
     table = source[source.index("LLM_ARCH_NAMES = {") :].partition("};")[0]

@@ -179,3 +179,17 @@ def test_the_model_is_chosen_from_what_is_beside_it(model: str, kinds: str, firs
     found = ready_models([f"{model}-{kind}.gguf" for kind in kinds.split()], "i2_s")
     assert found[0].files == (f"{model}-{first}.gguf",)
     assert not any("mmproj" in file or "dspark" in file for one in found for file in one.files)
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        (["bitcpm4-3b-bf16.gguf", "bitcpm4-3b-tq2_0.gguf"], "bitcpm4-3b-tq2_0.gguf"),
+        (["Hy-MT1.5-1.8B-Q4_K_M.gguf", "Hy-MT1.5-1.8B-STQ1_0.gguf"], "Hy-MT1.5-1.8B-STQ1_0.gguf"),
+        (["Hy-MT2-1.8B-1.25Bit.gguf"], "Hy-MT2-1.8B-1.25Bit.gguf"),
+        (["Bonsai-8B-Q1_0.gguf", "Bonsai-8B-f16.gguf"], "Bonsai-8B-Q1_0.gguf"),
+        (["Both-Q1_0.gguf", "Both-Q2_0.gguf"], "Both-Q2_0.gguf"),
+    ],
+)
+def test_which_file_of_a_repository_is_the_model(names: list[str], first: str) -> None:
+    assert ready_models(names, "i2_s")[0].files == (first,)

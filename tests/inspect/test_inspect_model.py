@@ -14,7 +14,7 @@ import pytest
 from tests.support.checkpoints import edit_json, make_checkpoint
 from tests.support.engine_models import model
 from tests.support.foreign_files import TILED, WRITERS, Key, i2_s_flat, random_rows, rewrite, write_gguf
-from tests.support.tiny_checkpoints import qwen3
+from tests.support.tiny_checkpoints import maple, qwen3
 from tests.support.tiny_checkpoints.linear_layers import GROUPED
 from tests.support.tiny_gguf import KEYS
 from trit.base.errors import TritError, run_main
@@ -237,7 +237,11 @@ def test_folders_of_other_families(tmp_path: Path) -> None:
     embedding = inspect(tmp_path / "embedding")
     assert embedding.verdict == "is to be converted to i2_s" and embedding.scales.keys() == {"one per tensor (master)"}
     make_checkpoint(tmp_path / "odd", layers=1, hidden=192, ffn=256)
-    assert inspect(tmp_path / "odd").verdict == "is to be converted to q2_0"
+    odd = inspect(tmp_path / "odd")
+    assert odd.verdict == "is to be converted to tl1" and odd.outtypes == ["tl1", "q2_0", "f16", "f32"]
+    maple.make(tmp_path / "maple", "maple-preview", maple.ROWS)
+    mixed = inspect(tmp_path / "maple")
+    assert mixed.verdict == "is to be converted to tq2_0" and "i2_s" not in mixed.outtypes
 
 
 def test_layers_of_a_folder_are_a_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,6 +173,23 @@ def test_list_models(capsys: pytest.CaptureFixture[str]) -> None:
     assert len([line for line in lines if line.count("/") == 1 and "--hf-repo" not in line]) == len(registry().models)
 
 
+@pytest.mark.parametrize(
+    ("name", "repo", "outputs"),
+    [
+        ("bitcpm-8b", "openbmb/BitCPM-CANN-8B", ("q2_0", "f16", "f32")),
+        ("bitcpm-0.5b-gguf", "openbmb/BitCPM-CANN-0.5B-gguf", ()),
+        ("hy-mt-1.8b", "tencent/Hy-MT2-1.8B-1.25Bit-GGUF", ("tq2_0", "tq1_0", "q2_0", "f16", "f32")),
+        ("Maple-20B-A1B", "deepgrove/maple-preview", ("tq2_0", "tq1_0", "q2_0", "f16", "f32")),
+        ("trilm-3.9b", "SpectraSuite/TriLM_3.9B_Unpacked", ("q2_0", "tq2_0", "tq1_0", "f16", "f32")),
+        ("bonsai-1bit-8b", "prism-ml/Bonsai-8B-gguf", ()),
+    ],
+)
+def test_models_of_this_year_by_name(name: str, repo: str, outputs: tuple[str, ...]) -> None:
+    model = registry().find(name)
+    assert model is not None and model.repo == repo == resolve(name)
+    assert registry().outputs(model) == outputs and model.ready_made == (repo.lower().endswith("gguf"))
+
+
 def test_works_before_anything_is_installed() -> None:
     """set-up reads it, and the Hub's manifests, with a bare Python: -I -S keeps site-packages out."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import trit.setup.pipeline as pipeline"

@@ -368,7 +368,7 @@ def tensors_of(source: Source) -> list[Tensor]:
 def rewrite(source: Path, target: Path, layout: str, sparse: bool = False) -> Path:
     """A model file with i2_s matrices, with those in another layout as their engine writes it.
 
-    With ``sparse`` one weight of four is 0.
+    With ``sparse``, or in a layout that has to have it so, one weight of four is 0.
     """
     header = read_raw_header(source)
     kind, writer = WRITERS[layout]
@@ -381,7 +381,9 @@ def rewrite(source: Path, target: Path, layout: str, sparse: bool = False) -> Pa
             continue
         scale = struct.unpack_from("<f", raw, len(raw) - 32)[0]
         rows = codes(raw, *shape)
-        tensors.append((name, shape, kind, writer(one_zero_in_four(rows) if sparse else rows, scale)))
+        tensors.append(
+            (name, shape, kind, writer(one_zero_in_four(rows) if sparse or layout in SPARSE else rows, scale))
+        )
         if layout in TILED:
             tensors.append((f"{name}_scale", (1,), 0, struct.pack("<f", scale)))
     return write_gguf(target, keys_of(header), tensors)

@@ -33,7 +33,7 @@ from tests.support.proofs import (
     scale_up,
     swap_tensors,
 )
-from tests.support.tiny_checkpoints import all_families, find_family, llama
+from tests.support.tiny_checkpoints import all_families, find_family, llama, maple
 from tests.support.tiny_checkpoints.linear_layers import INPUT_NORMS
 from trit.base.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, UserError, run_main
 from trit.convert import pooling
@@ -50,6 +50,8 @@ from trit.verify.stored import TorchCheckpoint
 from trit.verify.weights import GgufFile, check_weights
 
 GROUPED = "grouped-f16"
+# Encodings of those that i2_s does not hold.
+FITTING = {llama.ODD: "tl1", maple.VARIANTS[0]: "tq2_0"}
 # What the converter refuses, and with which words.
 REFUSED: dict[tuple[str, str], str] = {}
 
@@ -62,8 +64,7 @@ def full_cases() -> list[Case]:
         for i, variant in enumerate(family.VARIANTS):
             storage = kinds[i % len(kinds)]
             outtype = "q2_0" if storage == GROUPED else ("i2_s", "i2_s", "q2_0")[i % 3]
-            if variant == llama.ODD:
-                outtype = "tl1"
+            outtype = FITTING.get(variant, outtype)
             cases.append(Case(family.FAMILY, variant, storage, outtype, ("f16", "q8_0")[i % 2]))
     return cases
 
@@ -71,9 +72,10 @@ def full_cases() -> list[Case]:
 def stored_cases() -> list[Case]:
     """Every storage kind of every family: only reading and packing differ."""
     return [
-        Case(family.FAMILY, family.VARIANTS[0], kind, "q2_0" if kind == GROUPED else "i2_s", "f16")
+        Case(family.FAMILY, (variant := family.VARIANTS[0]), kind, FITTING.get(variant, usual), "f16")
         for family in all_families()
         for kind in family.STORAGE
+        for usual in ["q2_0" if kind == GROUPED else "i2_s"]
     ]
 
 

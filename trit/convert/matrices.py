@@ -73,8 +73,10 @@ def check_columns(shapes: Shapes, encoding: Encoding, architecture: str) -> None
         name, columns = next(iter(refused.items()))
         check_fits(encoding, name, columns, set(refused.values()))
     for name in stacks(shapes) if encoding.tail_bytes else ():
+        whole = [row.name for row in ENCODINGS.values() if not row.tail_bytes and not odd_ones(shapes, row)]
         raise UserError(
-            f"{name}: has several matrices, {encoding.name} one scale for all; use {called('--outtype')} q2_0"
+            f"{name}: has several matrices, {encoding.name} one scale for all; use {called('--outtype')} "
+            f"{' or '.join(whole)}"
         )
 
 

@@ -25,6 +25,13 @@ QWEN_2 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\
 QWEN_3_5 = (
     CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Hunyuan's, which is DeepSeek V3's: digits by three, then runs of Chinese and Japanese characters, then the rest.
+HUNYUAN = (
+    r"\p{N}{1,3}",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"""
+    r"\s*[\r\n]+|\s+(?!\S)|\s+",
+)
 # Falcon's digit steps run on bytes turned into letters, so they also cut inside letters whose bytes look like digits
 # (Cyrillic U+043C). The engine does not, which is the same for a vocabulary trained so: no token crosses a cut.
 FALCON = (PUNCTUATION_RUNS, BYTE_LEVEL, DIGIT_RUNS, "[0-9][0-9][0-9]")
@@ -38,6 +45,7 @@ PRE_TOKENIZERS: dict[tuple[tuple[str, ...], bool], str] = {
     ((DIGITS, BYTE_LEVEL), False): "smollm",
     ((r"\p{N}", BYTE_LEVEL), False): "smollm",
     (FALCON, False): "falcon",
+    (HUNYUAN, False): "hunyuan-dense",
 }
 # Byte-level tokenizers whose normalizer makes no difference to text as editors and keyboards write it.
 NFC_NOTE = "the engine does not apply tokenizer.json's NFC: letters written with combining marks get other tokens"
@@ -89,5 +97,6 @@ def _step(part: Mapping[str, Any]) -> str:
         return PUNCTUATION_RUNS
     # The engine keeps each match as a piece, which is what "Isolated" means.
     if kind == "Split" and part.get("behavior") == "Isolated" and not part.get("invert"):
-        return str(part.get("pattern", {}).get("Regex", part))
+        # Ends of lines stand in it as themselves or escaped, which means the same.
+        return str(part.get("pattern", {}).get("Regex", part)).replace("\r", r"\r").replace("\n", r"\n")
     return str(part)

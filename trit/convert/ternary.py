@@ -185,7 +185,7 @@ def read_ternary(
         if isinstance(scale, np.ndarray):
             kind += f" in groups of {weight.shape[-1] // scale.shape[1]}"
         return ternary, scale if weight_scale is None else _apply_scale(scale, weight_scale, declared), kind
-    if _four_levels(weight):
+    if not declared.master and _four_levels(weight):
         raise UserError(
             f"{weight.name}: holds four levels, +-a and +-3a, as of Tencent's 2-bit (SEQ) models, so it is not "
             "ternary; take the model's 1.25-bit checkpoint"
@@ -255,9 +255,9 @@ def _ternarise(weight: StoredTensor) -> tuple[Ternary, float]:
 def _four_levels(weight: StoredTensor) -> bool:
     """Whether the first 64 weights are nothing but +-a and +-3a, with one a."""
     first = np.abs(next(weight.floats(weight.shape[-1]))[:64])
-    largest = first.max()
-    small = np.abs(3 * first - largest) <= 0.02 * largest  # as bfloat16 rounds them
-    return bool(small.any() and (small | (first == largest)).all())
+    largest = first == first.max()
+    small = np.abs(3 * first - first.max()) <= 0.02 * first.max()  # as bfloat16 rounds them
+    return bool(len(first) == 64 and small.any() and (small | largest).all())
 
 
 def _worst_deviation(weight: StoredTensor) -> str:

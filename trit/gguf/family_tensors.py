@@ -97,6 +97,8 @@ def check_tensors(model: Hyper, foreign: bool) -> None:
         raise Unsound(f"{out} is {width}, expected the embedding's {model.embedding}")
     if not 0 < model.rotated <= model.key or (family.turns_all and model.rotated != model.key):
         raise Unsound(f"{model.architecture}.rope.dimension_count is {model.rotated} for heads of {model.key}")
+    if model.header.metadata.get("minicpm.logit_scale") == 0 and model.architecture == "minicpm":
+        raise Unsound("minicpm.logit_scale is 0, by which its graph divides")
     if model.architecture == "maple":
         _check_maple(model)
     if model.architecture == "hunyuan-dense":
@@ -138,6 +140,9 @@ def _check_maple(model: Hyper) -> None:
     if not model.experts or not model.expert_forward:
         key = EXPERT_FORWARD[1:] if model.experts else "expert_count"
         raise Unsound(f"{name}.{key} is {model.expert_forward if model.experts else 0}, of a mixture of experts")
+    used = model.header.metadata.get(f"{name}.expert_used_count")
+    if isinstance(used, list) and min(used) < 1:
+        raise Unsound(f"{name}.expert_used_count has a layer without experts")
     limits = model.header.metadata.get(f"{name}{CLAMP}")
     if (count := model.header.counts.get(f"{name}{CLAMP}", model.layers)) != model.layers:
         raise Unsound(f"{name}{CLAMP} has {count} numbers for {model.layers} layers")

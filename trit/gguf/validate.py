@@ -29,6 +29,8 @@ _MAX_LAYERS, _MAX_EXPERTS, _MAX_NAME = 512, 1024, 63
 _MAX_WIDTH, _MAX_CONTEXT = 1 << 24, (1 << 31) - 1
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _POOLINGS = 4
+# ggml's TENSOR_ALIGNMENT; general.alignment may be less.
+_MAPPED = 32
 _EPSILON = "attention.layer_norm_rms_epsilon"
 # Least and most of the floats that graphs multiply or divide by, and whether 0 stands for none of it.
 _FLOATS: dict[str, tuple[float, float, bool]] = {
@@ -80,6 +82,10 @@ def embeds(header: RawHeader) -> bool:
 def misplaced(header: RawHeader, found: Iterable[Found]) -> str | None:
     """Which tensor of one file is not where the engine looks for it: behind the one before; None if all are."""
     expected = header.data_offset
+    if expected % _MAPPED:
+        return (
+            f"its data begins at byte {expected:,}, which is no multiple of {_MAPPED}: the engine cannot map it there"
+        )
     for item in found:
         if item.tensor.offset != expected:
             return (

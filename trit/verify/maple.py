@@ -45,8 +45,9 @@ class Attention(nn.Module):
         )
         sliding = config["layer_types"][layer] == "sliding_attention"
         self.window = config["sliding_window"] if sliding else None
-        self.rotated = int(self.size * config.get("partial_rotary_factor", 1.0)) if sliding else 0
-        self.theta = config["rope_theta"]
+        rotary = {**config, **(config.get("rope_scaling") or config.get("rope_parameters") or {})}
+        self.rotated = int(self.size * rotary["partial_rotary_factor"]) if sliding else 0
+        self.theta = rotary["rope_theta"]
         self.q_proj, self.o_proj = _linear(hidden, self.heads * self.size), _linear(self.heads * self.size, hidden)
         self.k_proj, self.v_proj = (_linear(hidden, self.kv_heads * self.size) for _ in range(2))
         self.q_norm, self.k_norm = (Norm(self.size, epsilon) for _ in range(2))

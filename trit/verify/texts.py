@@ -12,10 +12,11 @@ from random import Random
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from trit.base.errors import UserError
 from trit.engine.server import Refused, Server
+from trit.models.json_files import CONFIG, read_json_if_there
 from trit.verify import engine
 from trit.verify.report import Check, judged, left_out
 from trit.verify.weights import GgufFile
@@ -49,10 +50,15 @@ def load_tokenizer(directory: Path) -> Tokenizer:
 
 
 def load_chat_tokenizer(directory: Path) -> Any:
-    """The checkpoint's tokenizer as transformers makes it, for its chat template; raises UserError if it cannot."""
+    """The checkpoint's tokenizer as transformers makes it, for its chat template; raises UserError if it cannot.
+
+    Of a checkpoint that comes with code of its own, which is never run, as its tokenizer.json alone says.
+    """
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    own_code = any("auto_map" in read_json_if_there(directory / name) for name in (CONFIG, "tokenizer_config.json"))
+    loader: Any = PreTrainedTokenizerFast if own_code else AutoTokenizer
     try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        return loader.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{directory}: transformers cannot load its tokenizer ({reason})") from None

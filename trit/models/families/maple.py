@@ -21,6 +21,7 @@ from trit.models.families.base import (
     boolean,
     positive_int,
     positive_number,
+    rope_parameters,
     rope_theta,
     text,
 )
@@ -85,7 +86,7 @@ class Maple(Family):
         used = positive_int(config, "num_experts_per_tok")
         if used > experts:
             raise UserError(f"config.json: num_experts_per_tok is {used} of {experts} experts")
-        share = positive_number(config, "partial_rotary_factor")
+        share = positive_number({**config, **rope_parameters(config)[1]}, "partial_rotary_factor")
         rotated = int(size * share)
         if rotated % 2 or not 0 < rotated <= size:
             raise UserError(f"config.json: partial_rotary_factor {share:g} turns {rotated} inputs of heads of {size}")
