@@ -377,3 +377,42 @@ def test_flags_that_cannot_be_meant_are_refused(
     assert cli.main(command(source, tmp_path / "out", story_gguf, *more)) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the example is for a POSIX shell")
+def test_the_example_of_the_document_works(engine_bin: Path, story_gguf: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "batch.md").read_text("utf-8")
+    example = page.partition("```sh\n")[2].partition("```")[0]
+    (tmp_path / "texts").mkdir()
+    for number, place in enumerate(("kitchen", "garden")):
+        text = f"Mary went to the {place}. John went to the office."
+        (tmp_path / "texts" / f"{number}.txt").write_text(text, "utf-8")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "trit").write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m trit "$@"\n', "utf-8")
+    (programs / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', "utf-8")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    assert len(example.splitlines()) == 3
+    done = subprocess.run(["sh", "-ec", example], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "complete, 2 rows in 1 parts" in done.stdout
+    answers = {row["id"]: row["text"] for row in read(tmp_path / "places")}
+    assert "kitchen" in answers["0.txt"] and "garden" in answers["1.txt"]
+
+
+@LINUX
+def test_a_second_signal_ends_at_once(source: Path, story_gguf: Path, engine_bin: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with begin(source, out, story_gguf) as process:
+        wait_for(1, process, out)
+        (engine,) = descendants(process.pid)
+        os.kill(engine, signal.SIGSTOP)  # the rows that run do not end
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert not Path(f"/proc/{engine}/exe").exists() and not list(out.glob("part-*"))
