@@ -15,10 +15,13 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").is_file())
 RUN, TRAIN, TEST = "requirements.in", "requirements-train.txt", "requirements-test.in"
-RELEASE, CLIENTS = "requirements-release.in", "requirements-clients.in"
-FILES = (RUN, TRAIN, TEST, RELEASE, CLIENTS)
-# What .ci/lock makes of four of them: also what their packages need in turn.
-LOCKS = ("requirements.txt", "requirements-test.txt", "requirements-release.txt", "requirements-clients.txt")
+RELEASE, CLIENTS, PARQUET = "requirements-release.in", "requirements-clients.in", "requirements-parquet.in"
+FILES = (RUN, TRAIN, TEST, RELEASE, CLIENTS, PARQUET)
+# What .ci/lock makes of five of them: also what their packages need in turn.
+LOCKS = (
+    *("requirements.txt", "requirements-test.txt", "requirements-release.txt", "requirements-clients.txt"),
+    "requirements-parquet.txt",
+)
 _LOCKED = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.]+( ; [^#]*?)?( --hash=sha256:[0-9a-f]{64})+")
 # Folders with Python code; one that is not there (yet) has none.
 CODE = ("utils", "trit", "benchmarks")
@@ -30,7 +33,7 @@ PACKAGE_OF = {
     "packageurl": "cyclonedx-python-lib",
 }
 # Imported by code that says in one sentence what to install, so that running a model does not need it.
-OPTIONAL = {"argcomplete", "matplotlib"}
+OPTIONAL = {"argcomplete", "matplotlib", "pyarrow"}
 PATCHES = sorted(path.name for path in (ROOT / "3rdparty" / "patches").glob("*.patch"))
 
 
@@ -118,7 +121,7 @@ def test_tests_import_what_requirements_name() -> None:
 def test_a_package_is_named_in_one_requirement_file() -> None:
     for one, other in combinations(FILES, 2):
         assert not required(one) & required(other), f"{one} and {other} name the same package"
-    assert required(TEST) >= OPTIONAL
+    assert required(TEST) | required(PARQUET) >= OPTIONAL
 
 
 def test_an_import_that_nothing_names_is_found() -> None:

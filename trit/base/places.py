@@ -95,6 +95,7 @@ INSTEAD = {
     "-m utils.convert": "trit convert",
     "-m trit.inspect": "trit inspect",
     "-m pip install -r requirements-train.txt": 'pip install "trit-cpp[train]"',
+    "-m pip install -r requirements-parquet.txt": 'pip install "trit-cpp[parquet]"',
 }
 
 

@@ -28,7 +28,7 @@ from trit.batch.manifest import NAME, Manifest, refuse_difference
 from trit.batch.run import Progress
 from trit.batch.source import OPENAI, Ids, Source
 from trit.batch.task import COMPLETE, EMBED, SCORE
-from trit.engine.inference import TEMPERATURES, chat_template
+from trit.engine.inference import TEMPERATURES, chat_template, unescape
 from trit.engine.server import Server
 from trit.gguf.parts import parts_beside
 from trit.run.serve import MEMORY
@@ -63,7 +63,7 @@ def _parser() -> ArgumentParser:
     rows.add_argument("--format", choices=source.FORMATS, help="of INPUT (default: by its content, CSV by its name)")
     prompt = rows.add_mutually_exclusive_group()
     prompt.add_argument("--prompt-column", type=some_text, metavar="NAME", help=f"has the prompt (default: {_PROMPT})")
-    text = "the prompt, with {NAME} for what a row has in that column"
+    text = r"the prompt, with {NAME} for what a row has in that column; \n in it is a newline"
     prompt.add_argument("--template", type=some_text, metavar="TEXT", help=text)
     text = "calls a row in the output, each another (default: the row's number, from 0)"
     rows.add_argument("--id-column", type=some_text, metavar="NAME", help=text)
@@ -85,7 +85,13 @@ def _parser() -> ArgumentParser:
     answers.add_argument("--seed", type=SEEDS, help="of all rows' seeds, for a temperature above 0 (default: 0)")
     answers.add_argument("--top-k", type=whole(0), metavar="N", help="draw from the N likeliest tokens; 0: from all")
     answers.add_argument("--top-p", type=real(0, 1), metavar="P", help="draw from the likeliest that make up P")
-    answers.add_argument("--stop", type=some_text, action="append", metavar="TEXT", help="end an answer in front of it")
+    answers.add_argument(
+        "--stop",
+        type=some_text,
+        action="append",
+        metavar="TEXT",
+        help=r"end an answer in front of it; \n in it is a newline",
+    )
     text = "with each token of an answer its log-probability, and those of the N likeliest"
     answers.add_argument("--logprobs", type=whole(1, 100), metavar="N", help=text)
     files = parser.add_argument_group("files")
@@ -207,7 +213,7 @@ def _parameters(args: argparse.Namespace, kind: str, vectors: bool, context: int
     parameters = {"task": wanted, "ctx-size": context, "output-format": args.output_format}
     if kind != OPENAI:
         column = args.prompt_column or _PROMPT
-        parameters["template"] = args.template or f"{{{column}}}"
+        parameters["template"] = unescape(args.template) if args.template else f"{{{column}}}"
         parameters["id-column"] = args.id_column
     if wanted == SCORE:
         parameters["continuation-column"] = args.continuation_column or _CONTINUATION
@@ -216,9 +222,8 @@ def _parameters(args: argparse.Namespace, kind: str, vectors: bool, context: int
         parameters["temperature"] = args.temperature or 0.0
         parameters["seed"] = args.seed or 0
         if kind != OPENAI:
-            parameters |= {
-                name.replace("_", "-"): getattr(args, name) for name in ("top_k", "top_p", "stop", "logprobs")
-            }
+            parameters |= {"top-k": args.top_k, "top-p": args.top_p, "logprobs": args.logprobs}
+            parameters["stop"] = [unescape(text) for text in args.stop] if args.stop else None
             parameters["chat"] = args.chat
     return parameters
 

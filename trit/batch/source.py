@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from trit.base.errors import UserError
 from trit.base.files import check_input
+from trit.base.places import python_command
 
 OPENAI, JSONL, CSV, PARQUET = "openai", "jsonl", "csv", "parquet"
 FORMATS = (JSONL, OPENAI, CSV, PARQUET)
@@ -347,7 +348,8 @@ def parquet_package(why: str) -> Any:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise UserError(f'{why}, which needs a package: pip install "trit-cpp[parquet]"') from None
+        how = python_command("-m pip install -r requirements-parquet.txt")
+        raise UserError(f"{why}, which needs a package; install it with: {how}") from None
     return parquet
 
 
