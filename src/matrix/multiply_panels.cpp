@@ -48,8 +48,7 @@ void multiply_panel(const trit_tier& tier, const PackedMatrix& matrix, trit_pane
     if (matrix.group() == 0) {
         panel_fn(w.k, panel, q, q_row_bytes, m, c);
         for (int j = 0; j < m; ++j) {
-            tier.finish(rows, c + j * TRIT_PANEL_ROWS, sum[j], scale[j], w.scales + first * w.scale_step,
-                        w.scale_step, out[j] + first);
+            tier.finish(rows, c + j * TRIT_PANEL_ROWS, sum[j], scale[j], &w.scale, 0, out[j] + first);
         }
         return;
     }
@@ -127,7 +126,7 @@ void finish_panels(const trit_tier& tier, const Panels& w, int64_t p, int count,
     for (int64_t row = p * TRIT_PANEL_ROWS; row < end; row += TRIT_PANEL_ROWS, sums += TRIT_PANEL_ROWS) {
         const int rows = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, end - row));
         // There is nothing to take off: the sums are not of codes.
-        tier.finish(rows, sums, 0, act_scale, w.scales + row * w.scale_step, w.scale_step, out + row);
+        tier.finish(rows, sums, 0, act_scale, &w.scale, 0, out + row);
     }
 }
 
@@ -138,12 +137,11 @@ void unpack_panels(const PackedMatrix& w, const trit_lookup_kernel& few, int64_t
     h.packing = TRIT_PACKING_2_BITS;
     h.panel_bytes = static_cast<int64_t>(trit_panel_bytes(TRIT_PACKING_2_BITS, h.k));
     auto* to = static_cast<uint8_t*>(memory) + PackedMatrix::kHeaderBytes;
-    const auto scales = static_cast<size_t>(h.row_scales) * sizeof(float);
     if (thread == 0) {
         std::memcpy(memory, &h, sizeof(h));
-        std::memcpy(to, w.row_scales(), scales);
+        std::memcpy(to, w.scales(), static_cast<size_t>(h.scales_bytes));
     }
-    to += scales;
+    to += h.scales_bytes;
     const int64_t panels = w.panels() * count;
     const int64_t end = panels * (thread + 1) / threads;
     for (int64_t p = panels * thread / threads; p < end; ++p) {

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/align.h"
 #include "kernels/registry.h"
 #include "matrix/tuning.h"
 
@@ -89,6 +90,22 @@ bool one_scale(const Encoding& e, const Shape& shape, const uint8_t* data, int t
     *scale = static_cast<uint16_t>(found.load());
     return same;
 }
+
+/// If every matrix of a stack has one scale, those scales.
+bool matrix_scales(const Encoding& e, const Shape& shape, const uint8_t* data, int threads, float* scales) {
+    const size_t bytes = static_cast<size_t>(shape.n) * e.row_bytes(shape.k);
+    for (int64_t i = 0; i < shape.count; ++i) {
+        uint16_t same = 0;
+        if (!one_scale(e, {shape.k, shape.n, 1}, data + static_cast<size_t>(i) * bytes, threads, &same)) {
+            return false;
+        }
+        scales[i] = half_to_float(same);
+    }
+    return true;
+}
+
+/// Bytes of the scales of a stack's matrices, in whole cache lines.
+size_t stack_bytes(const Shape& shape) { return align_up(static_cast<size_t>(shape.count) * sizeof(float)); }
 
 /// The scale of `blocks` neighbouring blocks of a row, from that one on; the first that is not zero, since
 /// blocks with scale 0 go with any.
@@ -214,8 +231,7 @@ const char* write_panel(const trit_tier& tier, const Encoding& e, const PackedMa
 const char* write_panels(const trit_tier& tier, const Encoding& e, const Shape& shape, const uint8_t* data,
                          int threads, PackedMatrix::Header* header, uint8_t* memory) {
     const PackedMatrix::Header h = *header;
-    auto* row_scales = reinterpret_cast<float*>(memory);
-    uint8_t* panels = memory + static_cast<size_t>(h.row_scales) * sizeof(float);
+    uint8_t* panels = memory + h.scales_bytes;
     std::atomic<bool> has_code_3{false};
     const int64_t per_matrix = panels_of(shape.n);
     std::atomic<const char*> found{nullptr};
@@ -224,10 +240,6 @@ const char* write_panels(const trit_tier& tier, const Encoding& e, const Shape& 
         const int64_t row = i / per_matrix * shape.n + first;
         const int count = static_cast<int>(std::min<int64_t>(TRIT_PANEL_ROWS, shape.n - first));
         const uint8_t* rows = data + static_cast<size_t>(row) * e.row_bytes(shape.k);
-        for (int r = 0; h.row_scales != 0 && r < count; ++r) {
-            row_scales[i * TRIT_PANEL_ROWS + r] = half_to_float(
-                shared_scale(e, rows + static_cast<size_t>(r) * e.row_bytes(shape.k), 0, shape.k / e.block));
-        }
         const char* fault = write_panel(tier, e, h, rows, count, panels + i * h.panel_bytes, &has_code_3);
         if (fault != nullptr) {
             found = fault;
@@ -283,10 +295,10 @@ size_t PackedMatrix::bytes(const trit_tier& tier, const Encoding& e, const Shape
         per_panel = std::max(per_panel, panel_bytes(TRIT_PACKING_2_BITS, shape.k, 0));
     }
     if (e.group() != 0) {
-        per_panel = std::max(per_panel + TRIT_PANEL_ROWS * sizeof(float),
-                             panel_bytes(packing_for(tier, e, e.group()), shape.k, e.group()));
+        per_panel = std::max(per_panel, panel_bytes(packing_for(tier, e, e.group()), shape.k, e.group()));
     }
-    return kHeaderBytes + per_panel * static_cast<size_t>(panels_of(shape.n) * shape.count);
+    return kHeaderBytes + stack_bytes(shape) +
+           per_panel * static_cast<size_t>(panels_of(shape.n) * shape.count);
 }
 
 const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const Shape& shape,
@@ -298,9 +310,10 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
     } else if (one_scale(e, shape, data, threads, &same)) {
         h.group = 0;
         h.scale = half_to_float(same);
-    } else if (blocks_share(e, shape, data, threads, shape.k / e.block)) {
+    } else if (matrix_scales(e, shape, data, threads,
+                             reinterpret_cast<float*>(static_cast<uint8_t*>(memory) + kHeaderBytes))) {
         h.group = 0;
-        h.row_scales = panels_of(shape.n) * shape.count * TRIT_PANEL_ROWS;
+        h.scales_bytes = static_cast<int64_t>(stack_bytes(shape));
     } else if (e.group() < kGroup && blocks_share(e, shape, data, threads, kGroup / e.group())) {
         h.group = kGroup;
     }
@@ -321,14 +334,14 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
 }
 
 size_t PackedMatrix::two_bits_bytes(const Shape& shape) {
-    return kHeaderBytes + (TRIT_PANEL_ROWS * sizeof(float) + trit_panel_bytes(TRIT_PACKING_2_BITS, shape.k)) *
-                              static_cast<size_t>(panels_of(shape.n) * shape.count);
+    return kHeaderBytes + stack_bytes(shape) +
+           trit_panel_bytes(TRIT_PACKING_2_BITS, shape.k) *
+               static_cast<size_t>(panels_of(shape.n) * shape.count);
 }
 
 PackedMatrix::PackedMatrix(const void* memory)
     : header_(static_cast<const Header*>(memory)),
-      panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes +
-              static_cast<size_t>(header_->row_scales) * sizeof(float)) {}
+      panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes + header_->scales_bytes) {}
 
 size_t PackedMatrix::used_bytes(int64_t count) const {
     return static_cast<size_t>(panels_ - reinterpret_cast<const uint8_t*>(header_)) +

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/// A stack of ternary matrices as panels in one block of memory: a header, the rows' scales if each row has
+/// A stack of ternary matrices as panels in one block of memory: a header, the matrices' scales if each has
 /// its own, then the panels.
 ///
-///     panels of one scale for the tensor, or one for each row:   codes of all k inputs
+///     panels of one scale for the tensor, or one for each matrix:   codes of all k inputs
 ///     panels of grouped scales:   for each group of inputs: 64 half-precision scales, then the group's codes
 ///
 /// Nothing here knows the engine.
@@ -27,8 +27,7 @@ struct Panels {
     int64_t n;
     const uint8_t* data;
     size_t panel_bytes;
-    const float* scales;  ///< without groups: of row r at scales[r * scale_step]
-    int scale_step;
+    float scale;
 };
 
 class PackedMatrix {
@@ -39,10 +38,9 @@ class PackedMatrix {
         int64_t group;
         int64_t packing;
         int64_t panel_bytes;
-        int64_t has_code_3;  ///< whether some weight is +2
-        int64_t
-            row_scales;  ///< float32 scales of rows behind the header, whole panels; 0: no row has its own
-        float scale;     ///< of all rows, if they have one in common
+        int64_t has_code_3;    ///< whether some weight is +2
+        int64_t scales_bytes;  ///< of the matrices' float32 scales behind the header; 0: none has its own
+        float scale;           ///< of all matrices, if they have one in common
     };
     /// The header has its own cache line.
     static constexpr size_t kHeaderBytes = 64;
@@ -63,10 +61,11 @@ class PackedMatrix {
     static trit_packing packing_for(const trit_tier& tier, const Encoding& encoding, int64_t group);
     /// Bytes to give to `pack`, a multiple of 64: the largest of the layouts that the data may ask for.
     static size_t bytes(const trit_tier& tier, const Encoding& encoding, const Shape& shape);
-    /// Packs on `threads` threads. A tensor whose scales are all the same gets one scale, and one with the
-    /// same scales along each row gets one for each row: it was made by training with them, and its
-    /// activations are then quantised once per token, as in training. Else there are groups of inputs: of
-    /// kGroup where blocks of half of it come in pairs of one scale, else the encoding's blocks.
+    /// Packs on `threads` threads. A tensor whose scales are all the same gets one scale, and a stack whose
+    /// matrices have one each gets those: it was made by training with them, and its activations are then
+    /// quantised once per token, as in training. Else there are groups of inputs: of kGroup where blocks of
+    /// half of it come in pairs of one scale, else the encoding's blocks. Scales that differ from row to row
+    /// are groups, too: nothing says that training quantised whole tokens, which outliers would spoil.
     ///
     /// @param data    the encoding's bytes, rows one after the other; n * count rows
     /// @param memory  bytes(tier, encoding, shape) bytes, aligned to 64
@@ -98,18 +97,14 @@ class PackedMatrix {
     bool has_tables() const {
         return header_->group == 0 && may_have_tables(packing()) && header_->has_code_3 == 0;
     }
-    /// Matrix i, with its scales if it has no groups.
+    /// Matrix i, with its scale if it has no groups.
     Panels matrix(int64_t i) const {
-        const bool by_row = header_->row_scales != 0;
-        return {header_->k,
-                header_->n,
-                panels_ + i * panels() * header_->panel_bytes,
+        return {header_->k, header_->n, panels_ + i * panels() * header_->panel_bytes,
                 static_cast<size_t>(header_->panel_bytes),
-                by_row ? row_scales() + i * panels() * TRIT_PANEL_ROWS : &header_->scale,
-                by_row ? 1 : 0};
+                header_->scales_bytes != 0 ? scales()[i] : header_->scale};
     }
-    /// Of all matrices' rows, if each has its own: float [count][panels() * TRIT_PANEL_ROWS].
-    const float* row_scales() const {
+    /// Float [count], if each matrix has its own.
+    const float* scales() const {
         return reinterpret_cast<const float*>(reinterpret_cast<const uint8_t*>(header_) + kHeaderBytes);
     }
 

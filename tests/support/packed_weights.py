@@ -34,8 +34,10 @@ class Weights:
         groups = (*shape[:-1], shape[-1] // row_of(name).block)
         halves = rng.uniform(0, 2, groups) * 2.0 ** rng.integers(-20, 3, groups)  # subnormal ones among them
         halves.flat[-1] = 0.25  # never all the same
+        if scales == "matrices":
+            halves[:] = rng.uniform(0.1, 2, (*shape[:-2], 1, 1))
         grid = halves.astype(np.float16)
-        alike = {"many": 1, "pairs": 2, "rows": groups[-1]}[scales]
+        alike = {"many": 1, "pairs": 2, "rows": groups[-1], "matrices": groups[-1]}[scales]
         grid = grid[..., ::alike].repeat(alike, axis=-1)[..., : groups[-1]]
         if alike > 1 and name != SIGNS.name:
             grid[rng.random(groups) < 1 / 8] = 0  # such a block holds zeros, and goes with any scale
@@ -47,19 +49,20 @@ class Weights:
 
     @property
     def alike(self) -> int:
-        """Blocks that share a scale, as packing finds them: all of a row, pairs up to 128 inputs, or each its own."""
-        blocks = self.scales.shape[-1]
+        """Blocks of a group that share a scale, as packing finds them: pairs up to 128 inputs, or each its own."""
         pair = 128 // row_of(self.name).block
         return next(
-            n
-            for n in (blocks, pair, 1)
-            if n and np.array_equal(shared(self.scales, n) * (self.scales > 0), self.scales)
+            n for n in (pair, 1) if n and np.array_equal(shared(self.scales, n) * (self.scales > 0), self.scales)
         )
 
     @property
     def per_token(self) -> bool:
         """Whether activations have one scale for all of a token's inputs."""
-        return self.one_scale or self.alike == self.scales.shape[-1]
+        if self.one_scale:
+            return True
+        largest = self.scales.max(axis=(-2, -1), keepdims=True)
+        zeros = self.name != SIGNS.name  # stand in any block, where a code stands for them
+        return bool(((self.scales == largest) | (zeros & (self.scales == 0))).all())
 
     def data(self) -> np.ndarray:
         """The tensor's bytes."""
@@ -85,10 +88,10 @@ class Weights:
         values = self.values
         if self.name != SIGNS.name:
             values = values * (self.scales > 0).repeat(block, axis=-1)
-        scales = np.float32(shared(self.scales, self.alike))[..., None, :, :: self.alike]
         if self.per_token:
             q, factor = quantized(x)
-            return sums(q, values) / factor * scales[..., 0]
+            return sums(q, values) / factor * np.float32(self.scales.max(axis=(-2, -1), keepdims=True))
+        scales = np.float32(shared(self.scales, self.alike))[..., None, :, :: self.alike]
         acc = np.zeros((*x.shape[:-1], values.shape[-2]), dtype=np.float32)
         group = block * self.alike
         for g in range(scales.shape[-1]):
