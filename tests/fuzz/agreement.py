@@ -65,7 +65,8 @@ STRICTER = re.compile(
     r"|which is no multiple of 32"
     r"|is all zeros|holds a number that is not finite"
     r"|full_attention_interval is|dimension_sections is"
-    r"|prism\.hadamard\.version has a type|which the engine's graph does not rotate"
+    r"|prism\.hadamard\.version has a type|which the engine's graph does not rotate|which is not in the file"
+    r"|ssm_conv1d\.weight has the type|ssm_conv1d_norm_in\.weight' is no tensor"
 )
 # Numbers in matrices of layers: the engine says so when it runs, `trit inspect` when it looks at the weights.
 LEFT_TO_THE_ENGINE = re.compile(r"blk\.\d\.\w+\.weight~(nan|inf)")
