@@ -327,11 +327,10 @@ size_t PackedMatrix::two_bits_bytes(const Shape& shape) {
 
 PackedMatrix::PackedMatrix(const void* memory)
     : header_(static_cast<const Header*>(memory)),
-      panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes +
-              static_cast<size_t>(header_->row_scales) * sizeof(float)) {}
+      panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes) {}
 
 size_t PackedMatrix::used_bytes(int64_t count) const {
-    return static_cast<size_t>(panels_ - reinterpret_cast<const uint8_t*>(header_)) +
+    return kHeaderBytes + static_cast<size_t>(header_->row_scales) * sizeof(float) +
            static_cast<size_t>(panels() * count * header_->panel_bytes);
 }
 

@@ -77,7 +77,7 @@ class PackedMatrix {
     /// Bytes of a stack without groups as panels of 2 bits.
     static size_t two_bits_bytes(const Shape& shape);
 
-    /// What `pack` wrote.
+    /// What `pack` wrote, looked at only once it is used: nullptr is a matrix that nobody asks.
     explicit PackedMatrix(const void* memory);
     /// The same with the header elsewhere, of one scale or groups.
     PackedMatrix(const Header* header, const uint8_t* panels) : header_(header), panels_(panels) {}
@@ -103,7 +103,7 @@ class PackedMatrix {
         const bool by_row = header_->row_scales != 0;
         return {header_->k,
                 header_->n,
-                panels_ + i * panels() * header_->panel_bytes,
+                panels_ + header_->row_scales * int64_t{sizeof(float)} + i * panels() * header_->panel_bytes,
                 static_cast<size_t>(header_->panel_bytes),
                 by_row ? row_scales() + i * panels() * TRIT_PANEL_ROWS : &header_->scale,
                 by_row ? 1 : 0};
@@ -115,7 +115,7 @@ class PackedMatrix {
 
  private:
     const Header* header_;
-    const uint8_t* panels_;
+    const uint8_t* panels_;  ///< behind row_scales() if there are any
 };
 
 }  // namespace trit
