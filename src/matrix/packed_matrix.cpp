@@ -341,11 +341,11 @@ size_t PackedMatrix::two_bits_bytes(const Shape& shape) {
 
 PackedMatrix::PackedMatrix(const void* memory)
     : header_(static_cast<const Header*>(memory)),
-      panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes + header_->scales_bytes) {}
+      panels_(static_cast<const uint8_t*>(memory) + kHeaderBytes) {}
 
 size_t PackedMatrix::used_bytes(int64_t count) const {
-    return static_cast<size_t>(panels_ - reinterpret_cast<const uint8_t*>(header_)) +
-           static_cast<size_t>(panels() * count * header_->panel_bytes);
+    return kHeaderBytes +
+           static_cast<size_t>(header_->scales_bytes + panels() * count * header_->panel_bytes);
 }
 
 }  // namespace trit

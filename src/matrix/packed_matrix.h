@@ -76,7 +76,7 @@ class PackedMatrix {
     /// Bytes of a stack without groups as panels of 2 bits.
     static size_t two_bits_bytes(const Shape& shape);
 
-    /// What `pack` wrote.
+    /// What `pack` wrote, looked at only once it is used: nullptr is a matrix that nobody asks.
     explicit PackedMatrix(const void* memory);
     /// The same with the header elsewhere, of one scale or groups.
     PackedMatrix(const Header* header, const uint8_t* panels) : header_(header), panels_(panels) {}
@@ -99,9 +99,18 @@ class PackedMatrix {
     }
     /// Matrix i, with its scale if it has no groups.
     Panels matrix(int64_t i) const {
-        return {header_->k, header_->n, panels_ + i * panels() * header_->panel_bytes,
+<<<<<<< HEAD
+        return {
+            header_->k, header_->n, panels_ + i *panels() * header_ -> panel_bytes,
+=======
+        const bool by_row = header_->row_scales != 0;
+        return {header_->k,
+                header_->n,
+                panels_ + header_->row_scales * int64_t{sizeof(float)} + i * panels() * header_->panel_bytes,
+>>>>>>> b3
                 static_cast<size_t>(header_->panel_bytes),
-                header_->scales_bytes != 0 ? scales()[i] : header_->scale};
+                header_->scales_bytes != 0 ? scales()[i] : header_->scale
+        };
     }
     /// Float [count], if each matrix has its own.
     const float* scales() const {
@@ -110,7 +119,7 @@ class PackedMatrix {
 
  private:
     const Header* header_;
-    const uint8_t* panels_;
+    const uint8_t* panels_;  ///< behind row_scales() if there are any
 };
 
 }  // namespace trit

@@ -144,8 +144,8 @@ std::vector<trit_packing> packings() {
     std::vector<trit_packing> found;
     for (int i = 0; i < TRIT_PACKING_COUNT; ++i) {
         const auto packing = static_cast<trit_packing>(i);
-        if (i < TRIT_TIER_PACKINGS ? trit_tier_chosen()->panel[i] != nullptr
-                                   : trit_lookup_chosen(packing) != nullptr) {
+        if (trit::is_ternary(packing) && (i < TRIT_TIER_PACKINGS ? trit_tier_chosen()->panel[i] != nullptr
+                                                                 : trit_lookup_chosen(packing) != nullptr)) {
             found.push_back(packing);
         }
     }
