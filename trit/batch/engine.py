@@ -23,7 +23,6 @@ Found = TypeVar("Found")
 # An engine that says nothing for so long hangs.
 _SILENCE_S = 3600.0
 _POLL_S = 0.2
-_MOST_STARTS = 5  # one after the other that come to nothing
 _MOST_LOST = 5  # rows, one after the other
 _END_S = 5.0
 
@@ -80,6 +79,7 @@ class Engine:
         self._stop = threading.Event()
         self._lost = 0
         self._ended = ""
+        self._ran = False
 
     def __enter__(self) -> Engine:
         return self
@@ -194,16 +194,18 @@ class Engine:
             self._note(f"{self._ended or _end_of(self._server)}; starting it again")
             self._end()
         self._ended = ""
-        for number in range(_MOST_STARTS):
+        # One that ran before may lack memory for a while; one that never did lacks something else.
+        waits = [1, 2, 4, 8] if self._ran else []
+        while True:
             server = self._make()
             try:
                 self._server = server.__enter__()
+                self._ran = True
                 return server
             except TritError:
-                if number + 1 == _MOST_STARTS or self.is_stopping():
+                if not waits or self.is_stopping():
                     raise
-                time.sleep(2**number)
-        raise AssertionError
+                time.sleep(waits.pop(0))
 
     def _end(self) -> None:
         if self._server:
