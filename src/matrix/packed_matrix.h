@@ -99,18 +99,9 @@ class PackedMatrix {
     }
     /// Matrix i, with its scale if it has no groups.
     Panels matrix(int64_t i) const {
-<<<<<<< HEAD
-        return {
-            header_->k, header_->n, panels_ + i *panels() * header_ -> panel_bytes,
-=======
-        const bool by_row = header_->row_scales != 0;
-        return {header_->k,
-                header_->n,
-                panels_ + header_->row_scales * int64_t{sizeof(float)} + i * panels() * header_->panel_bytes,
->>>>>>> b3
+        return {header_->k, header_->n, panels_ + header_->scales_bytes + i * panels() * header_->panel_bytes,
                 static_cast<size_t>(header_->panel_bytes),
-                header_->scales_bytes != 0 ? scales()[i] : header_->scale
-        };
+                header_->scales_bytes != 0 ? scales()[i] : header_->scale};
     }
     /// Float [count], if each matrix has its own.
     const float* scales() const {
@@ -119,7 +110,7 @@ class PackedMatrix {
 
  private:
     const Header* header_;
-    const uint8_t* panels_;  ///< behind row_scales() if there are any
+    const uint8_t* panels_;  ///< behind scales() if there are any
 };
 
 }  // namespace trit
