@@ -19,6 +19,7 @@ from trit.base.places import BUILD_DIR, INSTALLED, VENV, python_command
 _MOST_NAMES = 5
 _FOR_TRAINING = ("torch", "transformers")
 _FOR_RELEASES = ("lief", "wheel", "cyclonedx", "packageurl", "ziglang")
+_RELEASES = "requirements-release.txt"
 # Those that people set; the tests and the build have others.
 _ENGINE_VARIABLES = "LLAMA_ARG_"
 _VARIABLES = ("TRIT_TIER", "TRIT_PACKING", "TRIT_LOOKUP", "TRIT_TUNING", "TRIT_ATTENTION", "TRIT_HOME")
@@ -118,7 +119,7 @@ def _hand_over(error: ModuleNotFoundError) -> NoReturn:
     elif INSTALLED:
         how = f"{sys.executable} -m pip install {name}"
     elif name in _FOR_RELEASES:
-        how = f"{sys.executable} -m pip install -r requirements-release.txt"
+        how = f"{sys.executable} -m pip install -r {_RELEASES}"
     raise UserError(f"this Python has no package {name}; install what is needed with: {how}")
 
 
