@@ -6,12 +6,14 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.support.tiny_gguf import tiny_model
 from trit.base.errors import UserError, run_main
+from trit.engine.confinement import state_bytes
 from trit.run import serve
 from trit.run.serving import plan
 from trit.run.serving.budget import Need, choose_loaded, choose_slots
@@ -80,6 +82,29 @@ def test_a_window_bounds_the_cache() -> None:
     windowed = Need(weights=100, token=1, window=256, work=50, trained=4096)
     assert windowed.total(4096, 2) == 150 + 2 * 256
     assert choose_slots("m", windowed, 4096, 2, 150 + 2 * 256) == 2
+
+
+def test_a_state_counts_in_each_slot_whatever_the_context() -> None:
+    hybrid = replace(SMALL, token=1, state=300)
+    assert hybrid.total(512, 2) == 150 + 2 * (512 + 300)
+    assert hybrid.largest_context(2, 150 + 2 * (512 + 300)) == 512
+    assert hybrid.largest_context(2, 150 + 2 * 300) == 0 == hybrid.largest_context(2, 200)
+
+
+def test_the_state_of_linear_attention_by_the_engine_s_numbers() -> None:
+    """Of a 27B: 48 layers with a state of 48 x 128 x 128 and 3 inputs of 10,240."""
+    numbers = {
+        "block_count": 64,
+        "full_attention_interval": 4,
+        "ssm.conv_kernel": 4,
+        "ssm.group_count": 16,
+        "ssm.state_size": 128,
+        "ssm.inner_size": 6144,
+    }
+    keys = {"general.architecture": "qwen35", **{f"qwen35.{name}": value for name, value in numbers.items()}}
+    assert state_bytes(keys) == 48 * (48 * 128 * 128 + 3 * 10_240) * 4
+    assert state_bytes({**keys, "qwen35.block_count": 65, "qwen35.nextn_predict_layers": 1}) == state_bytes(keys)
+    assert state_bytes({"general.architecture": "llama", "llama.block_count": 64}) == 0
 
 
 def test_as_many_models_are_loaded_as_fit_whichever_they_are() -> None:

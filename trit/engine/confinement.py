@@ -10,7 +10,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -351,15 +351,37 @@ def attention_bytes(metadata: Mapping[str, Any], context: int) -> int:
         metadata: of a GGUF file.
         context: tokens; 0: what the model was trained for.
     """
-    arch = metadata.get("general.architecture")
-
-    def number(key: str, default: int = 0) -> int:
-        value: Any = metadata.get(f"{arch}.{key}")
-        return value if isinstance(value, int) else default
-
+    number = _numbers_of(metadata)
     heads = number("attention.head_count", 1)
     size = -(-number("embedding_length") // max(1, heads))
     widths = number("attention.key_length", size) + number("attention.value_length", size)
     layers = attending_layers(number("block_count"), number("full_attention_interval"), number("nextn_predict_layers"))
     per_token = layers * number("attention.head_count_kv", heads) * widths * _ELEMENT
     return per_token * (context or number("context_length"))
+
+
+def state_bytes(metadata: Mapping[str, Any]) -> int:
+    """Bytes of what a hybrid's linear attention keeps of a text, in float32; 0 for a model without it.
+
+    A matrix for each value head, and the last inputs of the short convolution: n_embd_s and n_embd_r of the engine's
+    llama-hparams.cpp.
+    """
+    number = _numbers_of(metadata)
+    if (interval := number("full_attention_interval")) < 1:
+        return 0
+    layers = number("block_count")
+    linear = layers - attending_layers(layers, interval, number("nextn_predict_layers"))
+    inner, state = number("ssm.inner_size"), number("ssm.state_size")
+    inputs = (number("ssm.conv_kernel", 1) - 1) * (inner + 2 * number("ssm.group_count") * state)
+    return linear * (inner * state + inputs) * _ELEMENT
+
+
+def _numbers_of(metadata: Mapping[str, Any]) -> Callable[..., int]:
+    """Integers of a model's own keys by their names; what is not there is 0, or what is given."""
+    arch = metadata.get("general.architecture")
+
+    def number(key: str, default: int = 0) -> int:
+        value: Any = metadata.get(f"{arch}.{key}")
+        return value if isinstance(value, int) else default
+
+    return number

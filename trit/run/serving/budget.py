@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trit.base.errors import UserError
-from trit.engine.confinement import attention_bytes
+from trit.engine.confinement import attention_bytes, state_bytes
 from trit.gguf.encoding_table import BY_NUMBER
 from trit.gguf.header import RawHeader, read_raw_header
 from trit.gguf.parts import parts_beside
@@ -40,6 +40,7 @@ class Need:
             little, so that no model is refused that fits.
         work: results of a step, and the program itself.
         trained: the context that the model was made for; 0: its file does not say.
+        state: of linear attention in each slot, whatever its context.
     """
 
     weights: int
@@ -47,6 +48,7 @@ class Need:
     window: int | None
     work: int
     trained: int
+    state: int = 0
 
     @classmethod
     def of(cls, path: Path, header: RawHeader, engine_flags: Sequence[str] = ()) -> Need:
@@ -60,11 +62,12 @@ class Need:
             window=_number(keys, f"{arch}.attention.sliding_window") or None,
             work=_BASE + _RESULTS * _UBATCH * 4 * _number(keys, f"{arch}.feed_forward_length"),
             trained=_number(keys, f"{arch}.context_length"),
+            state=state_bytes(keys),
         )
 
     def slot(self, context: int) -> int:
-        """Of the attention cache of one slot."""
-        return self.token * min(context, self.window or context)
+        """Of the attention cache and the state of one slot."""
+        return self.token * min(context, self.window or context) + self.state
 
     def total(self, context: int, slots: int) -> int:
         """Of the model with all its slots."""
@@ -75,7 +78,7 @@ class Need:
         room = free - self.weights - self.work
         if not self.token:
             return self.trained if room > 0 else 0
-        return max(0, room // slots // self.token // _STEP * _STEP)
+        return max(0, (room // slots - self.state) // self.token // _STEP * _STEP)
 
 
 def _number(keys: Mapping[str, Any], key: str) -> int:
