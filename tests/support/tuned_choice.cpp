@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /// `tuned_choice N K THREADS`: which of three made-up choices src/matrix/tuning.cpp takes, as the panels of a
 /// call: 1 for 2560 x 2560 on one thread, 2 for the same on 8, 3 for 256 x 256, 9 for the default; and the
-/// packing's number: 0, 3, 2 of the three, 4 for the default. Of a preset behind them, 5 (packing 2) for
+/// packing's number: 0, 4, 3 of the three, 5 for the default. Of a preset behind them, 5 (packing 3) for
 /// 16384 x 16384.
 #include <cstdio>
 #include <cstdlib>
