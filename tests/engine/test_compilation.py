@@ -15,7 +15,7 @@ from trit.base.places import BUILD_DIR, ROOT
 
 # Of paths in the checkout.
 HOT = (
-    r"src/(ggml|kernels|matrix)/(?!arguments|own_file|request_bounds|server_access|tuning_file|vocabulary_main|watched_file).*",
+    r"src/(ggml|kernels|matrix)/(?!arguments|own_file|request_bounds|rotation|server_access|tuning_file|vocabulary_main|watched_file).*",
     r"preset_kernels/.*",
     r"3rdparty/llama\.cpp/ggml/src/(ggml-cpu/.*|ggml\.c|ggml-(alloc|backend|quants|threading)\.c(pp)?)",
     r"3rdparty/llama\.cpp/src/(llama|llama-(batch|context|grammar|graph|kv-cache.*|memory.*|sampler|vocab)|unicode)\.cpp",

@@ -75,7 +75,7 @@ def test_further_layers_guess_what_the_model_says(engine_bin: Path, tmp_path: Pa
     ("variant", "storage", "outtype", "group", "small"),
     [
         # llama.cpp's kernels, which round otherwise, compute q2_0 of fewer than 32 rows.
-        ("Ternary-Bonsai-27B", GROUPED, "q2_0", 64, False),
+        ("Ternary-Bonsai-27B", GROUPED, "q2_0", 128, False),
         ("Ternary-Bonsai-27B", "fake-bf16", "i2_s", None, True),
         ("text", "master-bf16", "i2_s", None, True),
     ],
@@ -89,7 +89,11 @@ def test_next_tokens_agree(
     float_kl = float(np.abs(divergence(plain, found.logprobs)).mean())
     ternary = run_engine(engine_bin, gguf_of(built, tmp_path, outtype), chunks=3).logprobs
     names = [name for name in built.stored.ternary if not name.startswith("mtp.")]
-    wanted = log_probabilities(rounded(built.model, names, group), found.tokens)[:, HALF]
+    reference = rounded(built.model, names, group)
+    for name, module in reference.named_modules():
+        if group and name.endswith("linear_attn.out_proj"):
+            module.group = 64  # heads of 64 inputs, which lie in another order in the file
+    wanted = log_probabilities(reference, found.tokens)[:, HALF]
     # Medians: where a value lies half way between two integers, the positions after it differ by whole steps.
     ours, rounding = np.median(divergence(wanted, ternary)), np.median(divergence(wanted, plain))
     line = f"{variant}: KL of f32 {float_kl:.1e}; median KL of {outtype} {ours:.1e}, of no rounding {rounding:.1e}"

@@ -58,7 +58,7 @@ def gguf_of(built: Built, directory: Path, outtype: str, head: str = "f32") -> P
 @pytest.mark.parametrize(
     ("variant", "storage", "outtype", "group"),
     [
-        ("Ternary-Bonsai-8B", GROUPED, "q2_0", 64),
+        ("Ternary-Bonsai-8B", GROUPED, "q2_0", 128),
         ("Ternary-Bonsai-4B", "master-bf16", "i2_s", None),
     ],
 )
@@ -87,7 +87,7 @@ def test_head_and_embedding_in_q2_0(engine_bin: Path, tmp_path: Path) -> None:
     inputs: list[torch.Tensor] = []
     head.register_forward_hook(lambda module, args, output: inputs.append(args[0]))
     log_probabilities(built.model, exact.tokens)
-    logits = nn.functional.linear(round_to_int8(inputs[0], 64), head.weight)
+    logits = nn.functional.linear(round_to_int8(inputs[0], 128), head.weight)
     wanted = torch.log_softmax(logits, dim=-1).detach().numpy()[:, CONTEXT // 2 : -1]
     ours, rounding = (
         np.median(divergence(wanted, packed.logprobs)),
@@ -178,7 +178,7 @@ def test_embeddings_agree(variant: str, engine_bin: Path, tmp_path: Path) -> Non
     [
         (EMBEDDING_06, "master-bf16", "i2_s", None),
         (EMBEDDING_270, "packed-autobitlinear", "i2_s", None),
-        (EMBEDDING_06, GROUPED, "q2_0", 64),
+        (EMBEDDING_06, GROUPED, "q2_0", 128),
     ],
 )
 def test_ternary_embeddings_agree_with_training(

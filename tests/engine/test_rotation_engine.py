@@ -63,7 +63,7 @@ def test_published_layouts_of_a_rotated_model(plain: tuple[Built, Path], engine_
     check_loadable(tmp_path / "q2_0.gguf")
     found = run_engine(engine_bin, tmp_path / "q2_0.gguf", chunks=2)
     results = {}
-    for name, group in (("rounded", 64), ("not rounded", None)):
+    for name, group in (("rounded", 128), ("not rounded", None)):
         model: nn.Module = copy.deepcopy(built.model)
         rotate_model(model, basis, group)
         results[name] = log_probabilities(model, found.tokens)[:, HALF]

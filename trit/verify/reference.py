@@ -24,7 +24,7 @@ from trit.base.errors import UserError
 from trit.gguf.types import GGMLQuantizationType as Type
 from trit.models.families.defaults import complete
 from trit.verify.maple import Maple
-from trit.verify.names import DECLARED_INPUT_NORM, file_name
+from trit.verify.names import DECLARED_INPUT_NORM, as_in_file, file_name
 from trit.verify.stored import TorchCheckpoint, Weight
 from trit.verify.weights import EXACT, FLOAT_SCALES, TERNARY_TYPES, GgufFile
 
@@ -49,17 +49,37 @@ _TABLE_END = 10.0
 NORM_EPSILON_KEYS = ("rms_norm_eps", "layer_norm_eps")
 # 1bitLLM's models: their code computes what transformers' BitNet does; config.json calls them "llama".
 _OLD_BITNET = "BitnetForCausalLM"
+_GROUP = 128  # PackedMatrix::kGroup
 _OLD_NORMS = (("inner_attn_ln", "attn_sub_norm"), ("ffn_layernorm", "ffn_sub_norm"))
 
 
 def round_to_int8(x: Tensor, group: int) -> Tensor:
-    """Round [..., k] to int8 steps, one size of step for each ``group`` inputs; formula of the BitNet training tips.
+    """Round [..., k] to int8 steps, one size of step for each ``group`` inputs, of which the last may be smaller.
 
-    r = 127 / max(max|x|, 1e-5), clamp(round(x r), -128, 127) / r.
+    Formula of the BitNet training tips: r = 127 / max(max|x|, 1e-5), clamp(round(x r), -128, 127) / r.
     """
+    if rest := x.shape[-1] % group:
+        return torch.cat([round_to_int8(x[..., :-rest], group), round_to_int8(x[..., -rest:], rest)], dim=-1)
     groups = x.reshape(*x.shape[:-1], -1, group)
     factor = 127 / groups.abs().amax(dim=-1, keepdim=True).clamp(min=1e-5)
     return ((groups * factor).round().clamp(-128, 127) / factor).reshape(x.shape)
+
+
+def inputs_of_a_step(matrix: Tensor, block: int) -> int:
+    """For how many inputs the kernels take one size of step, where scales differ within a matrix [n, k].
+
+    Blocks of the file's type, or groups of 128 where all blocks of each have one scale; blocks of zeros go with any.
+    """
+    blocks = matrix.shape[-1] // block
+    together = _GROUP // block
+    if together < 2:
+        return block
+    scales = matrix.reshape(-1, blocks, block).abs().amax(dim=-1).half()
+    for first in range(0, blocks, together):
+        group = scales[:, first : first + together]
+        if bool(((group != group.amax(dim=-1, keepdim=True)) & (group != 0)).any()):
+            return block
+    return _GROUP
 
 
 def as_kernels_read(x: Tensor, kind: Type) -> Tensor:
@@ -113,11 +133,13 @@ class QatLinear(nn.Module):
     """A BitLinear layer: input rounded to int8, ternary weights. With ``noise`` the input is perturbed before.
 
     One step for each token, as in training; where the weights have a scale for each group of inputs (no BitLinear
-    training, so nothing is given) one for each block of the file's type, as docs/formats.md says. Ternary weights
-    stay int8 in memory, and their sums are exact in float64.
+    training, so nothing is given) one for each block of the file's type, or for 128, as docs/formats.md says. Ternary
+    weights stay int8 in memory, and their sums are exact in float64.
     """
 
-    def __init__(self, weight: Weight, kind: Type, bias: Tensor | None, norm: nn.Module | None) -> None:
+    def __init__(
+        self, weight: Weight, kind: Type, bias: Tensor | None, norm: nn.Module | None, group: int | None = None
+    ) -> None:
         super().__init__()
         self.matrix, self.scale, self.bias, self.norm, self.kind = weight.matrix, weight.scale, bias, norm, kind
         self.rounds, self.narrow = weight.rounded_input, False
@@ -125,7 +147,7 @@ class QatLinear(nn.Module):
         # llama.cpp's kernels round the inputs of few rows, in blocks of their own; not of our own encodings.
         few = weight.matrix.shape[0] < PANEL_LEAST_ROWS and kind.name in _FEW_ROWS
         self.reads = _FEW_ROWS[kind.name] if few else None
-        self.group = weight.matrix.shape[1] if weight.scale is not None else gguf.GGML_QUANT_SIZES[kind][0]
+        self.group = group or weight.matrix.shape[1]
         # For sizing and type: transformers asks a layer for its weight's dtype in some models.
         self.in_features, self.out_features = weight.matrix.shape[1], weight.matrix.shape[0]
 
@@ -344,7 +366,7 @@ def _load(reference: Reference, checkpoint: TorchCheckpoint, file: GgufFile, rou
         if block and leaf == "weight" and isinstance(module, nn.Linear):
             target = translate(stored) or ""
             kind = file.type_of(target)
-            layer = _qat_layer(module, stored, checkpoint, kind)
+            layer = _qat_layer(module, stored, checkpoint, file.architecture, kind)
             if layer.scale is not None and kind in _HALF_SCALES and f"{target[:-6]}scale" not in file.names():
                 layer.scale = float(torch.tensor(layer.scale).half())
             layer.rounds = layer.rounds and (kind in TERNARY_TYPES if rounds is None else rounds)
@@ -366,7 +388,7 @@ def _load(reference: Reference, checkpoint: TorchCheckpoint, file: GgufFile, rou
         raise UserError(f"{checkpoint.directory}: has no {missing[0]}, which transformers' model has")
 
 
-def _qat_layer(module: nn.Linear, stored: str, checkpoint: TorchCheckpoint, kind: Type) -> QatLinear:
+def _qat_layer(module: nn.Linear, stored: str, checkpoint: TorchCheckpoint, architecture: str, kind: Type) -> QatLinear:
     weight = checkpoint.linear(stored)
     stem = stored.removesuffix("weight")
     # A one-dimensional weight below the layer's own name is the norm of its input.
@@ -383,7 +405,11 @@ def _qat_layer(module: nn.Linear, stored: str, checkpoint: TorchCheckpoint, kind
         raise UserError(
             f"{stored}: stands for {list(weight.matrix.shape)}, config.json for {list(module.weight.shape)}"
         )
-    return QatLinear(weight, kind, bias, norm)
+    group = None
+    if weight.scale is None:
+        stored_so = as_in_file(stored, weight.matrix, architecture, checkpoint.config)
+        group = inputs_of_a_step(stored_so, gguf.GGML_QUANT_SIZES[kind][0])
+    return QatLinear(weight, kind, bias, norm, group)
 
 
 def _float_parameter(name: str, stored: str, checkpoint: TorchCheckpoint, file: GgufFile) -> Tensor:
