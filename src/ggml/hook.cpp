@@ -67,6 +67,9 @@ void get_rows(const ggml_compute_params* params, ggml_tensor* dst) {
 void say(const ggml_tensor* w, bool packed, int threads) {
     const trit_tier& tier = *trit_tier_chosen();
     std::string how = "in place";
+    if (packed && w->view_src != nullptr) {
+        return;  // no header is there; the product is refused
+    }
     if (packed) {
         const trit::PackedMatrix matrix(w->data);
         const trit_packing packing = matrix.packing();

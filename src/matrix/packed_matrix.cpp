@@ -105,7 +105,9 @@ bool matrix_scales(const Encoding& e, const Shape& shape, const uint8_t* data, i
 }
 
 /// Bytes of the scales of a stack's matrices, in whole cache lines.
-size_t stack_bytes(const Shape& shape) { return align_up(static_cast<size_t>(shape.count) * sizeof(float)); }
+size_t stack_bytes(const Shape& shape) {
+    return shape.count == 1 ? 0 : align_up(static_cast<size_t>(shape.count) * sizeof(float));
+}
 
 /// The scale of `blocks` neighbouring blocks of a row, from that one on; the first that is not zero, since
 /// blocks with scale 0 go with any.
@@ -297,7 +299,7 @@ size_t PackedMatrix::bytes(const trit_tier& tier, const Encoding& e, const Shape
     if (e.group() != 0) {
         per_panel = std::max(per_panel, panel_bytes(packing_for(tier, e, e.group()), shape.k, e.group()));
     }
-    return kHeaderBytes + stack_bytes(shape) +
+    return kHeaderBytes + (e.group() == 0 ? 0 : stack_bytes(shape)) +
            per_panel * static_cast<size_t>(panels_of(shape.n) * shape.count);
 }
 
@@ -310,7 +312,8 @@ const char* PackedMatrix::pack(const trit_tier& tier, const Encoding& e, const S
     } else if (one_scale(e, shape, data, threads, &same)) {
         h.group = 0;
         h.scale = half_to_float(same);
-    } else if (matrix_scales(e, shape, data, threads,
+    } else if (shape.count > 1 &&
+               matrix_scales(e, shape, data, threads,
                              reinterpret_cast<float*>(static_cast<uint8_t*>(memory) + kHeaderBytes))) {
         h.group = 0;
         h.scales_bytes = static_cast<int64_t>(stack_bytes(shape));

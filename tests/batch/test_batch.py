@@ -172,10 +172,15 @@ def test_two_runs_do_not_share_a_folder(
 ) -> None:
     out = tmp_path / "out"
     with begin(source, out, story_gguf) as process:
-        wait_for(1, process, out)
-        assert cli.main(command(source, out, story_gguf, *HOW)) == 2
-        assert "another trit batch writes there; wait for its end" in capfd.readouterr().err
-        process.kill()
+        while not (out / "manifest.json").exists():  # it is written when the folder has been taken
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        process.send_signal(signal.SIGSTOP)  # it is not ready before the second one looks
+        try:
+            assert cli.main(command(source, out, story_gguf, *HOW)) == 2
+            assert "another trit batch writes there; wait for its end" in capfd.readouterr().err
+        finally:
+            process.kill()
 
 
 def test_a_full_disk_is_a_sentence_and_nothing_is_half_written(

@@ -289,7 +289,8 @@ def test_experts(
 
 @pytest.mark.parametrize("architecture", ["hunyuan_vl", "hunyuan-dense"])
 def test_one_expert_is_none_to_hunyuan(architecture: str, header: RawHeader) -> None:
-    assert bare(header, architecture, (".expert_count", U32, None, 1)) is None
+    # Something else is missing where every tensor's shape is known.
+    assert "expert" not in str(bare(header, architecture, (".expert_count", U32, None, 1)))
     assert "0 of 2 experts" in str(bare(header, architecture, (".expert_count", U32, None, 2)))
     assert "0 of 1 experts" in str(bare(header, "stablelm", (".expert_count", U32, None, 1)))
 

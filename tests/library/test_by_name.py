@@ -33,6 +33,7 @@ TAKES = {
     "drafts": (["NAME"], ["-m", "NAME"]),
     "tune": (["NAME"], ["-m", "NAME"]),
     "verify": (["NAME"], ["FOLDER", "NAME"]),
+    "batch": (["prompts.jsonl", "--out", "answers", "-m", "NAME"],),
     "dummy": (["--shape", "story", "--outfile", "OUT", "--vocab", "NAME"],),
     "heads": (["-i", "NAME", "--no-bench"],),
 }
@@ -65,6 +66,7 @@ def test_a_wrong_name_tells_the_nearest(
     bin_dir.mkdir()
     (bin_dir / "llama-bench").write_text("")
     gguf.write_bytes(tiny_gguf("i2_s"))
+    Path("prompts.jsonl").write_text('{"prompt": "Who?"}\n')
     means = {"NAME": NAME, "BIN": str(bin_dir), "GGUF": str(gguf), "FOLDER": str(tmp_path), "OUT": "out.gguf"}
     given = [means.get(word, word) for word in words]
     if command == "bench" and "--bin-dir" not in given:
@@ -72,7 +74,7 @@ def test_a_wrong_name_tells_the_nearest(
     said: Said = trit(capfd, command, *given)
     assert said.code == 2, said
     assert f"error: {NAME}: no file, no folder and no model of this name; did you mean bitnet-2b-4t" in said.err
-    assert not Path("out.gguf").exists()
+    assert not Path("out.gguf").exists() and not Path("answers").exists()
 
 
 @pytest.mark.parametrize(

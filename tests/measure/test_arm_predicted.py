@@ -162,6 +162,6 @@ def test_no_sum_lives_in_memory(tier: str) -> None:
         pytest.skip("aarch64-linux-gnu-g++ is not installed, nor the headers that clang needs")
     for compiler in here:
         text = arm_loops.compile_for_arm(compiler, arm_loops.tier_source(tier))
-        for name in ("one", "few_2", "place_1", "place_4", *(["many"] if tier != "neon" else [])):
+        for name in ("one", "one_1_bit", "few_2", "place_1", "place_4", *(["many"] if tier != "neon" else [])):
             loop = hot_loop(text, f"loop_{name}")
             assert macs(loop) >= 256 and not [line for line in loop if "[sp" in line], f"{compiler}: {name}"

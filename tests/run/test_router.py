@@ -127,6 +127,11 @@ def asked(router: Serving, *, stream: bool) -> Iterator[tuple[http.client.HTTPCo
             os.kill(child, signal.SIGSTOP)  # no answer is ready before it dies
         connection.request("POST", "/v1/completions", json.dumps(body), KEY)
         yield connection, child
+    # What is asked before the router has noticed the death is told of it, too.
+    last = time.monotonic() + 30
+    while states(router)["story"] == "loaded":
+        assert time.monotonic() < last, "the router has not noticed that its model died"
+        time.sleep(0.02)
 
 
 def test_a_request_is_told_that_its_model_died(router: Serving) -> None:
@@ -148,8 +153,8 @@ def test_a_stream_is_told_that_its_model_died(router: Serving) -> None:
             os.kill(child, signal.SIGKILL)
             if "[DONE]" not in (text := answer.read().decode()):
                 break
-    name, _, data = text.rstrip("\n").rpartition("\n\n")[2].partition("\n")
-    assert name == "event: error"
+    name, _, data = text.strip("\n").rpartition("\n\n")[2].partition("\n")
+    assert name == "event: error", text
     assert json.loads(data.removeprefix("data: "))["error"]["message"].startswith("the model's process ended: ")
 
 

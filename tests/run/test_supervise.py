@@ -17,9 +17,10 @@ from trit.base.places import ROOT
 from trit.run.serving.log import JsonLog
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="stand-ins are shell scripts; reads /proc")
-# A process of its own: it answers signals, and takes every child for its own.
+# A process of its own: it answers signals, and takes every child for its own. Its line is one write: print's may be
+# two (PYTHONUNBUFFERED), and the engine's line between them.
 _CODE = """
-import sys
+import os, sys
 from trit.base.errors import run_main
 from trit.run.serving import supervise
 from trit.run.serving.log import JsonLog, Log
@@ -27,7 +28,7 @@ supervise._ROOM_S = 0.2
 log = JsonLog() if {json} else Log()
 engine = supervise.Supervisor(["/bin/sh", "-c", {script!r}], sandbox=None, env={{"NEW": "1"}}, grace_s=0.2,
     answers=lambda: {answers}, log=log, first_delay_s=0.01)
-sys.exit(run_main(lambda argv: engine.run(lambda: print("ready", flush=True))))
+sys.exit(run_main(lambda argv: engine.run(lambda: os.write(1, b"ready\\n"))))
 """
 
 

@@ -82,7 +82,7 @@ struct Tokens {
 
 /// Activations of m tokens, quantised in groups.
 Tokens make_tokens(const trit_tier& tier, int m, int64_t k, int64_t group) {
-    const int64_t length = group == 0 ? k : group;
+    const int64_t length = group == 0 ? k : std::min(group, k);
     const auto groups = static_cast<size_t>(k / length);
     const size_t row = static_cast<size_t>(k) + (m % 2 != 0 ? 0 : 32);
     const auto count = static_cast<size_t>(m);
@@ -105,7 +105,7 @@ Tokens make_tokens(const trit_tier& tier, int m, int64_t k, int64_t group) {
 float expected(const Encoding& e, const uint8_t* row, const std::vector<uint8_t>& codes, const Tokens& t,
                int j, int64_t group, float one_scale) {
     const auto k = static_cast<int64_t>(codes.size());
-    const int64_t length = group == 0 ? k : group;
+    const int64_t length = group == 0 ? k : std::min(group, k);
     float acc = 0.0f;
     for (int64_t g = 0; g < k / length; ++g) {
         int64_t sum = 0;
@@ -213,7 +213,8 @@ void compare(const trit_tier& tier, const Encoding& e, const Shape& s, Scales sc
     }
     const PackedMatrix matrix(memory.get());
     // A single block of a row may stand for a pair of them.
-    const int64_t group = s.k == e.block ? std::max(e.group(), PackedMatrix::kGroup) : e.group();
+    const bool alone = e.group() != 0 && s.k == e.block;
+    const int64_t group = alone ? std::max(e.group(), PackedMatrix::kGroup) : e.group();
     if (matrix.group() != (scales == kDifferent ? group : 0)) {
         fail(what + ": group " + std::to_string(matrix.group()));
     }

@@ -33,34 +33,39 @@ struct OneBit {
 };
 
 /// One token: 16 rows (a cache line of each step) after 16 rows, a few steps at a time. Meanwhile the next
-/// steps' lines are asked for in their order in memory.
+/// steps' lines are asked for in their order in memory. Where a byte has two steps, 8 rows after 8 rows: each
+/// step has sums of its own, and more of them would not stay in registers.
 template <typename Bits>
 void one_token(int64_t k, const uint8_t* panel, const int8_t* q, int32_t* c) {
     constexpr int kInputs = 16 * Bits::kSteps;
-    constexpr int kMostSteps = kTokenSteps / Bits::kSteps;
+    constexpr int kRegisters = 4 / Bits::kSteps;
     const int64_t steps = k / kInputs;
-    for (int64_t step = 0; step < steps; step += kMostSteps) {
-        const int64_t count = steps - step < kMostSteps ? steps - step : kMostSteps;
+    for (int64_t step = 0; step < steps; step += kTokenSteps) {
+        const int64_t count = steps - step < kTokenSteps ? steps - step : kTokenSteps;
         const uint8_t* ahead = panel + (step + count) * 256;
-        for (int row = 0; row < TRIT_PANEL_ROWS; row += 16) {
+        for (int row = 0; row < TRIT_PANEL_ROWS; row += 4 * kRegisters) {
             const uint8_t* bytes = panel + step * 256 + 4 * row;
             const int8_t* x = q + step * kInputs;
             TokenSums sums[4] = {};
-            for (int64_t i = 0; i < count; ++i, bytes += 256, ahead += 64, x += kInputs) {
+            for (int64_t i = 0; i < count; ++i, bytes += 256, ahead += 16 * kRegisters, x += kInputs) {
                 prefetch(ahead);
                 const int8x16_t act[2] = {load(x), load(x + kInputs - 16)};
                 TRIT_UNROLL
-                for (int r = 0; r < 4; ++r) {
+                for (int r = 0; r < kRegisters; ++r) {
                     const uint8x16_t packed = load(bytes + 16 * r);
                     add_step(sums[r], Bits::template fields<0>(packed), act[0]);
                     if constexpr (Bits::kSteps == 2) {
-                        add_step(sums[r], Bits::template fields<1>(packed), act[1]);
+                        add_step(sums[kRegisters + r], Bits::template fields<1>(packed), act[1]);
                     }
                 }
             }
             TRIT_UNROLL
-            for (int r = 0; r < 4; ++r) {
-                add_to(c + row + 4 * r, step == 0, total(sums[r]));
+            for (int r = 0; r < kRegisters; ++r) {
+                int32x4_t all = total(sums[r]);
+                if constexpr (Bits::kSteps == 2) {
+                    all = vaddq_s32(all, total(sums[kRegisters + r]));
+                }
+                add_to(c + row + 4 * r, step == 0, all);
             }
         }
     }

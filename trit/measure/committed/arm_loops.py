@@ -79,12 +79,14 @@ class Loop:
     bytes_per_mac: float = 0.0
 
 
+_TOKEN = "int64_t k, const uint8_t* p, const int8_t* q, int32_t* c"
 _ARGUMENTS = "int fours, const int8_t* u, const int8_t* q, size_t s, int32_t* c"
 _PANEL = "int fours, const uint8_t* p, const uint8_t* ahead, const int8_t* q, size_t s, int32_t* c"
 _ROWS = "int64_t blocks, const uint8_t* w, size_t ws, const int8_t* q, size_t s, int32_t* c, size_t cs"
 # Name -> parameters, and the call that is inlined into a function of that name.
 _TIER_FUNCTIONS = {
-    "loop_one": ("int64_t k, const uint8_t* p, const int8_t* q, int32_t* c", "one_token_2_bits(k, p, q, c)"),
+    "loop_one": (_TOKEN, "one_token<TwoBits>(k, p, q, c)"),
+    "loop_one_1_bit": (_TOKEN, "one_token<OneBit>(k, p, q, c)"),
     **{f"loop_few_{m}": (_PANEL, f"few<{m}>(fours, p, ahead, q, s, false, c)") for m in (2, 4)},
     "loop_many": (_ARGUMENTS, "TILE"),
     "loop_unpack": (
