@@ -107,7 +107,11 @@ def test_an_id_is_there_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("in.jsonl.gz", gzip.compress(b"{}", mtime=0), "is compressed by gzip, which is not read; unpack it with: gunzip"),
+        (
+            "in.jsonl.gz",
+            gzip.compress(b"{}", mtime=0),
+            "is compressed by gzip, which is not read; unpack it with: gunzip",
+        ),
         ("in.xlsx", b"PK\x03\x04....", "is a zip archive or a spreadsheet"),
         ("in.csv", "a,b".encode("utf-16"), "is text in UTF-16, which is not read; save it as UTF-8"),
         ("in.json", b'[{"prompt": "a"}]', "is one JSON list, expected an object a line"),
