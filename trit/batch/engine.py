@@ -46,7 +46,7 @@ class Client:
             EngineDied: there is none, because the engine has ended or hangs.
         """
         text = json.dumps(body).encode()
-        # The server closes connections now and then; then the next one has the answer.
+        # The server closes idle connections; then the next one has the answer.
         for last in (False, True):
             try:
                 self._connection.request("POST", path, text, {"Content-Type": "application/json"})
